@@ -1,0 +1,126 @@
+"""State dicts under the names of the official FractalGen code, both ways."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from models.fractal.fractal import Fractal
+
+_LLAMA = {
+    "norm1.weight": "attention_norm.weight",
+    "attn.qkv.weight": "attention.wqkv.weight",
+    "attn.proj.weight": "attention.wo.weight",
+    "norm2.weight": "ffn_norm.weight",
+    "mlp.gate.weight": "feed_forward.w1.weight",
+    "mlp.up.weight": "feed_forward.w3.weight",
+    "mlp.down.weight": "feed_forward.w2.weight",
+}
+_GENERATOR = {"pos_emb": "pos_embed_learned", "patch_norm.": "patch_emb_ln.", "guide_emb.": "pix_proj."}
+_COLOURS = ("r", "g", "b")
+
+
+def load_official(
+    checkpoint: Mapping[str, Tensor] | str | Path, arguments: Mapping[str, Any], **options: Any
+) -> Fractal:
+    """Build a model from the official constructor arguments and fill it from an official state dict.
+
+    Args:
+        checkpoint: the state dict, one wrapped as ``{"model": ...}``, or a file that holds either (read with weights
+            only, so no code in it runs).
+        arguments: official constructor arguments: ``img_size_list``, ``embed_dim_list``, ``num_blocks_list``,
+            ``num_heads_list``, ``generator_type_list``, ``class_num``, ``num_conds``, ``guiding_pixel`` and, optionally,
+            ``attn_dropout``, ``proj_dropout``, ``label_drop_prob``, ``r_weight``, ``grad_checkpointing``.
+        options: further arguments of :class:`models.fractal.Fractal`, which win.
+
+    Raises:
+        ValueError: entries are missing, unexpected or of another shape; all are listed.
+    """
+    state = checkpoint
+    if isinstance(checkpoint, (str, Path)):
+        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    state = state.get("model", state)  # type: ignore[union-attr]
+    model = Fractal(**official_arguments(arguments) | options)
+    wanted = dict(_pairs(model))
+    problems = [f"missing {name}" for name in wanted if name not in state]
+    problems += [f"unexpected {name}" for name in state if name not in wanted]
+    for name, ours in wanted.items():
+        if name in state and state[name].shape != ours.shape:
+            problems.append(f"{name} is {list(state[name].shape)} instead of {list(ours.shape)}")
+    if problems:
+        raise ValueError("the checkpoint does not fit the arguments: " + "; ".join(problems))
+    with torch.no_grad():
+        for name, ours in wanted.items():
+            ours.copy_(state[name])
+    return model
+
+
+def to_official(model: Fractal) -> dict[str, Tensor]:
+    """Copies of a model's parameters under the official names and shapes, in the official order."""
+    return {name: ours.detach().clone() for name, ours in _pairs(model)}
+
+
+def official_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Official constructor arguments as ours."""
+    kinds = arguments["generator_type_list"][:-1]
+    return {
+        "sizes": [(side, side) for side in arguments["img_size_list"]],
+        "generators": kinds,
+        "widths": arguments["embed_dim_list"],
+        "blocks": arguments["num_blocks_list"],
+        "heads": arguments["num_heads_list"],
+        "codec": "rgb",
+        "num_classes": arguments["class_num"],
+        "label_drop": arguments.get("label_drop_prob", 0.1),
+        "root_conditions": arguments.get("num_conds", 5),
+        "positions": ["both" if kind == "ar" else "learned" for kind in kinds],
+        "guiding": arguments.get("guiding_pixel", False),
+        "channel_weights": [arguments.get("r_weight", 1.0), 1.0, 1.0],
+        "attn_dropout": arguments.get("attn_dropout", 0.1),
+        "proj_dropout": arguments.get("proj_dropout", 0.1),
+        "grad_checkpointing": arguments.get("grad_checkpointing", False),
+        "zero_prefix_rope": True,
+    }
+
+
+def _pairs(model: Fractal) -> Iterator[tuple[str, Tensor]]:
+    """Official name and our parameter (a view of the official shape), for each official entry."""
+    yield "fake_latent", model.no_class
+    if model.class_emb is not None:
+        yield "class_emb.weight", model.class_emb.weight
+    prefix = ""
+    for level in model.levels:
+        for name, parameter in level.generator.named_parameters():
+            if name in ("pos_emb", "mask_token"):
+                parameter = parameter.view(1, -1, parameter.shape[-1])  # type: ignore[assignment]
+            yield f"{prefix}generator.{_generator_name(name, level.generator.causal)}", parameter
+        if level.guide_head is not None:
+            yield from _head_pairs(f"{prefix}generator.guiding_pixel_loss.", level.guide_head)
+        prefix += "next_fractal."
+    yield from _head_pairs(prefix, model.leaf)
+
+
+def _generator_name(name: str, llama: bool) -> str:
+    if llama and name.startswith("blocks."):
+        _, number, rest = name.split(".", 2)
+        return f"blocks.{number}.{_LLAMA[rest]}"
+    for ours, official in _GENERATOR.items():
+        if name.startswith(ours):
+            return official + name.removeprefix(ours)
+    return name
+
+
+def _head_pairs(prefix: str, head: torch.nn.Module) -> Iterator[tuple[str, Tensor]]:
+    for name, parameter in head.named_parameters():
+        if name == "codebook":
+            for colour, table in zip(_COLOURS, parameter, strict=True):
+                yield f"{prefix}{colour}_codebook.weight", table
+        elif name == "bias":
+            for colour, bias in zip(_COLOURS, parameter, strict=True):
+                yield f"{prefix}{colour}_mlm.bias", bias[None]
+        else:
+            yield prefix + name.replace("in_norm.", "ln."), parameter

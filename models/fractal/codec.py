@@ -1,0 +1,102 @@
+"""Codecs: symbols to float features for patch embedding, and the guiding value of a patch.
+
+A codec is a table, so that every alphabet takes the same path. Suffixes: C channels, A alphabet, F features.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+CODECS = ("rgb", "binary", "velocity", "onset_hold")
+RGB_MEAN = (0.485, 0.456, 0.406)
+RGB_STD = (0.229, 0.224, 0.225)
+
+
+class Codec(nn.Module):
+    """What a model reads from symbols, and the alphabet that its leaf predicts.
+
+    Args:
+        name: ``rgb`` (three channels of 0..255, normalised with the ImageNet mean and deviation), or an encoding of
+            piano rolls: ``binary``, ``velocity``, ``onset_hold`` (see ``music.RollFormat``).
+        velocity_bins: velocity bins of the roll encodings, 1..127.
+
+    Attributes:
+        channels: C, channels of the canvas.
+        alphabet: A, number of symbols.
+        features: F, features per cell over all channels.
+
+    Raises:
+        ValueError: unknown name, or bins out of range.
+    """
+
+    table: Tensor  # [C, A, F / C]
+    tone: Tensor  # [C, A], what the guiding value averages
+    shift: Tensor  # [C]
+    scale: Tensor  # [C]
+
+    def __init__(self, name: str, velocity_bins: int = 127) -> None:
+        super().__init__()
+        if name not in CODECS:
+            raise ValueError(f"codec must be one of {', '.join(CODECS)}, not {name!r}")
+        if not 1 <= velocity_bins <= 127:
+            raise ValueError(f"velocity_bins must be in 1..127, not {velocity_bins}")
+        self.name = name
+        self.velocity_bins = velocity_bins
+        shift, scale = torch.zeros(1), torch.ones(1)
+        if name == "rgb":
+            tone = torch.arange(256).div(255).expand(3, 256)
+            shift, scale = torch.tensor(RGB_MEAN), torch.tensor(RGB_STD)
+            table = ((tone - shift[:, None]) / scale[:, None])[..., None]
+        elif name == "binary":
+            tone = torch.tensor([[0.0, 1.0]])
+            table = (2 * tone - 1)[..., None]
+        else:
+            symbols = velocity_bins + (2 if name == "onset_hold" else 1)
+            values = torch.arange(symbols, dtype=torch.float32)
+            held = (values > velocity_bins).float()
+            struck = (values > 0).float() - held
+            # struck, held and loudness: three numbers say all that a symbol means
+            table = torch.stack([2 * struck - 1, 2 * held - 1, struck * values / velocity_bins], dim=-1)[None]
+            tone = (values > 0).float()[None]
+        self.channels, self.alphabet = tone.shape
+        self.features = self.channels * table.shape[-1]
+        for key, value in (("table", table), ("tone", tone), ("shift", shift), ("scale", scale)):
+            self.register_buffer(key, value.contiguous(), persistent=False)
+
+    def forward(self, symbols: Tensor) -> Tensor:
+        """Features of symbols.
+
+        Args:
+            symbols: integers ``[B, C, H, W]``.
+
+        Returns:
+            float ``[B, F, H, W]``.
+        """
+        channel = torch.arange(self.channels, device=symbols.device)[:, None, None]
+        found = self.table[channel, symbols.long()]  # [B, C, H, W, F / C]
+        return found.movedim(-1, 2).flatten(1, 2)
+
+    def guide_alphabet(self, cells: int) -> int:
+        """Number of guiding values of a patch of ``cells`` cells: 256 levels of colour, or each possible density."""
+        return 256 if self.name == "rgb" else min(cells, 255) + 1
+
+    def guide(self, patch: Tensor) -> tuple[Tensor, Tensor]:
+        """The guiding value of patches: mean colour, or the share of cells that sound.
+
+        FractalGen feeds the exact mean while it trains and the drawn level while it samples.
+
+        Args:
+            patch: symbols ``[R, C, h, w]``.
+
+        Returns:
+            The level to predict, int64 ``[R, C]``, and the exact mean as features, float ``[R, C]``.
+        """
+        channel = torch.arange(self.channels, device=patch.device)[:, None, None]
+        mean = self.tone[channel, patch.long()].mean((2, 3))
+        top = self.guide_alphabet(patch.shape[2] * patch.shape[3]) - 1
+        return (mean * top).round().long(), (mean - self.shift) / self.scale
+
+    def guide_features(self, level: Tensor, cells: int) -> Tensor:
+        """Features of drawn guiding levels, int64 ``[R, C]`` -> float ``[R, C]``."""
+        return (level / (self.guide_alphabet(cells) - 1) - self.shift) / self.scale

@@ -1,0 +1,49 @@
+"""Masked autoregressive generator: the condition of a hidden patch depends on all visible ones."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from models.fractal.canvas import neighbours
+from models.fractal.generator import Generator
+
+
+class MAR(Generator):
+    """Masked generator. Hands down five conditions: the patch's own state and its four neighbours'.
+
+    Takes the arguments of :class:`models.fractal.generator.Generator`, whose shapes are used here.
+    """
+
+    style = "vit"
+    causal = False
+    conditions_out = 5
+
+    def forward(
+        self,
+        patches: Tensor,
+        conditions: Tensor,
+        grid: tuple[int, int],
+        guide: Tensor | None = None,
+        *,
+        mask: Tensor,
+    ) -> Tensor:
+        """Conditions of all patches.
+
+        Args:
+            patches: features ``[B, N, P]``, raster order.
+            conditions: ``[B, K, C]``.
+            grid: rows and columns.
+            guide: features of the guiding value ``[B, G]``.
+            mask: bool ``[B, N]``, True where the patch is hidden.
+
+        Returns:
+            ``[B, N, 5, D]``: middle, top, right, bottom, left.
+        """
+        added, rope = self.position_tables(grid, self.order(grid, patches.device))
+        embedded = self.embed(patches)
+        assert self.mask_token is not None
+        visible = torch.where(mask[..., None], self.mask_token.to(embedded.dtype), embedded)
+        tokens = torch.cat([self.prefix_tokens(conditions, guide), visible], dim=1)
+        states = self.norm(self.blocks(tokens + added, False, rope))
+        return neighbours(states[:, self.prefix :], grid)

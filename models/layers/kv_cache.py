@@ -1,0 +1,58 @@
+"""Keys and values of the tokens that attention has already seen."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+class KVCache:
+    """The keys and values of one attention layer, in memory reserved once.
+
+    Args:
+        capacity: largest number of tokens ``L`` that will be held.
+
+    Attributes:
+        length: number of tokens held now.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self.length = 0
+        self._keys: Tensor | None = None
+        self._values: Tensor | None = None
+
+    def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Add tokens and return all that are held.
+
+        Args:
+            keys: ``[B, heads, new, d]``.
+            values: ``[B, heads, new, d]``.
+
+        Returns:
+            Keys and values ``[B, heads, length, d]``, views of the cache.
+
+        Raises:
+            ValueError: more tokens than the capacity.
+        """
+        end = self.length + keys.shape[2]
+        if end > self.capacity:
+            raise ValueError(f"the cache holds {self.capacity} tokens, {end} are needed")
+        if self._keys is None or self._values is None:
+            batch, heads, _, dim = keys.shape
+            self._keys = keys.new_empty(batch, heads, self.capacity, dim)
+            self._values = torch.empty_like(self._keys)
+        self._keys[:, :, self.length : end] = keys
+        self._values[:, :, self.length : end] = values
+        self.length = end
+        return self._keys[:, :, :end], self._values[:, :, :end]
+
+    def truncate(self, length: int) -> None:
+        """Forget all tokens from ``length`` on.
+
+        Raises:
+            ValueError: ``length`` is negative or beyond what is held.
+        """
+        if not 0 <= length <= self.length:
+            raise ValueError(f"cannot truncate {self.length} cached tokens to {length}")
+        self.length = length
