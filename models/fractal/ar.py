@@ -35,8 +35,8 @@ class AR(Generator):
         order = self.order(grid, patches.device)
         added, rope = self.position_tables(grid, order)
         # the last patch conditions nothing, so its token is left out
-        tokens = torch.cat([self.prefix_tokens(conditions, guide), self.embed(patches[:, order[:-1]])], dim=1)
-        states = self.norm(self.blocks(tokens + added[:-1], True, None if rope is None else rope[:-1]))
+        tokens = torch.cat([self.prefix_tokens(conditions, guide), self.patch_emb(patches[:, order[:-1]])], dim=1)
+        states = self.states(tokens, added[:-1], None if rope is None else rope[:-1])
         middle = torch.empty_like(states[:, self.prefix - 1 :])
         middle[:, order] = states[:, self.prefix - 1 :]
         return middle[:, :, None]
@@ -64,14 +64,14 @@ class ARStepper:
 
     def feed(self, patches: Tensor) -> None:
         """Append the features ``[B, n, P]`` of the next patches in scan order."""
-        self._tokens = torch.cat([self._tokens, self.generator.embed(patches)], dim=1)
+        self._tokens = torch.cat([self._tokens, self.generator.patch_emb(patches)], dim=1)
 
     def condition(self) -> Tensor:
         """Condition ``[B, 1, D]`` of the next patch, given all that was fed."""
         length = self._done + self._tokens.shape[1]
         span = slice(self._done, length)
         rope = None if self._rope is None else self._rope[span]
-        states: Tensor = self.generator.blocks(self._tokens + self._added[span], True, rope, self._caches)
+        states = self.generator.states(self._tokens, self._added[span], rope, self._caches)
         if self._caches is not None:
             self._done, self._tokens = length, self._tokens[:, :0]
-        return self.generator.norm(states[:, -1:])
+        return states[:, -1:]

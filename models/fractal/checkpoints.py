@@ -20,7 +20,7 @@ _LLAMA = {
     "mlp.up.weight": "feed_forward.w3.weight",
     "mlp.down.weight": "feed_forward.w2.weight",
 }
-_GENERATOR = {"pos_emb": "pos_embed_learned", "patch_norm.": "patch_emb_ln.", "guide_emb.": "pix_proj."}
+_GENERATOR = {"pos_emb": "pos_embed_learned", "in_norm.": "patch_emb_ln.", "guide_emb.": "pix_proj."}
 _COLOURS = ("r", "g", "b")
 
 
@@ -33,17 +33,17 @@ def load_official(
         checkpoint: the state dict, one wrapped as ``{"model": ...}``, or a file that holds either (read with weights
             only, so no code in it runs).
         arguments: official constructor arguments: ``img_size_list``, ``embed_dim_list``, ``num_blocks_list``,
-            ``num_heads_list``, ``generator_type_list``, ``class_num``, ``num_conds``, ``guiding_pixel`` and, optionally,
+            ``num_heads_list``, ``generator_type_list``, ``class_num``, ``num_conds``, ``guiding_pixel`` and optionally
             ``attn_dropout``, ``proj_dropout``, ``label_drop_prob``, ``r_weight``, ``grad_checkpointing``.
         options: further arguments of :class:`models.fractal.Fractal`, which win.
 
     Raises:
         ValueError: entries are missing, unexpected or of another shape; all are listed.
     """
-    state = checkpoint
+    state: Any = checkpoint
     if isinstance(checkpoint, (str, Path)):
         state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    state = state.get("model", state)  # type: ignore[union-attr]
+    state = state.get("model", state)
     model = Fractal(**official_arguments(arguments) | options)
     wanted = dict(_pairs(model))
     problems = [f"missing {name}" for name in wanted if name not in state]
@@ -60,7 +60,7 @@ def load_official(
 
 
 def to_official(model: Fractal) -> dict[str, Tensor]:
-    """Copies of a model's parameters under the official names and shapes, in the official order."""
+    """Copies of a model's parameters under the official names and shapes."""
     return {name: ours.detach().clone() for name, ours in _pairs(model)}
 
 

@@ -71,12 +71,12 @@ class Generator(nn.Module):
         self.scan = scan
         self.zero_prefix_rope = zero_prefix_rope
         self.patch_emb = nn.Linear(patch_features, width)
-        self.patch_norm = nn.LayerNorm(width, eps=1e-6)
         self.cond_emb = nn.Linear(condition_width, width)
         self.guide_emb = nn.Linear(guide_channels, width) if guide_channels else None
         learned = grid[0] * grid[1] if positions != "rope" else 0
         self.pos_emb = nn.Parameter(torch.empty(self.prefix + learned, width))
         self.mask_token = None if self.causal else nn.Parameter(torch.empty(width))
+        self.in_norm = nn.LayerNorm(width, eps=1e-6)
         self.blocks = Stack(blocks, width, heads, self.style, attn_dropout, proj_dropout, grad_checkpointing)
         self.norm = nn.LayerNorm(width, eps=1e-6)
 
@@ -92,16 +92,16 @@ class Generator(nn.Module):
                 f"{grid[0]}x{grid[1]}: build the model with larger sizes or with positions 'rope'"
             )
 
-    def embed(self, patches: Tensor) -> Tensor:
-        """Patch features ``[B, n, P]`` -> tokens ``[B, n, D]``, without positions."""
-        return self.patch_norm(self.patch_emb(patches))
-
     def prefix_tokens(self, conditions: Tensor, guide: Tensor | None) -> Tensor:
         """Conditions ``[B, K, C]`` and guiding value ``[B, G]`` -> tokens ``[B, prefix, D]``, without positions."""
         tokens = self.cond_emb(conditions).flip(1)
         if self.guide_emb is not None and guide is not None:
             tokens = torch.cat([self.guide_emb(guide)[:, None], tokens], dim=1)
         return tokens
+
+    def states(self, tokens: Tensor, added: Tensor, rope: Tensor | None, caches: list[KVCache] | None = None) -> Tensor:
+        """Run the transformer over tokens ``[B, L, D]`` at the positions given; returns ``[B, L, D]``."""
+        return self.norm(self.blocks(self.in_norm(tokens + added), self.causal, rope, caches))
 
     def position_tables(self, grid: tuple[int, int], order: Tensor) -> tuple[Tensor, Tensor | None]:
         """Positions of the sequence whose patches come in ``order`` (raster indices ``[n]``).

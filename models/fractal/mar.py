@@ -41,9 +41,8 @@ class MAR(Generator):
             ``[B, N, 5, D]``: middle, top, right, bottom, left.
         """
         added, rope = self.position_tables(grid, self.order(grid, patches.device))
-        embedded = self.embed(patches)
+        embedded = self.patch_emb(patches)
         assert self.mask_token is not None
         visible = torch.where(mask[..., None], self.mask_token.to(embedded.dtype), embedded)
         tokens = torch.cat([self.prefix_tokens(conditions, guide), visible], dim=1)
-        states = self.norm(self.blocks(tokens + added, False, rope))
-        return neighbours(states[:, self.prefix :], grid)
+        return neighbours(self.states(tokens, added, rope)[:, self.prefix :], grid)
