@@ -5,13 +5,12 @@ Both give every column, thus every roll, a probability above zero, and their pro
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-ROUNDS = 100  # of expectation maximisation; the maximum is the only one, and 20 rounds come within 1e-9
+ROUNDS, SETTLED = 100, 1e-7  # of expectation maximisation, and the change of weights that ends it
 
 
 @dataclass(frozen=True)
@@ -40,21 +39,21 @@ class IndependentPitches:
             The fitted model.
 
         Raises:
-            ValueError: no rolls, unlike numbers of pitches, a symbol outside the alphabet, or no smoothing.
+            ValueError: no columns, unlike numbers of pitches, a symbol outside the alphabet, or no smoothing.
         """
         if smoothing <= 0:
             raise ValueError(f"smoothing must be above 0, not {smoothing}")
         counts: np.ndarray | None = None
         for roll in rolls:
-            if counts is None:
+            if counts is None or not counts.any():
                 counts = np.zeros((roll.shape[0], alphabet))
             if roll.shape[0] != len(counts):
                 raise ValueError(f"rolls of {len(counts)} and of {roll.shape[0]} pitches")
             if roll.size and roll.max() >= alphabet:
                 raise ValueError(f"symbol {roll.max()} is outside the alphabet of {alphabet}")
             counts += np.stack([np.count_nonzero(roll == symbol, axis=1) for symbol in range(alphabet)], axis=1)
-        if counts is None:
-            raise ValueError("no rolls to fit")
+        if counts is None or not counts.any():
+            raise ValueError("no columns to fit")
         counts += smoothing
         return cls(np.log(counts / counts.sum(axis=1, keepdims=True)))
 
@@ -91,22 +90,22 @@ class RepeatOrRedraw:
     """Each step carries on the last one with probability ``repeat``, or else is redrawn.
 
     To carry on, an onset becomes a hold, a hold stays a hold and silence stays silence; without a hold symbol
-    all symbols stay. A redraw is with probability ``recall`` one of the columns that training had at changes,
-    by its frequency, and otherwise one of `IndependentPitches`; it may by chance equal what was there. A
-    column ``x`` after ``y`` thus has probability ``repeat * [x = carried(y)] + (1 - repeat) * redraw(x)``,
+    all symbols stay. A redraw is with probability ``recall`` one of the columns of the training data,
+    by its frequency there, and otherwise one of `IndependentPitches`; it may by chance equal what was there.
+    A column ``x`` after ``y`` thus has probability ``repeat * [x = carried(y)] + (1 - repeat) * redraw(x)``,
     with ``redraw(x) = recall * frequency(x) + (1 - recall) * independent(x)``. The first column is redrawn.
 
     Args:
         repeat: in (0, 1).
         recall: in (0, 1).
-        columns: how often each column was drawn in training, under its bytes.
+        columns: how often each column was drawn in training (an expectation), under its bytes.
         independent: the distribution of columns that training need not have had.
         hold: the symbol of a note that goes on; None where the alphabet has none.
     """
 
     repeat: float
     recall: float
-    columns: Mapping[bytes, int]
+    columns: Mapping[bytes, float]
     independent: IndependentPitches
     hold: int | None = None
 
@@ -114,10 +113,11 @@ class RepeatOrRedraw:
     def fit(
         cls, rolls: Iterable[np.ndarray], alphabet: int, hold: int | None = None, *, smoothing: float = 0.5
     ) -> RepeatOrRedraw:
-        """Count the columns at changes, then fit ``repeat`` and ``recall`` to all columns by maximum likelihood.
+        """Fit by expectation maximisation: likely weights, and columns counted by how surely each was redrawn.
 
-        The likelihood counts redraws that repeat by chance. In it each column's frequency leaves out that
-        column itself, else ``recall`` would trust that new music has no new columns.
+        A column that repeats may have been redrawn by chance. The likelihood takes this into account, and in
+        it each column's frequency leaves out that column itself, else ``recall`` would trust that new music
+        has no new columns. The independent part is counted at changes only.
 
         Args:
             rolls: uint8 matrices ``[pitch, step]`` with one number of pitches.
@@ -133,25 +133,32 @@ class RepeatOrRedraw:
             ValueError: as `IndependentPitches.fit`.
         """
         rolls = list(rolls)
-        changed = [np.append([True], ~_repeats(roll, hold))[: roll.shape[1]] for roll in rolls]
-        drawn = [roll[:, change] for roll, change in zip(rolls, changed, strict=True)]
-        independent = IndependentPitches.fit(drawn, alphabet, smoothing=smoothing)
-        columns = Counter(column for roll in drawn for column in _columns(roll))
+        # A roll's first column counts as a change: nothing stands before it to repeat.
+        repeats = [np.append([False], _repeats(roll, hold))[: roll.shape[1]] for roll in rolls]
+        changed = [roll[:, ~repeat] for roll, repeat in zip(rolls, repeats, strict=True)]
+        independent = IndependentPitches.fit(changed, alphabet, smoothing=smoothing)
 
-        change = np.concatenate([change[1:] for change in changed])
-        count = np.array([columns[column] for roll in rolls for column in _columns(roll)[1:]]) - change
-        ways = np.stack(  # [way, column]: what each way to make a column gives it
-            [
-                ~change,
-                count / np.maximum(columns.total() - change, 1),
-                np.exp(-np.concatenate([independent.column_nats(roll)[1:] for roll in rolls])),
-            ]
-        )
-        weights = np.full(3, 1 / 3)
+        numbers: dict[bytes, int] = {}
+        keys = (key for roll in rolls for key in _columns(roll))
+        column = np.array([numbers.setdefault(key, len(numbers)) for key in keys])
+        later = np.concatenate([np.arange(roll.shape[1]) > 0 for roll in rolls])
+        repeat = np.concatenate(repeats)
+        # Logarithms: a dense column can be rarer than the smallest float.
+        invented = -np.concatenate([independent.column_nats(roll) for roll in rolls])
+        drawn = 1.0 - repeat  # how surely each column was redrawn
+        weights = np.full(3, 1 / 3)  # of repeating, recalling, inventing
         for _ in range(ROUNDS):
-            share = weights[:, None] * ways
-            used = (share / share.sum(axis=0)).sum(axis=1) + smoothing
-            weights = used / used.sum()
+            count = np.bincount(column, drawn, len(numbers))
+            recalled = np.maximum(count[column] - drawn, 0) / np.maximum(count.sum() - drawn, 1e-9)
+            with np.errstate(divide="ignore"):
+                share = np.log(weights)[:, None] + np.stack([np.log(repeat), np.log(recalled), invented])
+            share = np.exp(share - np.logaddexp.reduce(share))  # [way, column]
+            drawn = np.where(later, 1 - share[0], 1.0)
+            used = share[:, later].sum(axis=1) + smoothing
+            before, weights = weights, used / used.sum()
+            if np.abs(weights - before).max() < SETTLED:
+                break
+        columns = dict(zip(numbers, np.bincount(column, drawn, len(numbers)).tolist(), strict=True))
         return cls(float(weights[0]), float(weights[1] / weights[1:].sum()), columns, independent, hold)
 
     def column_nats(self, roll: np.ndarray) -> np.ndarray:

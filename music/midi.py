@@ -8,6 +8,7 @@ grid.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -165,8 +166,7 @@ def write_midi(roll: Roll, path: str | Path) -> Path:
     score.tempos.append(symusic.Tempo(0, mspq=microseconds))
     track: Any = symusic.Track(name="litscale")
     for pitch, start, end, velocity in notes(roll).tolist():
-        track.notes.append(symusic.Note(start * ticks_per_step, (end - start) * ticks_per_step, pitch,
-        velocity))
+        track.notes.append(symusic.Note(start * ticks_per_step, (end - start) * ticks_per_step, pitch, velocity))
     track.lyrics.append(symusic.TextMeta(roll.steps * ticks_per_step, END))
     score.tracks.append(track)
     return write_atomically(path, score.dumps_midi())
@@ -177,8 +177,7 @@ def _ticks_per_step(form: RollFormat) -> int:
     return max(1, TICKS_PER_QUARTER // form.steps_per_beat)
 
 
-def _note_ticks(time: np.ndarray, duration: np.ndarray, pitch: np.ndarray, velocity: np.ndarray) ->
-np.ndarray:
+def _note_ticks(time: np.ndarray, duration: np.ndarray, pitch: np.ndarray, velocity: np.ndarray) -> np.ndarray:
     """symusic's columns as `NOTE`, with ticks for steps."""
     result = np.empty(len(time), NOTE)
     result["pitch"], result["velocity"] = pitch, velocity
@@ -213,13 +212,12 @@ def _to_roll(
     name: str,
 ) -> Roll:
     """Notes in ticks -> roll; ``ends`` holds the ticks of the end events, ``name`` goes into errors."""
-    if isinstance(phase, str) and phase != "auto":
+    if phase != "auto" and (isinstance(phase, str) or not math.isfinite(phase)):
         raise ValueError(f"phase must be 'auto' or a number of steps, not {phase!r}")
     if not len(ticks) and not ends:
         raise MidiError(f"{name}: no notes")
     pitch, velocity = ticks["pitch"], ticks["velocity"]
-    if len(ticks) and (ticks["start"].min() < 0 or pitch.min() < 0 or pitch.max() > 127 or velocity.max() >
-    127):
+    if len(ticks) and (ticks["start"].min() < 0 or pitch.min() < 0 or pitch.max() > 127 or velocity.max() > 127):
         raise MidiError(f"{name}: damaged MIDI file (notes outside of the ranges of MIDI)")
     ticks_per_step = ticks_per_quarter / form.steps_per_beat
     if isinstance(phase, str):

@@ -44,7 +44,8 @@ class RollRenderer:
         Returns:
             uint8 RGB ``[height, width, 3]``.
         """
-        return picture(self._roll(symbols), known=_plane(known), beats_per_bar=self.beats_per_bar)
+        given = None if known is None else _mask(known)
+        return picture(self._roll(symbols), known=given, beats_per_bar=self.beats_per_bar)
 
     def audio(self, symbols: np.ndarray) -> tuple[np.ndarray, int]:
         """Play symbols.
@@ -88,26 +89,19 @@ class RollRenderer:
             OSError: a file could not be written; the error names it.
         """
         roll, stem = self._roll(symbols), Path(stem)
+        given = None if known is None else _mask(known)
 
         def ending(suffix: str) -> Path:
             # Not `with_suffix`, which would cut a stem like `temperature_0.9`.
             return stem.with_name(stem.name + suffix)
 
         paths = [write_midi(roll, ending(".mid")), ending(".png")]
-        picture(roll, paths[-1], known=_plane(known), beats_per_bar=self.beats_per_bar)
+        picture(roll, paths[-1], known=given, beats_per_bar=self.beats_per_bar)
         if frames is not None:
             planes = [self._roll(frame).symbols for frame in frames]
-            masks = None if unknown is None else [_plane(mask) for mask in unknown]
-            paths.append(
-                animation(
-                    planes,
-                    ending(".gif"),
-                    self.format,
-                    known=_plane(known),
-                    unknown=masks,
-                    beats_per_bar=self.beats_per_bar,
-                )
-            )
+            masks = None if unknown is None else [_mask(mask) for mask in unknown]
+            gif, bar = ending(".gif"), self.beats_per_bar
+            paths.append(animation(planes, gif, self.format, known=given, unknown=masks, beats_per_bar=bar))
         if wav:
             paths.append(write_wav(render(roll, RATE), ending(".wav"), RATE))
         return paths
@@ -144,9 +138,7 @@ class RollRenderer:
         return Roll(symbols[0], self.format)
 
 
-def _plane(mask: np.ndarray | None) -> np.ndarray | None:
+def _mask(mask: np.ndarray) -> np.ndarray:
     """A mask ``[1, pitch, step]`` or ``[pitch, step]`` as bool ``[pitch, step]``."""
-    if mask is None:
-        return None
     mask = np.asarray(mask).astype(bool)
     return mask[0] if mask.ndim == 3 else mask

@@ -1,6 +1,17 @@
 """Fractal generative models: MAR and AR levels from coarse patches to single symbols."""
 
+from models.fractal.checkpoints import load_official, to_official
+from models.fractal.diagnostics import LevelAttention, attention_report
 from models.fractal.fractal import Fractal
 from models.fractal.terms import FractalOutput
+from models.fractal.windows import sample_any_width
 
-__all__ = ["Fractal", "FractalOutput"]
+__all__ = [
+    "Fractal",
+    "FractalOutput",
+    "LevelAttention",
+    "attention_report",
+    "load_official",
+    "sample_any_width",
+    "to_official",
+]

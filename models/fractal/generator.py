@@ -107,7 +107,7 @@ class Generator(nn.Module):
         """Positions of the sequence whose patches come in ``order`` (raster indices ``[n]``).
 
         Returns:
-            Embeddings to add, ``[prefix + n, D]``, and the rotary table ``[prefix + n, d / 2, 2]`` or None.
+            Embeddings to add, ``[prefix + n, D]``, and the rotary table ``[prefix + n, d / 2]`` or None.
         """
         rows, columns = order // grid[1], order % grid[1]
         if self.positions == "rope":
@@ -118,9 +118,7 @@ class Generator(nn.Module):
         if self.positions == "learned":
             return added, None
         table = rope_table(rows, columns, self.head_dim)
-        neutral = torch.zeros_like(table[:1]).expand(self.prefix, -1, -1)
-        if not self.zero_prefix_rope:
-            neutral = neutral + torch.tensor([1.0, 0.0], device=table.device)
+        neutral = torch.full_like(table[:1], 0 if self.zero_prefix_rope else 1).expand(self.prefix, -1)
         return added, torch.cat([neutral, table])
 
     def order(self, grid: tuple[int, int], device: torch.device) -> Tensor:

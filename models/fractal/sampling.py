@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from models.fractal.ar import AR
 from models.fractal.canvas import grid_of, patchify, scan_order, unpatchify
 from models.fractal.guidance import SCHEDULES, scheduled
 from models.fractal.head import DrawOptions
+from models.fractal.mar import MAR
 from models.fractal.masking import ORDERS, cosine_schedule, generation_order, generation_rank
 
 if TYPE_CHECKING:
@@ -89,10 +91,11 @@ def generate(
         symbols, log_prob = model.leaf.sample(conditions, options.draw, cfg, canvas.flatten(1).long(), known.flatten(1))
         return symbols.to(torch.uint8).reshape_as(canvas), log_prob
     task = _Task(model, depth, canvas, known, conditions, options, cfg, on_step)
-    if task.generator.causal:
-        task.in_scan_order()
+    generator = model.levels[depth].generator
+    if isinstance(generator, AR):
+        task.in_scan_order(generator)
     else:
-        task.in_masked_steps()
+        task.in_masked_steps(generator)
     return unpatchify(task.patches, task.grid), task.log_prob
 
 
@@ -112,7 +115,6 @@ class _Task:
     ) -> None:
         level = model.levels[depth]
         self.model, self.depth, self.options, self.cfg, self.on_step = model, depth, options, cfg, on_step
-        self.generator = level.generator
         self.conditions = conditions
         self.patch = level.patch
         self.grid = grid_of((canvas.shape[2], canvas.shape[3]), level.patch)
@@ -127,11 +129,11 @@ class _Task:
             self.guide = self._twice(guide)
             self.log_prob += log_prob
 
-    def in_scan_order(self) -> None:
+    def in_scan_order(self, generator: AR) -> None:
         """AR: one patch after the other; patches that are known in all rows only feed the context."""
-        order = self.generator.order(self.grid, self.patches.device)
+        order = generator.order(self.grid, self.patches.device)
         needed = self.unknown.any(0)[order].tolist()
-        stepper = self.generator.stepper(self.conditions, self.grid, self.guide, self.options.use_cache)
+        stepper = generator.stepper(self.conditions, self.grid, self.guide, self.options.use_cache)
         for s, index in enumerate(order.tolist()):
             if needed[s]:
                 handed = stepper.condition()
@@ -146,19 +148,19 @@ class _Task:
                 done[:, order[: s + 1]] = True
                 self._report(done)
 
-    def in_masked_steps(self) -> None:
+    def in_masked_steps(self, generator: MAR) -> None:
         """MAR: the cosine schedule says how many patches stay hidden after each step."""
         rows, patches = self.unknown.shape
         device = self.patches.device
         counts = self.unknown.sum(1).tolist()
         schedule = cosine_schedule(counts, self.options.iterations[self.depth]).to(device)
         partial = self.unknown & self.known.flatten(2).any(2)
-        scan = scan_order(self.grid, self.generator.scan, device)
+        scan = scan_order(self.grid, generator.scan, device)
         key = generation_order(self.options.order, rows, scan, device, self.options.generator)
         rank = generation_rank(self.unknown, partial, key)
         hidden = self.unknown.clone()
         for k in range(1, len(schedule)):
-            handed = self.generator(
+            handed = generator(
                 self._features(self.patches), self.conditions, self.grid, self.guide, mask=self._twice(hidden)
             )
             confident = self.options.order == "confidence"

@@ -18,7 +18,7 @@ def rope_table(rows: Tensor, columns: Tensor, head_dim: int, base: float = 10000
         base: the slowest pair turns once in about ``2 pi base`` cells.
 
     Returns:
-        float32 ``[L, head_dim / 2, 2]``: cosine and sine of each pair.
+        complex64 ``[L, head_dim / 2]``: the rotation of each pair.
 
     Raises:
         ValueError: ``head_dim`` is no multiple of 4.
@@ -30,7 +30,7 @@ def rope_table(rows: Tensor, columns: Tensor, head_dim: int, base: float = 10000
     axis = head_dim // 2
     frequencies = base ** (-torch.arange(0, axis, 2, device=rows.device, dtype=torch.float32) / axis)
     angles = torch.cat([rows[:, None] * frequencies, columns[:, None] * frequencies], dim=1)
-    return torch.stack([angles.cos(), angles.sin()], dim=-1)
+    return torch.polar(torch.ones_like(angles), angles)
 
 
 def rotate(x: Tensor, table: Tensor) -> Tensor:
@@ -38,11 +38,10 @@ def rotate(x: Tensor, table: Tensor) -> Tensor:
 
     Args:
         x: queries or keys ``[B, heads, L, d]``.
-        table: ``[L, d / 2, 2]``.
+        table: complex ``[L, d / 2]``.
 
     Returns:
         ``[B, heads, L, d]`` in the dtype of ``x``.
     """
-    even, odd = x.float().unflatten(-1, (-1, 2)).unbind(-1)
-    cos, sin = table.unbind(-1)
-    return torch.stack([even * cos - odd * sin, odd * cos + even * sin], dim=-1).flatten(-2).to(x.dtype)
+    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
+    return torch.view_as_real(pairs * table).flatten(-2).to(x.dtype)

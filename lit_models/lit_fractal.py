@@ -1,0 +1,201 @@
+"""Training, evaluation and generation of fractal models."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lit_models.base import LitModule
+from lit_models.optimization import Optimization
+from models.fractal import Fractal, LevelAttention, attention_report, sample_any_width
+
+
+@dataclass(frozen=True)
+class Generation:
+    """How samples are drawn, see :meth:`models.fractal.Fractal.sample`.
+
+    Args:
+        iterations: MAR steps, one number for all levels or one per level; AR levels ignore theirs.
+        temperature: divides the logits; below 1 is safer.
+        cfg: classifier-free guidance scale, 1 for none.
+        cfg_schedule: ``linear`` or ``constant``.
+        filter_threshold: symbols less probable than this are not pushed up by guidance.
+        order: of MAR's patches: ``random``, ``raster`` or ``confidence``.
+        use_cache: keep keys and values of AR levels.
+    """
+
+    iterations: int | list[int] = 8
+    temperature: float = 1.0
+    cfg: float = 1.0
+    cfg_schedule: str = "linear"
+    filter_threshold: float = 1e-4
+    order: str = "random"
+    use_cache: bool = True
+
+
+class LitFractal(LitModule):
+    """Trains a fractal model by maximum likelihood; evaluates and samples it.
+
+    ``validate`` and ``test`` report nats per step (rolls) and bits per dim; ``predict`` generates the data module's
+    requests.
+
+    Args:
+        network: the model.
+        optimization: learning rate, schedule, weight decay.
+        generation: how samples are drawn.
+        nll_passes: passes averaged for the likelihood of each batch in evaluation; models without MAR levels need one.
+        compile: compile the network's levels with ``torch.compile``; checkpoint keys stay the same.
+    """
+
+    def __init__(
+        self,
+        network: Fractal,
+        optimization: Optimization = Optimization(),
+        generation: Generation = Generation(),
+        nll_passes: int = 1,
+        compile: bool = False,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters(ignore=["network"])
+        self.network = network
+        self.optimization = optimization
+        self.generation = generation
+        self.nll_passes = 1 if network.exact_likelihood else nll_passes
+        self.record_frames = False
+        if compile:
+            for level in network.levels:
+                level.generator.compile(dynamic=True)
+
+    def setup(self, stage: str) -> None:
+        """Check that the data's canvases fit the network.
+
+        Raises:
+            ValueError: channels, rows or alphabet differ; the options to change are named.
+        """
+        data = getattr(self.trainer, "datamodule", None)
+        if data is None:
+            return
+        codec, rows = self.network.codec, self.network.sizes[0][0]
+        channels, height, _ = data.canvas_shape
+        if (channels, height, data.alphabet) != (codec.channels, rows, codec.alphabet):
+            raise ValueError(
+                f"the data has {channels} channels, {height} rows and {data.alphabet} symbols, the network "
+                f"{codec.channels} channels, {rows} rows and {codec.alphabet} symbols: make the network's codec, "
+                "velocity_bins and sizes[0] agree with the data's encoding, velocity_bins and pitch_range"
+            )
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
+        """Loss of a batch, with a report for callbacks: ``loss/<level>``, ``mask_fraction/<level>``, ``entropy``."""
+        logging = (self.global_step + 1) % self.trainer.log_every_n_steps == 0
+        output = self.network(batch["canvas"], batch.get("label"), with_entropy=logging)
+        loss = self.finite(output.loss)
+        self.log("train/loss", loss.detach(), prog_bar=True)
+        report = {f"mask_fraction/{name}": value for name, value in output.mask_fractions.items()}
+        if len(output.level_losses) > 1:
+            report |= {f"loss/{name}": value.detach() for name, value in output.level_losses.items()}
+        if output.entropy is not None:
+            report["entropy"] = output.entropy
+        return {"loss": loss, "report": report}
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """Likelihood of a batch, ``val/``."""
+        self._evaluate("val", batch, batch_idx)
+
+    def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """Likelihood of a batch, ``test/``."""
+        self._evaluate("test", batch, batch_idx)
+
+    def _evaluate(self, prefix: str, batch: dict[str, Any], batch_idx: int) -> None:
+        self.seed_step(1, batch_idx)
+        canvas = batch["canvas"]
+        nats = self.network.nll(canvas, batch.get("label"), self.nll_passes).mean()
+        values = {f"{prefix}/bits_per_dim": nats / math.log(2) / canvas[0].numel()}
+        if self.network.codec.name != "rgb":
+            values[f"{prefix}/nats_per_step"] = nats / canvas.shape[3]
+        self.log_dict(values, prog_bar=True, on_epoch=True, sync_dist=True, batch_size=len(canvas))
+
+    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
+        """Generate a batch of requests.
+
+        Args:
+            batch: ``canvas`` uint8 ``[B, C, H, W]``, ``known`` bool of that shape, ``index`` int64 ``[B]``, ``seed`` int
+                and optionally ``label`` int64 ``[B]``.
+            batch_idx: unused.
+
+        Returns:
+            ``canvas``, ``known``, ``index``, ``label``, the ``settings`` used, and ``frames`` (pairs of canvas and
+            finished cells after each step) where ``record_frames`` is set.
+        """
+        frames: list[tuple[Tensor, Tensor]] = []
+
+        def record(canvas: Tensor, done: Tensor) -> None:
+            frames.append((canvas.cpu(), done.cpu()))
+
+        canvas = self.generate(
+            batch.get("label"),
+            canvas=batch["canvas"],
+            known=batch["known"],
+            seed=batch["seed"],
+            on_step=record if self.record_frames else None,
+        )
+        return {
+            "canvas": canvas,
+            "known": batch["known"],
+            "index": batch["index"],
+            "label": batch.get("label"),
+            "settings": asdict(self.generation) | {"seed": batch["seed"]},
+            "frames": frames or None,
+        }
+
+    @torch.no_grad()
+    def generate(
+        self,
+        label: Tensor | None = None,
+        *,
+        batch_size: int = 1,
+        canvas: Tensor | None = None,
+        known: Tensor | None = None,
+        length: int | None = None,
+        seed: int | None = None,
+        on_step: Callable[[Tensor, Tensor], None] | None = None,
+    ) -> Tensor:
+        """Generate canvases of any width with the module's :class:`Generation` settings.
+
+        Args:
+            label: int64 ``[B]``.
+            batch_size: B, where neither label nor canvas gives it.
+            canvas: uint8 ``[B, C, H, W]`` whose known cells are kept.
+            known: bool ``[B, C, H, W]``.
+            length: W where no canvas is given.
+            seed: makes the result repeatable, whatever else draws random numbers.
+            on_step: called after each step of the first level, see :meth:`models.fractal.Fractal.sample`.
+
+        Returns:
+            uint8 ``[B, C, H, W]`` on the module's device.
+        """
+        if canvas is None:
+            rows = batch_size if label is None else len(label)
+            height, width = self.network.sizes[0]
+            canvas = torch.zeros(rows, self.network.codec.channels, height, length or width, dtype=torch.uint8)
+        canvas = canvas.to(self.device)
+        known = torch.zeros_like(canvas, dtype=torch.bool) if known is None else known.to(self.device)
+        return sample_any_width(
+            self.network, canvas, known, label, seed=seed, on_step=on_step, **asdict(self.generation)
+        )
+
+    def attention_report(self, canvas: Tensor, label: Tensor | None = None) -> dict[str, LevelAttention]:
+        """Entropy and reach of attention, see :func:`models.fractal.attention_report`."""
+        return attention_report(self.network, canvas.to(self.device), label)
+
+    def parameters_by_level(self) -> dict[str, list[torch.nn.Parameter]]:
+        """Parameters of ``level_0``, ... and of the ``leaf``."""
+        return self.network.parameters_by_level()
+
+    def configure_optimizers(self) -> Any:
+        """AdamW and its schedule."""
+        return self.optimization.configure(self, self.network)

@@ -1,0 +1,104 @@
+"""Optimiser and learning-rate schedule that the modules share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from lightning.pytorch import LightningModule, Trainer
+from torch import nn
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import LambdaLR
+
+
+@dataclass(frozen=True)
+class Optimization:
+    """AdamW with warm-up and a cosine decay over the run.
+
+    Args:
+        lr: learning rate; by default ``base_lr`` times the number of canvases per step over all ranks / 256.
+        base_lr: learning rate at 256 canvases per step.
+        min_lr_ratio: the cosine ends at this share of the learning rate.
+        schedule: ``cosine`` or ``constant`` after the warm-up.
+        warmup_steps: optimiser steps of linear warm-up.
+        warmup_epochs: epochs of linear warm-up, added to ``warmup_steps``.
+        weight_decay: of matrices; norms, biases and embeddings have none.
+        betas: AdamW's.
+
+    Raises:
+        ValueError: an option is out of range.
+    """
+
+    lr: float | None = None
+    base_lr: float = 1e-4
+    min_lr_ratio: float = 0.0
+    schedule: str = "cosine"
+    warmup_steps: int = 0
+    warmup_epochs: float = 0.0
+    weight_decay: float = 0.05
+    betas: tuple[float, float] = (0.9, 0.95)
+
+    def __post_init__(self) -> None:
+        if self.schedule not in ("cosine", "constant"):
+            raise ValueError(f"optimization.schedule must be cosine or constant, not {self.schedule!r}")
+        for name in ("base_lr", "lr", "weight_decay", "warmup_steps", "warmup_epochs", "min_lr_ratio"):
+            value = getattr(self, name)
+            if value is not None and value < 0:
+                raise ValueError(f"optimization.{name} must not be negative, got {value}")
+
+    def configure(self, module: LightningModule, network: nn.Module) -> dict[str, object]:
+        """What ``configure_optimizers`` returns for the parameters of ``network``.
+
+        Raises:
+            ValueError: the learning rate is to be scaled but the batch size is not known.
+        """
+        trainer = module.trainer
+        optimizer = AdamW(parameter_groups(network, self.weight_decay), self.learning_rate(trainer), self.betas)
+        scheduler = LambdaLR(optimizer, self.factor(trainer))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def learning_rate(self, trainer: Trainer) -> float:
+        """The peak learning rate."""
+        if self.lr is not None:
+            return self.lr
+        batch = getattr(getattr(trainer, "datamodule", None), "batch_size", None)
+        if batch is None:
+            raise ValueError("optimization.lr: give it, or a data module with a batch_size to scale base_lr by")
+        return self.base_lr * batch * trainer.world_size * trainer.accumulate_grad_batches / 256
+
+    def factor(self, trainer: Trainer) -> Callable[[int], float]:
+        """Learning-rate factor by optimiser step.
+
+        The length of the run is asked for late, at the end of the warm-up: asking sets the loaders up, and in a resumed
+        run that must not happen before their state is there.
+        """
+
+        def at(step: int) -> float:
+            if step == 0 and not self.warmup_epochs:
+                return 1.0 if not self.warmup_steps else 1.0 / self.warmup_steps
+            per_epoch = trainer.num_training_batches / trainer.accumulate_grad_batches if self.warmup_epochs else 0.0
+            warmup = self.warmup_steps + (self.warmup_epochs * per_epoch if self.warmup_epochs else 0.0)
+            if step < warmup:
+                return (step + 1) / warmup
+            total = trainer.estimated_stepping_batches
+            if self.schedule == "constant" or math.isinf(total) or total <= warmup:
+                return 1.0
+            progress = min(1.0, (step - warmup) / (total - warmup))
+            return self.min_lr_ratio + (1 - self.min_lr_ratio) * 0.5 * (1 + math.cos(math.pi * progress))
+
+        return at
+
+
+def parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str, object]]:
+    """Weights of linear and convolution layers decay; all else (norms, biases, embeddings, tokens) does not."""
+    matrices = {
+        id(layer.weight)
+        for layer in network.modules()
+        if isinstance(layer, (nn.Linear, nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d))
+    }
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    return [
+        {"params": [p for p in parameters if id(p) in matrices], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if id(p) not in matrices], "weight_decay": 0.0},
+    ]

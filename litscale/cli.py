@@ -1,0 +1,113 @@
+"""The command line: ``litscale fit|validate|test|predict``."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.loggers import WandbLogger
+
+SPECIAL_CHECKPOINTS = ("best", "last", "hpc", "registry")
+
+
+class SaveConfig(SaveConfigCallback):
+    """Writes the config of a ``fit`` to the run folder, and to Weights & Biases where it logs there."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Save once, in ``fit`` only: an evaluation must not replace the config that the run was trained with."""
+        if stage == "fit":
+            super().setup(trainer, pl_module, stage)
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Write ``config.yaml`` under a temporary name, then rename it."""
+        folder = Path(trainer.default_root_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        text = self.parser.dump(self.config, skip_none=False)
+        temporary = folder / f".{self.config_filename}.{os.getpid()}"
+        temporary.write_text(text)
+        temporary.replace(folder / self.config_filename)
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                logger.experiment.config.update(yaml.safe_load(text), allow_val_change=True)
+
+
+class LitscaleCLI(LightningCLI):
+    """LightningCLI with one run folder (``trainer.default_root_dir``) and a command line that wins over checkpoints."""
+
+    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
+        """Read checkpoints with weights only; predictions go to files, not to memory."""
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        wanted = {"weights_only": True, "return_predictions": False, "trainer.default_root_dir": "runs/default"}
+        parser.set_defaults({key: value for key, value in wanted.items() if key in parser.get_defaults()})
+        return parser
+
+    def before_instantiate_classes(self) -> None:
+        """Let loggers whose ``save_dir`` is ``.`` write to the run folder."""
+        trainer = self.config[self.config.subcommand].trainer
+        loggers = trainer.logger if isinstance(trainer.logger, list) else [trainer.logger]
+        for logger in loggers:
+            arguments: Any = getattr(logger, "init_args", None)
+            if arguments is not None and arguments.get("save_dir") == ".":
+                arguments["save_dir"] = str(trainer.default_root_dir)
+                Path(trainer.default_root_dir).mkdir(parents=True, exist_ok=True)
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Build the trainer; checkpoints without a folder of their own go to ``checkpoints`` in the run folder."""
+        trainer = super().instantiate_trainer(**kwargs)
+        for callback in trainer.checkpoint_callbacks:
+            if getattr(callback, "dirpath", "") is None:
+                callback.dirpath = str(Path(trainer.default_root_dir) / "checkpoints")
+        return trainer
+
+    def _parse_ckpt_path(self) -> None:
+        """Check the checkpoint before anything is built, and leave the config as it was given.
+
+        Lightning would let the checkpoint's hyper-parameters override the command line, so that
+        ``--model.init_args.optimization.lr`` had no effect on a resumed run.
+        """
+        if self.config.get("subcommand"):
+            check_checkpoint(self.config[self.config.subcommand].get("ckpt_path"))
+
+
+def check_checkpoint(path: str | os.PathLike[str] | None) -> None:
+    """Refuse a checkpoint that is missing, damaged or would run code.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it cannot be read with weights only, or holds no state dict.
+    """
+    if path is None or path in SPECIAL_CHECKPOINTS or Path(path).is_dir():
+        return
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"--ckpt_path {path}: no such file")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"--ckpt_path {path} holds more than weights and plain values; loading it could run code, so it is refused"
+        ) from error
+    except (RuntimeError, EOFError, OSError) as error:
+        raise ValueError(f"--ckpt_path {path} is damaged or truncated ({error}): use an earlier checkpoint") from error
+    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
+        raise ValueError(f"--ckpt_path {path} is no Lightning checkpoint: it has no state_dict")
+
+
+def main(args: list[str] | None = None) -> None:
+    """Entry point of the ``litscale`` command."""
+    LitscaleCLI(
+        LightningModule,
+        LightningDataModule,
+        save_config_callback=SaveConfig,
+        save_config_kwargs={"save_to_log_dir": False},
+        subclass_mode_model=True,
+        subclass_mode_data=True,
+        auto_configure_optimizers=False,
+        args=sys.argv[1:] if args is None else args,
+    )
