@@ -125,5 +125,3 @@ def _held_by_either(played: np.ndarray) -> np.ndarray:
         same = played["pitch"] == pitch
         played["end"][same] = np.maximum.accumulate(played["end"][same])
     return played
-
-

@@ -13,6 +13,7 @@ second throws its own away; nobody waits for a lock, which network file systems 
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
@@ -22,17 +23,24 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import sha256
+from importlib.metadata import version
 from pathlib import Path
+from typing import TypeVar
 from uuid import uuid4
 
 import numpy as np
 from tqdm import tqdm
 
 import music
+from datamodules.folders import some
 from music.roll import PITCHES, Roll
 
 PIECES, NOTES, INDEX = "rolls.u8", "notes.npy", "index.json"
-CHUNK = 16  # pieces that go to a worker process at a time
+CHUNK = 16  # pieces that go to a reading process at a time
+AT_ONCE = 1024  # pieces that may wait to be written
+MOST_PROCESSES = 8
+
+_T = TypeVar("_T")
 
 
 def default_cache_dir() -> Path:
@@ -93,7 +101,7 @@ class RollCache:
             steps = np.array(index["steps"], dtype=np.int64)
             notes = np.load(path / NOTES)
             size = (path / PIECES).stat().st_size
-        except (OSError, ValueError, KeyError, EOFError):
+        except (OSError, ValueError, KeyError, TypeError, EOFError):
             return None
         if size != int(steps.sum()) * PITCHES or notes.shape != (len(steps), PITCHES):
             return None
@@ -121,45 +129,113 @@ class RollCache:
         return {**self.__dict__, "_symbols": None}
 
 
-def build_cache(
-    path: Path, names: Sequence[str], read: Callable[[str], Roll], what: str, processes: int
-) -> RollCache:
-    """Read all pieces and put their rolls on disk, unless the cache is already there.
+def build_cache(path: Path, names: Sequence[str], read: Callable[[str], Roll], what: str) -> RollCache:
+    """Read all pieces, in several processes, and put their rolls on disk.
 
     Args:
         path: the cache's folder, from `cache_path`.
-        names: the pieces, in the order of the cache.
-        read: name -> roll over 128 pitches; a ``ValueError`` or ``OSError`` sets the piece aside. Must be picklable.
+        names: the pieces, in the order that the cache shall have.
+        read: name -> roll over 128 pitches; a ``ValueError`` or ``OSError`` sets the piece aside. It is pickled.
         what: what is read, for the progress bar.
-        processes: how many read at once; 1 reads in this process.
 
     Returns:
         The open cache.
 
     Raises:
-        ValueError: not one piece could be read; the message lists the reasons.
+        ValueError: not one piece could be read; the message gives the reasons.
         OSError: the cache could not be written; nothing is left behind.
     """
-    if (ready := RollCache.open(path)) is not None:
-        return ready
     temporary = path.with_name(f".{path.name}-{uuid4().hex}")
     try:
-        with _explained(path.parent):
+        with _naming_the_option(path.parent):
             temporary.mkdir(parents=True)
-        with _results(names, partial(_read, read), processes) as results:
-            _write(temporary, zip(names, tqdm(results, desc=f"Reading {what}", total=len(names)), strict=True))
-        with _explained(path.parent):
+        read_all = tqdm(_read_all(names, partial(_read, read)), desc=f"Reading {what}", total=len(names))
+        _write(temporary, zip(names, read_all, strict=True))
+        with _naming_the_option(path.parent):
             return _publish(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _read(read: Callable[[str], Roll], name: str) -> np.ndarray | str:
-    """The symbols of a piece, uint8 ``[step, 128]``, or why there are none."""
+def _read(read: Callable[[str], Roll], name: str) -> tuple[np.ndarray, np.ndarray] | str:
+    """A piece's symbols, uint8 ``[step, 128]``, and notes on each pitch; or why there are none."""
     try:
         roll = read(name)
     except (ValueError, OSError) as error:
         return str(error)
-    return np.ascontiguousarray(roll.symbols.T) if roll.steps else "no steps"
+    if not roll.steps:
+        return f"{name}: no steps"
+    return np.ascontiguousarray(roll.symbols.T), np.bincount(music.notes(roll)["pitch"], minlength=PITCHES)
 
 
+def _read_all(names: Sequence[str], read: Callable[[str], _T]) -> Iterator[_T]:
+    """``read`` of each name, in order."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    processes = min(cores, MOST_PROCESSES, len(names) // CHUNK)
+    if processes < 2:
+        yield from map(read, names)
+        return
+    # Without `freeze`, each collection of garbage in a process would walk, and so copy, the memory that it inherited.
+    with ProcessPoolExecutor(processes, initializer=gc.freeze) as pool:
+        # A bounded number at a time: `map` would keep every result that nobody has taken yet.
+        for first in range(0, len(names), AT_ONCE):
+            yield from pool.map(read, names[first : first + AT_ONCE], chunksize=CHUNK)
+
+
+def _write(folder: Path, results: Iterable[tuple[str, tuple[np.ndarray, np.ndarray] | str]]) -> None:
+    """The three files of a cache."""
+    names, steps, notes, errors = [], [], [], {}
+    with _naming_the_option(folder.parent), (folder / PIECES).open("wb") as file:
+        for name, result in results:
+            if isinstance(result, str):
+                errors[name] = result
+                continue
+            file.write(result[0].tobytes())
+            names.append(name)
+            steps.append(len(result[0]))
+            notes.append(result[1])
+        # Some file systems report a full disk only here.
+        file.flush()
+        os.fsync(file.fileno())
+    if not names:
+        raise ValueError(f"none of {len(errors)} files could be read: {some(list(errors.values()))}")
+    with _naming_the_option(folder.parent):
+        np.save(folder / NOTES, np.array(notes, dtype=np.int32))
+        index = {"names": names, "steps": steps, "errors": errors}
+        (folder / INDEX).write_text(json.dumps(index), encoding="utf-8")
+
+
+def _publish(temporary: Path, path: Path) -> RollCache:
+    """Give a complete cache its name, unless another process was first; a damaged one makes room."""
+    while (cache := RollCache.open(path)) is None:
+        try:
+            temporary.rename(path)
+        except OSError:
+            if not path.exists():
+                raise
+            aside = path.with_name(f".{path.name}-{uuid4().hex}")
+            path.rename(aside)
+            shutil.rmtree(aside, ignore_errors=True)
+    return cache
+
+
+@contextmanager
+def _naming_the_option(cache_dir: Path) -> Iterator[None]:
+    """Errors in writing say which option to change."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"could not write the cache of rolls ({error.strerror}); make room there, or set the option cache_dir (or "
+            "the environment variable LITSCALE_CACHE) to another folder",
+            str(cache_dir),
+        ) from error
+
+
+def _code_hash() -> str:
+    """Changes with the code and the packages that make symbols, so that no cache outlives a corrected reader."""
+    files = [Path(__file__), Path(__file__).with_name("bach.py")]
+    files += [Path(music.__file__).with_name(name) for name in ("midi.py", "notes.py", "phase.py", "roll.py")]
+    versions = [f"{package} {version(package)}" for package in ("music21", "symusic")]
+    return sha256(b"".join(file.read_bytes() for file in files) + " ".join(versions).encode()).hexdigest()

@@ -16,7 +16,6 @@ class AR(Generator):
 
     style = "llama"
     causal = True
-    conditions_out = 1
 
     def forward(
         self, patches: Tensor, conditions: Tensor, grid: tuple[int, int], guide: Tensor | None = None

@@ -158,6 +158,7 @@ class Fractal(nn.Module):
                 scans[i],
                 zero_prefix_rope,
                 grad_checkpointing=grad_checkpointing,
+                lone=i + 1 == depth,
                 **drops,
             )
             levels.append(Level(patch, generator, guide_head))
@@ -353,8 +354,11 @@ class Fractal(nn.Module):
             else:
                 mask, factor = masking(len(patches), patches.shape[1], canvas.device)
                 handed = level.generator(features, conditions, grid, guide, mask=mask)
-                row, index = mask.nonzero(as_tuple=True)
-                canvas, conditions = patches[row, index], handed[row, index]
+                # index_select, because the gradient of x[row, index] is many times slower on a CPU
+                hidden = mask.flatten().nonzero()[:, 0]
+                canvas = patches.flatten(0, 1).index_select(0, hidden)
+                conditions = handed.flatten(0, 1).index_select(0, hidden)
+                row = hidden // mask.shape[1]
                 weight, owner = (weight * factor)[row], owner[row]
                 terms.mask_fractions[f"level_{i}"] = mask.float().mean()
         nats, terms.entropy = self.leaf(canvas.flatten(1).long(), conditions, terms.with_entropy)

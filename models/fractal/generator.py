@@ -36,6 +36,7 @@ class Generator(nn.Module):
         attn_dropout: dropout of the attention weights.
         proj_dropout: dropout after attention and feed-forward.
         grad_checkpointing: recompute activations in the backward pass.
+        lone: hand down a patch's own state only, which is all that the leaf takes.
 
     Attributes:
         conditions_out: number of conditions handed down for each patch.
@@ -43,7 +44,6 @@ class Generator(nn.Module):
 
     style: str
     causal: bool
-    conditions_out: int
 
     def __init__(
         self,
@@ -61,6 +61,7 @@ class Generator(nn.Module):
         attn_dropout: float = 0.0,
         proj_dropout: float = 0.0,
         grad_checkpointing: bool = False,
+        lone: bool = False,
     ) -> None:
         super().__init__()
         self.grid = grid
@@ -69,6 +70,7 @@ class Generator(nn.Module):
         self.prefix = conditions + (guide_channels > 0)
         self.positions = positions
         self.scan = scan
+        self.conditions_out = 1 if self.causal or lone else 5
         self.zero_prefix_rope = zero_prefix_rope
         self.patch_emb = nn.Linear(patch_features, width)
         self.cond_emb = nn.Linear(condition_width, width)

@@ -10,14 +10,13 @@ from models.fractal.generator import Generator
 
 
 class MAR(Generator):
-    """Masked generator. Hands down five conditions: the patch's own state and its four neighbours'.
+    """Masked generator. Hands down the patch's own state and its four neighbours'.
 
     Takes the arguments of :class:`models.fractal.generator.Generator`, whose shapes are used here.
     """
 
     style = "vit"
     causal = False
-    conditions_out = 5
 
     def forward(
         self,
@@ -38,11 +37,12 @@ class MAR(Generator):
             mask: bool ``[B, N]``, True where the patch is hidden.
 
         Returns:
-            ``[B, N, 5, D]``: middle, top, right, bottom, left.
+            ``[B, N, 5, D]``: middle, top, right, bottom, left; with ``lone`` only the first.
         """
         added, rope = self.position_tables(grid, self.order(grid, patches.device))
         embedded = self.patch_emb(patches)
         assert self.mask_token is not None
         visible = torch.where(mask[..., None], self.mask_token.to(embedded.dtype), embedded)
         tokens = torch.cat([self.prefix_tokens(conditions, guide), visible], dim=1)
-        return neighbours(self.states(tokens, added, rope)[:, self.prefix :], grid)
+        middle = self.states(tokens, added, rope)[:, self.prefix :]
+        return middle[:, :, None] if self.conditions_out == 1 else neighbours(middle, grid)

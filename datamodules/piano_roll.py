@@ -1,0 +1,274 @@
+"""`PianoRollDataModule`: MIDI folders and the Bach chorales as batches of symbol canvases."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+from lightning.pytorch import LightningDataModule
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from torch.utils.data import DataLoader
+
+import music
+from datamodules.folders import class_of, classes_of
+from datamodules.loading import EpochSampler, ResumableLoader, ShardSampler
+from datamodules.requests import GenerationRequest, Requests, request_canvas
+from datamodules.roll_cache import RollCache
+from datamodules.source import RollSource
+from datamodules.splits import Splits
+from datamodules.windows import FixedWindows, Pieces, RandomWindows
+from music.roll import PITCHES, RollFormat
+
+STAGE_SPLITS = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ()}
+SAMPLES = GenerationRequest()
+
+
+class PianoRollDataModule(LightningDataModule):
+    """Piano rolls from a folder of MIDI files, or Bach's chorales.
+
+    A batch is a dict: ``canvas`` uint8 ``[B, 1, H, W]`` of symbols (see `music.RollFormat`), H pitches, row 0 the
+    lowest, W steps; with ``labels`` also ``label`` int64 ``[B]``. Batches to predict are described at
+    `datamodules.requests.Requests`.
+
+    Training draws random windows that depend on seed, epoch and index alone: the same for any number of workers, and
+    exact when a run resumes in the middle of an epoch. Validation and test go through windows side by side, each once
+    over all devices, so devices may differ by one window: log torchmetrics with ``on_epoch=True`` there. (Lightning
+    2.6 averages plain numbers with ``sync_dist=True`` wrongly when devices differ: its issue 21859.)
+
+    Pieces shorter than the window are left out (a message counts them); so is, in validation and test, what remains of
+    a piece after its last whole window. A note that the left edge of a window cuts begins there as a hold.
+    """
+
+    def __init__(
+        self,
+        folder: str | None = None,
+        corpus: Literal["bach"] | None = None,
+        encoding: Literal["binary", "velocity", "onset_hold"] = "onset_hold",
+        steps_per_beat: int = 4,
+        velocity_bins: int = 127,
+        phase: Literal["auto"] | float = "auto",
+        drums: bool = False,
+        pitch_range: tuple[int, int] | None = None,
+        window: int = 128,
+        batch_size: int = 16,
+        samples_per_epoch: int | None = None,
+        transpose: int = 0,
+        val_fraction: float = 0.1,
+        test_fraction: float = 0.1,
+        split_files: dict[str, list[str] | str] | None = None,
+        labels: bool = False,
+        strict: bool = False,
+        num_workers: int = 0,
+        seed: int = 0,
+        cache_dir: str | None = None,
+        predict: GenerationRequest = SAMPLES,
+    ) -> None:
+        """Check the options; nothing is read yet.
+
+        Args:
+            folder: folder of MIDI files (.mid, .midi), searched with all folders in it. Give this or corpus.
+            corpus: bach = the 350 chorales that come with music21; read once, in about 15 s.
+            encoding: binary (sounding or not), velocity (how loud; re-struck notes merge) or onset_hold (where a note
+                starts, with its velocity, and where it goes on).
+            steps_per_beat: grid steps per quarter note; 4 = sixteenths.
+            velocity_bins: number of velocity bins, 1 to 127 (127 keeps MIDI velocities as they are).
+            phase: where the grid of a MIDI file lies against its ticks, in steps; auto estimates it for each file.
+            drums: also read the drum channel, as pitches.
+            pitch_range: lowest and highest MIDI pitch to keep, both included; [36, 83] gives 48 rows. Notes outside are
+                cut and counted. null keeps all 128.
+            window: steps of a canvas.
+            batch_size: windows of a batch on each device.
+            samples_per_epoch: random windows of one training epoch, over all devices; null = as many as the training
+                pieces have windows side by side.
+            transpose: move each training window by a random number of semitones, at most so many up or down and never
+                so far that a note leaves the canvas.
+            val_fraction: share of the pieces for validation, chosen by a hash of their names; 0 = no validation.
+            test_fraction: share of the pieces for the test, chosen in the same way.
+            split_files: instead of the fractions, a list for each of train, val and test: names relative to folder, or
+                patterns like train/*; or a text file with one of them per line. Pieces in no list are not used.
+            labels: give each piece the class of the first-level folder it is in; classes are sorted by name.
+            strict: stop at files that cannot be read, rather than list and skip them.
+            num_workers: processes that load batches, for each device.
+            seed: of the random windows.
+            cache_dir: where rolls are kept once they are read; null = the environment variable LITSCALE_CACHE, else
+                litscale in XDG_CACHE_HOME or ~/.cache. All devices must see it.
+            predict: what `litscale predict` generates.
+
+        Raises:
+            ValueError: an option is impossible, or contradicts another one; the message names it.
+        """
+        super().__init__()
+        self.source = RollSource(folder, corpus, encoding, steps_per_beat, velocity_bins, phase, drums, cache_dir)
+        self.splits = Splits(val_fraction, test_fraction, split_files)
+        self.pitch_range, self.window, self.batch_size = pitch_range, window, batch_size
+        self.samples_per_epoch, self.transpose, self.seed = samples_per_epoch, transpose, seed
+        self.labels, self.strict, self.num_workers = labels, strict, num_workers
+        self.request = predict
+        # A device without a batch to predict has nothing to do; too little to train or validate on raises below.
+        self.allow_zero_length_dataloader_with_multiple_devices = True
+        self._cache: RollCache | None = None
+        self._pieces: dict[str, Pieces] = {}
+        self._requests: Requests | None = None
+        self._check_options()
+
+    @property
+    def format(self) -> RollFormat:
+        """What the symbols and rows of a canvas mean."""
+        form = self.source.format
+        return form if self.pitch_range is None else form.cropped(*self.pitch_range)
+
+    @property
+    def renderer(self) -> music.RollRenderer:
+        """Turns canvases into files, pictures and sound, and MIDI files into canvases."""
+        return music.RollRenderer(self.format, phase=self.source.phase)
+
+    @property
+    def alphabet(self) -> int:
+        """Number of symbols."""
+        return self.format.alphabet
+
+    @property
+    def canvas_shape(self) -> tuple[int, int, int]:
+        """Channels, rows and steps: (1, H, W)."""
+        return (1, self.format.pitches, self.window)
+
+    @cached_property
+    def class_names(self) -> list[str]:
+        """Name of each class; empty without ``labels``. Lists the files of the folder."""
+        return classes_of(self.source.names()) if self.labels else []
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes; 0 without ``labels``."""
+        return len(self.class_names)
+
+    def prepare_data(self) -> None:
+        """Read the pieces into the cache, unless they are there; one process of each node does this.
+
+        Raises:
+            FileNotFoundError: no such folder, or no MIDI file in it.
+            ValueError: no file can be read.
+            OSError: the cache cannot be written.
+        """
+        # Prediction needs no training data, which may be on another machine.
+        if self.trainer is None or self.trainer.state.fn != TrainerFn.PREDICTING:
+            self.source.prepare()
+
+    def setup(self, stage: str) -> None:
+        """Open the cache and choose the pieces of a stage.
+
+        Args:
+            stage: ``fit``, ``validate``, ``test`` or ``predict``.
+
+        Raises:
+            FileNotFoundError: no such folder, no MIDI file in it, or `prepare_data` did not run.
+            ValueError: a split is empty, all its pieces are shorter than the window, a file cannot be read and
+                ``strict`` is set, or the request does not fit; the message names the option.
+        """
+        if stage == "predict":
+            self._check_label()
+            canvas, known = request_canvas(self.request, self.format, self.window, self.source.read_midi)
+            self._requests = Requests(self.request, canvas, known, self.batch_size)
+        for split in STAGE_SPLITS[stage]:
+            # Training without validation is possible; validating without it is a mistake.
+            if split not in self._pieces and (self.splits.wants(split) or stage != "fit"):
+                self._pieces[split] = self._choose(split)
+
+    def train_dataloader(self) -> ResumableLoader:
+        """Random windows; see the class."""
+        pieces = self._pieces["train"]
+        size = self.samples_per_epoch or int((pieces.lengths // self.window).sum())
+        data = RandomWindows(pieces, size, self.seed, self.transpose)
+        sampler = EpochSampler(data, *self._ranks())
+        if len(sampler) < self.batch_size:
+            raise ValueError(
+                f"an epoch has {size} windows, {len(sampler)} for each device, which is no full batch: lower "
+                f"batch_size (now {self.batch_size}), or set samples_per_epoch to at least "
+                f"{self.batch_size * sampler.num_replicas}"
+            )
+        return ResumableLoader(data, self.batch_size, sampler=sampler, drop_last=True, **self._loading())
+
+    def val_dataloader(self) -> DataLoader | list[DataLoader]:
+        """Windows of the validation pieces, side by side; no loader if there is no validation split."""
+        return self._in_order("val") if "val" in self._pieces else []
+
+    def test_dataloader(self) -> DataLoader:
+        """Windows of the test pieces, side by side."""
+        return self._in_order("test")
+
+    def predict_dataloader(self) -> DataLoader:
+        """The requested batches, each on one device."""
+        requests = self._requests
+        return DataLoader(requests, batch_size=None, sampler=ShardSampler(requests, *self._ranks()))
+
+    def _in_order(self, split: str) -> DataLoader:
+        """Each window of a split once."""
+        data = FixedWindows(self._pieces[split])
+        sampler = ShardSampler(data, *self._ranks())
+        if len(data) < sampler.num_replicas:
+            # A device without a batch would log nothing, and the others would wait for it for ever.
+            raise ValueError(
+                f"the {split} split has {len(data)} windows for {sampler.num_replicas} devices: use fewer devices, "
+                "a smaller window, or more pieces"
+            )
+        return DataLoader(data, self.batch_size, sampler=sampler, **self._loading())
+
+    def _loading(self) -> dict[str, Any]:
+        """Loader options that do not change what is loaded."""
+        on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+        return {"num_workers": self.num_workers, "persistent_workers": self.num_workers > 0, "pin_memory": on_gpu}
+
+    def _ranks(self) -> tuple[int, int]:
+        """Number of devices, and this one's number."""
+        return (1, 0) if self.trainer is None else (self.trainer.world_size, self.trainer.global_rank)
+
+    def _choose(self, split: str) -> Pieces:
+        """The pieces of a split."""
+        if self._cache is None:
+            self._cache = self.source.open(self.strict)
+            self._report(self._cache)
+        chosen = self.splits.pieces(self._cache, split, self.window)
+        labels = None
+        if self.labels:
+            labels = [self.class_names.index(class_of(self._cache.names[piece])) for piece in chosen]
+        form = self.format
+        return Pieces(self._cache, chosen, self.window, form.lowest_pitch, form.pitches, labels)
+
+    def _report(self, cache: RollCache) -> None:
+        """Say, once, what was left out."""
+        if cache.errors:
+            rank_zero_warn(
+                f"{len(cache.errors)} of {len(cache.errors) + len(cache.names)} files cannot be read and are skipped:\n"
+                + "\n".join(cache.errors.values())
+            )
+        rows = slice(self.format.lowest_pitch, self.format.lowest_pitch + self.format.pitches)
+        outside = cache.notes.sum(axis=1) - cache.notes[:, rows].sum(axis=1)
+        if outside.any():
+            low, high = self.pitch_range or (0, PITCHES - 1)
+            rank_zero_warn(
+                f"pitch_range {low}..{high} cuts {outside.sum()} of {cache.notes.sum()} notes, in "
+                f"{np.count_nonzero(outside)} of {len(cache.names)} pieces"
+            )
+
+    def _check_options(self) -> None:
+        """Raise ValueError for impossible options."""
+        low, high = self.pitch_range or (0, PITCHES - 1)
+        if not 0 <= low <= high < PITCHES:
+            raise ValueError(f"pitch_range must be two MIDI pitches, 0 to 127, lower first, not [{low}, {high}]")
+        least = {"window": 1, "batch_size": 1, "samples_per_epoch": 1, "transpose": 0, "num_workers": 0, "seed": 0}
+        for option, bound in least.items():
+            value = getattr(self, option)
+            if value is not None and value < bound:
+                raise ValueError(f"{option} must be at least {bound}, not {value}")
+        if self.labels and self.source.folder is None:
+            raise ValueError("labels are the names of folders: give folder rather than corpus, or set labels to false")
+        if self.request.label is not None and not self.labels:
+            raise ValueError("predict.label is given, but the data has no classes; set labels to true, or it to null")
+
+    def _check_label(self) -> None:
+        """Raise ValueError if there is no such class as requested."""
+        label = self.request.label
+        if label is not None and not 0 <= label < self.num_classes:
+            raise ValueError(f"predict.label is {label}, but must be in 0..{self.num_classes - 1}: {self.class_names}")

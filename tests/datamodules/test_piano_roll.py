@@ -1,0 +1,239 @@
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from jsonargparse import ArgumentParser
+
+from datamodules import GenerationRequest, PianoRollDataModule
+from music import read_midi
+from music.roll import RollFormat
+
+Make = Callable[..., PianoRollDataModule]
+Write = Callable[..., Path]
+
+
+def ready(module: PianoRollDataModule, *stages: str) -> PianoRollDataModule:
+    module.prepare_data()
+    for stage in stages or ("fit",):
+        module.setup(stage)
+    return module
+
+
+def test_shapes_are_known_before_setup(module: Make) -> None:
+    dm = module(pitch_range=(36, 83), velocity_bins=8)
+    assert dm.format == RollFormat("onset_hold", 4, 8, lowest_pitch=36, pitches=48)
+    assert dm.canvas_shape == (1, 48, 16)
+    assert dm.alphabet == 10
+    assert dm.renderer.format == dm.format
+    assert module().canvas_shape == (1, 128, 16)
+    assert (module().num_classes, module().class_names) == (0, [])
+
+
+@pytest.mark.parametrize("encoding", ["binary", "velocity", "onset_hold"])
+def test_batches(module: Make, encoding: str) -> None:
+    dm = ready(module(encoding=encoding, pitch_range=(40, 79)), "fit", "test")
+    for loader in (dm.train_dataloader(), dm.val_dataloader(), dm.test_dataloader()):
+        batch = next(iter(loader))
+        assert set(batch) == {"canvas"}
+        assert batch["canvas"].dtype == torch.uint8
+        assert batch["canvas"].shape == (4, 1, 40, 16)
+        assert 0 < batch["canvas"].max() < dm.alphabet
+
+
+def test_an_epoch_is_as_long_as_the_windows_side_by_side(module: Make) -> None:
+    # Training pieces have 64, 72, ..., 120 steps: 4, 4, 5, 5, 6, 6, 7, 7 windows of 16.
+    dm = ready(module())
+    assert len(dm.train_dataloader().dataset) == 44
+    assert len(dm.train_dataloader()) == 11
+    assert len(ready(module(samples_per_epoch=10)).train_dataloader()) == 2
+
+
+def test_validation_goes_through_the_files_in_order(module: Make, songs: Path) -> None:
+    dm = ready(module())
+    canvases = torch.cat([batch["canvas"] for batch in dm.val_dataloader()])
+    windows = []
+    for name in ("a/08.mid", "b/09.mid"):
+        symbols = read_midi(songs / name).symbols
+        windows += [symbols[:, start : start + 16] for start in range(0, symbols.shape[1] - 15, 16)]
+    assert np.array_equal(canvases[:, 0].numpy(), np.stack(windows))
+
+
+def test_the_split_does_not_move_when_files_are_added(module: Make, songs: Path, write_song: Write) -> None:
+    def splits() -> dict[str, set[str]]:
+        dm = ready(module(split_files=None, val_fraction=0.3, test_fraction=0.3), "fit", "test")
+        assert dm._cache is not None
+        return {split: {dm._cache.names[i] for i in pieces.chosen} for split, pieces in dm._pieces.items()}
+
+    before = splits()
+    assert sum(map(len, before.values())) == 12
+    for number in range(20, 26):
+        write_song(songs / "c" / f"{number}.mid", 64, seed=number)
+    after = splits()
+    assert all(before[split] <= after[split] for split in before)
+    assert sum(map(len, after.values())) == 18
+
+
+def test_labels_are_the_folders(module: Make) -> None:
+    dm = ready(module(labels=True))
+    assert (dm.class_names, dm.num_classes) == (["a", "b"], 2)
+    batch = next(iter(dm.val_dataloader()))
+    assert batch["label"].dtype == torch.int64
+    labels = torch.cat([batch["label"] for batch in dm.val_dataloader()])
+    assert labels.tolist() == [0] * 8 + [1] * 8  # a/08 has 128 steps, b/09 136
+
+
+def test_notes_outside_the_pitch_range_are_cut_and_reported_once(
+    songs: Path, tmp_path: Path, write_notes: Write
+) -> None:
+    folder = tmp_path / "few"
+    for name in "xyz":
+        write_notes(folder / f"{name}.mid", [(60, 0, 16)])
+    write_notes(folder / "wide.mid", [(20, 0, 4), (60, 0, 16), (61, 0, 4), (90, 2, 14)])
+    dm = PianoRollDataModule(
+        str(folder),
+        window=16,
+        pitch_range=(60, 71),
+        split_files={"train": ["?.mid"], "val": ["wide.mid"]},
+        cache_dir=str(tmp_path / "cache"),
+    )
+    dm.prepare_data()
+    with pytest.warns(UserWarning, match=r"pitch_range 60\.\.71 cuts 2 of 7 notes, in 1 of 4 pieces"):
+        dm.setup("fit")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        dm.setup("validate")
+    canvas = next(iter(dm.val_dataloader()))["canvas"]
+    assert canvas.shape == (1, 1, 12, 16)
+    assert (canvas > 0).sum() == 16 + 4
+
+
+def test_unreadable_files_are_listed_and_skipped(module: Make, songs: Path, write_notes: Write) -> None:
+    (songs / "a" / "bad.mid").write_bytes(b"no music")
+    write_notes(songs / "b" / "empty.mid", [])
+    lists = {"train": ["a/*"], "val": ["b/*"]}
+    dm = module(split_files=lists)
+    dm.prepare_data()
+    with pytest.warns(UserWarning, match="^2 of 14 files cannot be read and are skipped:\n") as caught:
+        dm.setup("fit")
+    message = str(caught[0].message)
+    assert f"{songs}/a/bad.mid: not a MIDI file" in message
+    assert f"{songs}/b/empty.mid: no notes" in message
+    with pytest.raises(ValueError, match=r"strict: 2 of 14 files cannot be read: .*bad\.mid.*; remove them"):
+        ready(module(split_files=lists, strict=True))
+
+
+def test_no_readable_file_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "bad.mid").write_bytes(b"no music")
+    with pytest.raises(ValueError, match=r"none of 1 files could be read: .*bad\.mid: not a MIDI file"):
+        PianoRollDataModule(str(tmp_path), cache_dir=str(tmp_path / "cache")).prepare_data()
+
+
+def test_missing_preparation_and_folders(module: Make, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"call prepare_data\(\) first"):
+        module().setup("fit")
+    for step in (PianoRollDataModule.prepare_data, lambda dm: dm.setup("fit")):
+        with pytest.raises(FileNotFoundError, match="folder: there is no folder"):
+            step(module(folder=str(tmp_path / "nowhere")))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"folder": None}, r"give one of folder \(of MIDI files\) and corpus \(bach\); neither is given"),
+        ({"folder": "x", "corpus": "bach"}, "both are given"),
+        ({"corpus": "mozart"}, "corpus must be bach"),
+        ({"encoding": "text"}, "encoding must be one of"),
+        ({"velocity_bins": 0}, "velocity_bins must be in 1..127"),
+        ({"steps_per_beat": 0}, "steps_per_beat must be at least 1"),
+        ({"phase": "late"}, "phase must be auto or a number"),
+        ({"pitch_range": (60, 50)}, r"pitch_range must be two MIDI pitches, 0 to 127, lower first, not \[60, 50\]"),
+        ({"pitch_range": (0, 128)}, "pitch_range must be"),
+        ({"window": 0}, "window must be at least 1, not 0"),
+        ({"batch_size": 0}, "batch_size must be at least 1"),
+        ({"samples_per_epoch": 0}, "samples_per_epoch must be at least 1"),
+        ({"transpose": -1}, "transpose must be at least 0"),
+        ({"num_workers": -1}, "num_workers must be at least 0"),
+        ({"seed": -1}, "seed must be at least 0"),
+        ({"corpus": "bach", "labels": True}, "labels are the names of folders: give folder"),
+        ({"predict": GenerationRequest(label=0)}, r"predict\.label is given, but the data has no classes"),
+    ],
+)
+def test_impossible_options(module: Make, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        module(**options)
+
+
+def test_an_epoch_must_fill_a_batch(module: Make) -> None:
+    dm = ready(module(batch_size=64))
+    with pytest.raises(ValueError, match=r"44 windows, 44 for each device.*batch_size \(now 64\).* at least 64"):
+        dm.train_dataloader()
+
+
+def test_every_device_needs_something_to_do(module: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    dm = ready(module())
+    monkeypatch.setattr(dm, "_ranks", lambda: (17, 0))
+    with pytest.raises(ValueError, match=r"44 windows, 2 for each device.*samples_per_epoch to at least 68"):
+        dm.train_dataloader()
+    with pytest.raises(ValueError, match="the val split has 16 windows for 17 devices: use fewer devices"):
+        dm.val_dataloader()
+
+
+def test_the_window_must_fit(module: Make) -> None:
+    with pytest.raises(ValueError, match=r"window: 500 steps are more than any piece of the train split"):
+        ready(module(window=500))
+
+
+def test_no_validation_split_is_no_validation(module: Make) -> None:
+    dm = ready(module(split_files=None, val_fraction=0, test_fraction=0))
+    assert dm.val_dataloader() == []
+    with pytest.raises(ValueError, match=r"no piece of 12 is in the test split: raise test_fraction"):
+        dm.setup("test")
+
+
+def test_options_that_change_symbols_change_the_cache(module: Make, tmp_path: Path) -> None:
+    for options in ({}, {"encoding": "binary"}, {"velocity_bins": 4}, {"steps_per_beat": 8}, {"phase": 0.0}):
+        ready(module(**options))
+    assert len(list((tmp_path / "cache").iterdir())) == 5
+    ready(module(window=32, pitch_range=(0, 99), transpose=2, labels=True))
+    assert len(list((tmp_path / "cache").iterdir())) == 5
+
+
+def test_prediction_needs_no_data(tmp_path: Path) -> None:
+    dm = PianoRollDataModule(str(tmp_path / "elsewhere"), window=8, batch_size=2, predict=GenerationRequest(3, seed=5))
+    dm.setup("predict")
+    batches = list(dm.predict_dataloader())
+    assert [batch["index"].tolist() for batch in batches] == [[0, 1], [2]]
+    assert [batch["seed"] for batch in batches] == [5, 6]
+    assert batches[0]["known"].shape == (2, 1, 128, 8)
+
+
+def test_predicted_classes_must_exist(module: Make) -> None:
+    module(labels=True, predict=GenerationRequest(label=1)).setup("predict")
+    with pytest.raises(ValueError, match=r"predict\.label is 2, but must be in 0\.\.1"):
+        module(labels=True, predict=GenerationRequest(label=2)).setup("predict")
+
+
+def test_the_command_line_knows_every_option() -> None:
+    parser = ArgumentParser()
+    parser.add_class_arguments(PianoRollDataModule, "data")
+    text = """
+    data:
+      folder: songs
+      phase: 0.25
+      pitch_range: [36, 83]
+      split_files: {train: [a.mid, b/*], val: val.txt}
+      predict: {num_samples: 2, inpaint: x.mid, region: [0, 16], region_pitches: [60, 71]}
+    """
+    config = parser.parse_string(text.replace("\n    ", "\n"))
+    dm = parser.instantiate_classes(config).data
+    assert dm.pitch_range == (36, 83)
+    assert dm.source.phase == 0.25
+    assert dm.splits.lists == {"train": ["a.mid", "b/*"], "val": "val.txt"}
+    assert dm.request == GenerationRequest(2, inpaint="x.mid", region=(0, 16), region_pitches=(60, 71))
+    described = parser.format_help()
+    assert "number of semitones, at most so many up or down" in " ".join(described.split())
+    assert "first and last step (not included) to generate" in " ".join(described.split())
