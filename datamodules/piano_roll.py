@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cached_property
 from typing import Any, Literal
 
@@ -175,6 +176,16 @@ class PianoRollDataModule(LightningDataModule):
             # Training without validation is possible; validating without it is a mistake.
             if split not in self._pieces and (self.splits.wants(split) or stage != "fit"):
                 self._pieces[split] = self._choose(split)
+
+    def rolls(self, split: str) -> Iterator[np.ndarray]:
+        """Whole pieces of a split (``train``, ``val`` or ``test``) that are long enough for a window.
+
+        Yields:
+            uint8 ``[H, steps]``.
+        """
+        pieces = self._pieces.get(split) or self._choose(split)
+        for piece, steps in zip(pieces.chosen, pieces.lengths, strict=True):
+            yield pieces.cache.window(int(piece), 0, int(steps))[pieces.low : pieces.low + pieces.rows]
 
     def train_dataloader(self) -> ResumableLoader:
         """Random windows; see the class."""

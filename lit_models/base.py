@@ -14,8 +14,8 @@ from torch import Tensor
 class LitModule(LightningModule):
     """A LightningModule whose every step draws from a seed of its own.
 
-    The seed of a training step is made of the run's seed (``seed_everything``), the number of the batch and the rank, so
-    a resumed run draws what the uninterrupted one would have drawn, and nothing of the generator has to be saved.
+    The seed of a training step is made of the run's seed (``seed_everything``), the number of the batch and the rank,
+    so a resumed run draws what the uninterrupted one would have drawn, and no generator state has to be saved.
     """
 
     def seed_step(self, stage: int, number: int) -> None:

@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torchmetrics import MeanMetric
 
 from lit_models.base import LitModule
 from lit_models.optimization import Optimization
@@ -61,12 +62,15 @@ class LitFractal(LitModule):
         compile: bool = False,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters(ignore=["network"])
         self.network = network
         self.optimization = optimization
         self.generation = generation
         self.nll_passes = 1 if network.exact_likelihood else nll_passes
         self.record_frames = False
+        names = ["bits_per_dim"] if network.codec.name == "rgb" else ["bits_per_dim", "nats_per_step"]
+        self.likelihoods = nn.ModuleDict(
+            {stage: nn.ModuleDict({name: MeanMetric() for name in names}) for stage in ("val", "test")}
+        )
         if compile:
             for level in network.levels:
                 level.generator.compile(dynamic=True)
@@ -113,18 +117,18 @@ class LitFractal(LitModule):
     def _evaluate(self, prefix: str, batch: dict[str, Any], batch_idx: int) -> None:
         self.seed_step(1, batch_idx)
         canvas = batch["canvas"]
-        nats = self.network.nll(canvas, batch.get("label"), self.nll_passes).mean()
-        values = {f"{prefix}/bits_per_dim": nats / math.log(2) / canvas[0].numel()}
-        if self.network.codec.name != "rgb":
-            values[f"{prefix}/nats_per_step"] = nats / canvas.shape[3]
-        self.log_dict(values, prog_bar=True, on_epoch=True, sync_dist=True, batch_size=len(canvas))
+        nats = self.network.nll(canvas, batch.get("label"), self.nll_passes)
+        units = {"bits_per_dim": math.log(2) * canvas[0].numel(), "nats_per_step": canvas.shape[3]}
+        for name, metric in self.likelihoods[prefix].items():
+            metric.update(nats / units[name])
+            self.log(f"{prefix}/{name}", metric, prog_bar=True, on_epoch=True, on_step=False)
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
         """Generate a batch of requests.
 
         Args:
-            batch: ``canvas`` uint8 ``[B, C, H, W]``, ``known`` bool of that shape, ``index`` int64 ``[B]``, ``seed`` int
-                and optionally ``label`` int64 ``[B]``.
+            batch: ``canvas`` uint8 ``[B, C, H, W]``, ``known`` bool of that shape, ``index`` int64 ``[B]``, ``seed``
+                int and optionally ``label`` int64 ``[B]``.
             batch_idx: unused.
 
         Returns:

@@ -1,0 +1,120 @@
+"""LitFractal in a trainer: reports, evaluation, prediction, errors."""
+
+import math
+
+import pytest
+import torch
+from lightning.pytorch import Callback, Trainer
+
+from lit_models import Generation, Optimization
+
+
+def quiet(tmp_path, **options):
+    return Trainer(
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        default_root_dir=tmp_path,
+        **options,
+    )
+
+
+class Reports(Callback):
+    """Keeps what the training steps report."""
+
+    def __init__(self):
+        self.reports = []
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        """Keep one."""
+        self.reports.append(outputs["report"])
+
+
+def test_reports_name_each_level_once(tmp_path, toy_data, toy_module):
+    seen = Reports()
+    quiet(tmp_path, max_steps=2, callbacks=[seen], log_every_n_steps=2).fit(toy_module(), datamodule=toy_data())
+    assert seen.reports[0].keys() == {"loss/leaf", "loss/level_1", "mask_fraction/level_1"}
+    assert seen.reports[1].keys() == seen.reports[0].keys() | {"entropy"}
+    plain = Reports()
+    quiet(tmp_path, max_steps=1, callbacks=[plain]).fit(toy_module(("ar", "ar"), guiding=False), datamodule=toy_data())
+    assert plain.reports[0].keys() <= {"entropy"}  # the leaf's loss is train/loss already
+
+
+@pytest.mark.parametrize("stage", ["validate", "test"])
+def test_evaluation_is_the_mean_over_canvases(tmp_path, toy_data, toy_module, stage):
+    module, data = toy_module(("ar", "ar"), guiding=False), toy_data(windows=6)  # a batch of 4 and one of 2
+    results = getattr(quiet(tmp_path), stage)(module, datamodule=data, verbose=False)[0]
+    nats = module.network.nll(data.canvas)
+    prefix = "val" if stage == "validate" else "test"
+    assert results[f"{prefix}/nats_per_step"] == pytest.approx(nats.mean().item() / 8, rel=1e-5)
+    assert results[f"{prefix}/bits_per_dim"] == pytest.approx(nats.mean().item() / 64 / math.log(2), rel=1e-5)
+
+
+def test_evaluation_repeats_itself(tmp_path, toy_data, toy_module):
+    module = toy_module(("mar", "mar"))
+    first, second = (quiet(tmp_path).validate(module, datamodule=toy_data(), verbose=False) for _ in range(2))
+    assert first == second
+
+
+def test_predict_keeps_known_cells_and_records_frames(tmp_path, toy_data, toy_module):
+    module = toy_module(generation=Generation(iterations=2))
+    module.record_frames = True
+    canvas = toy_data().canvas[:2]
+    known = torch.zeros_like(canvas, dtype=torch.bool)
+    known[..., :3] = True
+    batch = {"canvas": canvas, "known": known, "index": torch.tensor([4, 5]), "seed": 9}
+    first, second = module.predict_step(batch, 0), module.predict_step(batch, 0)
+    assert torch.equal(first["canvas"][known], canvas[known])
+    assert torch.equal(first["canvas"], second["canvas"])
+    assert not torch.equal(first["canvas"], module.predict_step(batch | {"seed": 8}, 0)["canvas"])
+    assert first["settings"]["seed"] == 9
+    assert first["settings"]["iterations"] == 2
+    assert torch.equal(first["frames"][-1][0], first["canvas"])
+    assert first["frames"][-1][1].all()
+
+
+def test_generate_takes_any_length(toy_module):
+    module = toy_module(("ar", "ar"))
+    assert module.generate(batch_size=2, length=20, seed=0).shape == (2, 1, 8, 20)
+
+
+def test_nan_loss_stops_before_the_step(tmp_path, toy_data, toy_module):
+    module = toy_module(optimization=Optimization(lr=1e-2))
+    with torch.no_grad():
+        module.network.leaf.bias.fill_(float("nan"))
+    before = module.network.no_class.clone()
+    with pytest.raises(FloatingPointError, match=r"the loss is nan at step 0: lower the learning rate"):
+        quiet(tmp_path, max_steps=1).fit(module, datamodule=toy_data())
+    assert torch.equal(module.network.no_class, before)
+
+
+@pytest.mark.parametrize(
+    ("attribute", "value"), [("canvas_shape", (3, 8, 8)), ("canvas_shape", (1, 16, 8)), ("alphabet", 5)]
+)
+def test_data_that_does_not_fit_is_refused(tmp_path, toy_data, toy_module, attribute, value):
+    data = toy_data()
+    setattr(data, attribute, value)
+    with pytest.raises(ValueError, match=r"make the network's codec, velocity_bins and sizes\[0\] agree"):
+        quiet(tmp_path, max_steps=1).fit(toy_module(), datamodule=data)
+
+
+def test_a_checkpoint_of_another_architecture_is_refused(tmp_path, toy_data, toy_module):
+    trainer = quiet(tmp_path, max_steps=1)
+    trainer.fit(toy_module(("mar", "mar")), datamodule=toy_data())
+    trainer.save_checkpoint(tmp_path / "mar.ckpt")
+    with pytest.raises(ValueError, match=r"of another architecture: missing .*config.yaml in its run folder"):
+        quiet(tmp_path).validate(toy_module(("ar", "mar")), datamodule=toy_data(), ckpt_path=tmp_path / "mar.ckpt")
+
+
+def test_compile_keeps_keys_and_loss(toy_module):
+    plain, compiled = toy_module(("ar", "ar")), toy_module(("ar", "ar"), compile=True)
+    assert plain.state_dict().keys() == compiled.state_dict().keys()
+
+
+def test_learns_on_bf16(tmp_path, toy_data, toy_module):
+    module = toy_module(("mar", "ar"))
+    quiet(tmp_path, max_steps=4, precision="bf16-mixed", accumulate_grad_batches=2).fit(module, datamodule=toy_data())
+    assert all(parameter.isfinite().all() for parameter in module.parameters())
+    assert module.network.no_class.dtype == torch.float32

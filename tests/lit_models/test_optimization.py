@@ -1,0 +1,76 @@
+"""Parameter groups, learning rate and schedule."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from lit_models import Optimization
+from lit_models.optimization import parameter_groups
+from models.fractal import Fractal
+
+
+def trainer(steps=100, per_epoch=10, accumulate=1, batch=32, ranks=4):
+    return SimpleNamespace(
+        estimated_stepping_batches=steps,
+        num_training_batches=per_epoch,
+        accumulate_grad_batches=accumulate,
+        world_size=ranks,
+        datamodule=SimpleNamespace(batch_size=batch),
+    )
+
+
+def test_only_matrices_decay():
+    network = Fractal([(4, 4), (1, 1)], ["mar"], [16, 16], [1, 1], [2, 2], num_classes=3)
+    decayed, plain = parameter_groups(network, 0.05)
+    names = {id(parameter): name for name, parameter in network.named_parameters()}
+    assert {names[id(p)].rsplit(".", 1)[-1] for p in decayed["params"]} == {"weight"}
+    assert all(p.ndim == 2 for p in decayed["params"])
+    listed = {names[id(p)] for p in plain["params"]}
+    assert {"no_class", "class_emb.weight", "leaf.codebook", "levels.0.generator.mask_token"} <= listed
+    assert all(
+        "norm" in name or name.endswith("bias")
+        for name in listed
+        if name.endswith(("weight", "bias")) and "emb.weight" not in name
+    )
+    assert len(decayed["params"]) + len(plain["params"]) == len(names)
+    assert (decayed["weight_decay"], plain["weight_decay"]) == (0.05, 0.0)
+
+
+def test_learning_rate_scales_with_the_canvases_of_a_step():
+    assert Optimization(base_lr=1e-4).learning_rate(trainer(accumulate=2)) == pytest.approx(1e-4 * 32 * 4 * 2 / 256)
+    assert Optimization(lr=3e-4).learning_rate(trainer()) == 3e-4
+    with pytest.raises(ValueError, match=r"optimization.lr: give it, or a data module with a batch_size"):
+        Optimization().learning_rate(SimpleNamespace(datamodule=None))
+
+
+def test_warm_up_then_cosine():
+    at = Optimization(warmup_steps=10, min_lr_ratio=0.1).factor(trainer())
+    assert [at(0), at(4), at(9)] == pytest.approx([0.1, 0.5, 1.0])
+    assert at(55) == pytest.approx(0.55)
+    assert at(100) == pytest.approx(0.1)
+    assert at(200) == pytest.approx(0.1)
+    constant = Optimization(schedule="constant", warmup_epochs=2).factor(trainer(accumulate=2))
+    assert [constant(0), constant(4), constant(9), constant(99)] == pytest.approx([0.1, 0.5, 1.0, 1.0])
+
+
+def test_the_length_of_the_run_is_not_asked_for_before_it_starts():
+    class Unready(SimpleNamespace):
+        @property
+        def estimated_stepping_batches(self):
+            raise AssertionError("asked too early")
+
+    module = SimpleNamespace(trainer=Unready(world_size=1, accumulate_grad_batches=1))
+    configured = Optimization(lr=1.0, warmup_steps=4).configure(module, nn.Linear(2, 2))
+    assert configured["optimizer"].param_groups[0]["lr"] == 0.25
+    assert isinstance(configured["optimizer"], torch.optim.AdamW)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"schedule": "step"}, "optimization.schedule must be"), ({"lr": -1.0}, "optimization.lr must not be negative")],
+)
+def test_bad_options(options, message):
+    with pytest.raises(ValueError, match=message):
+        Optimization(**options)
