@@ -2,6 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
+DEMO := runs/demo
 .PHONY: demo test test-slow lint
 
 $(READY): setup.cfg pyproject.toml
@@ -10,7 +11,9 @@ $(READY): setup.cfg pyproject.toml
 	touch $@
 
 demo: $(READY)
-	$(BIN)/litscale demo
+	$(BIN)/litscale fit --config configs/demo.yaml
+	$(BIN)/litscale validate --config $(DEMO)/config.yaml --ckpt_path $(DEMO)/checkpoints/last.ckpt
+	$(BIN)/litscale predict --config $(DEMO)/config.yaml --ckpt_path $(DEMO)/checkpoints/last.ckpt
 
 lint: $(READY)
 	$(BIN)/ruff format --check .

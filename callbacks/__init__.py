@@ -1,0 +1,17 @@
+"""What is watched: callbacks for the trainer."""
+
+from callbacks.attention import AttentionDiagnostics
+from callbacks.gradient_norms import GradientNorms
+from callbacks.level_losses import LevelLosses
+from callbacks.music_evaluation import MusicEvaluation
+from callbacks.prediction_writer import PredictionWriter
+from callbacks.samples import Samples
+
+__all__ = [
+    "AttentionDiagnostics",
+    "GradientNorms",
+    "LevelLosses",
+    "MusicEvaluation",
+    "PredictionWriter",
+    "Samples",
+]

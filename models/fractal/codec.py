@@ -50,14 +50,14 @@ class Codec(nn.Module):
             table = ((tone - shift[:, None]) / scale[:, None])[..., None]
         elif name == "binary":
             tone = torch.tensor([[0.0, 1.0]])
-            table = (2 * tone - 1)[..., None]
+            table = tone[..., None]
         else:
             symbols = velocity_bins + (2 if name == "onset_hold" else 1)
             values = torch.arange(symbols, dtype=torch.float32)
             held = (values > velocity_bins).float()
             struck = (values > 0).float() - held
             # struck, held and loudness: three numbers say all that a symbol means
-            table = torch.stack([2 * struck - 1, 2 * held - 1, struck * values / velocity_bins], dim=-1)[None]
+            table = torch.stack([struck, held, struck * values / velocity_bins], dim=-1)[None]
             tone = (values > 0).float()[None]
         self.channels, self.alphabet = tone.shape
         self.features = self.channels * table.shape[-1]

@@ -1,0 +1,88 @@
+"""Samples for callbacks: the same under any number of ranks, and without a trace in training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import WeightAveraging
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import Tensor
+
+
+def renderer_of(trainer: Trainer, callback: object) -> Any:
+    """The renderer of the trainer's data module.
+
+    Raises:
+        MisconfigurationException: there is none; the message names the callback that needs it.
+    """
+    renderer = getattr(getattr(trainer, "datamodule", None), "renderer", None)
+    if renderer is None:
+        raise MisconfigurationException(
+            f"{type(callback).__name__} needs a data module with a `renderer`: give the trainer one (datamodule=...), "
+            "or leave the callback out"
+        )
+    return renderer
+
+
+def draw(
+    trainer: Trainer,
+    pl_module: LightningModule,
+    first: int,
+    count: int,
+    seed: int,
+    frames: list[tuple[Tensor, Tensor]] | None = None,
+) -> Tensor:
+    """Generate samples ``first``, ``first + 1``, ... in the trainer's precision.
+
+    The module draws from a generator of its own seed, so the global one stays where it is. If the data has classes,
+    sample i is of class i modulo their number.
+
+    Args:
+        trainer: the trainer.
+        pl_module: has ``generate``.
+        first: number of the first sample, for its class.
+        count: number of samples.
+        seed: of all of them together.
+        frames: is given the canvas and the mask of finished cells after each step of the first level.
+
+    Returns:
+        uint8 ``[B, C, H, W]``, on the CPU, as are the frames.
+    """
+
+    def record(canvas: Tensor, done: Tensor) -> None:
+        frames.append((canvas.cpu(), done.cpu()))
+
+    classes = getattr(trainer.datamodule, "num_classes", 0)
+    label = torch.arange(first, first + count, device=pl_module.device) % classes if classes else None
+    with torch.no_grad(), trainer.precision_plugin.predict_step_context():
+        on_step = None if frames is None else record
+        return pl_module.generate(label, batch_size=count, seed=seed, on_step=on_step).cpu()
+
+
+def frames_of(frames: list[tuple[Tensor, Tensor]], row: int) -> dict[str, Any]:
+    """What a renderer's ``save`` takes to animate one sample of a batch."""
+    return {
+        "frames": [canvas[row].numpy() for canvas, _ in frames],
+        "unknown": [~done[row].bool().numpy() for _, done in frames],
+    }
+
+
+@contextmanager
+def averaged_weights(trainer: Trainer, pl_module: LightningModule) -> Iterator[None]:
+    """Put in the weights that validation and checkpoints use, if a callback averages weights.
+
+    Only between validations: during one they are in already.
+    """
+    averaging = [callback for callback in trainer.callbacks if isinstance(callback, WeightAveraging)]
+    averaging = [callback for callback in averaging if callback._average_model is not None]
+    for callback in averaging:
+        callback._swap_models(pl_module)
+    try:
+        yield
+    finally:
+        for callback in reversed(averaging):
+            callback._swap_models(pl_module)

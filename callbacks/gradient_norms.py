@@ -1,0 +1,61 @@
+"""Norms of the gradients, of the whole network and of each level."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import Tensor
+from torch.nn import Parameter
+from torch.nn.utils import get_total_norm
+from torch.optim import Optimizer
+
+from callbacks.loggers import logs_now
+
+
+class GradientNorms(Callback):
+    """Logs L2 norms ``grad_norm/total`` and, for modules with ``parameters_by_level``, ``grad_norm/level_0``, ...
+
+    They are those of an optimizer step's gradient: after accumulation and the mean over ranks, without the scale of
+    16-bit loss scaling, and before clipping, so ``grad_norm/total`` is what ``gradient_clip_val`` is compared with.
+    With loss scaling, infinity or NaN is a step that the scaler skips.
+
+    Sharded strategies (FSDP, DeepSpeed, model parallel) are refused: there each rank has a part of the gradient.
+    """
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Check the strategy.
+
+        Raises:
+            MisconfigurationException: it shards gradients.
+        """
+        if isinstance(trainer.strategy, FSDPStrategy | DeepSpeedStrategy | ModelParallelStrategy):
+            raise MisconfigurationException(
+                f"GradientNorms would see a part of the gradient under {type(trainer.strategy).__name__}: leave the "
+                "callback out, or use the strategy ddp"
+            )
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        """Log on logging steps."""
+        if not logs_now(trainer):
+            return
+        groups: dict[str, Iterable[Parameter]] = {
+            "total": [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        }
+        if hasattr(pl_module, "parameters_by_level"):
+            groups |= pl_module.parameters_by_level()
+        norms = torch.stack([_norm(parameters, pl_module.device) for parameters in groups.values()])
+        scaler = getattr(trainer.precision_plugin, "scaler", None)
+        # Lightning unscales before this hook, except for fused optimizers, which do it in their step.
+        if scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
+            norms = norms / scaler.get_scale()
+        pl_module.log_dict({f"grad_norm/{name}": norm for name, norm in zip(groups, norms, strict=True)}, batch_size=1)
+
+
+def _norm(parameters: Iterable[Parameter], device: torch.device) -> Tensor:
+    """L2 norm of the gradients, float32; 0 where there are none."""
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    return get_total_norm(gradients).to(device, torch.float32)

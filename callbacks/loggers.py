@@ -1,0 +1,97 @@
+"""Numbers, pictures, sounds and animations to whatever loggers a trainer has."""
+
+from __future__ import annotations
+
+import wave
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger, WandbLogger
+
+
+def logs_now(trainer: Trainer) -> bool:
+    """Whether this training step is one that loggers get (``log_every_n_steps``)."""
+    # Lightning's own callbacks ask the same; the rule has no public name.
+    return bool(trainer.fast_dev_run) or trainer._logger_connector.should_update_logs
+
+
+def run_folder(trainer: Trainer) -> Path:
+    """The folder of this run; on rank zero only, other ranks may not know its name.
+
+    It is the one in which `ModelCheckpoint` puts ``checkpoints``. `Trainer.log_dir` is not: with W&B it is the same for
+    all runs.
+    """
+    if not trainer.loggers or trainer.fast_dev_run:
+        return Path(trainer.default_root_dir)
+    logger = trainer.loggers[0]
+    if isinstance(logger, TensorBoardLogger | CSVLogger):
+        return Path(logger.log_dir)
+    version = logger.version if isinstance(logger.version, str) else f"version_{logger.version}"
+    return Path(logger.save_dir or trainer.default_root_dir) / str(logger.name) / version
+
+
+def send_numbers(trainer: Trainer, numbers: Mapping[str, float]) -> None:
+    """Send numbers that only rank zero has; others go through ``pl_module.log``, which callbacks can monitor."""
+    for logger in trainer.loggers:
+        logger.log_metrics(dict(numbers), step=trainer.global_step)
+
+
+def send_pictures(trainer: Trainer, key: str, pictures: Sequence[np.ndarray]) -> None:
+    """Send pictures to W&B (a panel) and TensorBoard (``<key>/0``, ...).
+
+    Args:
+        trainer: whose loggers get them; call on rank zero.
+        key: name on dashboards.
+        pictures: uint8 RGB ``[height, width, 3]`` each.
+    """
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger):
+            captions = [str(i) for i in range(len(pictures))]
+            logger.log_image(key, list(pictures), step=trainer.global_step, caption=captions)
+        elif isinstance(logger, TensorBoardLogger):
+            for i, picture in enumerate(pictures):
+                logger.experiment.add_image(f"{key}/{i}", picture, trainer.global_step, dataformats="HWC")
+
+
+def send_sounds(trainer: Trainer, key: str, files: Sequence[Path]) -> None:
+    """Send WAV files (one channel, 16 bits) to W&B and TensorBoard, as ``<key>/0``, ...
+
+    Args:
+        trainer: whose loggers get them; call on rank zero.
+        key: name on dashboards.
+        files: the WAV files.
+    """
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger):
+            import wandb
+
+            # Not `log_audio`: W&B takes lists of sounds only with the package soundfile, single files without.
+            sounds = {f"{key}/{i}": wandb.Audio(str(file)) for i, file in enumerate(files)}
+            logger.log_metrics(sounds, step=trainer.global_step)
+        elif isinstance(logger, TensorBoardLogger):
+            for i, file in enumerate(files):
+                sound, rate = _read_wav(file)
+                logger.experiment.add_audio(f"{key}/{i}", sound[None], trainer.global_step, sample_rate=rate)
+
+
+def send_animations(trainer: Trainer, key: str, files: Sequence[Path]) -> None:
+    """Send GIFs to W&B; TensorBoard would have to encode them anew and gets none.
+
+    Args:
+        trainer: whose loggers get them; call on rank zero.
+        key: name on dashboards.
+        files: the GIFs.
+    """
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger):
+            paths, formats = [str(file) for file in files], ["gif"] * len(files)
+            logger.log_video(key, paths, step=trainer.global_step, format=formats)
+
+
+def _read_wav(path: Path) -> tuple[np.ndarray, int]:
+    """Float32 ``[n]`` in [-1, 1] and the rate of a 16-bit WAV file with one channel."""
+    with wave.open(str(path)) as file:
+        values = np.frombuffer(file.readframes(file.getnframes()), "<i2")
+        return values.astype(np.float32) / 32767, file.getframerate()

@@ -1,0 +1,103 @@
+"""Samples of ``predict`` as files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from callbacks.generation import frames_of, renderer_of
+from callbacks.json_text import json_text
+from music.files import write_atomically
+
+MOST_NAMES = 12  # more files than this are counted, not listed
+
+
+class PredictionWriter(Callback):
+    """Writes each sample of ``predict`` as soon as its batch is done.
+
+    ``sample_00000.mid`` and ``.png`` (or what the data module's renderer writes), on demand ``.gif`` and ``.wav``, and
+    ``sample_00000.json`` with settings, row of its batch, label, checkpoint and statistics. The number is the sample's
+    own over all devices, each of which writes what it made. A file of the same name is overwritten; files appear whole
+    or not at all. Use it with ``return_predictions=False``, or all samples are kept in memory as well.
+
+    It is no `BasePredictionWriter`: that one has Lightning look for the indices of a batch, and warn in vain, which
+    the batch itself knows.
+    """
+
+    def __init__(self, output_dir: str = "samples", gif: bool = False, wav: bool = False) -> None:
+        """Nothing is written yet.
+
+        Args:
+            output_dir: folder of the files; made if there is none.
+            gif: also animate how each sample comes into being.
+            wav: also play each sample.
+        """
+        super().__init__()
+        self.output_dir = output_dir
+        self.gif = gif
+        self.wav = wav
+        self._files: list[Path] = []
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Make the folder, and have the module keep the steps if they are to be animated.
+
+        Raises:
+            MisconfigurationException: the data module has no renderer.
+            OSError: the folder cannot be made.
+        """
+        if stage != "predict":
+            return
+        renderer_of(trainer, self)
+        Path(self.output_dir).mkdir(parents=True, exist_ok=True)
+        self._files = []
+        pl_module.record_frames = self.gif
+
+    def on_predict_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: dict[str, Any],
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Write the samples of a batch.
+
+        Raises:
+            ValueError: animations are wanted, and the module kept no steps.
+            OSError: a file could not be written.
+        """
+        if self.gif and not outputs["frames"]:
+            raise ValueError(f"gif: {type(pl_module).__name__}.predict_step kept no frames; set gif to false")
+        renderer = renderer_of(trainer, self)
+        canvases, known = outputs["canvas"].cpu().numpy(), outputs["known"].cpu().numpy()
+        for row, index in enumerate(outputs["index"].tolist()):
+            stem = Path(self.output_dir) / f"sample_{index:05d}"
+            given = known[row] if known[row].any() else None
+            animated = frames_of(outputs["frames"], row) if self.gif else {}
+            files = renderer.save(canvases[row], stem, known=given, wav=self.wav, **animated)
+            record = {
+                "index": index,
+                "row": row,
+                "label": None if outputs["label"] is None else int(outputs["label"][row]),
+                "checkpoint": None if trainer.ckpt_path is None else str(trainer.ckpt_path),
+                "settings": outputs["settings"],
+                "statistics": renderer.statistics(canvases[row]),
+                "files": [file.name for file in files],
+            }
+            path = write_atomically(stem.with_name(stem.name + ".json"), json_text(record))
+            self._files += [*files, path]
+
+    def on_predict_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say what was written, on rank zero."""
+        # Without asking the other ranks: one that had no batch never comes here, and would be waited for in vain.
+        if not trainer.is_global_zero:
+            return
+        if trainer.world_size > 1:
+            print(f"Wrote samples to {self.output_dir}, {len(self._files)} files of them on rank 0")
+        elif len(self._files) > MOST_NAMES:
+            print(f"Wrote {len(self._files)} files to {self.output_dir}")
+        else:
+            print("\n".join(["Wrote", *(f"  {file}" for file in self._files)]))

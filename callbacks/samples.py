@@ -1,0 +1,104 @@
+"""Samples to look at and listen to while a model trains."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import Tensor
+
+from callbacks.generation import averaged_weights, draw, frames_of, renderer_of
+from callbacks.loggers import run_folder, send_animations, send_pictures, send_sounds
+
+
+class Samples(Callback):
+    """Generates samples now and then in training, always from the same noise.
+
+    They go to W&B and TensorBoard as ``samples/picture`` (``samples/sound``, ``samples/animation``) and as files into
+    ``samples/step_<n>`` of the run's folder. Rank zero alone makes them, meanwhile the others wait in their next step.
+    Where `EMAWeightAveraging` is among the callbacks, the averaged weights make them.
+    """
+
+    def __init__(
+        self,
+        num_samples: int = 4,
+        every_n_epochs: int | None = 1,
+        every_n_steps: int | None = None,
+        seed: int = 0,
+        gif: bool = False,
+        wav: bool = False,
+    ) -> None:
+        """Check the options.
+
+        Args:
+            num_samples: samples each time, in one batch.
+            every_n_epochs: generate at the end of every so many epochs; null = not at epochs.
+            every_n_steps: generate after every so many optimizer steps; null = not at steps.
+            seed: of their noise, the same each time.
+            gif: also animate how they come into being (files and W&B).
+            wav: also play them.
+
+        Raises:
+            ValueError: a number is below 1, or samples would never be made.
+        """
+        super().__init__()
+        if every_n_epochs is None and every_n_steps is None:
+            raise ValueError("every_n_epochs and every_n_steps are both null: set one of them")
+        if min(num_samples, every_n_epochs or 1, every_n_steps or 1) < 1 or 0 in (every_n_epochs, every_n_steps):
+            raise ValueError("num_samples, every_n_epochs and every_n_steps must be at least 1")
+        self.num_samples = num_samples
+        self.every_n_epochs = every_n_epochs
+        self.every_n_steps = every_n_steps
+        self.seed = seed
+        self.gif = gif
+        self.wav = wav
+        self._last_step = -1
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Check that there is something to render samples with.
+
+        Raises:
+            MisconfigurationException: no renderer, or a module that cannot generate.
+        """
+        if stage != "fit":
+            return
+        renderer_of(trainer, self)
+        if not hasattr(pl_module, "generate"):
+            raise MisconfigurationException(f"Samples needs {type(pl_module).__name__} to have `generate`")
+        self._last_step = -1
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Generate after every ``every_n_steps`` optimizer steps."""
+        stepped = not trainer.fit_loop._should_accumulate()
+        if stepped and self.every_n_steps and trainer.global_step % self.every_n_steps == 0:
+            self._generate(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Generate after every ``every_n_epochs`` epochs."""
+        if self.every_n_epochs and (trainer.current_epoch + 1) % self.every_n_epochs == 0:
+            self._generate(trainer, pl_module)
+
+    def _generate(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # No collective below this line: the other ranks are not here.
+        if not trainer.is_global_zero or trainer.global_step == self._last_step:
+            return
+        self._last_step = trainer.global_step
+        steps: list[tuple[Tensor, Tensor]] = []
+        with averaged_weights(trainer, pl_module):
+            canvases = draw(trainer, pl_module, 0, self.num_samples, self.seed, steps if self.gif else None)
+        folder = run_folder(trainer) / "samples" / f"step_{trainer.global_step}"
+        folder.mkdir(parents=True, exist_ok=True)
+        renderer = renderer_of(trainer, self)
+        files, pictures = [], []
+        for i, symbols in enumerate(canvases.numpy()):
+            animated = frames_of(steps, i) if steps else {}
+            files += renderer.save(symbols, folder / f"sample_{i:05d}", wav=self.wav, **animated)
+            pictures.append(renderer.picture(symbols))
+        send_pictures(trainer, "samples/picture", pictures)
+        if self.wav:
+            send_sounds(trainer, "samples/sound", [file for file in files if file.suffix == ".wav"])
+        if self.gif:
+            send_animations(trainer, "samples/animation", [file for file in files if file.suffix == ".gif"])

@@ -1,0 +1,5 @@
+"""``python -m litscale``."""
+
+from litscale.cli import main
+
+main()

@@ -1,0 +1,131 @@
+"""Generated music beside the data, on dashboards and as a table."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from callback_toys import FORM, STEPS, Drawing, ToyRolls, TwoLevels, Windows, drawn, fractal, roll, trainer
+from lightning.pytorch.callbacks import EMAWeightAveraging
+from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from callbacks import MusicEvaluation
+from callbacks.likelihood_baselines import LikelihoodBaselines
+from callbacks.music_table import MusicTable
+from music import IndependentPitches, RepeatOrRedraw, RollRenderer, statistics
+from music.roll import Roll
+
+WINDOWS = [roll(index) for index in range(len(Windows()))]
+TRAINING = [roll(100 + number, 64) for number in range(3)]
+
+
+def mean(name, rolls):
+    return np.mean([statistics(Roll(symbols, FORM))[name] for symbols in rolls])
+
+
+def test_values(tmp_path):
+    module, data = Drawing(), ToyRolls()
+    run = trainer(tmp_path, callbacks=[MusicEvaluation(num_samples=5, batch_size=2, seed=7)])
+    run.validate(module, data, verbose=False)
+    assert module.seeds == [(7, 2), (8, 2), (9, 1)]
+    samples = [drawn(7, 0), drawn(7, 1), drawn(8, 0), drawn(8, 1), drawn(9, 0)]
+    values = run.callback_metrics
+    for name in ("pitch_class_entropy", "pitch_range", "mean_velocity"):
+        own, other = mean(name, samples), mean(name, WINDOWS)
+        assert values[f"music/{name}"] == pytest.approx(own, rel=1e-5)
+        assert values[f"music/ratio/{name}"] == pytest.approx(own / other, rel=1e-5)
+        assert 0 <= values[f"music/overlap/{name}"] <= 1
+    assert values["music/overlap/note_density"] == 1
+    for name, kind in (("independent_pitches", IndependentPitches), ("repeat_or_redraw", RepeatOrRedraw)):
+        model = kind.fit(TRAINING, FORM.alphabet, FORM.hold)
+        expected = sum(model.nats(window) for window in WINDOWS) / (len(WINDOWS) * STEPS)
+        assert values[f"val/nats_per_step/{name}"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_what_the_data_does_not_define_is_left_out(tmp_path):
+    data = ToyRolls()
+    data.renderer = RollRenderer(FORM, beats_per_bar=5)  # windows of less than a bar have no groove
+    run = trainer(tmp_path, callbacks=[MusicEvaluation(num_samples=1, baselines=False)])
+    run.validate(Drawing(), data, verbose=False)
+    assert "music/polyphony" in run.callback_metrics
+    assert not [key for key in run.callback_metrics if "groove" in key or "redraw" in key]
+
+
+@pytest.mark.parametrize("stage", ["validate", "test"])
+def test_table(tmp_path, capsys, stage):
+    run = trainer(tmp_path, callbacks=[MusicEvaluation(num_samples=2)], logger=CSVLogger(tmp_path, "run", 1))
+    getattr(run, stage)(Drawing(), ToyRolls(), verbose=False)
+    folder = tmp_path / "run" / "version_1"
+    found = json.loads((folder / f"music_{stage}.json").read_text())
+    assert (found["stage"], found["samples"], found["windows"]) == (stage, 2, 6)
+    assert found["nats_per_step"]["model"] == {"validate": 2.5, "test": 3.5}[stage]
+    assert found["nats_per_step"]["repeat_or_redraw"] > 0
+    assert found["statistics"]["pitch_range"]["data"] == pytest.approx(mean("pitch_range", WINDOWS), rel=1e-5)
+    markdown = (folder / f"music_{stage}.md").read_text()
+    row = found["statistics"]["pitch_range"]
+    texts = [f"{row[kind]:.4g}" for kind in ("generated", "data", "ratio", "overlap")]
+    assert f"| pitch_range | {' | '.join(texts)} |" in markdown
+    out = capsys.readouterr().out
+    assert "repeat or redraw" in out
+    assert "pitch_class_entropy" in out
+
+
+def test_in_fit_data_is_measured_once_and_no_table_is_shown(tmp_path, capsys):
+    module, data, logger = Drawing(), ToyRolls(), CSVLogger(tmp_path)
+    logger.save = lambda: None  # which would empty what is read below
+    callback = MusicEvaluation(num_samples=2, every_n_validations=2)
+    run = trainer(tmp_path, callbacks=[callback], max_epochs=3, num_sanity_val_steps=1, logger=logger)
+    run.fit(module, data)
+    assert module.seeds == [(0, 2), (0, 2)]  # epochs 1 and 3, not the sanity check
+    assert data.fits == 1
+    logged = [row for row in logger.experiment.metrics if "music/pitch_range" in row]
+    assert [row["epoch"] for row in logged] == [0, 2]
+    assert logged[0]["val/nats_per_step/repeat_or_redraw"] == logged[1]["val/nats_per_step/repeat_or_redraw"]
+    assert logged[0]["music/ratio/pitch_range"] == logged[1]["music/ratio/pitch_range"]
+    assert "overlap" not in capsys.readouterr().out
+    assert not list(tmp_path.rglob("music_*"))
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_averaged_weights_are_evaluated_in_any_order(tmp_path, first):
+    module, averaging = Drawing(), EMAWeightAveraging(decay=0.5, use_buffers=False)
+    callbacks = [MusicEvaluation(num_samples=1, baselines=False), averaging]
+    run = trainer(tmp_path, callbacks=callbacks if first else callbacks[::-1])
+    run.fit(module, ToyRolls())
+    assert torch.equal(module.weights[0], averaging._average_model.module.first.weight)
+    assert module.weights[0].tolist() != [[1, 1]]
+
+
+def test_classes_take_turns_over_batches(tmp_path):
+    module = Drawing()
+    run = trainer(tmp_path, callbacks=[MusicEvaluation(num_samples=5, batch_size=3, baselines=False)])
+    run.validate(module, ToyRolls(num_classes=2), verbose=False)
+    assert [label.tolist() for label in module.labels] == [[0, 1, 0], [1, 0]]
+
+
+def test_a_real_model(tmp_path):
+    run = trainer(tmp_path, callbacks=[MusicEvaluation(num_samples=2)])
+    run.validate(fractal(num_classes=2), ToyRolls(num_classes=2), verbose=False)
+    assert run.callback_metrics["music/note_density"] > 0
+    found = json.loads((tmp_path / "music_validate.json").read_text())
+    assert found["nats_per_step"]["model"] == pytest.approx(run.callback_metrics["val/nats_per_step"].item())
+
+
+def test_undefined_numbers_are_null_and_dashes(tmp_path):
+    row = {"generated": float("nan"), "data": 1.0, "ratio": float("nan"), "overlap": float("nan")}
+    table = MusicTable("test", "last.ckpt", 1, 1, {}, {"polyphony": row})
+    json_file, markdown = table.write(tmp_path / "new")
+    assert json.loads(json_file.read_text())["statistics"]["polyphony"]["ratio"] is None
+    assert "| polyphony | - | 1 | - | - |" in markdown.read_text()
+    assert "last.ckpt" in markdown.read_text()
+
+
+def test_what_it_needs_is_named(tmp_path):
+    with pytest.raises(ValueError, match="at least 1"):
+        MusicEvaluation(num_samples=0)
+    with pytest.raises(MisconfigurationException, match="set the option baselines to false"):
+        LikelihoodBaselines(SimpleNamespace(datamodule=object()), FORM)
+    with pytest.raises(MisconfigurationException, match="TwoLevels to have `generate`"):
+        MusicEvaluation().setup(SimpleNamespace(datamodule=ToyRolls()), TwoLevels(), "fit")

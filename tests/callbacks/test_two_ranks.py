@@ -1,0 +1,74 @@
+"""Two processes under DDP see what one process sees, and do nothing twice."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from callback_toys import Drawing, ToyRolls, trainer
+
+from callbacks import MusicEvaluation
+
+
+def test_two_ranks(tmp_path):
+    # One test, since its checks share two processes that take long to start, and pytest-xdist would start them twice.
+    folder = tmp_path / "two"
+    script = Path(__file__).with_name("two_ranks.py")
+    hidden = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, str(script), str(folder)], env=os.environ | hidden, capture_output=True, text=True, timeout=180
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    ranks = [json.loads((folder / f"rank_{number}.json").read_text()) for number in (0, 1)]
+    check_reports_are_averaged_in_one_collective(ranks)
+    check_norms_are_those_of_the_mean_gradient(ranks)
+    check_samples_and_attention_are_of_rank_zero(ranks, folder)
+    check_music_is_the_same_for_one_rank_and_two(ranks, folder, done.stdout, tmp_path / "one")
+    check_each_predicted_file_is_written_once(ranks, folder, done.stdout)
+
+
+def check_reports_are_averaged_in_one_collective(ranks):
+    for seen in ranks:
+        # Rank 0 has the batches 1 and 4, rank 1 has 2 and 8; the entropy is measured in the second batch alone.
+        assert seen["losses"]["train/mask_fraction/level_0"] == 3.75
+        assert seen["losses"]["train/loss/leaf"] == 3 * 3.75
+        assert seen["losses"]["train/entropy"] == 7
+        # Lightning's own are of single numbers.
+        assert [shape for shape in seen["collectives"] if shape] == [[4, 2]]
+
+
+def check_norms_are_those_of_the_mean_gradient(ranks):
+    for seen in ranks:
+        assert seen["norms"]["grad_norm/level_0"] == pytest.approx(5)
+        assert seen["norms"]["grad_norm/leaf"] == pytest.approx(15)
+
+
+def check_samples_and_attention_are_of_rank_zero(ranks, folder):
+    assert [seen["samples"] for seen in ranks] == [1, 0]
+    assert sorted(path.name for path in (folder / "samples").rglob("*.*")) == ["sample_00000.mid", "sample_00000.png"]
+    assert [path.name for path in (folder / "attention").iterdir()] == ["step_0.png"]
+
+
+def check_music_is_the_same_for_one_rank_and_two(ranks, folder, output, alone):
+    run = trainer(alone, callbacks=[MusicEvaluation(num_samples=5, batch_size=2)])
+    run.validate(Drawing(), ToyRolls(), verbose=False)
+    expected = {key: value.item() for key, value in run.callback_metrics.items()}
+    for seen in ranks:
+        assert seen["music"] == pytest.approx(expected, rel=1e-5)
+    assert [seen["seeds"] for seen in ranks] == [[0, 2], [1]]
+    assert [seen["fits"] for seen in ranks] == [1, 0]
+    one, two = (json.loads((path / "music_validate.json").read_text()) for path in (alone, folder))
+    assert (one["samples"], one["windows"]) == (two["samples"], two["windows"]) == (5, 6)
+    assert output.count("Likelihood") == 1
+
+
+def check_each_predicted_file_is_written_once(ranks, folder, output):
+    files = ranks[0]["files"] + ranks[1]["files"]
+    expected = [f"sample_0000{i}.{kind}" for i in range(6) for kind in ("json", "mid", "png")]
+    assert sorted(files) == expected
+    assert sorted(path.name for path in (folder / "out").iterdir()) == expected
+    assert min(len(seen["files"]) for seen in ranks) == 6
+    assert len(list((folder / "single").glob("*.mid"))) == 2
+    assert f"Wrote samples to {folder / 'out'}, {len(ranks[0]['files'])} files of them on rank 0" in output

@@ -1,0 +1,59 @@
+"""Run by `test_two_ranks.py` as a program: two processes on the CPU, which Lightning starts from this very file."""
+
+from __future__ import annotations
+
+import faulthandler
+import json
+import sys
+from pathlib import Path
+
+from callback_toys import Drawing, ToyRolls, TwoLevels, fractal, pairs, trainer
+
+from callbacks import AttentionDiagnostics, GradientNorms, LevelLosses, MusicEvaluation, PredictionWriter, Samples
+
+DDP = {"devices": 2, "strategy": "ddp"}
+
+
+def main(folder: Path) -> None:
+    """Write what each rank saw to ``rank_<n>.json``."""
+    faulthandler.dump_traceback_later(120, exit=True)  # a rank that waits for ever says where
+    folder.mkdir(exist_ok=True)
+    seen: dict[str, object] = {}
+
+    run = trainer(folder, callbacks=[LevelLosses()], accumulate_grad_batches=2, **DDP)
+    reduce, shapes = run.strategy.reduce, []
+    run.strategy.reduce = lambda tensor, **options: (shapes.append(list(tensor.shape)), reduce(tensor, **options))[1]
+    run.fit(TwoLevels(), pairs((1, 0), (2, 0), (4, 0), (8, 0)))
+    seen["losses"] = {key: value.item() for key, value in run.callback_metrics.items()}
+    seen["collectives"] = shapes
+
+    run = trainer(folder, callbacks=[GradientNorms()], **DDP)
+    run.fit(TwoLevels(), pairs((6, 0), (0, 8)))
+    seen["norms"] = {key: value.item() for key, value in run.callback_metrics.items()}
+
+    module = Drawing()
+    trainer(folder, callbacks=[Samples(num_samples=1)], **DDP).fit(module, ToyRolls())
+    seen["samples"] = len(module.seeds)
+
+    trainer(folder, callbacks=[AttentionDiagnostics()], **DDP).validate(fractal(), ToyRolls(), verbose=False)
+
+    module, data = Drawing(), ToyRolls()
+    run = trainer(folder, callbacks=[MusicEvaluation(num_samples=5, batch_size=2)], **DDP)
+    run.validate(module, data, verbose=False)
+    seen["music"] = {key: value.item() for key, value in run.callback_metrics.items()}
+    seen["seeds"], seen["fits"] = [seed for seed, _ in module.seeds], data.fits
+
+    writer = PredictionWriter(str(folder / "out"))
+    run = trainer(folder, callbacks=[writer], **DDP)
+    run.predict(fractal(), ToyRolls(), return_predictions=False)
+    seen["files"] = [path.name for path in writer._files]
+
+    # One batch: rank 1 has none, and is not waited for.
+    writer = PredictionWriter(str(folder / "single"))
+    trainer(folder, callbacks=[writer], **DDP).predict(fractal(), ToyRolls(requests=1), return_predictions=False)
+
+    (folder / f"rank_{run.global_rank}.json").write_text(json.dumps(seen))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

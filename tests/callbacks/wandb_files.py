@@ -1,0 +1,47 @@
+"""Reads W&B's offline files back."""
+
+from __future__ import annotations
+
+import json
+import struct
+import time
+from pathlib import Path
+from typing import Any
+
+from wandb.proto.wandb_internal_pb2 import Record
+
+BLOCK, HEADER = 32768, 7
+SECONDS = 60
+
+
+def offline_history(folder: Path) -> list[dict[str, Any]]:
+    """The logged rows of the one finished offline run in a folder."""
+    (path,) = folder.glob("wandb/offline-run-*/*.wandb")
+    deadline = time.monotonic() + SECONDS
+    # W&B's service writes the file's end some time after `finish` has returned.
+    while True:
+        found = records(path.read_bytes())
+        if any(record.HasField("exit") for record in found):
+            break
+        assert time.monotonic() < deadline, "the offline run was not finished"
+        time.sleep(0.1)
+    histories = [record.history.item for record in found if record.HasField("history")]
+    return [{item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in row} for row in histories]
+
+
+def records(data: bytes) -> list[Record]:
+    """The file is a log of 32 KiB blocks; a record is one piece or several, each with a header of 7 bytes."""
+    position, piece, found = HEADER, b"", []
+    while position + HEADER <= len(data):
+        if (left := BLOCK - position % BLOCK) < HEADER:
+            position += left
+            continue
+        _, size, kind = struct.unpack("<IHB", data[position : position + HEADER])
+        if position + HEADER + size > len(data):
+            break
+        piece += data[position + HEADER : position + HEADER + size]
+        position += HEADER + size
+        if kind in (1, 4):  # whole, or the last piece
+            found.append(Record.FromString(piece))
+            piece = b""
+    return found
