@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from lightning.pytorch import Trainer
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 
 
 def logs_now(trainer: Trainer) -> bool:
@@ -18,18 +18,8 @@ def logs_now(trainer: Trainer) -> bool:
 
 
 def run_folder(trainer: Trainer) -> Path:
-    """The folder of this run; on rank zero only, other ranks may not know its name.
-
-    It is the one in which `ModelCheckpoint` puts ``checkpoints``. `Trainer.log_dir` is not: with W&B it is the same for
-    all runs.
-    """
-    if not trainer.loggers or trainer.fast_dev_run:
-        return Path(trainer.default_root_dir)
-    logger = trainer.loggers[0]
-    if isinstance(logger, TensorBoardLogger | CSVLogger):
-        return Path(logger.log_dir)
-    version = logger.version if isinstance(logger.version, str) else f"version_{logger.version}"
-    return Path(logger.save_dir or trainer.default_root_dir) / str(logger.name) / version
+    """The folder of this run: ``trainer.default_root_dir``, whatever the loggers write to."""
+    return Path(trainer.default_root_dir)
 
 
 def send_numbers(trainer: Trainer, numbers: Mapping[str, float]) -> None:

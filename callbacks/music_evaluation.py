@@ -45,7 +45,8 @@ class MusicEvaluation(Callback):
             num_samples: samples of all devices together.
             batch_size: samples generated at once; devices take turns, so for n devices num_samples had better be a
                 multiple of n times as many.
-            every_n_validations: evaluate in every so many validations, the first included.
+            every_n_validations: in ``fit``, evaluate in every so many validations, the first included; 0 leaves it to
+                ``validate`` and ``test``.
             seed: noise of batch k is drawn from seed + k, so the samples do not depend on the number of devices.
             baselines: also log the likelihood of the two baselines.
 
@@ -53,8 +54,8 @@ class MusicEvaluation(Callback):
             ValueError: a number is below 1.
         """
         super().__init__()
-        if min(num_samples, batch_size, every_n_validations) < 1:
-            raise ValueError("num_samples, batch_size and every_n_validations must be at least 1")
+        if min(num_samples, batch_size, every_n_validations + 1) < 1:
+            raise ValueError("num_samples and batch_size must be at least 1, every_n_validations at least 0")
         self.num_samples = num_samples
         self.batch_size = batch_size
         self.every_n_validations = every_n_validations
@@ -95,7 +96,8 @@ class MusicEvaluation(Callback):
         """Decide whether this validation is evaluated."""
         if trainer.sanity_checking:
             return
-        self._running = self._validations % self.every_n_validations == 0
+        every = self.every_n_validations
+        self._running = self._validations % every == 0 if every else trainer.state.fn != TrainerFn.FITTING
         self._validations += 1
         self._drawn = False
         if self._running and not self._data_done:

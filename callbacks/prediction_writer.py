@@ -9,6 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from callbacks.generation import frames_of, renderer_of
 from callbacks.json_text import json_text
+from callbacks.loggers import run_folder
 from music.files import write_atomically
 
 MOST_NAMES = 12  # more files than this are counted, not listed
@@ -26,11 +27,11 @@ class PredictionWriter(Callback):
     the batch itself knows.
     """
 
-    def __init__(self, output_dir: str = "samples", gif: bool = False, wav: bool = False) -> None:
+    def __init__(self, output_dir: str | None = None, gif: bool = False, wav: bool = False) -> None:
         """Nothing is written yet.
 
         Args:
-            output_dir: folder of the files; made if there is none.
+            output_dir: folder of the files; by default ``predictions`` in the run folder.
             gif: also animate how each sample comes into being.
             wav: also play each sample.
         """
@@ -50,7 +51,8 @@ class PredictionWriter(Callback):
         if stage != "predict":
             return
         renderer_of(trainer, self)
-        Path(self.output_dir).mkdir(parents=True, exist_ok=True)
+        self._folder = Path(self.output_dir or run_folder(trainer) / "predictions")
+        self._folder.mkdir(parents=True, exist_ok=True)
         self._files = []
         pl_module.record_frames = self.gif
 
@@ -74,7 +76,7 @@ class PredictionWriter(Callback):
         renderer = renderer_of(trainer, self)
         canvases, known = outputs["canvas"].cpu().numpy(), outputs["known"].cpu().numpy()
         for row, index in enumerate(outputs["index"].tolist()):
-            stem = Path(self.output_dir) / f"sample_{index:05d}"
+            stem = self._folder / f"sample_{index:05d}"
             given = known[row] if known[row].any() else None
             animated = frames_of(outputs["frames"], row) if self.gif else {}
             files = renderer.save(canvases[row], stem, known=given, wav=self.wav, **animated)
@@ -96,8 +98,8 @@ class PredictionWriter(Callback):
         if not trainer.is_global_zero:
             return
         if trainer.world_size > 1:
-            print(f"Wrote samples to {self.output_dir}, {len(self._files)} files of them on rank 0")
+            print(f"Wrote samples to {self._folder}, {len(self._files)} files of them on rank 0")
         elif len(self._files) > MOST_NAMES:
-            print(f"Wrote {len(self._files)} files to {self.output_dir}")
+            print(f"Wrote {len(self._files)} files to {self._folder}")
         else:
             print("\n".join(["Wrote", *(f"  {file}" for file in self._files)]))

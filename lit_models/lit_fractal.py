@@ -200,6 +200,10 @@ class LitFractal(LitModule):
         """Parameters of ``level_0``, ... and of the ``leaf``."""
         return self.network.parameters_by_level()
 
+    def on_train_start(self) -> None:
+        """Let the options that a run is resumed with win over those in its checkpoint."""
+        self.optimization.reapply(self.trainer)
+
     def configure_optimizers(self) -> Any:
         """AdamW and its schedule."""
         return self.optimization.configure(self, self.network)

@@ -58,6 +58,20 @@ class Optimization:
         scheduler = LambdaLR(optimizer, self.factor(trainer))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
+    def reapply(self, trainer: Trainer) -> None:
+        """Put these settings into an optimiser and schedule that were restored with a checkpoint's.
+
+        Otherwise the checkpoint's learning rate and weight decay would win over those that the user gives on resuming.
+        """
+        peak = self.learning_rate(trainer)
+        for config in trainer.lr_scheduler_configs:
+            scheduler = config.scheduler
+            scheduler.base_lrs = [peak] * len(scheduler.base_lrs)
+            for group, factor in zip(scheduler.optimizer.param_groups, scheduler.lr_lambdas, strict=True):
+                group["initial_lr"] = peak
+                group["lr"] = peak * factor(scheduler.last_epoch)
+                group["weight_decay"] = self.weight_decay if group["weight_decay"] else 0.0
+
     def learning_rate(self, trainer: Trainer) -> float:
         """The peak learning rate."""
         if self.lr is not None:

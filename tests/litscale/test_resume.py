@@ -34,6 +34,18 @@ def leaves(value, path=""):
         yield path, value
 
 
+def test_the_command_line_wins_over_the_checkpoint(tmp_path, litscale, config):
+    litscale("fit", "--config", config, "--trainer.max_steps", 4)
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    before = torch.load(last, weights_only=True)["optimizer_states"][0]["param_groups"][0]
+    options = ["--model.optimization.lr", 0.5, "--model.optimization.schedule", "constant", "--trainer.max_steps", 8]
+    litscale("fit", "--config", config, "--ckpt_path", last, *options, "--model.optimization.weight_decay", 0.25)
+    after = torch.load(last, weights_only=True)["optimizer_states"][0]["param_groups"]
+    assert before["initial_lr"] == 0.003
+    assert [group["lr"] for group in after] == [0.5, 0.5]
+    assert [group["weight_decay"] for group in after] == [0.25, 0.0]
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_killed_in_mid_epoch(tmp_path, litscale, config, workers):
     (tmp_path / "killer.py").write_text(KILLER)

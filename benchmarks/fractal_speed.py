@@ -1,0 +1,128 @@
+"""Training and sampling speed of AR and MAR generators, as ratios within one run.
+
+    python benchmarks/fractal_speed.py [--device cuda] [--width 256] [--blocks 6] [--repeats 7]
+
+Prints Markdown tables. Times are medians; a ratio is the median of the ratios of neighbouring runs, so that a drift of
+the machine's speed cancels out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+
+from models.fractal import Fractal
+from models.fractal import fractal as recursion
+from models.fractal.masking import Masking
+
+
+class AllHidden(Masking):
+    """Hides every patch, so that MAR sends as many patches down as AR."""
+
+    def __call__(self, rows: int, patches: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+        """Nothing is visible."""
+        return torch.ones(rows, patches, dtype=torch.bool, device=device), torch.ones(rows, device=device)
+
+
+def build(generator: str, patches: int, width: int, blocks: int, device: str) -> Fractal:
+    """A level over ``patches`` patches of 8 cells, whose cells a small level of the same kind predicts."""
+    torch.manual_seed(0)
+    sizes = [(8, patches), (8, 1), (1, 1)]
+    kinds = [generator, generator]
+    return Fractal(sizes, kinds, [width, 64, 32], [blocks, 1, 0], [width // 32, 2, 1], "binary").to(device)
+
+
+def seconds(run: Callable[[], object], device: str) -> float:
+    """Wall time of one call."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    run()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def paired(runs: dict[str, Callable[[], object]], repeats: int, device: str) -> dict[str, list[float]]:
+    """Times of several runs taken in turn, after one warm-up each."""
+    for run in runs.values():
+        run()
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(repeats):
+        for name, run in runs.items():
+            times[name].append(seconds(run, device))
+    return times
+
+
+def training(width: int, blocks: int, repeats: int, device: str) -> None:
+    """Time of forward and backward, AR against MAR of equal width and depth."""
+    print(
+        "\n| patches | batch | AR parameters | MAR parameters | AR ms | MAR / AR, all hidden | MAR / AR, as trained |"
+    )
+    print("| --- | --- | --- | --- | --- | --- | --- |")
+    for patches, batch in ((64, 16), (256, 4), (1024, 1)):
+        canvas = torch.randint(0, 2, (batch, 1, 8, patches), dtype=torch.uint8, device=device)
+        models = {kind: build(kind, patches, width, blocks, device) for kind in ("ar", "mar")}
+
+        def step(kind: str, masking: type[Masking], models=models, canvas=canvas) -> None:
+            recursion.Masking = masking
+            models[kind].zero_grad()
+            models[kind](canvas).loss.backward()
+
+        times = paired(
+            {
+                "ar": lambda: step("ar", Masking),
+                "hidden": lambda: step("mar", AllHidden),
+                "trained": lambda: step("mar", Masking),
+            },
+            repeats,
+            device,
+        )
+        recursion.Masking = Masking
+        counts = [f"{sum(p.numel() for p in models[kind].parameters()) / 1e6:.2f} M" for kind in ("ar", "mar")]
+        print(
+            f"| {patches} | {batch} | {counts[0]} | {counts[1]} | {1e3 * statistics.median(times['ar']):.0f} | "
+            f"{ratio(times, 'hidden', 'ar'):.2f} | {ratio(times, 'trained', 'ar'):.2f} |",
+            flush=True,
+        )
+
+
+def sampling(width: int, blocks: int, repeats: int, device: str) -> None:
+    """Time of one sample: AR with and without cache, MAR with several numbers of steps."""
+    print("\n| patches | AR, cache: ms | AR, no cache / cache | MAR 8 steps / AR | MAR 16 / AR | MAR 64 / AR |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    for patches in (64, 256, 1024):
+        ar, mar = (build(kind, patches, width, blocks, device) for kind in ("ar", "mar"))
+        runs: dict[str, Callable[[], object]] = {
+            "cache": lambda ar=ar: ar.sample(1, seed=0),
+            "none": lambda ar=ar: ar.sample(1, seed=0, use_cache=False),
+        }
+        for steps in (8, 16, 64):
+            runs[f"mar {steps}"] = lambda mar=mar, steps=steps: mar.sample(1, seed=0, iterations=[steps, 8])
+        times = paired(runs, max(1, repeats // (1 + patches // 256)), device)
+        ratios = " | ".join(f"{ratio(times, name, 'cache'):.2f}" for name in runs if name != "cache")
+        print(f"| {patches} | {1e3 * statistics.median(times['cache']):.0f} | {ratios} |", flush=True)
+
+
+def ratio(times: dict[str, list[float]], name: str, reference: str) -> float:
+    """Median of the ratios of neighbouring runs."""
+    return statistics.median(a / b for a, b in zip(times[name], times[reference], strict=True))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--width", type=int, default=256)
+    parser.add_argument("--blocks", type=int, default=6)
+    parser.add_argument("--repeats", type=int, default=7)
+    options = parser.parse_args()
+    where = torch.cuda.get_device_name() if options.device == "cuda" else f"{torch.get_num_threads()} threads"
+    print(f"torch {torch.__version__}, {options.device} ({where}), Python {platform.python_version()}, float32")
+    print(f"width {options.width}, {options.blocks} blocks; median of {options.repeats} runs in turn")
+    training(options.width, options.blocks, options.repeats, options.device)
+    sampling(options.width, options.blocks, options.repeats, options.device)

@@ -1,0 +1,85 @@
+"""Every shipped config fits the real signatures, alone and in layers."""
+
+import contextlib
+import io
+from itertools import product
+from pathlib import Path
+
+import pytest
+import yaml
+
+from litscale.cli import main
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = ROOT / "configs"
+EXPERIMENTS = sorted([CONFIGS / "demo.yaml", *CONFIGS.glob("piano_roll/*.yaml")])
+LAYERS = sorted(product(CONFIGS.glob("trainer/*.yaml"), CONFIGS.glob("logger/*.yaml")))
+
+
+def printed(*arguments):
+    """What ``--print_config`` says."""
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out), pytest.raises(SystemExit) as stop:
+        main([*map(str, arguments), "--print_config"])
+    assert stop.value.code in (0, None)
+    return yaml.safe_load(out.getvalue())
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("command", ["fit", "validate", "test", "predict"])
+def test_experiments_parse(path, command):
+    config = printed(command, "--config", path)
+    given = yaml.safe_load(path.read_text())
+    network = config["model"]["init_args"]["network"]["init_args"]
+    assert network["widths"] == given["model"]["init_args"]["network"]["init_args"]["widths"]
+    assert config["weights_only"] is True
+    if path.stem != "demo":
+        assert config["trainer"]["default_root_dir"] == f"runs/{path.stem}"
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+def test_data_and_network_agree(path, tmp_path):
+    config = printed("fit", "--config", path)
+    network, data = config["model"]["init_args"]["network"]["init_args"], config["data"]["init_args"]
+    low, high = data["pitch_range"] or (0, 127)
+    assert network["sizes"][0] == [high - low + 1, data["window"]]
+    assert network["velocity_bins"] == data["velocity_bins"]
+    assert network["codec"] == data["encoding"]
+
+
+@pytest.mark.parametrize("layers", LAYERS, ids=lambda paths: "-".join(path.stem for path in paths))
+def test_layers_win_over_experiments(layers):
+    config = printed(
+        "fit",
+        "--config",
+        CONFIGS / "piano_roll" / "mar.yaml",
+        *(word for path in layers for word in ("--config", path)),
+    )
+    for path in layers:
+        for key, value in yaml.safe_load(path.read_text())["trainer"].items():
+            if key != "logger":
+                assert config["trainer"][key] == value
+    assert len(config["trainer"]["callbacks"]) == 9
+    assert config["trainer"]["logger"]
+
+
+@pytest.mark.parametrize("command", ["fit", "validate", "test", "predict"])
+def test_help_comes_from_docstrings(command, capsys):
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    assert "--config" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main([command, "--model.help", "lit_models.LitFractal"])
+    out = " ".join(capsys.readouterr().out.split())
+    assert "passes averaged for the likelihood" in out
+    assert "divides the logits; below 1 is safer" in out
+    with pytest.raises(SystemExit):
+        main([command, "--data.help", "datamodules.PianoRollDataModule"])
+    assert "--data.pitch_range" in capsys.readouterr().out
+
+
+def test_an_unknown_name_is_one_clear_error(capsys):
+    demo = str(CONFIGS / "demo.yaml")
+    with pytest.raises(SystemExit):
+        main(["fit", "--config", demo, "--data.encoding", "midi"])
+    assert "midi" in capsys.readouterr().err
