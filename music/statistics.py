@@ -23,19 +23,18 @@ NAMES = (
 def statistics(roll: Roll, beats_per_bar: int = 4) -> dict[str, float]:
     """Statistics of the notes of a roll (see `music.notes`), in the order of `NAMES`.
 
-    - ``note_density``: notes per quarter note of the whole roll, silence at its ends included. A note that
-      sounds at the left edge counts, as if it started there.
+    - ``note_density``: notes per quarter note of the whole roll, silence at its ends included. A note that sounds at
+      the left edge counts, as if it started there.
     - ``polyphony``: mean number of sounding pitches, over the steps where any sounds.
     - ``pitch_range``: highest minus lowest pitch, in semitones.
     - ``pitch_classes_used``: 0..12.
     - ``pitch_class_entropy``: bits, over the notes, not over their lengths; at most log2(12) = 3.58.
     - ``scale_consistency``: share of the notes within the major or minor scale that fits best.
-    - ``groove_consistency``: 1 - the mean share of steps of a bar where it and the next bar differ in having
-    an
-      onset. Steps that are silent in both count as alike, so *sparse music scores high whatever its rhythm*:
-      compare it only between rolls of like density.
-    - ``empty_beat_rate``: share of beats without a sounding note, from the first step to the last note's end.
-      muspy counts the beat in which a note's end lies as sounding even if it ends as that beat begins.
+    - ``groove_consistency``: 1 - the mean share of steps of a bar where it and the next bar differ in having an onset.
+      Steps that are silent in both count as alike, so *sparse music scores high whatever its rhythm*: compare it only
+      between rolls of like density.
+    - ``empty_beat_rate``: share of beats without a sounding note, from the first step to the last note's end. muspy
+      counts the beat in which a note's end lies as sounding even if it ends as that beat begins.
     - ``mean_velocity``: over the notes, 1..127.
 
     All but the first and the last are muspy's functions of (nearly) the same name.
@@ -45,9 +44,9 @@ def statistics(roll: Roll, beats_per_bar: int = 4) -> dict[str, float]:
         beats_per_bar: quarter notes per bar, for the groove.
 
     Returns:
-        Floats, NaN where undefined: without notes all but ``note_density`` and ``pitch_classes_used``, which
-        are 0; ``note_density`` for a roll without steps; ``groove_consistency`` of less than a bar;
-        ``mean_velocity`` of ``binary`` rolls.
+        Floats, NaN where undefined: without notes all but ``note_density`` and ``pitch_classes_used``, which are 0;
+        ``note_density`` for a roll without steps; ``groove_consistency`` of less than a bar; ``mean_velocity`` of
+        ``binary`` rolls.
 
     Raises:
         ValueError: ``beats_per_bar`` is below 1.

@@ -31,4 +31,4 @@ def test_wandb_has_all_names_and_values(tmp_path, monkeypatch):
     assert music["val/nats_per_step/repeat_or_redraw"] < music["val/nats_per_step/independent_pitches"]
     (pictures,) = (row for row in rows if "samples/picture/count" in row)
     assert (pictures["samples/picture/count"], pictures["trainer/global_step"]) == (1, 3)
-    assert (tmp_path / "toys" / logger.version / "samples" / "step_3" / "sample_00000.mid").is_file()
+    assert (tmp_path / "samples" / "step_3" / "sample_00000.mid").is_file()
