@@ -10,6 +10,11 @@ $(READY): setup.cfg pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $@
 
+# glibc returns each large tensor's memory to the system at once; keeping it makes a training step on a CPU 1.2 to 1.6
+# times as fast
+demo: export MALLOC_MMAP_MAX_ = 0
+demo: export MALLOC_TRIM_THRESHOLD_ = 100000000000
+demo: export MALLOC_TOP_PAD_ = 100000000
 demo: $(READY)
 	$(BIN)/litscale fit --config configs/demo.yaml
 	$(BIN)/litscale validate --config $(DEMO)/config.yaml --ckpt_path $(DEMO)/checkpoints/last.ckpt

@@ -57,7 +57,7 @@ def notes(roll: Roll) -> np.ndarray:
     """The notes of a roll.
 
     ``onset_hold``: a note runs from its onset over the holds after it; a hold with nothing before it to hold
-    (a model can sample one) starts a note of ``format.velocity``. ``binary``: a run of sounding cells is one
+    (a model can sample one) starts a note in the bin of ``format.velocity``. ``binary``: a run of sounding cells is one
     note of ``format.velocity``. ``velocity``: a run of one bin is one note.
 
     Args:
@@ -81,14 +81,14 @@ def notes(roll: Roll) -> np.ndarray:
     if form.encoding == "binary":
         result["velocity"] = form.velocity
     else:
-        orphan = found > form.velocity_bins
-        velocity = bin_to_velocity(np.minimum(found, form.velocity_bins), form.velocity_bins)
-        result["velocity"] = np.where(orphan, form.velocity, velocity)
+        usual = velocity_to_bin(np.array(form.velocity), form.velocity_bins)
+        struck = np.where(found > form.velocity_bins, usual, found)
+        result["velocity"] = bin_to_velocity(struck, form.velocity_bins)
     return result[np.lexsort((result["pitch"], result["start"]))]
 
 
 def repair(roll: Roll) -> Roll:
-    """The canonical roll with the same notes: each hold that holds nothing becomes an onset of ``format.velocity``.
+    """The canonical roll with the same notes: a hold that holds nothing is an onset in the bin of ``format.velocity``.
 
     A roll is canonical when ``repair`` returns equal symbols; ``binary`` and ``velocity`` rolls always are.
 

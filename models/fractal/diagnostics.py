@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from models.fractal.fractal import Fractal, evaluating
+from models.fractal.fractal import Fractal
+from models.fractal.options import evaluating
 from models.layers.attention import recorded_attention
 
 

@@ -5,35 +5,21 @@ Suffixes: B canvases, R rows (patches) of a level, N patches of a row, C channel
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import TypeVar, cast
+from collections.abc import Callable, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from models.fractal.ar import AR
 from models.fractal.canvas import SCANS, grid_of, patchify
 from models.fractal.codec import Codec
 from models.fractal.generator import POSITIONS
 from models.fractal.head import CategoricalHead
-from models.fractal.mar import MAR
+from models.fractal.level import GENERATORS, Level
 from models.fractal.masking import Masking
+from models.fractal.options import check_lengths, check_name, evaluating, initialise, per_level
 from models.fractal.sampling import Sampling, generate
 from models.fractal.terms import FractalOutput, Terms
-
-GENERATORS: dict[str, type[AR] | type[MAR]] = {"ar": AR, "mar": MAR}
-T = TypeVar("T")
-
-
-class Level(nn.Module):
-    """One level of the recursion: how its canvas is cut, its generator, and the predictor of its guiding value."""
-
-    def __init__(self, patch: tuple[int, int], generator: AR | MAR, guide_head: CategoricalHead | None) -> None:
-        super().__init__()
-        self.patch = patch
-        self.generator = generator
-        self.guide_head = guide_head
 
 
 class Fractal(nn.Module):
@@ -104,15 +90,15 @@ class Fractal(nn.Module):
     ) -> None:
         super().__init__()
         depth = len(generators)
-        _check_lengths(depth, sizes=sizes, widths=widths, blocks=blocks, heads=heads)
+        check_lengths(depth, sizes=sizes, widths=widths, blocks=blocks, heads=heads)
         for name in generators:
-            _check_name("generators", name, GENERATORS)
+            check_name("generators", name, GENERATORS)
         scans: list[str] = per_level("scan", scan, depth)
         kinds: list[str] = per_level("positions", positions, depth)
         for name in scans:
-            _check_name("scan", name, SCANS)
+            check_name("scan", name, SCANS)
         for name in kinds:
-            _check_name("positions", name, POSITIONS)
+            check_name("positions", name, POSITIONS)
         if tuple(sizes[-1]) != (1, 1):
             raise ValueError(f"the last of sizes must be [1, 1], the leaf's single cell, not {list(sizes[-1])}")
         self.sizes = [(int(h), int(w)) for h, w in sizes]
@@ -174,10 +160,7 @@ class Fractal(nn.Module):
             grad_checkpointing=grad_checkpointing,
             **drops,
         )
-        self.apply(_initialise)
-        for name, parameter in self.named_parameters():
-            if name.endswith(("no_class", "pos_emb", "mask_token", "codebook")):
-                nn.init.normal_(parameter, std=0.02)
+        initialise(self)
 
     @property
     def exact_likelihood(self) -> bool:
@@ -363,49 +346,3 @@ class Fractal(nn.Module):
                 terms.mask_fractions[f"level_{i}"] = mask.float().mean()
         nats, terms.entropy = self.leaf(canvas.flatten(1).long(), conditions, terms.with_entropy)
         terms.add("leaf", nats, weight, owner)
-
-
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Switch dropout and the like off, and back to what it was."""
-    was = module.training
-    module.eval()
-    try:
-        yield
-    finally:
-        module.train(was)
-
-
-def per_level(option: str, value: T | Sequence[T], depth: int) -> list[T]:
-    """One value for all levels, or a list with one for each.
-
-    Raises:
-        ValueError: the list has another length.
-    """
-    if isinstance(value, str) or not isinstance(value, Sequence):
-        return [cast("T", value)] * depth
-    if len(value) != depth:
-        raise ValueError(f"{option} has {len(value)} entries for {depth} levels: give one, or one per level")
-    return list(value)
-
-
-def _check_lengths(depth: int, **lists: Sequence[object]) -> None:
-    for name, values in lists.items():
-        if len(values) != depth + 1:
-            raise ValueError(f"{name} has {len(values)} entries, but {depth} generators and a leaf need {depth + 1}")
-    if not depth:
-        raise ValueError("generators is empty: name at least one level, 'ar' or 'mar'")
-
-
-def _check_name(option: str, name: str, known: Iterable[str]) -> None:
-    if name not in known:
-        raise ValueError(f"{option} must be among {', '.join(known)}, not {name!r}")
-
-
-def _initialise(module: nn.Module) -> None:
-    if isinstance(module, nn.Linear):
-        nn.init.xavier_uniform_(module.weight)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
-    elif isinstance(module, nn.Embedding):
-        nn.init.normal_(module.weight, std=0.02)

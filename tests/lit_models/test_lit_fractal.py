@@ -118,3 +118,17 @@ def test_learns_on_bf16(tmp_path, toy_data, toy_module):
     quiet(tmp_path, max_steps=4, precision="bf16-mixed", accumulate_grad_batches=2).fit(module, datamodule=toy_data())
     assert all(parameter.isfinite().all() for parameter in module.parameters())
     assert module.network.no_class.dtype == torch.float32
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("generators", [("ar", "ar"), ("mar", "mar")])
+def test_a_compiled_model_gives_the_same_loss(toy_data, toy_module, generators):
+    canvas = toy_data().canvas[:4]
+    losses = []
+    for compiled in (False, True):
+        module = toy_module(generators, compile=compiled)
+        torch.manual_seed(1)
+        loss = module.network(canvas).loss
+        loss.backward()
+        losses.append(loss.item())
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)

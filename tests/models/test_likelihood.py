@@ -92,11 +92,3 @@ def test_mar_bound_is_the_mean_over_orders_and_above_the_exact_value(tiny):
         error = (estimates.std() / len(estimates) ** 0.5).item()
         assert estimates.mean().item() == pytest.approx(mean, abs=5 * error)
         assert estimates.mean().item() > exact - 5 * error
-
-
-def test_stratified_passes_vary_less(tiny):
-    torch.manual_seed(0)
-    model = tiny(["mar", "ar"])
-    canvas = every_canvas()[37:38].expand(4000, -1, -1, -1)
-    alone = torch.stack([model.nll(canvas) for _ in range(4)]).mean(0)
-    assert model.nll(canvas, passes=4).var() < 0.8 * alone.var()

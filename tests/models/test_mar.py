@@ -65,6 +65,19 @@ def test_strata_cover_the_counts_once():
     assert torch.equal(torch.stack(parts), torch.arange(1, 9)[:, None].expand(8, 3))
 
 
+def test_strata_keep_the_mean_and_lower_the_variance():
+    torch.manual_seed(0)
+
+    def mean_square(strata):
+        counts = [Masking("likelihood", stratum=part)(5000, 20, torch.device("cpu"))[0].sum(1) for part in strata]
+        return torch.stack(counts).float().square().mean(0)
+
+    alone, stratified = mean_square([(0, 1)] * 8), mean_square([(i, 8) for i in range(8)])
+    exact = torch.arange(1, 21).float().square().mean()
+    assert stratified.mean() == pytest.approx(exact.item(), rel=0.01)
+    assert stratified.var() < 0.05 * alone.var()
+
+
 @pytest.mark.parametrize("patches", [1, 2, 5, 16, 64, 256])
 @pytest.mark.parametrize("iterations", [1, 3, 8, 64])
 def test_cosine_schedule(patches, iterations):

@@ -1,0 +1,72 @@
+"""Checking options, and switching a network to evaluation: small tools of the recursion."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TypeVar, cast
+
+from torch import nn
+
+T = TypeVar("T")
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Switch dropout and the like off, and back to what it was."""
+    was = module.training
+    module.eval()
+    try:
+        yield
+    finally:
+        module.train(was)
+
+
+def per_level(option: str, value: T | Sequence[T], depth: int) -> list[T]:
+    """One value for all levels, or a list with one for each.
+
+    Raises:
+        ValueError: the list has another length.
+    """
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        return [cast("T", value)] * depth
+    if len(value) != depth:
+        raise ValueError(f"{option} has {len(value)} entries for {depth} levels: give one, or one per level")
+    return list(value)
+
+
+def check_lengths(depth: int, **lists: Sequence[object]) -> None:
+    """Refuse lists that have not one entry per level and one for the leaf.
+
+    Raises:
+        ValueError: naming the first such list.
+    """
+    for name, values in lists.items():
+        if len(values) != depth + 1:
+            raise ValueError(f"{name} has {len(values)} entries, but {depth} generators and a leaf need {depth + 1}")
+    if not depth:
+        raise ValueError("generators is empty: name at least one level, 'ar' or 'mar'")
+
+
+def check_name(option: str, name: str, known: Iterable[str]) -> None:
+    """Refuse an unknown name.
+
+    Raises:
+        ValueError: naming the option and what is known.
+    """
+    if name not in known:
+        raise ValueError(f"{option} must be among {', '.join(known)}, not {name!r}")
+
+
+def initialise(network: nn.Module) -> None:
+    """Xavier for linear layers, zero biases, small normals for embeddings and tokens."""
+    for module in network.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.xavier_uniform_(module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.Embedding):
+            nn.init.normal_(module.weight, std=0.02)
+    for name, parameter in network.named_parameters():
+        if name.endswith(("no_class", "pos_emb", "mask_token", "codebook")):
+            nn.init.normal_(parameter, std=0.02)
