@@ -17,7 +17,7 @@ demo: export MALLOC_TRIM_THRESHOLD_ = 100000000000
 demo: export MALLOC_TOP_PAD_ = 100000000
 demo: $(READY)
 	$(BIN)/litscale fit --config configs/demo.yaml
-	$(BIN)/litscale validate --config $(DEMO)/config.yaml --ckpt_path $(DEMO)/checkpoints/last.ckpt
+	$(BIN)/litscale validate --config $(DEMO)/config.yaml --ckpt_path $(DEMO)/checkpoints/last.ckpt --verbose false
 	$(BIN)/litscale predict --config $(DEMO)/config.yaml --ckpt_path $(DEMO)/checkpoints/last.ckpt
 
 lint: $(READY)

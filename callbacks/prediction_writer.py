@@ -12,7 +12,7 @@ from callbacks.json_text import json_text
 from callbacks.loggers import run_folder
 from music.files import write_atomically
 
-MOST_NAMES = 12  # more files than this are counted, not listed
+MOST_NAMES = 24  # more files than this are counted, not listed
 
 
 class PredictionWriter(Callback):

@@ -57,19 +57,26 @@ def test_what_the_data_does_not_define_is_left_out(tmp_path):
 def test_table(tmp_path, capsys, stage):
     run = trainer(tmp_path, callbacks=[MusicEvaluation(num_samples=2)], logger=CSVLogger(tmp_path, "run", 1))
     getattr(run, stage)(Drawing(), ToyRolls(), verbose=False)
-    folder = tmp_path / "run" / "version_1"
-    found = json.loads((folder / f"music_{stage}.json").read_text())
+    found = json.loads((tmp_path / f"music_{stage}.json").read_text())
     assert (found["stage"], found["samples"], found["windows"]) == (stage, 2, 6)
     assert found["nats_per_step"]["model"] == {"validate": 2.5, "test": 3.5}[stage]
     assert found["nats_per_step"]["repeat_or_redraw"] > 0
     assert found["statistics"]["pitch_range"]["data"] == pytest.approx(mean("pitch_range", WINDOWS), rel=1e-5)
-    markdown = (folder / f"music_{stage}.md").read_text()
+    markdown = (tmp_path / f"music_{stage}.md").read_text()
     row = found["statistics"]["pitch_range"]
     texts = [f"{row[kind]:.4g}" for kind in ("generated", "data", "ratio", "overlap")]
     assert f"| pitch_range | {' | '.join(texts)} |" in markdown
     out = capsys.readouterr().out
     assert "repeat or redraw" in out
     assert "pitch_class_entropy" in out
+
+
+def test_zero_leaves_the_evaluation_to_validate(tmp_path):
+    module, callback = Drawing(), MusicEvaluation(num_samples=2, every_n_validations=0)
+    trainer(tmp_path, callbacks=[callback]).fit(module, ToyRolls())
+    assert module.seeds == []
+    trainer(tmp_path, callbacks=[callback]).validate(module, ToyRolls(), verbose=False)
+    assert module.seeds == [(0, 2)]
 
 
 def test_in_fit_data_is_measured_once_and_no_table_is_shown(tmp_path, capsys):

@@ -45,7 +45,7 @@ def test_animations_and_sounds_reach_loggers(tmp_path, monkeypatch):
     run = trainer(tmp_path, callbacks=[Samples(num_samples=2, seed=5, gif=True, wav=True)], logger=boards)
     run.fit(Drawing(), ToyRolls())
     wandb.finish()
-    folder = tmp_path / "lightning_logs" / "version_0" / "samples" / "step_3"
+    folder = tmp_path / "samples" / "step_3"
     assert {path.split(".")[-1] for path in names(folder)} == {"mid", "png", "gif", "wav"}
     assert Image.open(folder / "sample_00000.gif").n_frames == 2
     events = EventAccumulator(boards[0].log_dir).Reload()
