@@ -28,6 +28,7 @@ SMALL = {
     },
     "model": {
         "init_args": {
+            "generation": {"iterations": 1},
             "network": {
                 "init_args": {
                     "sizes": [[128, 16], [16, 16], [4, 4], [1, 1]],
@@ -35,7 +36,7 @@ SMALL = {
                     "blocks": [1, 1, 1, 0],
                     "heads": [2, 2, 2, 2],
                 }
-            }
+            },
         }
     },
     "data": {"init_args": {"window": 16, "batch_size": 2, "num_workers": 0, "cache_dir": "cache"}},
@@ -62,8 +63,11 @@ def test_pages_show_commands_and_existing_files():
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_commands_run(tmp_path, page):
     (tmp_path / "configs").symlink_to(ROOT / "configs")
-    shutil.copytree(ROOT / "tests" / "data" / "pop909", tmp_path / "midi")
-    shutil.copy(next((tmp_path / "midi").glob("*.mid")), tmp_path / "song.mid")
+    (tmp_path / "midi").mkdir()
+    songs = sorted((ROOT / "tests" / "data" / "pop909").glob("*.mid"))
+    for i in range(24):  # enough names for each split to get one
+        shutil.copy(songs[i % len(songs)], tmp_path / "midi" / f"song_{i}.mid")
+    shutil.copy(songs[0], tmp_path / "song.mid")
     (tmp_path / "small.yaml").write_text(yaml.safe_dump(SMALL))
     needed = "litscale fit --config configs/piano_roll/mar.yaml"  # the run that the pages speak of
     for line in [needed, *commands(page)]:
@@ -72,10 +76,12 @@ def test_commands_run(tmp_path, page):
             words += ["--config", "small.yaml", "--trainer.accelerator", "cpu", "--trainer.devices", "1"]
             if "wandb.yaml" in line:
                 words += ["--trainer.logger.init_args.offline", "true"]
+        if "song.mid" in words and "--data.predict.prefix_steps" not in words and "--data.predict.region" not in words:
+            words += ["--data.predict.length", "1100"]  # the song is longer than the small model's window
+        if "--data.predict.prefix_steps" in words:
+            words += ["--data.predict.length", "80"]
         if "--ckpt_path" in words and words[0] == "fit":
             words += ["--trainer.max_steps", "3", "--trainer.max_epochs", "2"]
-        split = ["--data.split_files", "{train: ['*'], val: ['*'], test: ['*']}"]
-        words += split if "--data.folder" in words else []
         run = subprocess.run(
             [sys.executable, "-m", "litscale", *words], cwd=tmp_path, capture_output=True, text=True, timeout=600
         )
