@@ -47,6 +47,7 @@ def sample_any_width(
     while not bool(known[..., :length].all()):
         first = int((~known).flatten(0, 2).any(0).nonzero()[0, 0])
         start = max(0, min(first - width // 2, canvas.shape[3] - width)) // patch * patch
+        start = max(start, (first // patch + 1) * patch - width)  # a window of one patch has no room for context
         window = slice(start, start + width)
 
         def whole(part: Tensor, done: Tensor, window: slice = window) -> None:

@@ -94,6 +94,13 @@ def test_any_width(model_of, generators, length):
     assert torch.equal(last, drawn)
 
 
+def test_windows_of_a_single_patch_come_to_an_end(stir):
+    torch.manual_seed(0)
+    model = stir(Fractal([(4, 4), (4, 4), (1, 1)], ["mar", "mar"], [8, 8, 8], [1, 1, 0], [2, 2, 2], codec="binary"))
+    known = torch.zeros(1, 1, 4, 14, dtype=torch.bool)
+    assert sample_any_width(model, known.to(torch.uint8), known, seed=0, iterations=1).shape == (1, 1, 4, 14)
+
+
 def test_a_wide_canvas_depends_on_its_beginning(model_of):
     model, canvas = model_of(["ar", "ar", "ar"]), given(steps=24)
     known = torch.zeros_like(canvas, dtype=torch.bool)
