@@ -50,7 +50,6 @@ class LitFractal(LitModule):
         optimization: learning rate, schedule, weight decay.
         generation: how samples are drawn.
         nll_passes: passes averaged for the likelihood of each batch in evaluation; models without MAR levels need one.
-        compile: compile the network's levels with ``torch.compile``; checkpoint keys stay the same.
     """
 
     def __init__(
@@ -59,7 +58,6 @@ class LitFractal(LitModule):
         optimization: Optimization = Optimization(),
         generation: Generation = Generation(),
         nll_passes: int = 1,
-        compile: bool = False,
     ) -> None:
         super().__init__()
         self.network = network
@@ -71,9 +69,6 @@ class LitFractal(LitModule):
         self.likelihoods = nn.ModuleDict(
             {stage: nn.ModuleDict({name: MeanMetric() for name in names}) for stage in ("val", "test")}
         )
-        if compile:
-            for level in network.levels:
-                level.generator.compile(dynamic=True)
 
     def setup(self, stage: str) -> None:
         """Check that the data's canvases fit the network.

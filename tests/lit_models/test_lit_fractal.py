@@ -108,27 +108,8 @@ def test_a_checkpoint_of_another_architecture_is_refused(tmp_path, toy_data, toy
         quiet(tmp_path).validate(toy_module(("ar", "mar")), datamodule=toy_data(), ckpt_path=tmp_path / "mar.ckpt")
 
 
-def test_compile_keeps_keys_and_loss(toy_module):
-    plain, compiled = toy_module(("ar", "ar")), toy_module(("ar", "ar"), compile=True)
-    assert plain.state_dict().keys() == compiled.state_dict().keys()
-
-
 def test_learns_on_bf16(tmp_path, toy_data, toy_module):
     module = toy_module(("mar", "ar"))
     quiet(tmp_path, max_steps=4, precision="bf16-mixed", accumulate_grad_batches=2).fit(module, datamodule=toy_data())
     assert all(parameter.isfinite().all() for parameter in module.parameters())
     assert module.network.no_class.dtype == torch.float32
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("generators", [("ar", "ar"), ("mar", "mar")])
-def test_a_compiled_model_gives_the_same_loss(toy_data, toy_module, generators):
-    canvas = toy_data().canvas[:4]
-    losses = []
-    for compiled in (False, True):
-        module = toy_module(generators, compile=compiled)
-        torch.manual_seed(1)
-        loss = module.network(canvas).loss
-        loss.backward()
-        losses.append(loss.item())
-    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
