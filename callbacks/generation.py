@@ -52,15 +52,10 @@ def draw(
     Returns:
         uint8 ``[B, C, H, W]``, on the CPU, as are the frames.
     """
-
-    def record(canvas: Tensor, done: Tensor) -> None:
-        frames.append((canvas.cpu(), done.cpu()))
-
     classes = getattr(trainer.datamodule, "num_classes", 0)
     label = torch.arange(first, first + count, device=pl_module.device) % classes if classes else None
     with torch.no_grad(), trainer.precision_plugin.predict_step_context():
-        on_step = None if frames is None else record
-        return pl_module.generate(label, batch_size=count, seed=seed, on_step=on_step).cpu()
+        return pl_module.generate(label, batch_size=count, seed=seed, frames=frames).cpu()
 
 
 def frames_of(frames: list[tuple[Tensor, Tensor]], row: int) -> dict[str, Any]:

@@ -51,7 +51,7 @@ class MusicEvaluation(Callback):
             baselines: also log the likelihood of the two baselines.
 
         Raises:
-            ValueError: a number is below 1.
+            ValueError: a number is below 1, or every_n_validations below 0.
         """
         super().__init__()
         if min(num_samples, batch_size, every_n_validations + 1) < 1:

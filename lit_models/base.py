@@ -10,6 +10,8 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
+from models.state_dicts import differences
+
 
 class LitModule(LightningModule):
     """A LightningModule whose every step draws from a seed of its own.
@@ -51,14 +53,7 @@ class LitModule(LightningModule):
         Raises:
             ValueError: the checkpoint is of another architecture; the entries that differ are named.
         """
-        own = self.state_dict()
-        problems = [f"missing {name}" for name in own if name not in state_dict]
-        problems += [f"unexpected {name}" for name in state_dict if name not in own]
-        problems += [
-            f"{name} is {list(state_dict[name].shape)} instead of {list(value.shape)}"
-            for name, value in own.items()
-            if name in state_dict and state_dict[name].shape != value.shape
-        ]
+        problems = differences(self.state_dict(), state_dict)
         if strict and problems:
             more = f" and {len(problems) - 6} more" if len(problems) > 6 else ""
             raise ValueError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -130,17 +129,13 @@ class LitFractal(LitModule):
             ``canvas``, ``known``, ``index``, ``label``, the ``settings`` used, and ``frames`` (pairs of canvas and
             finished cells after each step) where ``record_frames`` is set.
         """
-        frames: list[tuple[Tensor, Tensor]] = []
-
-        def record(canvas: Tensor, done: Tensor) -> None:
-            frames.append((canvas.cpu(), done.cpu()))
-
+        frames: list[tuple[Tensor, Tensor]] | None = [] if self.record_frames else None
         canvas = self.generate(
             batch.get("label"),
             canvas=batch["canvas"],
             known=batch["known"],
             seed=batch["seed"],
-            on_step=record if self.record_frames else None,
+            frames=frames,
         )
         return {
             "canvas": canvas,
@@ -148,7 +143,7 @@ class LitFractal(LitModule):
             "index": batch["index"],
             "label": batch.get("label"),
             "settings": asdict(self.generation) | {"seed": batch["seed"]},
-            "frames": frames or None,
+            "frames": frames,
         }
 
     @torch.no_grad()
@@ -161,7 +156,7 @@ class LitFractal(LitModule):
         known: Tensor | None = None,
         length: int | None = None,
         seed: int | None = None,
-        on_step: Callable[[Tensor, Tensor], None] | None = None,
+        frames: list[tuple[Tensor, Tensor]] | None = None,
     ) -> Tensor:
         """Generate canvases of any width with the module's :class:`Generation` settings.
 
@@ -172,7 +167,7 @@ class LitFractal(LitModule):
             known: bool ``[B, C, H, W]``.
             length: W where no canvas is given.
             seed: makes the result repeatable, whatever else draws random numbers.
-            on_step: called after each step of the first level, see :meth:`models.fractal.Fractal.sample`.
+            frames: is given the canvas and the mask of finished cells after each step of the first level, on the CPU.
 
         Returns:
             uint8 ``[B, C, H, W]`` on the module's device.
@@ -183,6 +178,11 @@ class LitFractal(LitModule):
             canvas = torch.zeros(rows, self.network.codec.channels, height, length or width, dtype=torch.uint8)
         canvas = canvas.to(self.device)
         known = torch.zeros_like(canvas, dtype=torch.bool) if known is None else known.to(self.device)
+
+        def record(canvas: Tensor, done: Tensor) -> None:
+            frames.append((canvas.cpu(), done.cpu()))
+
+        on_step = None if frames is None else record
         return sample_any_width(
             self.network, canvas, known, label, seed=seed, on_step=on_step, **asdict(self.generation)
         )

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from models.fractal.fractal import Fractal
+from models.state_dicts import differences
 
 _LLAMA = {
     "norm1.weight": "attention_norm.weight",
@@ -46,12 +47,7 @@ def load_official(
     state = state.get("model", state)
     model = Fractal(**official_arguments(arguments) | options)
     wanted = dict(_pairs(model))
-    problems = [f"missing {name}" for name in wanted if name not in state]
-    problems += [f"unexpected {name}" for name in state if name not in wanted]
-    for name, ours in wanted.items():
-        if name in state and state[name].shape != ours.shape:
-            problems.append(f"{name} is {list(state[name].shape)} instead of {list(ours.shape)}")
-    if problems:
+    if problems := differences(wanted, state):
         raise ValueError("the checkpoint does not fit the arguments: " + "; ".join(problems))
     with torch.no_grad():
         for name, ours in wanted.items():

@@ -7,7 +7,7 @@ on, the networks run on 2 R rows: conditional ones first, unconditional ones sec
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -99,33 +99,30 @@ def generate(
     return unpatchify(task.patches, task.grid), task.log_prob
 
 
+@dataclass(eq=False)
 class _Task:
-    """The canvases of one level while they are being filled, patch by patch."""
+    """The canvases of one level while they are being filled, patch by patch; see :func:`generate`."""
 
-    def __init__(
-        self,
-        model: Fractal,
-        depth: int,
-        canvas: Tensor,
-        known: Tensor,
-        conditions: Tensor,
-        options: Sampling,
-        cfg: float | None,
-        on_step: OnStep | None,
-    ) -> None:
-        level = model.levels[depth]
-        self.model, self.depth, self.options, self.cfg, self.on_step = model, depth, options, cfg, on_step
-        self.conditions = conditions
-        self.patch = level.patch
+    model: Fractal
+    depth: int
+    canvas: InitVar[Tensor]
+    known_cells: InitVar[Tensor]
+    conditions: Tensor
+    options: Sampling
+    cfg: float | None
+    on_step: OnStep | None
+
+    def __post_init__(self, canvas: Tensor, known_cells: Tensor) -> None:
+        level = self.model.levels[self.depth]
         self.grid = grid_of((canvas.shape[2], canvas.shape[3]), level.patch)
         self.patches = patchify(canvas, level.patch).clone()  # [R, N, C, h, w]
-        self.known = patchify(known, level.patch)
+        self.known = patchify(known_cells, level.patch)
         self.unknown = ~self.known.flatten(2).all(2)  # [R, N]
         self.log_prob = torch.zeros(len(canvas), device=canvas.device)
         self.guide = None
         if level.guide_head is not None:
-            value, log_prob = level.guide_head.sample(conditions, options.draw, cfg)
-            guide = model.codec.guide_features(value, canvas.shape[2] * canvas.shape[3])
+            value, log_prob = level.guide_head.sample(self.conditions, self.options.draw, self.cfg)
+            guide = self.model.codec.guide_features(value, canvas.shape[2] * canvas.shape[3])
             self.guide = self._twice(guide)
             self.log_prob += log_prob
 

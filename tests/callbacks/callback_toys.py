@@ -80,18 +80,23 @@ class Drawing(TwoLevels):
         self.log("test/nats_per_step", torch.tensor(3.5), on_epoch=True, sync_dist=True)
 
     def generate(
-        self, label: Tensor | None = None, *, batch_size: int = 1, seed: int = 0, on_step: Any = None
+        self,
+        label: Tensor | None = None,
+        *,
+        batch_size: int = 1,
+        seed: int = 0,
+        frames: list[tuple[Tensor, Tensor]] | None = None,
     ) -> Tensor:
         assert not torch.is_grad_enabled()
         self.seeds.append((seed, batch_size))
         self.labels.append(label)
         self.weights.append(self.first.weight.detach().clone())
         canvas = torch.stack([torch.from_numpy(drawn(seed, i))[None] for i in range(batch_size)])
-        if on_step is not None:
+        if frames is not None:
             for steps in (STEPS // 2, STEPS):
                 done = torch.zeros_like(canvas, dtype=torch.bool)
                 done[..., :steps] = True
-                on_step(canvas * done, done)
+                frames.append((canvas * done, done))
         return canvas
 
 
