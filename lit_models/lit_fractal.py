@@ -12,7 +12,10 @@ from torchmetrics import MeanMetric
 
 from lit_models.base import LitModule
 from lit_models.optimization import Optimization
-from models.fractal import Fractal, LevelAttention, attention_report, sample_any_width
+from metrics.standard_error import StandardError
+from models.fractal import Fractal, LevelAttention, attention_report, fill_official, sample_any_width
+from models.fractal.codec import IMAGE_CODECS
+from models.layers.blocks import Block
 
 
 @dataclass(frozen=True)
@@ -41,14 +44,22 @@ class Generation:
 class LitFractal(LitModule):
     """Trains a fractal model by maximum likelihood; evaluates and samples it.
 
-    ``validate`` and ``test`` report nats per step (rolls) and bits per dim; ``predict`` generates the data module's
-    requests.
+    ``validate`` and ``test`` report nats per step (rolls) and bits per dim, given the labels where there are any;
+    ``test`` then also reports them without labels (``..._unconditional``, as FractalGen publishes them). With several
+    passes each has a ``..._standard_error``. ``predict`` generates the data module's requests.
 
     Args:
         network: the model.
         optimization: learning rate, schedule, weight decay.
         generation: how samples are drawn.
         nll_passes: passes averaged for the likelihood of each batch in evaluation; models without MAR levels need one.
+        official_checkpoint: file with FractalGen's published weights to start from, for a network of that preset.
+        compile_blocks: compile the transformer blocks for training and likelihoods (``torch.compile``); sampling, whose
+            shapes change with each step, is not compiled.
+
+    Raises:
+        FileNotFoundError: there is no such official_checkpoint.
+        ValueError: the official_checkpoint cannot be read or does not fit the network.
     """
 
     def __init__(
@@ -57,6 +68,8 @@ class LitFractal(LitModule):
         optimization: Optimization = Optimization(),
         generation: Generation = Generation(),
         nll_passes: int = 1,
+        official_checkpoint: str | None = None,
+        compile_blocks: bool = False,
     ) -> None:
         super().__init__()
         self.network = network
@@ -64,10 +77,25 @@ class LitFractal(LitModule):
         self.generation = generation
         self.nll_passes = 1 if network.exact_likelihood else nll_passes
         self.record_frames = False
-        names = ["bits_per_dim"] if network.codec.name == "rgb" else ["bits_per_dim", "nats_per_step"]
-        self.likelihoods = nn.ModuleDict(
-            {stage: nn.ModuleDict({name: MeanMetric() for name in names}) for stage in ("val", "test")}
-        )
+        if official_checkpoint is not None:
+            fill_official(network, official_checkpoint)
+        if compile_blocks:
+            for module in network.modules():
+                if isinstance(module, Block):
+                    module.compile(dynamic=True)
+        # nats of a column of cells (a step of a roll) in one of the unit
+        self.units = {"bits_per_dim": math.log(2) * network.codec.channels * network.sizes[0][0]}
+        if network.codec.name not in IMAGE_CODECS:
+            self.units["nats_per_step"] = 1.0
+        self.likelihoods = nn.ModuleDict({"val": self._metrics([""]), "test": self._metrics(["", "_unconditional"])})
+
+    def _metrics(self, suffixes: list[str]) -> nn.ModuleDict:
+        """Mean and standard error of each unit and condition of the likelihood."""
+        names = [unit + suffix for suffix in suffixes for unit in self.units]
+        metrics: dict[str, nn.Module] = {name: MeanMetric() for name in names}
+        if self.nll_passes > 1:
+            metrics |= {f"{name}_standard_error": StandardError() for name in names}
+        return nn.ModuleDict(metrics)
 
     def setup(self, stage: str) -> None:
         """Check that the data's canvases fit the network.
@@ -84,7 +112,8 @@ class LitFractal(LitModule):
             raise ValueError(
                 f"the data has {channels} channels, {height} rows and {data.alphabet} symbols, the network "
                 f"{codec.channels} channels, {rows} rows and {codec.alphabet} symbols: make the network's codec, "
-                "velocity_bins and sizes[0] agree with the data's encoding, velocity_bins and pitch_range"
+                "velocity_bins and sizes[0] agree with the data's encoding, velocity_bins and pitch_range (of images, "
+                "with its channels and size)"
             )
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
@@ -110,12 +139,21 @@ class LitFractal(LitModule):
 
     def _evaluate(self, prefix: str, batch: dict[str, Any], batch_idx: int) -> None:
         self.seed_step(1, batch_idx)
-        canvas = batch["canvas"]
-        nats = self.network.nll(canvas, batch.get("label"), self.nll_passes)
-        units = {"bits_per_dim": math.log(2) * canvas[0].numel(), "nats_per_step": canvas.shape[3]}
-        for name, metric in self.likelihoods[prefix].items():
-            metric.update(nats / units[name])
-            self.log(f"{prefix}/{name}", metric, prog_bar=True, on_epoch=True, on_step=False)
+        canvas, label = batch["canvas"], batch.get("label")
+        labels = {"": label}
+        if prefix == "test" and label is not None:
+            labels["_unconditional"] = None
+        metrics = self.likelihoods[prefix]
+        for suffix, given in labels.items():
+            nats = self.network.nll_of_passes(canvas, given, self.nll_passes) / canvas.shape[3]
+            for unit, size in self.units.items():
+                name = f"{unit}{suffix}"
+                metrics[name].update(nats.mean(0) / size)
+                self.log(f"{prefix}/{name}", metrics[name], prog_bar=not suffix, on_epoch=True, on_step=False)
+                if self.nll_passes > 1:
+                    error = metrics[f"{name}_standard_error"]
+                    error.update(nats / size)
+                    self.log(f"{prefix}/{name}_standard_error", error, on_epoch=True, on_step=False)
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
         """Generate a batch of requests.
@@ -183,13 +221,15 @@ class LitFractal(LitModule):
             frames.append((canvas.cpu(), done.cpu()))
 
         on_step = None if frames is None else record
-        return sample_any_width(
-            self.network, canvas, known, label, seed=seed, on_step=on_step, **asdict(self.generation)
-        )
+        with torch.compiler.set_stance("force_eager"):
+            return sample_any_width(
+                self.network, canvas, known, label, seed=seed, on_step=on_step, **asdict(self.generation)
+            )
 
     def attention_report(self, canvas: Tensor, label: Tensor | None = None) -> dict[str, LevelAttention]:
         """Entropy and reach of attention, see :func:`models.fractal.attention_report`."""
-        return attention_report(self.network, canvas.to(self.device), label)
+        with torch.compiler.set_stance("force_eager"):
+            return attention_report(self.network, canvas.to(self.device), label)
 
     def parameters_by_level(self) -> dict[str, list[torch.nn.Parameter]]:
         """Parameters of ``level_0``, ... and of the ``leaf``."""

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-import pickle
-import zipfile
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import WandbLogger
+
+from models.state_dicts import read_checkpoint
 
 SPECIAL_CHECKPOINTS = ("best", "last", "hpc", "registry")
 
@@ -85,18 +84,12 @@ def check_checkpoint(path: str | os.PathLike[str] | None) -> None:
     """
     if path is None or path in SPECIAL_CHECKPOINTS or Path(path).is_dir():
         return
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"--ckpt_path {path}: no such file")
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except pickle.UnpicklingError as error:
-        raise ValueError(
-            f"--ckpt_path {path} holds more than weights and plain values; loading it could run code, so it is refused"
-        ) from error
-    except (RuntimeError, EOFError, OSError) as error:
-        raise ValueError(f"--ckpt_path {path} is damaged or truncated ({error}): use an earlier checkpoint") from error
+    checkpoint = read_checkpoint(path, "--ckpt_path")
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
-        raise ValueError(f"--ckpt_path {path} is no Lightning checkpoint: it has no state_dict")
+        raise ValueError(
+            f"--ckpt_path {path} is no Lightning checkpoint: it has no state_dict. Published weights are given as "
+            "--model.official_checkpoint"
+        )
 
 
 def main(args: list[str] | None = None) -> None:

@@ -1,6 +1,6 @@
 """Fractal generative models: MAR and AR levels from coarse patches to single symbols."""
 
-from models.fractal.checkpoints import load_official, to_official
+from models.fractal.checkpoints import fill_official, load_official, to_official
 from models.fractal.diagnostics import LevelAttention, attention_report
 from models.fractal.fractal import Fractal
 from models.fractal.terms import FractalOutput
@@ -11,6 +11,7 @@ __all__ = [
     "FractalOutput",
     "LevelAttention",
     "attention_report",
+    "fill_official",
     "load_official",
     "sample_any_width",
     "to_official",

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from models.fractal.fractal import Fractal
-from models.state_dicts import differences
+from models.fractal.presets import PRESETS
+from models.state_dicts import differences, read_checkpoint
 
 _LLAMA = {
     "norm1.weight": "attention_norm.weight",
@@ -26,33 +27,48 @@ _COLOURS = ("r", "g", "b")
 
 
 def load_official(
-    checkpoint: Mapping[str, Tensor] | str | Path, arguments: Mapping[str, Any], **options: Any
+    checkpoint: Mapping[str, Any] | str | Path, arguments: Mapping[str, Any] | str, **options: Any
 ) -> Fractal:
     """Build a model from the official constructor arguments and fill it from an official state dict.
 
     Args:
-        checkpoint: the state dict, one wrapped as ``{"model": ...}``, or a file that holds either (read with weights
-            only, so no code in it runs).
+        checkpoint: see :func:`fill_official`.
         arguments: official constructor arguments: ``img_size_list``, ``embed_dim_list``, ``num_blocks_list``,
             ``num_heads_list``, ``generator_type_list``, ``class_num``, ``num_conds``, ``guiding_pixel`` and optionally
-            ``attn_dropout``, ``proj_dropout``, ``label_drop_prob``, ``r_weight``, ``grad_checkpointing``.
+            ``attn_dropout``, ``proj_dropout``, ``label_drop_prob``, ``r_weight``, ``grad_checkpointing``; or the name of
+            one of :data:`models.fractal.presets.PRESETS`.
         options: further arguments of :class:`models.fractal.Fractal`, which win.
 
     Raises:
-        ValueError: entries are missing, unexpected or of another shape; all are listed.
+        FileNotFoundError: there is no such file.
+        ValueError: unknown preset; a file that is damaged or holds code; entries that are missing, unexpected or of
+            another shape, which are all listed.
     """
-    state: Any = checkpoint
-    if isinstance(checkpoint, (str, Path)):
-        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    state = state.get("model", state)
     model = Fractal(**official_arguments(arguments) | options)
+    fill_official(model, checkpoint)
+    return model
+
+
+def fill_official(model: Fractal, checkpoint: Mapping[str, Any] | str | Path) -> None:
+    """Copy an official state dict into a model.
+
+    Args:
+        model: built from the matching arguments.
+        checkpoint: the state dict, one wrapped as ``{"model": ...}``, or a file that holds either.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: a file that is damaged or holds code; entries that are missing, unexpected or of another shape,
+            which are all listed.
+    """
+    state: Any = read_checkpoint(checkpoint) if isinstance(checkpoint, (str, Path)) else checkpoint
+    state = state.get("model", state)
     wanted = dict(_pairs(model))
     if problems := differences(wanted, state):
-        raise ValueError("the checkpoint does not fit the arguments: " + "; ".join(problems))
+        raise ValueError("the official checkpoint does not fit this model: " + "; ".join(problems))
     with torch.no_grad():
         for name, ours in wanted.items():
             ours.copy_(state[name])
-    return model
 
 
 def to_official(model: Fractal) -> dict[str, Tensor]:
@@ -60,8 +76,12 @@ def to_official(model: Fractal) -> dict[str, Tensor]:
     return {name: ours.detach().clone() for name, ours in _pairs(model)}
 
 
-def official_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Official constructor arguments as ours."""
+def official_arguments(arguments: Mapping[str, Any] | str) -> dict[str, Any]:
+    """Official constructor arguments, or the name of a preset, as ours."""
+    if isinstance(arguments, str):
+        if arguments not in PRESETS:
+            raise ValueError(f"there is no preset {arguments!r}; known are {', '.join(PRESETS)}")
+        arguments = PRESETS[arguments]
     kinds = arguments["generator_type_list"][:-1]
     return {
         "sizes": [(side, side) for side in arguments["img_size_list"]],

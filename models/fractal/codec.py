@@ -8,7 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-CODECS = ("rgb", "binary", "velocity", "onset_hold")
+IMAGE_CODECS = ("rgb", "gray")
+CODECS = (*IMAGE_CODECS, "binary", "velocity", "onset_hold")
 RGB_MEAN = (0.485, 0.456, 0.406)
 RGB_STD = (0.229, 0.224, 0.225)
 
@@ -17,8 +18,9 @@ class Codec(nn.Module):
     """What a model reads from symbols, and the alphabet that its leaf predicts.
 
     Args:
-        name: ``rgb`` (three channels of 0..255, normalised with the ImageNet mean and deviation), or an encoding of
-            piano rolls: ``binary``, ``velocity``, ``onset_hold`` (see ``music.RollFormat``).
+        name: ``rgb`` (three channels of 0..255, normalised with the ImageNet mean and deviation), ``gray`` (one channel
+            of 0..255, as -1..1), or an encoding of piano rolls: ``binary``, ``velocity``, ``onset_hold`` (see
+            ``music.RollFormat``).
         velocity_bins: velocity bins of the roll encodings, 1..127.
 
     Attributes:
@@ -44,9 +46,10 @@ class Codec(nn.Module):
         self.name = name
         self.velocity_bins = velocity_bins
         shift, scale = torch.zeros(1), torch.ones(1)
-        if name == "rgb":
-            tone = torch.arange(256).div(255).expand(3, 256)
-            shift, scale = torch.tensor(RGB_MEAN), torch.tensor(RGB_STD)
+        if name in IMAGE_CODECS:
+            mean, std = (RGB_MEAN, RGB_STD) if name == "rgb" else ([0.5], [0.5])
+            shift, scale = torch.tensor(mean), torch.tensor(std)
+            tone = torch.arange(256).div(255).expand(len(mean), 256)
             table = ((tone - shift[:, None]) / scale[:, None])[..., None]
         elif name == "binary":
             tone = torch.tensor([[0.0, 1.0]])
@@ -79,7 +82,7 @@ class Codec(nn.Module):
 
     def guide_alphabet(self, cells: int) -> int:
         """Number of guiding values of a patch of ``cells`` cells: 256 levels of colour, or each possible density."""
-        return 256 if self.name == "rgb" else min(cells, 255) + 1
+        return 256 if self.name in IMAGE_CODECS else min(cells, 255) + 1
 
     def guide(self, patch: Tensor) -> tuple[Tensor, Tensor]:
         """The guiding value of patches: mean colour, or the share of cells that sound.

@@ -35,7 +35,7 @@ class Fractal(nn.Module):
         widths: channels of each level and of the leaf.
         blocks: transformer blocks of each level and of the leaf.
         heads: attention heads of each level and of the leaf.
-        codec: what symbols mean: ``rgb``, ``binary``, ``velocity`` or ``onset_hold``.
+        codec: what symbols mean: ``rgb``, ``gray``, ``binary``, ``velocity`` or ``onset_hold``.
         velocity_bins: velocity bins of the piano-roll codecs, 1..127.
         num_classes: number of class labels; 0 for a model without classes.
         label_drop: probability that a label is replaced by "no class" in training, for classifier-free guidance.
@@ -206,13 +206,18 @@ class Fractal(nn.Module):
         Returns:
             float ``[B]``.
         """
-        total = torch.zeros(len(canvas), device=canvas.device)
+        return self.nll_of_passes(canvas, label, passes).mean(0)
+
+    @torch.no_grad()
+    def nll_of_passes(self, canvas: Tensor, label: Tensor | None = None, passes: int = 1) -> Tensor:
+        """What :meth:`nll` averages, float ``[passes, B]``; with AR levels alone all passes are equal."""
+        nats = []
         with evaluating(self):
             for i in range(passes):
                 terms = Terms()
                 self._collect(canvas, self.root(canvas, label), Masking("likelihood", stratum=(i, passes)), terms)
-                total += terms.nats_per_canvas(len(canvas))
-        return total / passes
+                nats.append(terms.nats_per_canvas(len(canvas)))
+        return torch.stack(nats)
 
     @torch.no_grad()
     def sample(

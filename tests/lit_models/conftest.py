@@ -28,20 +28,17 @@ class ToyData(LightningDataModule):
     val_dataloader = test_dataloader = train_dataloader
 
 
-def build(generators=("ar", "mar"), optimization=None, guiding=True, mask_std=0.25, **options):
+OF_MODULE = ("optimization", "generation", "nll_passes", "official_checkpoint", "compile_blocks")
+
+
+def build(generators=("ar", "mar"), **options):
     """A small LitFractal for :class:`ToyData`."""
     torch.manual_seed(0)
-    network = Fractal(
-        [(8, 8), (8, 1), (1, 1)],
-        list(generators),
-        [16, 16, 16],
-        [1, 1, 1],
-        [2, 2, 2],
-        velocity_bins=1,
-        guiding=guiding,
-        mask_std=mask_std,
-    )
-    return LitFractal(network, optimization or Optimization(lr=1e-2), **options)
+    module = {"optimization": Optimization(lr=1e-2)}
+    module |= {name: options.pop(name) for name in OF_MODULE if name in options}
+    network = {"sizes": [(8, 8), (8, 1), (1, 1)], "velocity_bins": 1, "guiding": True} | options
+    network |= {"generators": list(generators), "widths": [16] * 3, "blocks": [1] * 3, "heads": [2] * 3}
+    return LitFractal(Fractal(**network), **module)
 
 
 @pytest.fixture

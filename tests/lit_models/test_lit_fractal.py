@@ -1,12 +1,15 @@
 """LitFractal in a trainer: reports, evaluation, prediction, errors."""
 
+import argparse
 import math
 
 import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
+from torch.utils.data import DataLoader
 
 from lit_models import Generation, Optimization
+from models.fractal import to_official
 
 
 def quiet(tmp_path, **options):
@@ -30,6 +33,17 @@ class Reports(Callback):
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
         """Keep one."""
         self.reports.append(outputs["report"])
+
+
+class Losses(Callback):
+    """Keeps the training losses."""
+
+    def __init__(self):
+        self.losses = []
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        """Keep one."""
+        self.losses.append(outputs["loss"].item())
 
 
 def test_reports_name_each_level_once(tmp_path, toy_data, toy_module):
@@ -56,6 +70,54 @@ def test_evaluation_repeats_itself(tmp_path, toy_data, toy_module):
     module = toy_module(("mar", "mar"))
     first, second = (quiet(tmp_path).validate(module, datamodule=toy_data(), verbose=False) for _ in range(2))
     assert first == second
+
+
+def test_labels_and_passes_are_reported(tmp_path, toy_data, toy_module):
+    module, data = toy_module(("mar", "mar"), guiding=False, num_classes=3, nll_passes=4), toy_data(windows=6)
+    label = torch.arange(6) % 3
+    batch = {"canvas": data.canvas, "label": label}
+    given, blank = (module.network.nll(data.canvas, x, 400).mean().item() / 8 for x in (label, None))
+    assert abs(given - blank) > 1e-3
+    results = quiet(tmp_path).test(module, DataLoader([batch], batch_size=None), verbose=False)[0]
+    error = results["test/nats_per_step_standard_error"]
+    assert results["test/nats_per_step"] == pytest.approx(given, abs=4 * error)
+    blank_error = results["test/nats_per_step_unconditional_standard_error"]
+    assert results["test/nats_per_step_unconditional"] == pytest.approx(blank, abs=4 * blank_error)
+    means = torch.stack([module.network.nll(data.canvas, label, 4).mean() / 8 for _ in range(100)])
+    assert 0.7 * means.std() < error < 3 * means.std()  # of stratified passes it is rather too large
+    validated = quiet(tmp_path).validate(module, DataLoader([batch], batch_size=None), verbose=False)[0]
+    assert not any("unconditional" in name for name in validated)
+
+
+def test_starts_from_official_weights(tmp_path, toy_module):
+    other = toy_module(("ar", "mar"), codec="rgb", sizes=[(8, 8), (4, 4), (1, 1)], guiding=False)
+    with torch.no_grad():
+        other.network.no_class.fill_(7.0)
+    options = argparse.Namespace(lr=1e-4)  # the published files hold one
+    torch.save({"model": to_official(other.network), "args": options}, tmp_path / "official.pth")
+    arguments = {"codec": "rgb", "sizes": [(8, 8), (4, 4), (1, 1)], "guiding": False}
+    module = toy_module(("ar", "mar"), official_checkpoint=str(tmp_path / "official.pth"), **arguments)
+    assert torch.equal(module.network.no_class, torch.full((1, 16), 7.0))
+    with pytest.raises(ValueError, match=r"the official checkpoint does not fit this model: missing .*next_fractal"):
+        toy_module(("mar", "mar"), official_checkpoint=str(tmp_path / "official.pth"), **arguments)
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.pth: no such file"):
+        toy_module(official_checkpoint="nowhere.pth")
+
+
+@pytest.mark.slow
+def test_compiled_blocks_change_neither_loss_nor_names(tmp_path, toy_data, toy_module):
+    losses = []
+    for compile_blocks in (False, True):
+        module, seen = toy_module(("mar", "ar"), compile_blocks=compile_blocks), Losses()
+        quiet(tmp_path, max_steps=3, callbacks=[seen]).fit(module, datamodule=toy_data())
+        losses.append(seen.losses)
+        sampled = module.generate(batch_size=1, seed=0)
+    assert losses[1] == pytest.approx(losses[0], abs=1e-4)
+    assert module.state_dict().keys() == toy_module(("mar", "ar")).state_dict().keys()
+    plain = toy_module(("mar", "ar"))
+    plain.load_state_dict(module.state_dict())
+    assert torch.equal(plain.generate(batch_size=1, seed=0), sampled)
+    assert module.attention_report(toy_data().canvas[:1]).keys() == {"level_0", "level_1"}
 
 
 def test_predict_keeps_known_cells_and_records_frames(tmp_path, toy_data, toy_module):
