@@ -35,8 +35,8 @@ def load_official(
         checkpoint: see :func:`fill_official`.
         arguments: official constructor arguments: ``img_size_list``, ``embed_dim_list``, ``num_blocks_list``,
             ``num_heads_list``, ``generator_type_list``, ``class_num``, ``num_conds``, ``guiding_pixel`` and optionally
-            ``attn_dropout``, ``proj_dropout``, ``label_drop_prob``, ``r_weight``, ``grad_checkpointing``; or the name of
-            one of :data:`models.fractal.presets.PRESETS`.
+            ``attn_dropout``, ``proj_dropout``, ``label_drop_prob``, ``r_weight``, ``grad_checkpointing``; or the name
+            of one of :data:`models.fractal.presets.PRESETS`.
         options: further arguments of :class:`models.fractal.Fractal`, which win.
 
     Raises:

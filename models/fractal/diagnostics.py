@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from models.fractal.fractal import Fractal
-from models.fractal.options import evaluating
 from models.layers.attention import recorded_attention
+from models.modes import evaluating
 
 
 @dataclass(frozen=True)

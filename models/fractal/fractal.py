@@ -17,9 +17,10 @@ from models.fractal.generator import POSITIONS
 from models.fractal.head import CategoricalHead
 from models.fractal.level import GENERATORS, Level
 from models.fractal.masking import Masking
-from models.fractal.options import check_lengths, check_name, evaluating, initialise, per_level
+from models.fractal.options import check_lengths, check_name, initialise, per_level
 from models.fractal.sampling import Sampling, generate
 from models.fractal.terms import FractalOutput, Terms
+from models.modes import evaluating
 
 
 class Fractal(nn.Module):

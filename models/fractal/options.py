@@ -1,25 +1,13 @@
-"""Checking options, and switching a network to evaluation: small tools of the recursion."""
+"""Checking and spreading the options of the recursion, and initial weights."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from typing import TypeVar, cast
 
 from torch import nn
 
 T = TypeVar("T")
-
-
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Switch dropout and the like off, and back to what it was."""
-    was = module.training
-    module.eval()
-    try:
-        yield
-    finally:
-        module.train(was)
 
 
 def per_level(option: str, value: T | Sequence[T], depth: int) -> list[T]:

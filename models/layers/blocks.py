@@ -11,18 +11,19 @@ from models.layers.kv_cache import KVCache
 
 
 class GeluMLP(nn.Module):
-    """Two linear layers with a GELU between them and biases."""
+    """Two linear layers with a GELU between them and biases; ``approximate`` is the GELU's, ``none`` or ``tanh``."""
 
-    def __init__(self, width: int, ratio: float = 4.0, dropout: float = 0.0) -> None:
+    def __init__(self, width: int, ratio: float = 4.0, dropout: float = 0.0, approximate: str = "none") -> None:
         super().__init__()
         hidden = int(width * ratio)
+        self.approximate = approximate
         self.fc1 = nn.Linear(width, hidden)
         self.fc2 = nn.Linear(hidden, width)
         self.drop = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``[..., D]`` to ``[..., D]``."""
-        return self.drop(self.fc2(self.drop(F.gelu(self.fc1(x)))))
+        return self.drop(self.fc2(self.drop(F.gelu(self.fc1(x), approximate=self.approximate))))
 
 
 class SwiGLU(nn.Module):

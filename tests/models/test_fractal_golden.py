@@ -14,6 +14,7 @@ from models.fractal.checkpoints import _generator_name, _head_pairs, official_ar
 from models.fractal.guidance import guided
 from models.fractal.head import CategoricalHead
 from models.fractal.mar import MAR
+from models.fractal.presets import PRESETS
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "fractalgen"
 WHOLE = ["fractal_ar", "fractal_mar", "fractal_mar_guiding"]
@@ -172,6 +173,33 @@ def test_official_names_shapes_and_counts(name):
         ours = {key: list(value.shape) for key, value in to_official(model).items()}
     assert ours == dict(BUILDERS[name]["state_dict"])
     assert sum(parameter.numel() for parameter in model.parameters()) == BUILDERS[name]["total_parameters"]
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+def test_presets_are_the_official_builders(name):
+    recorded = BUILDERS[name]["arguments"]
+    assert {key: PRESETS[name][key] for key in recorded} == recorded
+    with torch.device("meta"):
+        ours, theirs = (Fractal(**official_arguments(arguments)) for arguments in (name, recorded))
+    assert [(key, value.shape) for key, value in ours.state_dict().items()] == [
+        (key, value.shape) for key, value in theirs.state_dict().items()
+    ]
+
+
+def test_an_unknown_preset_names_the_known_ones():
+    with pytest.raises(ValueError, match=r"there is no preset 'fractal_in32'; known are fractalar_in64, "):
+        load_official({}, "fractal_in32")
+
+
+def test_a_file_that_would_run_code_is_refused(tmp_path):
+    class Hostile:
+        def __reduce__(self):
+            return print, ("run",)
+
+    meta, _, state = recorded("fractal_ar")
+    torch.save({"model": state, "args": Hostile()}, tmp_path / "hostile.pth")
+    with pytest.raises(ValueError, match=r"hostile\.pth holds more than weights and plain values"):
+        load_official(tmp_path / "hostile.pth", meta["config"])
 
 
 def test_misfits_are_listed_by_name():

@@ -1,0 +1,29 @@
+"""VAR: next-scale prediction (arXiv 2404.02905), a multi-scale tokenizer and the transformer over its tokens."""
+
+from models.var.cache import Cache, Condition
+from models.var.checkpoints import load_official_var, load_official_vqvae, to_official
+from models.var.noise import gumbel_noise
+from models.var.presets import PRESETS
+from models.var.quantizer import Quantized, Quantizer
+from models.var.sampling import Sampled, Sampling
+from models.var.scales import token_masks
+from models.var.transformer import VAR
+from models.var.vqvae import VQVAE, VQOutput
+
+__all__ = [
+    "PRESETS",
+    "VAR",
+    "VQVAE",
+    "Cache",
+    "Condition",
+    "Quantized",
+    "Quantizer",
+    "Sampled",
+    "Sampling",
+    "VQOutput",
+    "gumbel_noise",
+    "load_official_var",
+    "load_official_vqvae",
+    "to_official",
+    "token_masks",
+]
