@@ -1,6 +1,9 @@
 """Data for `lightning.Trainer`: every module yields canvases of symbols."""
 
+from datamodules.digits import DigitsDataModule
+from datamodules.image_requests import ImageRequest
+from datamodules.imagenet import ImageNetDataModule
 from datamodules.piano_roll import PianoRollDataModule
 from datamodules.requests import GenerationRequest
 
-__all__ = ["GenerationRequest", "PianoRollDataModule"]
+__all__ = ["DigitsDataModule", "GenerationRequest", "ImageNetDataModule", "ImageRequest", "PianoRollDataModule"]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -63,6 +63,11 @@ class GenerationRequest:
                 "predict.inpaint would keep nothing of the file: give predict.region, predict.region_pitches or both"
             )
 
+    @property
+    def labels(self) -> list[int] | None:
+        """Classes to generate, in turn."""
+        return None if self.label is None else [self.label]
+
 
 def request_canvas(
     request: GenerationRequest, form: RollFormat, window: int, read: Callable[[str], Roll]
@@ -105,20 +110,37 @@ def request_canvas(
     return canvas, known
 
 
+class Request(Protocol):
+    """What `Requests` asks of the options of any kind of data; see `GenerationRequest`."""
+
+    @property
+    def num_samples(self) -> int: ...
+
+    @property
+    def seed(self) -> int: ...
+
+    @property
+    def labels(self) -> list[int] | None: ...
+
+
 class Requests(Dataset):
     """Batches of requests: item k is a whole batch, the same for any number of ranks.
 
+    A batch is a dict: ``canvas`` uint8 ``[B, C, H, L]``, ``known`` bool of that shape, ``index`` int64 ``[B]``,
+    ``seed`` int, and ``label`` int64 ``[B]`` if classes are asked for.
+
     Args:
-        request: the options.
-        canvas: symbols that are given, uint8 ``[H, L]``.
-        known: where they are, bool ``[H, L]``.
+        request: the options; sample k is of class ``labels[k % len(labels)]``.
+        canvas: symbols that are given, uint8 ``[C, H, L]``, or ``[H, L]`` for one channel.
+        known: where they are, bool, of the same shape.
         batch_size: samples of a batch; the last one may have fewer.
     """
 
-    def __init__(self, request: GenerationRequest, canvas: np.ndarray, known: np.ndarray, batch_size: int) -> None:
+    def __init__(self, request: Request, canvas: np.ndarray, known: np.ndarray, batch_size: int) -> None:
         self.request = request
-        self.canvas = torch.from_numpy(canvas)[None]
-        self.known = torch.from_numpy(known)[None]
+        self.canvas = torch.from_numpy(canvas).reshape(-1, *canvas.shape[-2:])
+        self.known = torch.from_numpy(known).reshape(self.canvas.shape)
+        self.labels = None if request.labels is None else torch.tensor(request.labels)
         self.batch_size = batch_size
 
     def __len__(self) -> int:
@@ -128,13 +150,13 @@ class Requests(Dataset):
         first = number * self.batch_size
         index = torch.arange(first, min(first + self.batch_size, self.request.num_samples))
         batch: dict[str, Any] = {
-            "canvas": self.canvas.repeat(len(index), 1, 1, 1),  # [B, 1, H, L]
-            "known": self.known.repeat(len(index), 1, 1, 1),  # [B, 1, H, L]
+            "canvas": self.canvas.repeat(len(index), 1, 1, 1),  # [B, C, H, L]
+            "known": self.known.repeat(len(index), 1, 1, 1),  # [B, C, H, L]
             "index": index,
             "seed": self.request.seed + number,
         }
-        if self.request.label is not None:
-            batch["label"] = torch.full_like(index, self.request.label)
+        if self.labels is not None:
+            batch["label"] = self.labels[index % len(self.labels)]
         return batch
 
 

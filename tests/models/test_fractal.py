@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from models.fractal import Fractal, attention_report
-from models.fractal.codec import Codec
+from models.fractal.codec import CODECS, Codec
 
 MIXES = [["ar", "ar"], ["mar", "mar"], ["ar", "mar"], ["mar", "ar"]]
 
@@ -113,7 +113,7 @@ def test_attention_report_is_bounded():
         assert (attention.reach > 0).all()
 
 
-@pytest.mark.parametrize("name", ["binary", "velocity", "onset_hold", "rgb"])
+@pytest.mark.parametrize("name", CODECS)
 def test_codec_tells_all_symbols_apart(name):
     codec = Codec(name, 5)
     symbols = torch.arange(codec.alphabet).expand(1, codec.channels, 1, -1)
@@ -148,7 +148,7 @@ GOOD = {
         ({"generators": ["ar", "gan"]}, "generators must be among ar, mar, not 'gan'"),
         ({"sizes": [(8, 8), (3, 4), (1, 1)]}, "a patch of 3x4 does not divide a canvas of 8x8"),
         ({"sizes": [(8, 8), (4, 4), (2, 1)]}, r"the last of sizes must be \[1, 1\]"),
-        ({"codec": "midi"}, "codec must be one of rgb, binary, velocity, onset_hold, not 'midi'"),
+        ({"codec": "midi"}, "codec must be one of rgb, gray, binary, velocity, onset_hold, not 'midi'"),
         ({"velocity_bins": 0}, "velocity_bins must be in 1..127"),
         ({"scan": "zigzag"}, "scan must be among row_major, column_major"),
         ({"scan": ["row_major"]}, "scan has 1 entries for 2 levels"),

@@ -1,0 +1,164 @@
+"""Training and sampling speed of the published FractalGen models (random weights), with the share of each level.
+
+    python benchmarks/image_speed.py [--models fractalar_in64 fractalmar_in64] [--batches 1 8] [--device cuda]
+
+Prints a Markdown table. Memory is the peak of the device, or of the process on a CPU. With --patches models are cut to
+a smaller canvas, for a quick look.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import resource
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from models.fractal import Fractal
+from models.fractal.ar import AR, ARStepper
+from models.fractal.checkpoints import official_arguments
+
+ITERATIONS = {"in64": [64, 16], "in256": [64, 16, 16]}
+
+
+class Clock:
+    """Time spent in functions, by name, without the time of watched functions that they call."""
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+        self.seconds: dict[str, float] = defaultdict(float)
+        self.active: list[str] = []
+        self.last = 0.0
+
+    def tick(self) -> None:
+        """Book the time since the last tick on the innermost function."""
+        if self.device == "cuda":
+            torch.cuda.synchronize()
+        now = time.perf_counter()
+        if self.active:
+            self.seconds[self.active[-1]] += now - self.last
+        self.last = now
+
+    def watch(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The same function, timed."""
+
+        def timed(*args: Any, **options: Any) -> Any:
+            self.tick()
+            self.active.append(name)
+            try:
+                return function(*args, **options)
+            finally:
+                self.tick()
+                self.active.pop()
+
+        return timed
+
+
+def watch(model: Fractal, clock: Clock) -> None:
+    """Time the generator of each level and the leaf, in one pass and in sampling."""
+    for depth, level in enumerate(model.levels):
+        name, generator = f"level {depth}", level.generator
+        generator.forward = clock.watch(name, generator.forward)
+        if isinstance(generator, AR):
+            generator.stepper = watched_stepper(name, generator.stepper, clock)
+        if level.guide_head is not None:
+            level.guide_head.forward = clock.watch(name, level.guide_head.forward)
+            level.guide_head.sample = clock.watch(name, level.guide_head.sample)
+    model.leaf.forward = clock.watch("leaf", model.leaf.forward)
+    model.leaf.sample = clock.watch("leaf", model.leaf.sample)
+
+
+def watched_stepper(name: str, make: Callable[..., ARStepper], clock: Clock) -> Callable[..., ARStepper]:
+    """Steppers whose steps are timed."""
+
+    def stepper(*args: Any) -> ARStepper:
+        made = make(*args)
+        made.feed = clock.watch(name, made.feed)
+        made.condition = clock.watch(name, made.condition)
+        return made
+
+    return stepper
+
+
+def measured(run: Callable[[], object], clock: Clock, repeats: int) -> tuple[float, dict[str, float]]:
+    """Median seconds of a run after a warm-up, and the share of each part over all runs."""
+    run()
+    clock.seconds.clear()
+    times = []
+    for _ in range(repeats):
+        clock.tick()
+        start = clock.last
+        run()
+        clock.tick()
+        times.append(clock.last - start)
+    return statistics.median(times), {name: part / sum(times) for name, part in sorted(clock.seconds.items())}
+
+
+def memory(device: str) -> float:
+    """Peak in GB."""
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated() / 1e9
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+
+
+def row(name: str, what: str, batch: int, seconds: float, parts: dict[str, float], device: str) -> None:
+    """Print one line of the table; what is in no part is gathering, patchifying, the backward pass."""
+    shares = ", ".join(f"{part} {share:.0%}" for part, share in parts.items())
+    print(
+        f"| {name} | {what} | {batch} | {seconds:.3g} | {seconds / batch:.3g} | {shares} | {memory(device):.1f} |",
+        flush=True,
+    )
+
+
+def main() -> None:
+    """Measure what the command line asks for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", default=["fractalar_in64", "fractalmar_in64"])
+    parser.add_argument("--batches", nargs="+", type=int, default=[1, 8])
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32", help="bfloat16: autocast")
+    parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--patches", type=int, help="patches on a side of the first level, instead of the published 16")
+    parser.add_argument("--skip", nargs="*", default=[], choices=["train", "sample"])
+    options = parser.parse_args()
+    device, precision = options.device, getattr(torch, options.precision)
+    where = torch.cuda.get_device_name() if device == "cuda" else f"{torch.get_num_threads()} threads"
+    print(f"torch {torch.__version__}, {device} ({where}), Python {platform.python_version()}, {options.precision}\n")
+    print("| model | what | batch | seconds | seconds per image | share of the forward parts | GB |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
+    for name in options.models:
+        torch.manual_seed(0)
+        arguments = official_arguments(name)
+        if options.patches is not None:
+            side = options.patches * arguments["sizes"][1][0]
+            arguments["sizes"][0] = (side, side)
+        model = Fractal(**arguments).to(device)
+        clock = Clock(device)
+        watch(model, clock)
+        side = model.sizes[0][0]
+        for batch in options.batches:
+            canvas = torch.randint(0, 256, (batch, 3, side, side), dtype=torch.uint8, device=device)
+            label = torch.arange(batch, device=device)
+
+            def train(canvas: torch.Tensor = canvas, label: torch.Tensor = label, model: Fractal = model) -> None:
+                model.train().zero_grad()
+                with torch.autocast(device, precision, enabled=precision != torch.float32):
+                    loss = model(canvas, label).loss
+                loss.backward()
+
+            def sample(label: torch.Tensor = label, model: Fractal = model, name: str = name) -> None:
+                with torch.autocast(device, precision, enabled=precision != torch.float32):
+                    model.sample(label=label, iterations=ITERATIONS[name.split("_")[-1]], cfg=2.0, seed=0)
+
+            for what, run in (("train", train), ("sample", sample)):
+                if what not in options.skip:
+                    row(name, what, batch, *measured(run, clock, options.repeats), device)
+
+
+if __name__ == "__main__":
+    main()

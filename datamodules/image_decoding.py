@@ -1,0 +1,116 @@
+"""From image files to canvases, as ADM, DiT and FractalGen do it.
+
+What is done with what a canvas cannot hold:
+
+- **Orientation**: as stored; the EXIF tag is not obeyed, because the published pipelines do not.
+- **Colours**: Pillow's conversion to RGB: grey is repeated, palettes are looked up, CMYK is converted without a colour
+  profile, transparency is dropped. An animation is its first frame.
+- **16-bit grey** is scaled to 8 bits (65535 becomes 255). Pillow's own conversion, which the published pipelines would
+  meet, clips everything above 255 to white; ImageNet has no such file.
+- **Floating-point images** have no known range: they count as unreadable.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+SUFFIXES = (".jpeg", ".jpg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
+MOST_PIXELS = 2**28  # of an enlarged image, as of one that is opened (about 0.8 GB)
+
+# Whatever Pillow's decoders raise on damaged files.
+DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
+
+
+class UnreadableImageError(ValueError):
+    """One image cannot be read; the message names it."""
+
+
+def decode(source: Path | bytes, name: str) -> Image.Image:
+    """Decode an image.
+
+    Args:
+        source: a file, or what is in it.
+        name: what messages call it.
+
+    Returns:
+        An RGB image.
+
+    Raises:
+        UnreadableImageError: no image, a damaged one, or one that is too large.
+    """
+    try:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+            image.load()
+            if image.mode == "F":
+                raise ValueError("it holds floating-point numbers of unknown range")
+            if image.mode.startswith("I"):
+                deep = np.asarray(image).astype(np.int64).clip(0, 65535)
+                return Image.fromarray(((deep + 128) // 257).astype(np.uint8)).convert("RGB")
+            return image.convert("RGB")
+    except DAMAGED as error:
+        raise UnreadableImageError(f"{name}: cannot be read as an image ({error})") from error
+
+
+def centre_crop(image: Image.Image, size: int) -> np.ndarray:
+    """The centre square of an image, as published with ADM (Dhariwal and Nichol 2021) and used by DiT.
+
+    The image is halved with a box filter while its short side is at least twice ``size``, resized so that the short
+    side is ``size`` with a bicubic filter, and cut. A smaller image is enlarged by the same rule.
+
+    Args:
+        image: of any size and of 8 bits per channel.
+        size: side of the square, in pixels.
+
+    Returns:
+        uint8 ``[size, size, C]``, without the last axis for one channel.
+    """
+    while min(image.size) >= 2 * size:
+        image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
+    scale = size / min(image.size)
+    image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC)
+    top, left = (image.height - size) // 2, (image.width - size) // 2
+    return np.asarray(image)[top : top + size, left : left + size]
+
+
+@dataclass(frozen=True)
+class Crop:
+    """Images to canvases.
+
+    Args:
+        size: side of a canvas, in pixels.
+        upsample: enlarge smaller images, as the published pipelines do, rather than raise.
+    """
+
+    size: int
+    upsample: bool
+
+    def __call__(self, image: Image.Image, name: str) -> np.ndarray:
+        """The canvas of an RGB image.
+
+        Args:
+            image: of any size.
+            name: what messages call it.
+
+        Returns:
+            uint8 ``[3, size, size]``.
+
+        Raises:
+            ValueError: it is smaller than the canvas, and ``upsample`` is not set.
+            UnreadableImageError: it is so narrow that it cannot be enlarged.
+        """
+        short, long = min(image.size), max(image.size)
+        if short < self.size and not self.upsample:
+            raise ValueError(
+                f"size: {name} is {image.width} x {image.height} pixels, smaller than the canvas of {self.size}; set "
+                "upsample to true to enlarge such images, as the published pipelines do, or lower size"
+            )
+        if short < self.size and long * self.size**2 > MOST_PIXELS * short:
+            raise UnreadableImageError(f"{name}: {image.width} x {image.height} pixels are too narrow to enlarge")
+        return centre_crop(image, self.size).transpose(2, 0, 1).copy()

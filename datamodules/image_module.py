@@ -1,0 +1,139 @@
+"""What data modules of images share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from lightning.pytorch import LightningDataModule
+from torch.utils.data import DataLoader
+
+from datamodules.image_dataset import Augmentation, EvaluationImages, ImageLoader, Images, TrainingImages, collate
+from datamodules.image_renderer import ImageRenderer
+from datamodules.image_requests import ImageRequest, image_requests
+from datamodules.loading import EpochSampler, ShardSampler
+from datamodules.requests import Requests
+
+
+class ImageDataModule(LightningDataModule):
+    """Square images with classes, as batches of symbol canvases; where they come from is the subclasses' affair.
+
+    Args:
+        size: side of a canvas, in pixels.
+        channels: 3 for RGB, 1 for grey.
+        batch_size: images of a batch on each device.
+        num_classes: number of classes; 0 = batches have no labels.
+        stage_splits: stage -> splits that it needs.
+        augment: changes training canvases, or None.
+        most: split -> number of images to evaluate at most.
+        strict: stop at images that cannot be read.
+        num_workers: processes that load batches, for each device.
+        seed: of order and augmentation.
+        predict: what to generate.
+
+    Raises:
+        ValueError: an option is impossible; the message names it.
+    """
+
+    alphabet = 256
+
+    def __init__(
+        self,
+        size: int,
+        channels: int,
+        batch_size: int,
+        num_classes: int,
+        stage_splits: Mapping[str, tuple[str, ...]],
+        augment: Augmentation | None,
+        most: Mapping[str, int | None],
+        strict: bool,
+        num_workers: int,
+        seed: int,
+        predict: ImageRequest,
+    ) -> None:
+        super().__init__()
+        least = {"size": (size, 1), "batch_size": (batch_size, 1), "num_workers": (num_workers, 0), "seed": (seed, 0)}
+        for option, (value, bound) in least.items():
+            if value < bound:
+                raise ValueError(f"{option} must be at least {bound}, not {value}")
+        predict.check_labels(num_classes)
+        self.canvas_shape = (channels, size, size)
+        self.batch_size, self.num_classes = batch_size, num_classes
+        self.stage_splits, self.augment, self.most = stage_splits, augment, most
+        self.strict, self.num_workers, self.seed = strict, num_workers, seed
+        self.request = predict
+        # A device without a batch to predict has nothing to do; too little to train or validate on raises below.
+        self.allow_zero_length_dataloader_with_multiple_devices = True
+        self._images: dict[str, Images] = {}
+        self._requests: Requests | None = None
+
+    def open(self, split: str) -> Images:
+        """The images of a split."""
+        raise NotImplementedError
+
+    @property
+    def renderer(self) -> ImageRenderer:
+        """Turns canvases into files and pictures, and files into canvases."""
+        return ImageRenderer(self.canvas_shape[0], self.canvas_shape[1])
+
+    def setup(self, stage: str) -> None:
+        """Open the splits of a stage; prediction needs none.
+
+        Args:
+            stage: ``fit``, ``validate``, ``test`` or ``predict``.
+
+        Raises:
+            FileNotFoundError: a split or file is missing, or `prepare_data` did not run.
+            ValueError: the data does not fit the options, or the request does not fit the canvas.
+        """
+        if stage == "predict":
+            self._requests = image_requests(self.request, self.renderer, self.num_classes, self.batch_size)
+        for split in self.stage_splits.get(stage, ()):
+            if split not in self._images:
+                self._images[split] = self.open(split)
+
+    def train_dataloader(self) -> ImageLoader:
+        """Training images in an order of each epoch's own."""
+        ranks = self._ranks()
+        data = TrainingImages(self._images["train"], self.seed, self.augment, self.strict, ranks[0])
+        sampler = EpochSampler(data, *ranks)
+        if len(sampler) < self.batch_size:
+            raise ValueError(
+                f"an epoch has {len(self._images['train'])} images, {len(sampler)} for each device, which is no full "
+                f"batch: lower batch_size (now {self.batch_size})"
+            )
+        return ImageLoader(data, self.batch_size, sampler=sampler, drop_last=True, **self._loading())
+
+    def val_dataloader(self) -> ImageLoader | list[DataLoader]:
+        """Validation images, in order; no loader if there is to be no validation."""
+        return self._in_order("val", "val") if "val" in self._images else []
+
+    def test_dataloader(self) -> ImageLoader:
+        """Test images, in order."""
+        return self._in_order(self.stage_splits["test"][0], "test")
+
+    def predict_dataloader(self) -> DataLoader:
+        """The requested batches, each on one device."""
+        return DataLoader(self._requests, batch_size=None, sampler=ShardSampler(self._requests, *self._ranks()))
+
+    def _in_order(self, split: str, stage: str) -> ImageLoader:
+        """Each image of a split once."""
+        data = EvaluationImages(self._images[split], self.most[stage], self.strict)
+        sampler = ShardSampler(data, *self._ranks())
+        if len(data) < sampler.num_replicas:
+            # A device without a batch would log nothing, and the others would wait for it for ever.
+            raise ValueError(
+                f"the {split} split has {len(data)} images for {sampler.num_replicas} devices: use fewer devices or "
+                "more images"
+            )
+        return ImageLoader(data, self.batch_size, sampler=sampler, **self._loading())
+
+    def _loading(self) -> dict[str, Any]:
+        """Loader options that do not change what is loaded."""
+        on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+        workers = {"num_workers": self.num_workers, "persistent_workers": self.num_workers > 0}
+        return {**workers, "pin_memory": on_gpu, "collate_fn": collate}
+
+    def _ranks(self) -> tuple[int, int]:
+        """Number of devices, and this one's number."""
+        return (1, 0) if self.trainer is None else (self.trainer.world_size, self.trainer.global_rank)

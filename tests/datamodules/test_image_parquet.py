@@ -1,0 +1,131 @@
+import io
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from image_files import encoded, photo, published, write_parquet
+from PIL import Image
+
+from datamodules import image_parquet
+from datamodules.image_decoding import Crop, UnreadableImageError
+from datamodules.image_parquet import ParquetImages, ParquetSource
+
+CROP = Crop(16, upsample=False)
+
+
+@pytest.fixture
+def rows() -> list[tuple[bytes, int]]:
+    random = np.random.default_rng(0)
+    sides = random.integers(16, 50, (40, 2)).tolist()
+    return [(encoded(photo(*pair, seed=k), ("PNG", "JPEG")[k % 2]), k % 3) for k, pair in enumerate(sides)]
+
+
+@pytest.fixture
+def images(tmp_path: Path, rows: list[tuple[bytes, int]]) -> ParquetImages:
+    write_parquet(tmp_path, "train", rows, shards=3)
+    return ParquetSource(tmp_path, True).open("train", CROP)
+
+
+def reference(data: bytes) -> np.ndarray:
+    return published(Image.open(io.BytesIO(data)).convert("RGB"), 16)
+
+
+def test_images_are_those_of_pillow(images: ParquetImages, rows: list[tuple[bytes, int]]) -> None:
+    assert len(images) == 40
+    assert images.labels.tolist() == [label for _, label in rows]
+    for index in np.random.default_rng(1).permutation(40).tolist():
+        assert np.array_equal(images.canvas(index), reference(rows[index][0]))
+
+
+@pytest.mark.parametrize("name", ["validation", "val"])
+def test_validation_shards_and_plain_columns(tmp_path: Path, rows: list[tuple[bytes, int]], name: str) -> None:
+    table = pa.table({"image": [data for data, _ in rows[:5]], "label": [label for _, label in rows[:5]]})
+    pq.write_table(table, tmp_path / f"{name}-00000-of-00001.parquet")
+    images = ParquetSource(tmp_path, True).open("val", CROP)
+    assert np.array_equal(images.canvas(4), reference(rows[4][0]))
+    assert images.labels.tolist() == [0, 1, 2, 0, 1]
+
+
+def test_class_names_are_those_of_the_hub(tmp_path: Path, rows: list[tuple[bytes, int]]) -> None:
+    write_parquet(tmp_path, "train", rows, shards=1)
+    assert ParquetSource(tmp_path, True).class_names() == []
+    (path,) = (tmp_path / "data").iterdir()
+    features = b'{"info": {"features": {"label": {"names": ["tench", "goldfish"], "_type": "ClassLabel"}}}}'
+    pq.write_table(pq.read_table(path).replace_schema_metadata({b"huggingface": features}), path)
+    assert ParquetSource(tmp_path, True).class_names() == ["tench", "goldfish"]
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+def test_orders_are_permutations_in_blocks_of_row_groups(images: ParquetImages, ranks: int) -> None:
+    images.block = 8  # two row groups
+    orders = [images.order(np.random.default_rng(seed), ranks) for seed in (0, 0, 1)]
+    assert np.array_equal(orders[0], orders[1])
+    assert not np.array_equal(orders[0], orders[2])
+    for order in orders:
+        assert len(order) == 40 // ranks * ranks
+        assert len(set(order.tolist())) == len(order)
+        for rank in range(ranks):
+            share = order[rank::ranks]
+            for first in range(0, len(share), 8):
+                # Its rows, and those of a group that straddles a border.
+                groups = np.searchsorted(images.starts, share[first : first + 8], side="right")
+                assert len(set(groups.tolist())) <= 4
+    assert orders[0].tolist() != sorted(orders[0].tolist())
+
+
+def test_row_groups_are_read_once_per_block(images: ParquetImages, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int] = []
+
+    class Counting(pq.ParquetFile):
+        def read_row_group(self, i: int, *args: object, **options: object) -> pa.Table:
+            read.append(i)
+            return super().read_row_group(i, *args, **options)
+
+    monkeypatch.setattr(pq, "ParquetFile", Counting)
+    images.block = 8
+    for index in images.order(np.random.default_rng(0), 1).tolist():
+        images.canvas(index)
+    assert len(read) == len(images.groups)
+
+    monkeypatch.setattr(image_parquet, "KEPT_BYTES", 1)  # one row group at a time
+    images._kept.clear()
+    for index in (0, 39, 0):
+        images.canvas(index)
+    assert len(read) == len(images.groups) + 3
+
+
+def test_workers_are_sent_no_images(images: ParquetImages) -> None:
+    images.canvas(3)
+    assert images._kept
+    copy = pickle.loads(pickle.dumps(images))
+    assert not copy._kept
+    assert np.array_equal(copy.canvas(3), images.canvas(3))
+
+
+def test_rows_without_an_image(tmp_path: Path, rows: list[tuple[bytes, int]]) -> None:
+    write_parquet(tmp_path, "train", [*rows[:3], (None, 1), (b"text", 1)], shards=1)
+    images = ParquetSource(tmp_path, True).open("train", CROP)
+    with pytest.raises(UnreadableImageError, match=r"row 3 of row group 0 of .*train-00000.*: has no image bytes"):
+        images.canvas(3)
+    with pytest.raises(UnreadableImageError, match=r"row 0 of row group 1 of .*: cannot be read as an image"):
+        images.canvas(4)
+
+
+def test_wrong_shards(tmp_path: Path) -> None:
+    source = ParquetSource(tmp_path, True)
+    with pytest.raises(FileNotFoundError, match=r"folder: there is no train-\*\.parquet in"):
+        source.open("train", CROP)
+    path = tmp_path / "train-0.parquet"
+    pq.write_table(pa.table({"image": [b""], "class": [1]}), path)
+    with pytest.raises(ValueError, match=r"train-0\.parquet: .*it has no column label, but image; class"):
+        source.open("train", CROP)
+    assert ParquetSource(tmp_path, False).open("train", CROP).labels is None
+    path.write_bytes(b"text")
+    with pytest.raises(ValueError, match=r"train-0\.parquet: cannot be read as a parquet shard"):
+        source.open("train", CROP)
+    pq.write_table(pa.table({"image": pa.array([], pa.binary()), "label": pa.array([], pa.int64())}), path)
+    with pytest.raises(FileNotFoundError, match=r"the train shards in .* have no rows"):
+        source.open("train", CROP)
