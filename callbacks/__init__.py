@@ -1,6 +1,7 @@
 """What is watched: callbacks for the trainer."""
 
 from callbacks.attention import AttentionDiagnostics
+from callbacks.generation_quality import GenerationQuality
 from callbacks.gradient_norms import GradientNorms
 from callbacks.level_losses import LevelLosses
 from callbacks.music_evaluation import MusicEvaluation
@@ -9,6 +10,7 @@ from callbacks.samples import Samples
 
 __all__ = [
     "AttentionDiagnostics",
+    "GenerationQuality",
     "GradientNorms",
     "LevelLosses",
     "MusicEvaluation",

@@ -5,20 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
-from callbacks.generation import draw, renderer_of
+from callbacks.generation import renderer_of
 from callbacks.likelihood_baselines import LikelihoodBaselines
-from callbacks.loggers import run_folder
 from callbacks.music_table import MusicTable
+from callbacks.sample_evaluation import SampleEvaluation, checkpoint_of, stage_of, summed
 from metrics import MusicStatistics
 from music import Roll
 
 
-class MusicEvaluation(Callback):
+class MusicEvaluation(SampleEvaluation):
     """Compares generated music with the windows of validation (or test).
 
     Logs, over all ranks: ``music/<statistic>`` of the samples, ``music/ratio/<statistic>`` (samples over data) and
@@ -53,26 +52,8 @@ class MusicEvaluation(Callback):
         Raises:
             ValueError: a number is below 1, or every_n_validations below 0.
         """
-        super().__init__()
-        if min(num_samples, batch_size, every_n_validations + 1) < 1:
-            raise ValueError("num_samples and batch_size must be at least 1, every_n_validations at least 0")
-        self.num_samples = num_samples
-        self.batch_size = batch_size
-        self.every_n_validations = every_n_validations
-        self.seed = seed
+        super().__init__(num_samples, batch_size, every_n_validations, seed)
         self.baselines = baselines
-        self._reset()
-
-    def _reset(self) -> None:
-        self._validations = 0
-        self._running = False  # whether the validation at hand is evaluated
-        self._drawn = False
-        self._samples: MusicStatistics | None = None
-        self._data: MusicStatistics | None = None
-        self._data_done = False
-        self._windows = 0
-        self._baselines: LikelihoodBaselines | None = None
-        self._baseline_nats: dict[str, float] = {}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Start anew.
@@ -80,7 +61,7 @@ class MusicEvaluation(Callback):
         Raises:
             MisconfigurationException: no renderer of rolls, or a module that cannot generate.
         """
-        self._reset()
+        super().setup(trainer, pl_module, stage)
         if stage == "predict":
             return
         renderer = renderer_of(trainer, self)
@@ -89,110 +70,65 @@ class MusicEvaluation(Callback):
                 f"MusicEvaluation needs a data module of piano rolls, not {type(trainer.datamodule).__name__}, and "
                 f"{type(pl_module).__name__} to have `generate`; leave the callback out"
             )
+        self._format = renderer.format
         self._samples = MusicStatistics(renderer.beats_per_bar)
         self._data = MusicStatistics(renderer.beats_per_bar)
+        self._windows = 0
+        self._baselines: LikelihoodBaselines | None = None
+        self._baseline_nats: dict[str, float] = {}
 
-    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Decide whether this validation is evaluated."""
-        if trainer.sanity_checking:
-            return
-        every = self.every_n_validations
-        self._running = self._validations % every == 0 if every else trainer.state.fn != TrainerFn.FITTING
-        self._validations += 1
-        self._drawn = False
-        if self._running and not self._data_done:
-            for metric in (self._samples, self._data):
-                metric.to(pl_module.device)
-            if self.baselines:
-                self._baselines = LikelihoodBaselines(trainer, renderer_of(trainer, self).format)
+    def begin(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Fit the baselines."""
+        for metric in (self._samples, self._data):
+            metric.to(pl_module.device)
+        if self.baselines:
+            self._baselines = LikelihoodBaselines(trainer, self._format)
 
-    def on_validation_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:
-        """Generate before the first batch, where averaged weights are in place whatever the order of callbacks."""
-        if self._running and not self._drawn:
-            self._draw(trainer, pl_module)
+    def begin_samples(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forget the samples of the last time."""
+        self._samples.reset()
 
-    def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Take in the windows of the first validation."""
-        if not self._running or self._data_done:
-            return
-        form = renderer_of(trainer, self).format
+    def take_samples(self, trainer: Trainer, first: int, canvases: Tensor) -> None:
+        """Measure samples."""
+        self._samples.update([Roll(canvas[0], self._format) for canvas in canvases.numpy()])
+
+    def take_data(self, trainer: Trainer, batch: dict[str, Any]) -> None:
+        """Take in windows."""
         windows = batch["canvas"][:, 0].cpu().numpy()
         self._windows += len(windows)
-        self._data.update([Roll(window, form) for window in windows])
+        self._data.update([Roll(window, self._format) for window in windows])
         if self._baselines is not None:
             self._baselines.update(windows)
 
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log the outcome."""
-        if not self._running:
-            return
-        if not self._drawn:  # a rank without a batch
-            self._draw(trainer, pl_module)
-        if not self._data_done:
-            windows = torch.tensor(self._windows, device=pl_module.device)
-            self._windows = int(trainer.strategy.reduce(windows, reduce_op="sum"))
-            self._baseline_nats = self._baselines.compute(trainer) if self._baselines is not None else {}
-            self._baselines = None
-            self._data_done = True
+    def end_data(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Add up over the ranks."""
+        self._windows = summed(trainer, pl_module, self._windows)
+        self._baseline_nats = self._baselines.compute(trainer) if self._baselines is not None else {}
+        self._baselines = None
+
+    def outcome(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Tensor]:
+        """Statistics and the likelihood of the baselines, as the class names them."""
         values = {}
         for name, row in self._compared().items():
             values |= {f"music/{name}": row["generated"]}
             values |= {f"music/{kind}/{name}": row[kind] for kind in ("ratio", "overlap")}
-        prefix = "test" if trainer.testing else "val"
+        _, prefix = stage_of(trainer)
         for name, nats in self._baseline_nats.items():
             values[f"{prefix}/nats_per_step/{name}"] = torch.tensor(nats, device=pl_module.device)
-        # Equal on all ranks already; `sync_dist` keeps Lightning from warning of each.
-        pl_module.log_dict(values, sync_dist=True, batch_size=1)
+        return values
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Show the table outside of ``fit``."""
-        if not self._running:
-            return
-        self._running = False
-        if trainer.state.fn == TrainerFn.FITTING:
-            return
-        rows = self._compared()  # on all ranks
-        if not trainer.is_global_zero:
-            return
-        model = trainer.callback_metrics.get(f"{'test' if trainer.testing else 'val'}/nats_per_step")
-        table = MusicTable(
-            "test" if trainer.testing else "validate",
-            None if trainer.ckpt_path is None else str(trainer.ckpt_path),
+    def table(self, trainer: Trainer, pl_module: LightningModule) -> MusicTable:
+        """The outcome beside the model's own likelihood."""
+        stage, prefix = stage_of(trainer)
+        model = trainer.callback_metrics.get(f"{prefix}/nats_per_step")
+        return MusicTable(
+            stage,
+            checkpoint_of(trainer),
             self.num_samples,
             self._windows,
             ({} if model is None else {"model": float(model)}) | self._baseline_nats,
-            {name: {kind: float(value) for kind, value in row.items()} for name, row in rows.items()},
+            {name: {kind: float(value) for kind, value in row.items()} for name, row in self._compared().items()},
         )
-        table.show()
-        files = table.write(run_folder(trainer))
-        print("Written to " + " and ".join(map(str, files)))
-
-    on_test_epoch_start = on_validation_epoch_start
-    on_test_batch_start = on_validation_batch_start
-    on_test_batch_end = on_validation_batch_end
-    on_test_epoch_end = on_validation_epoch_end
-    on_test_end = on_validation_end
-
-    def _draw(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Generate this rank's batches, and measure them."""
-        self._drawn = True
-        self._samples.reset()
-        form = renderer_of(trainer, self).format
-        for number, first in enumerate(range(0, self.num_samples, self.batch_size)):
-            if number % trainer.world_size == trainer.global_rank:
-                count = min(self.batch_size, self.num_samples - first)
-                canvases = draw(trainer, pl_module, first, count, self.seed + number)
-                self._samples.update([Roll(canvas[0], form) for canvas in canvases.numpy()])
 
     def _compared(self) -> dict[str, dict[str, Tensor]]:
         """Statistic -> ``generated``, ``data``, ``ratio``, ``overlap``, over all ranks, where the data defines it."""

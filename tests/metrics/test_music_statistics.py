@@ -7,24 +7,12 @@ import math
 import numpy as np
 import pytest
 import torch
+from music_ranks import filled, random_rolls, rank
 from torch import multiprocessing
 
 from metrics import MusicStatistics
 from music import Roll, RollFormat, statistics
 from music.statistics import NAMES
-
-
-def random_rolls(count: int, seed: int, density: float = 0.03) -> list[Roll]:
-    rng = np.random.default_rng(seed)
-    shape = (128, 32)
-    return [Roll((rng.integers(1, 128, shape) * (rng.random(shape) < density)).astype(np.uint8)) for _ in range(count)]
-
-
-def filled(*batches: list[Roll]) -> MusicStatistics:
-    metric = MusicStatistics()
-    for batch in batches:
-        metric.update(batch)
-    return metric
 
 
 def test_means() -> None:
@@ -110,22 +98,13 @@ def test_bins_must_be_positive() -> None:
         MusicStatistics(bins=0)
 
 
-def _rank(rank: int, rendezvous: str, results: dict) -> None:
-    torch.distributed.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=2)
-    own = filled(random_rolls(3, 0)) if rank == 0 else MusicStatistics()  # rank 1 sees no rolls
-    reference = filled(random_rolls(1 + rank, 5 + rank))
-    compared = own.compare(reference)
-    results[rank] = {name: value.item() for name, value in {**own.compute(), **compared}.items()}
-    torch.distributed.destroy_process_group()
-
-
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The ``compute`` method")
 def test_ranks_see_the_same_numbers_as_one_process(tmp_path: object) -> None:
     with multiprocessing.Manager() as manager:
         results = manager.dict()
-        multiprocessing.spawn(_rank, (f"{tmp_path}/rendezvous", results), nprocs=2)
-        ranks = [dict(results[rank]) for rank in range(2)]
+        multiprocessing.spawn(rank, (f"{tmp_path}/rendezvous", results), nprocs=2)
+        ranks = [dict(results[number]) for number in range(2)]
     own, reference = filled(random_rolls(3, 0)), filled(random_rolls(1, 5), random_rolls(2, 6))
     expected = {name: value.item() for name, value in {**own.compute(), **own.compare(reference)}.items()}
     assert ranks[0] == pytest.approx(expected, nan_ok=True)

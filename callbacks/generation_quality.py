@@ -1,0 +1,249 @@
+"""FID and its kin, while training and after."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import Tensor, nn
+from torchmetrics import MetricCollection
+from torchmetrics.classification import MulticlassAccuracy
+
+from callbacks.loggers import run_folder
+from callbacks.quality_reference import QualityReference
+from callbacks.quality_table import QualityTable
+from callbacks.sample_evaluation import SampleEvaluation, checkpoint_of, stage_of
+from callbacks.sample_store import SampleStore, write_npz, write_pngs
+from metrics import FrechetDistance, InceptionFeatures, InceptionScore, KernelDistance, MusicFeatures, PrecisionRecall
+from metrics.features import checked_size, extract, identity
+
+LEAST_SAMPLES = 4  # precision and recall look at three neighbours
+
+
+class GenerationQuality(SampleEvaluation):
+    """Generates images (or rolls) and says how near they come to real ones in the features of an extractor.
+
+    Logs, over all ranks, ``val/fid``, ``val/kid``, ``val/precision`` and ``val/recall``, with an extractor that gives
+    logits ``val/inception_score``, and with one that knows the data's classes ``val/class_accuracy``, the share of
+    samples that it recognises as their class (``test/...`` in a test). Of rolls the features are by default the
+    statistics of `metrics.MusicFeatures`, of images `metrics.InceptionFeatures`.
+
+    The reference is a file, or the data of the validation (or test) at hand. Their features are extracted once and kept
+    in the cache, if all of them went through (``limit_val_batches`` at 1.0). Against a file of mean and covariance
+    alone, KID, precision and recall are not defined and left out. To evaluate every so many steps, set the trainer's
+    ``val_check_interval``; to do nothing else in a test, give a reference and set ``limit_test_batches`` to 1.
+
+    Samples are the same on any number of devices, and of equally many for each class. Outside of ``fit`` the outcome is
+    also printed as a table and written to the run's folder as ``quality_validate.json`` and ``.md``
+    (``quality_test...``); there, batches are kept in ``quality_batches`` of the run's folder until the end, and an
+    evaluation that was interrupted goes on with them if weights and settings are the same. All devices must see that
+    folder.
+    """
+
+    def __init__(
+        self,
+        num_samples: int = 1000,
+        batch_size: int = 50,
+        every_n_validations: int = 1,
+        seed: int = 0,
+        features: nn.Module | None = None,
+        reference: str | None = None,
+        cfg: float | None = None,
+        temperature: float | None = None,
+        keep: Literal["png", "npz"] | None = None,
+        cache_dir: str | None = None,
+    ) -> None:
+        """Check the options.
+
+        Args:
+            num_samples: samples of all devices together, a multiple of the number of classes; published FIDs are of
+                50000.
+            batch_size: samples generated at once. Another size gives other samples.
+            every_n_validations: in ``fit``, evaluate in every so many validations, the first included; 0 leaves it to
+                ``validate`` and ``test``.
+            seed: noise of batch k is drawn from seed + k.
+            features: the extractor, any module as `metrics.features` describes it; null = by the kind of data.
+            reference: .npz with mu and sigma, or images as arr_0, or both (ADM's reference batches); null = the data.
+            cfg: guidance scale instead of the module's own.
+            temperature: instead of the module's own.
+            keep: outside of ``fit``, keep the images in the run's folder as PNG files (``quality_<stage>/``) or as one
+                ``quality_<stage>.npz`` in ADM's layout, which OpenAI's evaluator reads.
+            cache_dir: where features of the data are kept; null = as for `PianoRollDataModule`.
+
+        Raises:
+            ValueError: a number is too small, or the extractor has no num_features.
+        """
+        super().__init__(num_samples, batch_size, every_n_validations, seed)
+        if num_samples < LEAST_SAMPLES:
+            raise ValueError(f"num_samples must be at least {LEAST_SAMPLES}, not {num_samples}")
+        if features is not None:
+            checked_size(features)
+        self.features = features
+        self.reference = reference
+        self.changes = {
+            name: value for name, value in (("cfg", cfg), ("temperature", temperature)) if value is not None
+        }
+        self.keep = keep
+        self.cache_dir = cache_dir
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Start anew.
+
+        Raises:
+            MisconfigurationException: no data module of canvases, or a module that cannot generate so.
+            ValueError: the classes of data and extractor differ, or do not divide num_samples.
+            FileNotFoundError: the weights of Inception are missing.
+        """
+        super().setup(trainer, pl_module, stage)
+        if stage == "predict":
+            return
+        data: Any = trainer.datamodule
+        if not hasattr(data, "canvas_shape") or not hasattr(pl_module, "generate"):
+            raise MisconfigurationException(
+                f"GenerationQuality needs a data module with a canvas_shape, not {type(data).__name__}, and "
+                f"{type(pl_module).__name__} to have `generate`; leave the callback out"
+            )
+        if self.changes and not hasattr(pl_module, "generation"):
+            raise MisconfigurationException(
+                f"{', '.join(self.changes)}: {type(pl_module).__name__} has no `generation` settings to change"
+            )
+        if self.keep and getattr(data, "alphabet", 256) != 256:
+            raise MisconfigurationException("keep is for images; set it to null, `litscale predict` writes rolls")
+        if self.features is None:
+            form = getattr(getattr(data, "renderer", None), "format", None)
+            self.features = InceptionFeatures() if form is None else MusicFeatures(form, data.renderer.beats_per_bar)
+        classes, known = getattr(data, "num_classes", 0), getattr(self.features, "num_classes", None)
+        if classes and self.num_samples % classes:
+            more = self.num_samples + classes - self.num_samples % classes
+            raise ValueError(
+                f"num_samples {self.num_samples} is no multiple of the {classes} classes, which are to have equally "
+                f"many: give {more}"
+            )
+        if classes and known not in (None, classes):
+            raise ValueError(
+                f"{type(self.features).__name__} knows {known} classes, the data has {classes}: give an extractor of "
+                "the data's classes, or one without num_classes"
+            )
+        self._classes = classes
+        self._recognises = bool(classes) and known is not None
+
+    def begin(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Find the reference and make the metrics for it.
+
+        Raises:
+            ValueError: the extractor does not take the data's canvases, or the reference is not of its features.
+            FileNotFoundError: there is no file of the reference.
+        """
+        device, size = pl_module.device, checked_size(self.features)
+        self.features.to(device).eval()
+        probe = torch.zeros(1, *trainer.datamodule.canvas_shape, dtype=torch.uint8, device=device)
+        _, logits = extract(self.features, probe)
+        self._real = QualityReference(self.features, self.reference, self.cache_dir, self.batch_size)
+        self._real.begin(trainer, device)
+        metrics = {"fid": FrechetDistance(size)}
+        if self._real.has_features:
+            metrics |= {"kid": KernelDistance(), "precision_recall": PrecisionRecall()}
+        if logits is not None:
+            metrics |= {"inception_score": InceptionScore()}
+        if self._recognises:
+            metrics |= {"class_accuracy": MulticlassAccuracy(self._classes, average="micro")}
+        self._scores = MetricCollection(metrics, compute_groups=False).to(device)
+
+    def begin_samples(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forget the samples of the last time."""
+        self._scores.reset()
+        self._store = None
+        if trainer.state.fn != TrainerFn.FITTING:
+            with self._changed(pl_module):
+                key = {"settings": self._settings(pl_module), "precision": trainer.precision, "classes": self._classes}
+            key |= {"batch_size": self.batch_size, "weights": identity(pl_module)}
+            self._store = SampleStore(run_folder(trainer) / "quality_batches", str(key))
+
+    def generate(self, trainer: Trainer, pl_module: LightningModule, first: int, count: int, seed: int) -> Tensor:
+        """Samples, unless they are there from an evaluation that was interrupted."""
+        canvases = None if self._store is None else self._store.read(first, count)
+        if canvases is None:
+            with self._changed(pl_module):
+                canvases = super().generate(trainer, pl_module, first, count, seed)
+            if self._store is not None:
+                self._store.write(first, canvases)
+        return canvases
+
+    def take_samples(self, trainer: Trainer, first: int, canvases: Tensor) -> None:
+        """Extract features and measure them."""
+        device = self._scores["fid"].device
+        index = torch.arange(first, first + len(canvases), device=device)
+        features, logits = extract(self.features, canvases.to(device))
+        target = index % self._classes if self._recognises else None
+        self._scores.update(features=features, logits=logits, preds=logits, target=target, index=index)
+
+    def take_data(self, trainer: Trainer, batch: dict[str, Any]) -> None:
+        """Take in real images, unless the reference is known."""
+        self._real.take(trainer, batch["canvas"])
+
+    def end_data(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Settle the reference."""
+        self._real.end(trainer)
+        self._scores["fid"].reference = self._real.statistics
+        if self._real.has_features:
+            self._scores["kid"].reference = self._scores["precision_recall"].reference = self._real.features
+
+    def outcome(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Tensor]:
+        """The scores, float32."""
+        self._found = {name: value.float() for name, value in self._scores.compute().items()}
+        _, prefix = stage_of(trainer)
+        return {f"{prefix}/{name}": value for name, value in self._found.items()}
+
+    def table(self, trainer: Trainer, pl_module: LightningModule) -> QualityTable:
+        """The scores and what they depend on; keeps or deletes the images."""
+        stage, _ = stage_of(trainer)
+        if trainer.is_global_zero:
+            self._finish(run_folder(trainer) / f"quality_{stage}")
+        with self._changed(pl_module):
+            settings = self._settings(pl_module)
+        return QualityTable(
+            stage,
+            checkpoint_of(trainer),
+            self.num_samples,
+            type(self.features).__name__,
+            self._real.name,
+            self._real.statistics.count,
+            settings,
+            {name: float(value) for name, value in self._found.items()},
+        )
+
+    def _finish(self, path: Path) -> None:
+        """Make of the batches what is to be kept. All ranks have made theirs: the scores are computed."""
+        batches = self._store.batches(self.num_samples, self.batch_size)
+        if self.keep == "png":
+            write_pngs(path, batches)
+        elif self.keep == "npz":
+            labels = np.arange(self.num_samples) % self._classes if self._classes else None
+            write_npz(path.with_suffix(".npz"), batches, labels, self.num_samples)
+        self._store.remove()
+
+    def _settings(self, pl_module: LightningModule) -> dict[str, Any]:
+        """How samples are drawn."""
+        own = asdict(pl_module.generation) if hasattr(pl_module, "generation") else {}
+        return own | {"seed": self.seed}
+
+    @contextmanager
+    def _changed(self, pl_module: LightningModule) -> Iterator[None]:
+        """Put this callback's cfg and temperature in place of the module's."""
+        if not self.changes:
+            yield
+            return
+        own = pl_module.generation
+        pl_module.generation = replace(own, **self.changes)
+        try:
+            yield
+        finally:
+            pl_module.generation = own

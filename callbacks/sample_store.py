@@ -1,0 +1,127 @@
+"""Generated samples as files: batch by batch while they are made, then as others read them."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import shutil
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from music.files import write_atomically
+
+
+class SampleStore:
+    """Batches of samples on disk, so that generation that was interrupted goes on where it stopped.
+
+    All ranks must see the folder. Each batch is a file that is whole or absent.
+
+    Args:
+        folder: where the batches of several evaluations may lie; each has a folder of its own in it.
+        key: all that the samples depend on, as text.
+    """
+
+    def __init__(self, folder: Path, key: str) -> None:
+        self.folder = folder / hashlib.sha256(key.encode()).hexdigest()[:16]
+
+    def read(self, first: int, count: int) -> Tensor | None:
+        """Samples ``first`` to ``first + count - 1``, uint8 ``[count, C, H, W]``, if they were made already."""
+        path = self._path(first, count)
+        return torch.from_numpy(np.load(path)) if path.exists() else None
+
+    def write(self, first: int, canvases: Tensor) -> None:
+        """Keep samples, uint8 ``[B, C, H, W]``.
+
+        Raises:
+            OSError: the file could not be written.
+        """
+        buffer = io.BytesIO()
+        np.save(buffer, canvases.numpy())
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(self._path(first, len(canvases)), buffer.getvalue())
+
+    def batches(self, num_samples: int, batch_size: int) -> Iterator[Tensor]:
+        """All samples in order, uint8 ``[B, C, H, W]``."""
+        for first in range(0, num_samples, batch_size):
+            yield self.read(first, min(batch_size, num_samples - first))
+
+    def remove(self) -> None:
+        """Delete the batches, and the folder of all evaluations if none is left."""
+        shutil.rmtree(self.folder)
+        if not any(self.folder.parent.iterdir()):
+            self.folder.parent.rmdir()
+
+    def _path(self, first: int, count: int) -> Path:
+        return self.folder / f"{first:08d}_{count}.npy"
+
+
+def write_npz(path: Path, batches: Iterator[Tensor], labels: np.ndarray | None, num_samples: int) -> Path:
+    """Write images as one ``.npz`` in ADM's layout, which OpenAI's evaluator reads; batch by batch, as it may be large.
+
+    Args:
+        path: the file.
+        batches: uint8 ``[B, C, H, W]`` each, RGB or grey; at least one.
+        labels: int64 ``[N]``, for ``arr_1``.
+        num_samples: N.
+
+    Returns:
+        The path; ``arr_0`` is uint8 ``[N, H, W, 3]``.
+
+    Raises:
+        OSError: the file could not be written.
+    """
+    temporary = path.with_name(f".{uuid4().hex}.tmp")
+    try:
+        with zipfile.ZipFile(temporary, "w") as file:
+            with file.open("arr_0.npy", "w", force_zip64=True) as array:
+                for number, batch in enumerate(batches):
+                    images = _rgb(batch)
+                    if not number:
+                        header = {"descr": "|u1", "fortran_order": False, "shape": (num_samples, *images.shape[1:])}
+                        np.lib.format.write_array_header_1_0(array, header)
+                    array.write(images.tobytes())
+            if labels is not None:
+                with file.open("arr_1.npy", "w") as array:
+                    np.lib.format.write_array(array, labels)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def write_pngs(folder: Path, batches: Iterator[Tensor]) -> Path:
+    """Write images as ``000000.png``, ``000001.png``, ...
+
+    Args:
+        folder: is made anew.
+        batches: uint8 ``[B, C, H, W]`` each, RGB or grey.
+
+    Returns:
+        The folder.
+
+    Raises:
+        OSError: a file could not be written.
+    """
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
+    number = 0
+    for batch in batches:
+        for image in _rgb(batch):
+            buffer = io.BytesIO()
+            Image.fromarray(image).save(buffer, "PNG")
+            write_atomically(folder / f"{number:06d}.png", buffer.getvalue())
+            number += 1
+    return folder
+
+
+def _rgb(canvases: Tensor) -> np.ndarray:
+    """uint8 ``[B, H, W, 3]``."""
+    return canvases.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).contiguous().numpy()

@@ -1,0 +1,115 @@
+"""Files of reference statistics: those of ADM and ours."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import IterableDataset
+
+from metrics.frechet import Statistics
+from music.files import write_atomically
+
+PROBES = 32  # items of a data set that stand for all
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What generated images are compared with; at least one of statistics and images is there.
+
+    Attributes:
+        statistics: mean and covariance of the features.
+        features: float32 ``[M, D]``.
+        images: uint8 ``[M, H, W, 3]``, whose features are still to be extracted.
+    """
+
+    statistics: Statistics | None = None
+    features: Tensor | None = None
+    images: np.ndarray | None = None
+
+
+def read_reference(path: str | Path, num_features: int) -> Reference:
+    """Read an ``.npz`` of ``mu`` and ``sigma``, of images ``arr_0`` (ADM's layout), or of both; or one of ours.
+
+    Args:
+        path: the file; its optional ``count`` and ``features`` are what `write_reference` adds.
+        num_features: D, of the extractor at hand.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, lacks these entries, or holds statistics of another number of features.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f"reference: no file {path}; give an .npz with mu and sigma, or with images as arr_0")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            found = {name: file[name] for name in ("mu", "sigma", "count", "features", "arr_0") if name in file}
+            names = list(file)
+    except (ValueError, AttributeError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"reference {path} is no .npz of numbers, or damaged: {error}") from error
+    if not {"mu", "sigma"} <= found.keys() and "arr_0" not in found:
+        raise ValueError(f"reference {path} has neither mu and sigma nor images as arr_0, but {', '.join(names)}")
+    statistics = None
+    if {"mu", "sigma"} <= found.keys():
+        mu, sigma = found["mu"], found["sigma"]
+        if mu.shape != (num_features,) or sigma.shape != (num_features, num_features):
+            raise ValueError(
+                f"reference {path} holds mu of shape {list(mu.shape)} and sigma of {list(sigma.shape)}, the extractor "
+                f"gives {num_features} features: use the statistics of the same extractor"
+            )
+        count = int(found["count"]) if "count" in found else None
+        statistics = Statistics(torch.from_numpy(mu).double(), torch.from_numpy(sigma).double(), count)
+    images = found.get("arr_0")
+    if images is not None and (images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3):
+        raise ValueError(f"reference {path}: arr_0 is {images.dtype} {list(images.shape)}, not uint8 [N, H, W, 3]")
+    features = torch.from_numpy(found["features"]) if "features" in found else None
+    return Reference(statistics, features, images)
+
+
+def write_reference(path: Path, statistics: Statistics, features: Tensor) -> Path:
+    """Write statistics and features ``[M, D]`` for `read_reference`.
+
+    Raises:
+        OSError: the file could not be written.
+    """
+    entries: dict[str, Any] = {"mu": statistics.mu.cpu().numpy(), "sigma": statistics.sigma.cpu().numpy()}
+    entries |= {"count": np.int64(statistics.count), "features": features.cpu().numpy()}
+    buffer = io.BytesIO()
+    np.savez(buffer, **entries)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return write_atomically(path, buffer.getvalue())
+
+
+def data_identity(data: Any) -> str | None:
+    """A hash of a data set's type, length and 32 of its items, evenly spaced; None if it cannot be indexed."""
+    if isinstance(data, IterableDataset) or not hasattr(data, "__len__") or not len(data):
+        return None
+    rows = sorted({round(i * (len(data) - 1) / (PROBES - 1)) for i in range(PROBES)})
+    found = hashlib.sha256(f"{type(data).__qualname__} {len(data)}".encode())
+    for part in _parts([data[row] for row in rows]):
+        found.update(part)
+    return found.hexdigest()
+
+
+def _parts(value: Any) -> Iterator[bytes]:
+    """All that an item consists of."""
+    if isinstance(value, Tensor | np.ndarray):
+        array = np.asarray(value)
+        yield f"{array.dtype} {array.shape}".encode()
+        yield array.tobytes()
+    elif isinstance(value, Mapping):
+        yield from _parts(list(value.items()))
+    elif isinstance(value, list | tuple):
+        for entry in value:
+            yield from _parts(entry)
+    else:
+        yield repr(value).encode()
