@@ -108,6 +108,20 @@ def load_official_var(checkpoint: Checkpoint, vqvae: VQVAE, arguments: Arguments
     return _filled(VAR(vqvae, **_translated(given, _VAR_ARGUMENTS) | options), state)
 
 
+def fill_official(model: VQVAE | VAR, checkpoint: Checkpoint) -> None:
+    """Fill a model that there is from an official state dict.
+
+    Args:
+        model: tokenizer or transformer.
+        checkpoint: as in :func:`load_official_vqvae` or :func:`load_official_var`.
+
+    Raises:
+        ValueError: the checkpoint is of another depth, or entries are missing, unexpected or of another shape; all are
+            listed.
+    """
+    _filled(model, _state(checkpoint, "vae_local" if isinstance(model, VQVAE) else "var_wo_ddp"))
+
+
 def to_official(model: VQVAE | VAR) -> dict[str, Tensor]:
     """Copies of a model's parameters and buffers under the official names and shapes."""
     return {name: ours.detach().clone() for name, ours in (_learned(model) | _constants(model)).items()}

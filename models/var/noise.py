@@ -29,7 +29,9 @@ def gumbel_noise(seed: int, images: Tensor, scale: int, positions: Tensor, vocab
     Returns:
         float32 ``[B, n, V]``, between -2.9 and 16.7.
     """
-    key = torch.full((1, 1), _signed(seed), dtype=torch.long, device=images.device)
+    key = _mixed(
+        torch.full((1, 1), _signed(seed), dtype=torch.long, device=images.device)
+    )  # so seed ^ image hides none
     for word in (images[:, None], scale, positions[None]):
         key = _mixed((key ^ word) + _signed(_STEP))
     codes = torch.arange(1, vocab + 1, device=images.device) * _signed(_STEP)

@@ -1,0 +1,133 @@
+"""Time of speculative decoding against the target alone, with acceptance forced to given rates.
+
+    python benchmarks/decode_speed.py [--published] [--device cuda] [--bf16] [--batches 1 8 32] [--gammas 1 2 4]
+
+The networks have random weights, so a coin accepts scales in place of a rule; it says from which acceptance rate on
+speculation pays. By default the shapes are small enough for a CPU; ``--published`` takes those of VAR-d16 and VAR-d30
+(2.3 billion parameters, 9 GB). Prints Markdown tables. Times are medians; a ratio is the median of the ratios of
+neighbouring runs, so that a drift of the machine's speed cancels out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import statistics
+import time
+from contextlib import nullcontext
+from itertools import pairwise
+
+import torch
+
+from models.sdvar import Decoded, Decoder, Forced, Speculative, TargetOnly
+from models.var import VAR, VQVAE
+
+RATES = (0.0, 0.5, 0.8, 1.0)
+PUBLISHED = {"draft": (16, 1024, 16), "target": (30, 1920, 30)}  # depth, width, heads
+
+
+def timed(decoder: Decoder, labels: list[int], seed: int, options: argparse.Namespace) -> tuple[float, Decoded]:
+    """Seconds of one decoding run, and its result."""
+    precision = torch.autocast(options.device, torch.bfloat16) if options.bf16 else nullcontext()
+    with precision:
+        start = time.perf_counter()
+        made = decoder.decode(labels, cfg=options.cfg, seed=seed)
+        if options.device == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter() - start, made
+
+
+def measure(draft: VAR, target: VAR, batch: int, gamma: int, options: argparse.Namespace) -> list[float]:
+    """Print the rows of one batch and gamma; returns the speed-up at each rate."""
+    decoders: dict[str, Decoder] = {"target": TargetOnly(target)}
+    for rate in RATES:
+        decoders[f"ragged {rate}"] = Speculative(draft, target, gamma=gamma, acceptance=Forced(rate))
+        if batch > 1:
+            rule = Speculative(draft, target, gamma=gamma, acceptance=Forced(rate), ragged=False)
+            decoders[f"minimum {rate}"] = rule
+    labels = [i % target.num_classes for i in range(batch)]
+    seconds: dict[str, list[float]] = {name: [] for name in decoders}
+    reports = {}
+    for repeat in range(-1, options.repeats):  # the first is to warm up
+        for name, decoder in decoders.items():
+            wall, made = timed(decoder, labels, repeat, options)
+            if repeat >= 0:
+                seconds[name].append(wall)
+                reports[name] = made.report + reports[name] if name in reports else made.report
+    alone = 1e3 * statistics.median(seconds["target"]) / batch
+    speedups = []
+    for rate in RATES:
+        ragged, minimum = f"ragged {rate}", f"minimum {rate}"
+        calls = reports[ragged].target_calls / reports[ragged].images
+        passes = reports[ragged].target_passes / options.repeats
+        speedups.append(ratio(seconds["target"], seconds[ragged]))
+        other = "- | -"
+        if minimum in reports:
+            slowest = reports[minimum].target_calls / reports[minimum].images
+            other = f"{slowest:.2f} | {ratio(seconds['target'], seconds[minimum]):.2f}"
+        ours = 1e3 * statistics.median(seconds[ragged]) / batch
+        print(
+            f"| {batch} | {gamma} | {rate} | {calls:.2f} | {passes:.2f} | {alone:.1f} | {ours:.1f} | "
+            f"{speedups[-1]:.2f} | {other} |",
+            flush=True,
+        )
+    return speedups
+
+
+def ratio(reference: list[float], times: list[float]) -> float:
+    """Median of the ratios of neighbouring runs."""
+    return statistics.median(a / b for a, b in zip(reference, times, strict=True))
+
+
+def break_even(speedups: list[float]) -> str:
+    """The acceptance rate at which the speed-up reaches 1, linear between the measured ones."""
+    if speedups[0] >= 1:
+        return "0"
+    for (low, slow), (high, fast) in pairwise(zip(RATES, speedups, strict=True)):
+        if slow < 1 <= fast:
+            return f"{low + (high - low) * (1 - slow) / (fast - slow):.2f}"
+    return "never"
+
+
+def build(shape: tuple[int, int, int], vqvae: VQVAE, device: str) -> VAR:
+    """A network of random weights."""
+    depth, width, heads = shape
+    return VAR(vqvae, num_classes=1000, depth=depth, width=width, heads=heads).to(device).eval()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--published", action="store_true", help="shapes of VAR-d16 and VAR-d30")
+    parser.add_argument("--draft", type=int, nargs=3, default=(4, 128, 4), metavar=("DEPTH", "WIDTH", "HEADS"))
+    parser.add_argument("--target", type=int, nargs=3, default=(12, 384, 6), metavar=("DEPTH", "WIDTH", "HEADS"))
+    parser.add_argument("--patch-nums", type=int, nargs="+", default=(1, 2, 3, 4, 5, 6, 8, 10, 13, 16))
+    parser.add_argument("--vocab", type=int, default=4096)
+    parser.add_argument("--batches", type=int, nargs="+", default=(1,))
+    parser.add_argument("--gammas", type=int, nargs="+", default=(1, 2, 4, 9))
+    parser.add_argument("--cfg", type=float, default=1.5)
+    parser.add_argument("--bf16", action="store_true", help="bfloat16 autocast")
+    parser.add_argument("--repeats", type=int, default=5)
+    options = parser.parse_args()
+    torch.manual_seed(0)
+    vqvae = VQVAE(options.patch_nums, options.vocab, channels=32, multipliers=(1, 1), blocks=1)
+    shapes = PUBLISHED if options.published else {"draft": options.draft, "target": options.target}
+    draft, target = (build(shapes[name], vqvae, options.device) for name in ("draft", "target"))
+    where = torch.cuda.get_device_name() if options.device == "cuda" else f"{torch.get_num_threads()} threads"
+    precision = "bfloat16" if options.bf16 else "float32"
+    print(f"torch {torch.__version__}, {options.device} ({where}), Python {platform.python_version()}, {precision}")
+    print(f"(depth, width, heads): draft {tuple(shapes['draft'])}, target {tuple(shapes['target'])}")
+    print(f"patch_nums {tuple(options.patch_nums)}, cfg {options.cfg}; median of {options.repeats} runs in turn\n")
+    print(
+        "| batch | gamma | acceptance | target calls per image | passes | target alone: ms per image | ms per image | "
+        "speed-up | calls, minimum rule | speed-up, minimum rule |"
+    )
+    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+    results = {
+        (batch, gamma): measure(draft, target, batch, gamma, options)
+        for batch in options.batches
+        for gamma in options.gammas
+    }
+    print("\n| batch | gamma | break-even acceptance |\n| --- | --- | --- |")
+    for (batch, gamma), speedups in results.items():
+        print(f"| {batch} | {gamma} | {break_even(speedups)} |")

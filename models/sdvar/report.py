@@ -1,0 +1,215 @@
+"""What a decoding run did: calls, accepted scales, seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+PARTS = ("wall", "draft", "target", "sampling", "vae")
+"""Parts of ``DecodeReport.seconds``: everything, the two networks, noise and draws and judging, the tokenizer."""
+LEGEND = {
+    "d": "drafted and kept",
+    "r": "redrawn by the target after a rejection",
+    "t": "the target's own",
+    ".": "drafted in vain",
+}
+"""Marks of :meth:`Round.marks`."""
+
+
+@dataclass(frozen=True)
+class Round:
+    """One call of the target and the drafting before it, for images that had come equally far.
+
+    Attributes:
+        images: their places in the batch.
+        first: scale that the round began with.
+        drafted: number of scales that the draft proposed (gamma), and so its calls.
+        accepted: of them, for each image.
+        kept: number of scales that the round finished, for each image.
+        draft_tokens: tokens that the draft read, for one image.
+        target_tokens: tokens that the target read, for one image; 0 if it was not called.
+        judged: whether a rule accepted the scales; False where they were taken unseen.
+    """
+
+    images: tuple[int, ...]
+    first: int
+    drafted: int
+    accepted: tuple[int, ...]
+    kept: tuple[int, ...]
+    draft_tokens: int
+    target_tokens: int
+    judged: bool = True
+
+    @property
+    def target_calls(self) -> int:
+        """1 or 0."""
+        return int(self.target_tokens > 0)
+
+    def marks(self, i: int) -> str:
+        """A letter of :data:`LEGEND` for each scale that was drafted or finished, of the round's ``i``-th image."""
+        accepted, kept = self.accepted[i], self.kept[i]
+        taken = min(accepted, kept)
+        made = ("r" if accepted < self.drafted else "t") * (kept - taken)
+        return "d" * taken + made + "." * (self.drafted - kept)
+
+
+@dataclass(frozen=True)
+class DecodeReport:
+    """Counts of one or several decoding runs; every count is over images, so reports add up.
+
+    A call is one pass of a network for one image: a batch of 8 images in one pass is 8 calls. Tokens are counted once,
+    also where guidance runs them twice.
+
+    Attributes:
+        scales: S.
+        images: number of images.
+        rounds: the trace, from which all counts come.
+        seconds: by part, see :data:`PARTS`; on an accelerator only ``wall`` unless the run was profiled.
+        margin: least lead, in logits, of a drawn token over the runner-up; only ``coupled`` measures it. Where it is
+            well above the rounding of the logits, the tokens are certainly those of the target alone.
+    """
+
+    scales: int
+    images: int
+    rounds: tuple[Round, ...]
+    seconds: dict[str, float] = field(default_factory=dict)
+    margin: float = float("inf")
+
+    def __add__(self, other: DecodeReport) -> DecodeReport:
+        """Both runs; the images of the other are numbered on.
+
+        Raises:
+            ValueError: the models have different numbers of scales.
+        """
+        if self.scales != other.scales:
+            raise ValueError(f"reports of {self.scales} and {other.scales} scales cannot be added")
+        moved = [replace(entry, images=tuple(i + self.images for i in entry.images)) for entry in other.rounds]
+        return DecodeReport(
+            self.scales,
+            self.images + other.images,
+            (*self.rounds, *moved),
+            {part: self.seconds.get(part, 0.0) + other.seconds.get(part, 0.0) for part in self.seconds | other.seconds},
+            min(self.margin, other.margin),
+        )
+
+    @staticmethod
+    def merge(reports: Sequence[DecodeReport]) -> DecodeReport:
+        """The sum of at least one report.
+
+        Raises:
+            ValueError: no reports, or different numbers of scales.
+        """
+        if not reports:
+            raise ValueError("no reports to merge")
+        first, *rest = reports
+        return sum(rest, start=first)
+
+    @property
+    def target_calls(self) -> int:
+        """Calls of the target, over all images."""
+        return sum(entry.target_calls * len(entry.images) for entry in self.rounds)
+
+    @property
+    def draft_calls(self) -> int:
+        """Calls of the draft, over all images."""
+        return sum(entry.drafted * len(entry.images) for entry in self.rounds)
+
+    @property
+    def target_passes(self) -> int:
+        """Passes of the target, each for a whole group of images."""
+        return sum(entry.target_calls for entry in self.rounds)
+
+    @property
+    def draft_passes(self) -> int:
+        """Passes of the draft, each for a whole group of images."""
+        return sum(entry.drafted for entry in self.rounds)
+
+    @property
+    def target_tokens(self) -> int:
+        """Tokens that the target read, over all images."""
+        return sum(entry.target_tokens * len(entry.images) for entry in self.rounds)
+
+    @property
+    def draft_tokens(self) -> int:
+        """Tokens that the draft read, over all images."""
+        return sum(entry.draft_tokens * len(entry.images) for entry in self.rounds)
+
+    @property
+    def accepted_scales(self) -> int:
+        """Drafted scales that a rule accepted, over all images."""
+        return int(self.accepted_by_scale.sum())
+
+    @property
+    def target_calls_by_image(self) -> Tensor:
+        """int64 ``[images]``."""
+        calls = torch.zeros(self.images, dtype=torch.long)
+        for entry in self.rounds:
+            calls[list(entry.images)] += entry.target_calls
+        return calls
+
+    @property
+    def draft_calls_by_image(self) -> Tensor:
+        """int64 ``[images]``."""
+        calls = torch.zeros(self.images, dtype=torch.long)
+        for entry in self.rounds:
+            calls[list(entry.images)] += entry.drafted
+        return calls
+
+    @property
+    def drafted_by_scale(self) -> Tensor:
+        """How often each scale was drafted, int64 ``[S]``; a scale may be drafted again after a rejection before it."""
+        counts = torch.zeros(self.scales, dtype=torch.long)
+        for entry in self.rounds:
+            counts[entry.first : entry.first + entry.drafted] += len(entry.images)
+        return counts
+
+    @property
+    def judged_by_scale(self) -> Tensor:
+        """How often a rule looked at each scale, int64 ``[S]``: drafted scales after the first rejected one are not."""
+        return self._judged(1)
+
+    @property
+    def accepted_by_scale(self) -> Tensor:
+        """How often a rule accepted each scale, int64 ``[S]``."""
+        return self._judged(0)
+
+    def _judged(self, extra: int) -> Tensor:
+        counts = torch.zeros(self.scales, dtype=torch.long)
+        for entry in self.rounds:
+            for accepted in entry.accepted if entry.judged else ():
+                counts[entry.first : entry.first + min(accepted + extra, entry.drafted)] += 1
+        return counts
+
+    def totals(self) -> dict[str, float]:
+        """All counts as numbers that may be summed over reports and processes; divide only after that.
+
+        Calls and tokens of both networks, images, seconds by part, and ``drafted/scale_0``, ``judged/scale_0``,
+        ``accepted/scale_0``, ... The keys depend on the number of scales only.
+        """
+        names = ("images", "target_calls", "draft_calls", "target_passes", "draft_passes", "target_tokens")
+        sums = {name: float(getattr(self, name)) for name in (*names, "draft_tokens", "accepted_scales")}
+        sums |= {f"seconds/{part}": self.seconds.get(part, 0.0) for part in PARTS}
+        for name in ("drafted", "judged", "accepted"):
+            for k, count in enumerate(getattr(self, f"{name}_by_scale").tolist()):
+                sums[f"{name}/scale_{k}"] = float(count)
+        return sums
+
+    def text(self, images: int = 8) -> str:
+        """A timeline: a line for each image, its rounds between bars, a letter for each scale.
+
+        Args:
+            images: at most so many lines.
+        """
+        target, draft = (calls / max(self.images, 1) for calls in (self.target_calls, self.draft_calls))
+        seconds = ", ".join(f"{part} {self.seconds[part]:.3f} s" for part in PARTS if part in self.seconds)
+        head = f"images: {self.images}; calls per image: target {target:.2f}, draft {draft:.2f}; {seconds}"
+        legend = "; ".join(f"{mark} {meaning}" for mark, meaning in LEGEND.items())
+        return "\n".join([head, legend, *(self._line(i) for i in range(min(images, self.images)))])
+
+    def _line(self, image: int) -> str:
+        mine = [entry for entry in self.rounds if image in entry.images]
+        marks = " | ".join(entry.marks(entry.images.index(image)) for entry in mine)
+        return f"image {image}: {marks}"

@@ -1,0 +1,190 @@
+"""What a decoder carries from scale to scale, for images that have come equally far.
+
+Suffixes: B images, S scales, n tokens of a scale, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from models.var import VAR, Cache, Condition, Sampling
+from models.var.sampling import draw, keep_likely
+
+
+class Draw(NamedTuple):
+    """One scale drawn by one network.
+
+    Attributes:
+        full: logits after guidance and temperature, ``[B, n, V]``.
+        logits: the same after the filters, what the tokens are drawn from; removed tokens are -inf.
+        noise: Gumbel noise ``[B, n, V]``; both networks use the same.
+        tokens: int64 ``[B, n]``.
+    """
+
+    full: Tensor
+    logits: Tensor
+    noise: Tensor
+    tokens: Tensor
+
+    def lead(self) -> Tensor:
+        """By how much the drawn tokens beat the runner-up (logits plus noise), least over the tokens, ``[B]``."""
+        perturbed = self.logits + self.noise
+        if perturbed.shape[-1] == 1:
+            return perturbed.new_full((len(perturbed),), float("inf"))
+        first, second = perturbed.topk(2, dim=-1).values.unbind(-1)
+        return (first - second).amin(-1)
+
+
+def draw_scale(model: VAR, raw: Tensor, k: int, options: Sampling, images: Tensor, noise: Tensor | None = None) -> Draw:
+    """Draw scale ``k`` just as :meth:`models.var.VAR.sample` does.
+
+    Args:
+        model: whose logits they are.
+        raw: ``[B, n, V]``, or ``[2 B, n, V]`` with the unconditional rows second where there is guidance.
+        k: scale.
+        options: how to draw.
+        images: number of each image, int64 ``[B]``.
+        noise: of this scale, where it is known already.
+    """
+    full = replace(options, top_k=0, top_p=0.0).logits(raw, model.progress(k))
+    logits = keep_likely(full, options.top_k, options.top_p)
+    if noise is None:
+        noise = options.noise(images, k, logits.shape[1], logits.shape[2])
+        assert noise is not None  # it is none for greedy sampling only
+    return Draw(full, logits, noise, draw(logits, noise))
+
+
+@dataclass
+class Stream:
+    """One network, and the scales that it has read of some images.
+
+    Attributes:
+        model: the network.
+        condition: of the images' classes, and of no class below them where there is guidance.
+        cache: keys and values of the scales read.
+        copies: rows for each image: 2 with guidance, 1 without.
+    """
+
+    model: VAR
+    condition: Condition
+    cache: Cache
+    copies: int
+
+    @classmethod
+    def open(cls, model: VAR, labels: Tensor, guided: bool) -> Stream:
+        """Nothing read yet, for classes int64 ``[B]``.
+
+        Raises:
+            ValueError: labels out of range.
+        """
+        rows = torch.cat([labels, torch.full_like(labels, -1)]) if guided else labels
+        return cls(model, model.condition(rows), model.new_cache(), 2 if guided else 1)
+
+    @property
+    def scale(self) -> int:
+        """Number of scales read, and so the next to read."""
+        return self.model.bounds.index(self.cache.length)
+
+    def read(self, f_hats: Sequence[Tensor], mask: Tensor | None = None) -> list[Tensor]:
+        """Read the next scales in one call.
+
+        Args:
+            f_hats: for each of them the accumulation of the scales before it, ``[B, dim, h, h]``.
+            mask: as in :meth:`models.var.VAR.extend`.
+
+        Returns:
+            Raw logits of each scale, ``[copies * B, n, V]``.
+        """
+        first, bounds = self.scale, self.model.bounds
+        quantizer = self.model.vqvae.quantizer
+        parts = [quantizer.scale_input(f_hat, first + j) for j, f_hat in enumerate(f_hats) if first + j]
+        inputs = torch.cat(parts, dim=1).repeat(self.copies, 1, 1) if parts else None
+        raw = self.model.extend(inputs, self.condition, self.cache, first, mask)
+        sizes = [bounds[k + 1] - bounds[k] for k in range(first, first + len(f_hats))]
+        return list(raw.split(sizes, dim=1))
+
+    def forget(self, scales: int) -> None:
+        """Keep at most the first ``scales``."""
+        if self.scale > scales:
+            self.cache.truncate(self.model.bounds[scales])
+
+
+@dataclass
+class Group:
+    """Images that have come equally far.
+
+    Attributes:
+        rows: their places in the batch, int64 ``[B]``.
+        images: their numbers, which key their noise, int64 ``[B]``.
+        tokens: int64 ``[B, n]`` of the finished scales.
+        f_hats: accumulation before each finished scale and after the last, ``[B, dim, h, h]``.
+        draft: what the draft has read; it may lag behind.
+        target: what the target has read: exactly the finished scales.
+    """
+
+    rows: Tensor
+    images: Tensor
+    tokens: list[Tensor]
+    f_hats: list[Tensor]
+    draft: Stream
+    target: Stream
+
+    @property
+    def finished(self) -> int:
+        """Number of finished scales."""
+        return len(self.tokens)
+
+    def gathered(self, rows: Tensor) -> Group:
+        """Some of the images, int64 indices into this group."""
+        return _assembled([self], rows)
+
+    def joined(self, other: Group) -> Group:
+        """The images of two groups that have come equally far; the draft keeps what it has read of both."""
+        together = torch.arange(len(self.rows) + len(other.rows), device=self.rows.device)
+        return _assembled([self, other], together)
+
+
+def _assembled(groups: Sequence[Group], rows: Tensor) -> Group:
+    """The images ``rows`` of all groups' images."""
+
+    def pick(parts: Sequence[Tensor]) -> Tensor:
+        return torch.cat(list(parts)).index_select(0, rows)
+
+    return Group(
+        pick([group.rows for group in groups]),
+        pick([group.images for group in groups]),
+        [pick(parts) for parts in zip(*(group.tokens for group in groups), strict=True)],
+        [pick(parts) for parts in zip(*(group.f_hats for group in groups), strict=True)],
+        _assembled_stream([group.draft for group in groups], rows),
+        _assembled_stream([group.target for group in groups], rows),
+    )
+
+
+def _assembled_stream(streams: Sequence[Stream], rows: Tensor) -> Stream:
+    """The images ``rows`` of all streams' images, as far as all streams have read; guidance's pairs stay paired."""
+    model, copies = streams[0].model, streams[0].copies
+
+    def pick(parts: Sequence[Tensor]) -> Tensor:
+        halves = zip(*(part.chunk(copies) for part in parts), strict=True)
+        return torch.cat([torch.cat(half).index_select(0, rows) for half in halves])
+
+    conditions = [stream.condition for stream in streams]
+    condition = Condition(
+        pick([condition.embedding for condition in conditions]),
+        [pick(parts) for parts in zip(*(condition.blocks for condition in conditions), strict=True)],
+        pick([condition.head for condition in conditions]),
+    )
+    cache = model.new_cache()
+    length = min(stream.cache.length for stream in streams)
+    if length:
+        nothing = torch.empty(1, 1, 0, 1, device=rows.device)  # appending nothing returns what is held
+        for i, layer in enumerate(cache.layers):
+            held = [stream.cache.layers[i].append(nothing, nothing) for stream in streams]
+            keys, values = (pick([tensor[:, :, :length] for tensor in side]) for side in zip(*held, strict=True))
+            layer.append(keys, values)
+    return Stream(model, condition, cache, copies)
