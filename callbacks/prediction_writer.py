@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
+from PIL import Image
 
 from callbacks.generation import frames_of, renderer_of
 from callbacks.json_text import json_text
@@ -13,6 +16,7 @@ from callbacks.loggers import run_folder
 from music.files import write_atomically
 
 MOST_NAMES = 24  # more files than this are counted, not listed
+MOST_ON_SHEET, COLUMNS = 100, 10
 
 
 class PredictionWriter(Callback):
@@ -21,7 +25,8 @@ class PredictionWriter(Callback):
     ``sample_00000.mid`` and ``.png`` (or what the data module's renderer writes), on demand ``.gif`` and ``.wav``, and
     ``sample_00000.json`` with settings, row of its batch, label, checkpoint and statistics. The number is the sample's
     own over all devices, each of which writes what it made. A file of the same name is overwritten; files appear whole
-    or not at all. Use it with ``return_predictions=False``, or all samples are kept in memory as well.
+    or not at all. Of images there is also ``sheet.png``, the first hundred of rank zero side by side. Use it with
+    ``return_predictions=False``, or all samples are kept in memory as well.
 
     It is no `BasePredictionWriter`: that one has Lightning look for the indices of a batch, and warn in vain, which
     the batch itself knows.
@@ -40,6 +45,7 @@ class PredictionWriter(Callback):
         self.gif = gif
         self.wav = wav
         self._files: list[Path] = []
+        self._shown: list[np.ndarray] = []
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Make the folder, and have the module keep the steps if they are to be animated.
@@ -53,7 +59,7 @@ class PredictionWriter(Callback):
         renderer_of(trainer, self)
         self._folder = Path(self.output_dir or run_folder(trainer) / "predictions")
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._files = []
+        self._files, self._shown = [], []
         pl_module.record_frames = self.gif
 
     def on_predict_batch_end(
@@ -75,6 +81,7 @@ class PredictionWriter(Callback):
             raise ValueError(f"gif: {type(pl_module).__name__}.predict_step kept no frames; set gif to false")
         renderer = renderer_of(trainer, self)
         canvases, known = outputs["canvas"].cpu().numpy(), outputs["known"].cpu().numpy()
+        self._shown += list(canvases[: MOST_ON_SHEET - len(self._shown)])
         for row, index in enumerate(outputs["index"].tolist()):
             stem = self._folder / f"sample_{index:05d}"
             given = known[row] if known[row].any() else None
@@ -93,10 +100,15 @@ class PredictionWriter(Callback):
             self._files += [*files, path]
 
     def on_predict_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Say what was written, on rank zero."""
+        """Draw the sheet and say what was written, on rank zero."""
         # Without asking the other ranks: one that had no batch never comes here, and would be waited for in vain.
         if not trainer.is_global_zero:
             return
+        renderer = renderer_of(trainer, self)
+        if hasattr(renderer, "sheet"):
+            png = io.BytesIO()
+            Image.fromarray(renderer.sheet(np.stack(self._shown), COLUMNS)).save(png, "PNG")
+            self._files.append(write_atomically(self._folder / "sheet.png", png.getvalue()))
         if trainer.world_size > 1:
             print(f"Wrote samples to {self._folder}, {len(self._files)} files of them on rank 0")
         elif len(self._files) > MOST_NAMES:

@@ -7,23 +7,34 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 import yaml
+from PIL import Image
+
+from models.fractal import Fractal, to_official
+from models.fractal.checkpoints import official_arguments
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-SMALL = {
+TRAINER = {
+    "max_epochs": 1,
+    "max_steps": 2,
+    "limit_train_batches": 2,
+    "limit_val_batches": 1,
+    "limit_test_batches": 1,
+    "enable_progress_bar": False,
+}
+CHECKPOINT = {"class_path": "lightning.pytorch.callbacks.ModelCheckpoint", "init_args": {"save_last": True}}
+WRITER = {"class_path": "callbacks.PredictionWriter"}
+ROLLS = {
     "trainer": {
-        "max_epochs": 1,
-        "max_steps": 2,
-        "limit_train_batches": 2,
-        "limit_val_batches": 1,
-        "limit_test_batches": 1,
-        "enable_progress_bar": False,
+        **TRAINER,
         "callbacks": [
-            {"class_path": "lightning.pytorch.callbacks.ModelCheckpoint", "init_args": {"save_last": True}},
+            CHECKPOINT,
             {"class_path": "callbacks.MusicEvaluation", "init_args": {"num_samples": 1}},
-            {"class_path": "callbacks.PredictionWriter"},
+            WRITER,
         ],
     },
     "model": {
@@ -41,6 +52,21 @@ SMALL = {
     },
     "data": {"init_args": {"window": 16, "batch_size": 2, "num_workers": 0, "cache_dir": "cache"}},
 }
+NETWORK = {"sizes": [[16, 16], [4, 4], [1, 1]], "widths": [16] * 3, "blocks": [1] * 3, "heads": [2] * 3}
+IMAGENET = {
+    "trainer": {**TRAINER, "accelerator": "cpu", "precision": "32-true", "callbacks": [CHECKPOINT, WRITER]},
+    "model": {"init_args": {"nll_passes": 1, "generation": {"iterations": 1}, "network": {"init_args": NETWORK}}},
+    "data": {
+        "init_args": {"size": 16, "batch_size": 2, "num_workers": 0, "num_classes": 2, "predict": {"labels": None}}
+    },
+}
+DIGITS = {"trainer": TRAINER, "model": {"init_args": {"generation": {"iterations": 1}}}}
+FAMILIES = {"imagenet": IMAGENET, "digits": DIGITS, "rolls": ROLLS}
+
+
+def family(line):
+    """Which small model stands in for the command's own."""
+    return next((name for name in FAMILIES if name in line), "rolls")
 
 
 def commands(page):
@@ -67,20 +93,39 @@ def test_commands_run(tmp_path):
     for i in range(24):  # enough names for each split to get one
         shutil.copy(songs[i % len(songs)], tmp_path / "midi" / f"song_{i}.mid")
     shutil.copy(songs[0], tmp_path / "song.mid")
-    (tmp_path / "small.yaml").write_text(yaml.safe_dump(SMALL))
-    # the first fit makes the run that the other commands speak of
+    for name, small in FAMILIES.items():
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(small))
+    make_imagenet(tmp_path)
+    # the first fits make the runs that the other commands speak of
     lines = sorted({line for page in PAGES for line in commands(page)}, key=lambda line: "--ckpt_path" in line)
     for line in lines:
         words = shlex.split(line)[1:]
-        if words[0] == "fit":
-            words += ["--config", "small.yaml", "--trainer.accelerator", "cpu", "--trainer.devices", "1"]
+        if words[0] == "fit" or family(line) == "imagenet":
+            words += ["--config", f"{family(line)}.yaml", "--trainer.accelerator", "cpu", "--trainer.devices", "1"]
+            words += ["--trainer.num_nodes", "1", "--trainer.strategy", "auto"]
             if "wandb.yaml" in line:
                 words += ["--trainer.logger.init_args.offline", "true"]
             if "--ckpt_path" in words:
                 words += ["--trainer.max_steps", "3", "--trainer.max_epochs", "2"]
+        if family(line) == "imagenet" and "--data.predict.labels" in words:
+            words += ["--data.predict.labels", "[0,1]"]  # of the two classes that there are
         if "song.mid" in words:
             words += ["--data.predict.length", "80"]  # the small model's window is shorter than what is given
         run = subprocess.run(
             [sys.executable, "-m", "litscale", *words], cwd=tmp_path, capture_output=True, text=True, timeout=600
         )
         assert run.returncode == 0, f"{line}\n{run.stdout[-1500:]}\n{run.stderr[-3000:]}"
+
+
+def make_imagenet(folder):
+    """Two classes of four images, and weights under official names for the small networks."""
+    random = np.random.default_rng(0)
+    for split in ("train", "val"):
+        for wnid in ("n01440764", "n01443537"):
+            (folder / "imagenet" / split / wnid).mkdir(parents=True)
+            for i in range(4):
+                image = Image.fromarray(random.integers(0, 256, (20, 24, 3), dtype=np.uint8))
+                image.save(folder / "imagenet" / split / wnid / f"{wnid}_{i}.JPEG")
+    for name in ("fractalmar_in64", "fractalar_in64"):
+        arguments = official_arguments(name) | NETWORK
+        torch.save({"model": to_official(Fractal(**arguments))}, folder / f"{name}.pth")

@@ -1,0 +1,96 @@
+"""What a model's bits per dim are worth: the same images under independent pixels."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import Tensor
+from torchmetrics import MeanMetric
+
+from callbacks.sample_evaluation import stage_of
+
+
+class PixelBaseline(Callback):
+    """Logs ``val/bits_per_dim/independent_pixels`` (``test/...``) in ``validate`` and ``test``.
+
+    The baseline knows how often each value occurs at each place and channel of the training images, and nothing of how
+    they hang together: a model must be below it. One count in all is spread evenly over the values, so that none is
+    impossible.
+    """
+
+    def __init__(self, num_images: int = 5000) -> None:
+        """Check the option.
+
+        Args:
+            num_images: training images to count in, evenly spread over them; all, if there are fewer.
+
+        Raises:
+            ValueError: it is below 1.
+        """
+        super().__init__()
+        if num_images < 1:
+            raise ValueError(f"num_images must be at least 1, not {num_images}")
+        self.num_images = num_images
+        self._bits: Tensor | None = None
+
+    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Count, on rank zero.
+
+        Raises:
+            MisconfigurationException: the data are no images.
+        """
+        data: Any = trainer.datamodule
+        if not hasattr(data, "open"):
+            raise MisconfigurationException(f"PixelBaseline needs a data module of images, not {type(data).__name__}")
+        bits = _bits(data.open("train"), self.num_images, data.alphabet) if trainer.is_global_zero else None
+        self._bits = trainer.strategy.broadcast(bits).to(pl_module.device)
+        self._mean = MeanMetric().to(pl_module.device)
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: dict[str, Any],
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Score a batch."""
+        if self._bits is None:
+            return
+        cells = batch["canvas"].flatten(1).long()  # [B, C * H * W]
+        self._mean.update(self._bits.gather(1, cells.t()).mean(0))
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log the mean over all ranks."""
+        if self._bits is None:
+            return
+        _, prefix = stage_of(trainer)
+        pl_module.log(f"{prefix}/bits_per_dim/independent_pixels", self._mean.compute(), sync_dist=True, batch_size=1)
+        self._bits = None
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The same outside of ``fit``, where it would never change."""
+        if trainer.state.fn != TrainerFn.FITTING:
+            self.on_test_epoch_start(trainer, pl_module)
+
+    on_validation_batch_end = on_test_batch_end
+    on_validation_epoch_end = on_test_epoch_end
+
+
+def _bits(images: Any, most: int, alphabet: int) -> Tensor:
+    """Code length of each value at each cell, float ``[C * H * W, alphabet]``, in bits."""
+    chosen = np.unique(np.linspace(0, len(images) - 1, most).astype(np.int64))
+    counts: np.ndarray | None = None
+    for index in chosen:
+        canvas = images.canvas(int(index)).reshape(-1)
+        if counts is None:
+            counts = np.full((len(canvas), alphabet), 1 / alphabet)
+        counts[np.arange(len(canvas)), canvas] += 1
+    return torch.from_numpy(math.log2(len(chosen) + 1) - np.log2(counts)).float()

@@ -1,0 +1,67 @@
+"""The recipes of published models say what the presets say, and digits learn in two steps."""
+
+import contextlib
+import io
+from pathlib import Path
+
+import pytest
+import yaml
+
+from litscale.cli import main
+from models.fractal.checkpoints import official_arguments
+from models.fractal.presets import PRESETS
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+TEMPERATURES = {"fractalar_in64": 1.03, "fractalmar_in64": 1.02}  # as published; 1.1 for the others
+
+
+def printed(*arguments):
+    """What ``--print_config`` says."""
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out), pytest.raises(SystemExit) as stop:
+        main([*map(str, arguments), "--print_config"])
+    assert stop.value.code in (0, None)
+    return yaml.safe_load(out.getvalue())
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_recipes_are_the_presets(name):
+    config = printed("fit", "--config", CONFIGS / "imagenet" / f"{name}.yaml")
+    network = config["model"]["init_args"]["network"]["init_args"]
+    expected = official_arguments(name)
+    expected |= {"sizes": [list(size) for size in expected["sizes"]], "grad_checkpointing": True}
+    assert {key: network[key] for key in expected} == expected
+    generation = config["model"]["init_args"]["generation"]
+    assert generation["temperature"] == pytest.approx(1 / TEMPERATURES.get(name, 1.1), abs=1e-4)
+    assert len(generation["iterations"]) == len(network["generators"])
+    assert config["data"]["init_args"]["size"] == network["sizes"][0][0]
+    assert config["trainer"]["default_root_dir"] == f"runs/{name}"
+
+
+@pytest.mark.parametrize("layer", ["fid_online", "fid50k"])
+def test_quality_is_added_to_a_recipe(layer):
+    recipe = ["--config", CONFIGS / "imagenet" / "fractalar_in64.yaml"]
+    alone, both = (
+        printed("test", *recipe, *more) for more in ([], ["--config", CONFIGS / "imagenet" / f"{layer}.yaml"])
+    )
+    names = [callback["class_path"] for callback in both["trainer"]["callbacks"]]
+    assert names[:-1] == [callback["class_path"] for callback in alone["trainer"]["callbacks"]]
+    assert names[-1] == "callbacks.GenerationQuality"
+
+
+@pytest.mark.parametrize("kind", ["mar", "ar"])
+def test_digits_train_evaluate_and_sample(tmp_path, kind, capsys):
+    config = ["--config", str(CONFIGS / "digits" / f"fractal_{kind}.yaml"), "--trainer.default_root_dir", str(tmp_path)]
+    quick = ["--trainer.enable_progress_bar", "false", "--model.generation.iterations", "2"]
+    main(["fit", *config, *quick, "--trainer.max_steps", "2", "--trainer.limit_val_batches", "1"])
+    checkpoint = ["--ckpt_path", str(tmp_path / "checkpoints" / "last.ckpt")]
+    few = ["--trainer.limit_test_batches", "1", "--model.nll_passes", "2"]
+    main(["test", *config, *quick, *checkpoint, *few])
+    out = capsys.readouterr().out
+    for name in ("test/bits_per_dim", "test/bits_per_dim/independent", "test/class_accuracy", "test/fid"):
+        assert name in out
+    main(["predict", *config, *quick, *checkpoint, "--data.predict.num_samples", "3"])
+    written = sorted(path.name for path in (tmp_path / "predictions").iterdir())
+    assert written == sorted(
+        ["sheet.png", *(f"sample_{i:05d}.{ending}" for i in range(3) for ending in ("png", "gif", "json"))]
+    )
