@@ -5,8 +5,11 @@ from callbacks.generation_quality import GenerationQuality
 from callbacks.gradient_norms import GradientNorms
 from callbacks.level_losses import LevelLosses
 from callbacks.music_evaluation import MusicEvaluation
+from callbacks.pixel_baseline import PixelBaseline
 from callbacks.prediction_writer import PredictionWriter
 from callbacks.samples import Samples
+from callbacks.target_calls import TargetCalls
+from callbacks.token_writer import TokenWriter
 
 __all__ = [
     "AttentionDiagnostics",
@@ -14,6 +17,9 @@ __all__ = [
     "GradientNorms",
     "LevelLosses",
     "MusicEvaluation",
+    "PixelBaseline",
     "PredictionWriter",
     "Samples",
+    "TargetCalls",
+    "TokenWriter",
 ]

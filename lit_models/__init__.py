@@ -1,6 +1,23 @@
 """LightningModules."""
 
+from lit_models.decoding import Decoding
 from lit_models.lit_fractal import Generation, LitFractal
+from lit_models.lit_sdvar import LitSDVAR
+from lit_models.lit_var import LitVAR
+from lit_models.lit_vqvae import LitVQVAE
 from lit_models.optimization import Optimization
+from lit_models.scale_generation import ScaleGeneration
+from lit_models.tokenizer_options import Adversary, TokenizerLoss
 
-__all__ = ["Generation", "LitFractal", "Optimization"]
+__all__ = [
+    "Adversary",
+    "Decoding",
+    "Generation",
+    "LitFractal",
+    "LitSDVAR",
+    "LitVAR",
+    "LitVQVAE",
+    "Optimization",
+    "ScaleGeneration",
+    "TokenizerLoss",
+]

@@ -11,16 +11,19 @@ from torch import nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
+LINEAR_HOLD = 0.05  # share of the steps after the warm-up
+
 
 @dataclass(frozen=True)
 class Optimization:
-    """AdamW with warm-up and a cosine decay over the run.
+    """AdamW with warm-up and a decay over the run.
 
     Args:
         lr: learning rate; by default ``base_lr`` times the number of canvases per step over all ranks / 256.
         base_lr: learning rate at 256 canvases per step.
-        min_lr_ratio: the cosine ends at this share of the learning rate.
-        schedule: ``cosine`` or ``constant`` after the warm-up.
+        min_lr_ratio: the decay ends at this share of the learning rate.
+        schedule: after the warm-up: ``cosine``, ``linear`` (constant for a twentieth of the rest, then linear, as VAR
+            was trained) or ``constant``.
         warmup_steps: optimiser steps of linear warm-up.
         warmup_epochs: epochs of linear warm-up, added to ``warmup_steps``.
         weight_decay: of matrices; norms, biases and embeddings have none.
@@ -40,8 +43,8 @@ class Optimization:
     betas: tuple[float, float] = (0.9, 0.95)
 
     def __post_init__(self) -> None:
-        if self.schedule not in ("cosine", "constant"):
-            raise ValueError(f"optimization.schedule must be cosine or constant, not {self.schedule!r}")
+        if self.schedule not in ("cosine", "linear", "constant"):
+            raise ValueError(f"optimization.schedule must be cosine, linear or constant, not {self.schedule!r}")
         for name in ("base_lr", "lr", "weight_decay", "warmup_steps", "warmup_epochs", "min_lr_ratio"):
             value = getattr(self, name)
             if value is not None and value < 0:
@@ -99,7 +102,10 @@ class Optimization:
             if self.schedule == "constant" or math.isinf(total) or total <= warmup:
                 return 1.0
             progress = min(1.0, (step - warmup) / (total - warmup))
-            return self.min_lr_ratio + (1 - self.min_lr_ratio) * 0.5 * (1 + math.cos(math.pi * progress))
+            left = 0.5 * (1 + math.cos(math.pi * progress))
+            if self.schedule == "linear":
+                left = min(1.0, (1 - progress) / (1 - LINEAR_HOLD))
+            return self.min_lr_ratio + (1 - self.min_lr_ratio) * left
 
         return at
 

@@ -51,6 +51,9 @@ def test_warm_up_then_cosine():
     assert at(55) == pytest.approx(0.55)
     assert at(100) == pytest.approx(0.1)
     assert at(200) == pytest.approx(0.1)
+    linear = Optimization(schedule="linear", min_lr_ratio=0.1).factor(trainer())
+    assert [linear(0), linear(5), linear(100)] == pytest.approx([1.0, 1.0, 0.1])
+    assert linear(62) == pytest.approx(0.1 + 0.9 * 0.4)  # 38 of the 95 steps of the decay are left
     constant = Optimization(schedule="constant", warmup_epochs=2).factor(trainer(accumulate=2))
     assert [constant(0), constant(4), constant(9), constant(99)] == pytest.approx([0.1, 0.5, 1.0, 1.0])
 

@@ -12,7 +12,9 @@ from litscale.cli import main
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "configs"
-EXPERIMENTS = sorted([CONFIGS / "demo.yaml", *CONFIGS.glob("piano_roll/*.yaml")])
+EXPERIMENTS = sorted(
+    [CONFIGS / "demo.yaml", *(set(CONFIGS.glob("piano_roll/*.yaml")) - set(CONFIGS.glob("*/v*.yaml")))]
+)
 LAYERS = sorted(product(CONFIGS.glob("trainer/*.yaml"), CONFIGS.glob("logger/*.yaml")))
 
 

@@ -24,7 +24,7 @@ def noise(seed=0, images=16, scale=2, positions=16, vocab=64):
 @settings(max_examples=30, deadline=None)
 @given(st.integers(-(2**70), 2**70), st.integers(0, 2**40), st.integers(0, 12), st.integers(0, 2000))
 def test_equals_the_definition_in_whole_numbers(seed, image, scale, position):
-    key = seed % WORD
+    key = splitmix(seed % WORD)
     for word in (image, scale, position):
         key = splitmix(((key ^ word) + STEP) % WORD)
     expected = []
@@ -49,6 +49,11 @@ def test_follows_the_gumbel_distribution():
     uniform = (-(-values).exp()).exp().sort().values
     distance = (uniform - (torch.arange(len(values)) + 0.5) / len(values)).abs().max()
     assert distance < 1.95 / len(values) ** 0.5  # Kolmogorov-Smirnov, p = 0.001
+
+
+def test_image_numbers_do_not_undo_seeds():
+    rows = torch.cat([noise(seed, images=8).flatten(1) for seed in range(8)])
+    assert len(rows.unique(dim=0)) == 64
 
 
 def test_is_independent_across_keys():

@@ -1,0 +1,303 @@
+"""Training, evaluation and generation of VAR, next-scale prediction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from lit_models.base import LitModule
+from lit_models.optimization import Optimization
+from lit_models.scale_generation import ScaleGeneration, known_tokens
+from lit_models.token_metrics import TokenMetrics, by_scale, token_scores
+from lit_models.tokenizer import check_canvas, checksum, encode, fill, load_tokenizer, planes_of, token_facts
+from models.var import VAR
+
+GENERATION = ScaleGeneration()
+
+
+class LitVAR(LitModule):
+    """Trains VAR on the tokens of images (or rolls) by maximum likelihood; evaluates and samples it.
+
+    Batches hold ``canvas``, which the frozen tokenizer encodes, or ``tokens`` of a cache. Evaluation reports nats per
+    token and per image, and beside them those of a unigram model, the frequencies of codes at each scale in the
+    training batches so far. Bits per dim are not defined for VAR: its likelihood is one of tokens, not of pixels.
+
+    Checkpoints hold the tokenizer too, so ``validate``, ``test`` and ``predict`` need no other file; whatever
+    ``tokenizer_checkpoint`` says, a checkpoint's transformer runs with the tokenizer it was trained with.
+
+    Args:
+        network: the transformer, with its tokenizer.
+        optimization: learning rate, schedule, weight decay.
+        generation: how samples are drawn.
+        tokenizer_checkpoint: the tokenizer's weights: a checkpoint of LitVQVAE, or an official file. It is read where
+            no checkpoint is given; null leaves the tokenizer as it is.
+        label_smoothing: of the training loss.
+        progressive_steps: optimiser steps over which training proceeds from the leading scales to all; 0 trains all
+            scales from the start.
+        progressive_first: number of leading scales that it starts with.
+        codec: what the tokenizer's channels stand for: rgb, gray, binary, velocity or onset_hold; null = rgb for three
+            channels, gray for one.
+        velocity_bins: of the data, for velocity and onset_hold.
+        compile_blocks: compile the transformer blocks for training and likelihoods (``torch.compile``); sampling, whose
+            shapes change with each scale, is not compiled.
+
+    Raises:
+        ValueError: an option is out of range, or the codec does not fit the tokenizer.
+    """
+
+    frequencies: Tensor
+
+    def __init__(
+        self,
+        network: VAR,
+        optimization: Optimization = Optimization(),
+        generation: ScaleGeneration = GENERATION,
+        tokenizer_checkpoint: str | None = None,
+        label_smoothing: float = 0.0,
+        progressive_steps: int = 0,
+        progressive_first: int = 1,
+        codec: str | None = None,
+        velocity_bins: int = 127,
+        compile_blocks: bool = False,
+    ) -> None:
+        super().__init__()
+        if not 0 <= label_smoothing < 1:
+            raise ValueError(f"label_smoothing must be in 0..1, not {label_smoothing}")
+        if progressive_steps < 0 or not 1 <= progressive_first <= network.scales:
+            raise ValueError(
+                f"progressive_steps must not be negative and progressive_first must be in 1..{network.scales}, the "
+                f"number of scales, not {progressive_steps} and {progressive_first}"
+            )
+        self.network = network
+        self.optimization, self.generation = optimization, generation
+        self.tokenizer_checkpoint, self.label_smoothing = tokenizer_checkpoint, label_smoothing
+        self.progressive_steps, self.progressive_first = progressive_steps, progressive_first
+        self.planes = planes_of(network.vqvae, codec, velocity_bins)
+        self.record_frames = self._has_tokenizer = False
+        if compile_blocks:
+            for block in network.blocks:
+                block.compile(dynamic=True)
+        self.register_buffer("frequencies", torch.zeros(network.scales, network.vocab, dtype=torch.long))
+        self.token_metrics = nn.ModuleDict({stage: TokenMetrics(network.scales) for stage in ("val", "test")})
+
+    def setup(self, stage: str) -> None:
+        """Check that the data fits the tokenizer and the network.
+
+        Raises:
+            ValueError: the data's canvases or classes differ.
+        """
+        data = getattr(self.trainer, "datamodule", None)
+        check_canvas(self.network.vqvae, self.planes, data)
+        classes = getattr(data, "num_classes", 0)
+        if self.network.num_classes and classes > self.network.num_classes:
+            raise ValueError(
+                f"the data has {classes} classes, the network {self.network.num_classes}: make num_classes of the "
+                "network that of the data, or 0 for a model without classes"
+            )
+
+    def _prepare(self) -> None:
+        """Load the tokenizer, unless a checkpoint brought it, and compare it with the one that a cache is of.
+
+        Raises:
+            FileNotFoundError: there is no such tokenizer_checkpoint.
+            ValueError: it is of another tokenizer, there is none to train with, or the cache is of another one.
+        """
+        quantizer = self.network.vqvae.quantizer
+        if self.tokenizer_checkpoint is not None and not self._has_tokenizer:
+            load_tokenizer(self.network.vqvae, self.tokenizer_checkpoint)
+        elif self.trainer.training and not self._has_tokenizer and not quantizer.hits.any():
+            raise ValueError(
+                "the tokenizer was never trained: give tokenizer_checkpoint, a checkpoint of LitVQVAE or an official "
+                "file"
+            )
+        self._has_tokenizer = True
+        facts = getattr(getattr(self.trainer, "datamodule", None), "token_facts", None)
+        if facts is None:
+            return
+        own = token_facts(self.network.vqvae)
+        if differing := [name for name, value in own.items() if facts[name] != value]:
+            described = "; ".join(f"{name} is {facts[name]}, not {own[name]}" for name in differing)
+            raise ValueError(
+                f"the token cache {self.trainer.datamodule.folder} was written by another tokenizer ({described}): "
+                "give that one as tokenizer_checkpoint, or write a new cache with litscale predict"
+            )
+
+    def tokens_of(self, batch: Mapping[str, Any]) -> list[Tensor]:
+        """Tokens of a batch, int64 ``[B, n]`` for each scale: those given, or those of its canvases."""
+        if "tokens" not in batch:
+            return encode(self.network.vqvae, self.planes, batch["canvas"])
+        sizes = [side**2 for side in self.network.patch_nums]
+        return list(batch["tokens"].long().split(sizes, dim=1))
+
+    def _logits(self, batch: Mapping[str, Any], tokens: list[Tensor], scales: int) -> Tensor:
+        """Logits of the leading scales, float32 ``[B, positions, V]``."""
+        network = self.network
+        inputs = network.vqvae.quantizer.teacher_input(tokens[: max(scales - 1, 1)])
+        labels = batch.get("label") if network.num_classes else None
+        return network(labels, inputs[:, : network.bounds[scales] - network.bounds[1]])
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
+        """Loss of a batch, with a report for callbacks: ``loss/scale_<k>`` in nats per token, ``accuracy/scale_<k>``.
+
+        While training proceeds from scale to scale there is also ``scales``, their number.
+        """
+        tokens = self.tokens_of(batch)
+        self.frequencies += self.trainer.strategy.reduce(self.network.vqvae.quantizer.count(tokens), reduce_op="sum")
+        scales = self.active_scales(self.global_step)
+        logits, wanted = self._logits(batch, tokens, scales), torch.cat(tokens[:scales], dim=1)
+        loss = self.finite(
+            F.cross_entropy(logits.flatten(0, 1), wanted.flatten(), label_smoothing=self.label_smoothing)
+        )
+        self.log("train/loss", loss.detach(), prog_bar=True, sync_dist=True)
+        report = {}
+        with torch.no_grad():
+            for name, values in zip(("loss", "accuracy"), token_scores(logits, wanted), strict=True):
+                report |= {f"{name}/scale_{k}": part.mean() for k, part in enumerate(by_scale(self.network, values))}
+        if self.progressive_steps:
+            report["scales"] = loss.new_tensor(scales)
+        return {"loss": loss, "report": report}
+
+    def active_scales(self, step: int) -> int:
+        """Number of leading scales that are trained at an optimiser step."""
+        if step >= self.progressive_steps:
+            return self.network.scales
+        stages = self.network.scales - self.progressive_first + 1
+        return self.progressive_first + stages * step // self.progressive_steps
+
+    def on_fit_start(self) -> None:
+        """Get the tokenizer ready, now that a checkpoint would have been read."""
+        self._prepare()
+
+    on_validation_start = on_test_start = on_predict_start = on_fit_start
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """Likelihood of a batch, ``val/``."""
+        self._evaluate("val", batch)
+
+    def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """Likelihood of a batch, ``test/``."""
+        self._evaluate("test", batch)
+
+    def _evaluate(self, prefix: str, batch: dict[str, Any]) -> None:
+        tokens = self.tokens_of(batch)
+        metrics = self.token_metrics[prefix]
+        logits = self._logits(batch, tokens, self.network.scales)
+        metrics.record(self.network, logits, torch.cat(tokens, dim=1), self.frequencies)
+        for name, metric in metrics.items():
+            shown = name == "nats_per_token"
+            self.log(f"{prefix}/{name}", metric, prog_bar=shown, on_epoch=True, on_step=False, batch_size=len(logits))
+
+    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
+        """Generate a batch of requests.
+
+        Args:
+            batch: ``canvas`` uint8 ``[B, C, H, W]``, ``known`` bool of that shape, ``index`` int64 ``[B]``, ``seed``
+                int and optionally ``label`` int64 ``[B]``.
+            batch_idx: unused.
+
+        Returns:
+            ``canvas``, ``known``, ``index``, ``label``, the ``settings`` used, and ``frames`` (pairs of canvas and
+            finished cells after each scale) where ``record_frames`` is set.
+        """
+        frames: list[tuple[Tensor, Tensor]] | None = [] if self.record_frames else None
+        given = {name: batch[name] for name in ("canvas", "known", "seed")}
+        return {
+            "canvas": self.generate(batch.get("label"), **given, frames=frames),
+            "known": batch["known"],
+            "index": batch["index"],
+            "label": batch.get("label"),
+            "settings": asdict(self.generation) | {"seed": batch["seed"]},
+            "frames": frames,
+        }
+
+    @torch.no_grad()
+    def generate(
+        self,
+        label: Tensor | None = None,
+        *,
+        batch_size: int = 1,
+        canvas: Tensor | None = None,
+        known: Tensor | None = None,
+        seed: int | None = None,
+        frames: list[tuple[Tensor, Tensor]] | None = None,
+    ) -> Tensor:
+        """Generate canvases with the module's :class:`ScaleGeneration` settings.
+
+        Tokens of which at least half the cells are known are those of the known picture, in which the mean of its known
+        cells fills the rest; the others are drawn. Known cells themselves come back as they were.
+
+        Args:
+            label: int64 ``[B]``; without it, no class.
+            batch_size: B, where neither label nor canvas gives it.
+            canvas: uint8 ``[B, C, H, W]`` whose known cells are kept.
+            known: bool ``[B, C, H, W]``.
+            seed: with it, row i is the same in every call, whatever else draws random numbers; without it, torch's
+                generator gives one.
+            frames: is given the canvas after each scale, and a mask of True, as the picture is whole at each scale, on
+                the CPU.
+
+        Returns:
+            uint8 ``[B, C, H, W]`` on the module's device.
+
+        Raises:
+            ValueError: the canvas or the labels do not fit the model.
+        """
+        if label is None:
+            label = torch.full((batch_size if canvas is None else len(canvas),), -1)
+        label = label if self.network.num_classes else torch.full_like(label, -1)
+        forced: dict[str, list[Tensor]] = {}
+        if canvas is not None and known is not None and known.any():
+            canvas, known = canvas.to(self.device), known.to(self.device)
+            forced = known_tokens(self.network.vqvae, self.planes, canvas, known)
+        with torch.compiler.set_stance("force_eager"):
+            sampled = self.network.sample(
+                label, **asdict(self.generation), seed=seed, all_scales=frames is not None, **forced
+            )
+
+        def finished(images: Tensor) -> Tensor:
+            made = self.planes.to_symbols(images.float() * 2 - 1)
+            return torch.where(known, canvas, made) if forced else made
+
+        if frames is not None and sampled.images_per_scale is not None:
+            pictures = [finished(images).cpu() for images in sampled.images_per_scale]
+            frames += [(picture, torch.ones_like(picture, dtype=torch.bool)) for picture in pictures]
+        return finished(sampled.images)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Store the tokenizer beside the transformer."""
+        vqvae = self.network.vqvae
+        state = {name: value.detach().cpu().clone() for name, value in vqvae.state_dict().items()}
+        checkpoint["tokenizer"] = {"state_dict": state, "checksum": checksum(vqvae)}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the tokenizer that the transformer was trained with.
+
+        Raises:
+            ValueError: the checkpoint has none, it is damaged, or of another architecture.
+        """
+        stored = checkpoint.get("tokenizer")
+        if stored is None:
+            raise ValueError("the checkpoint holds no tokenizer, so it is not one of LitVAR")
+        try:
+            fill(self.network.vqvae, stored["state_dict"])
+            self._has_tokenizer = True
+        except ValueError as error:
+            raise ValueError(
+                f"the checkpoint's tokenizer is of another architecture: {error}. Give the config that it was trained "
+                "with (config.yaml in its run folder)"
+            ) from error
+        if checksum(self.network.vqvae) != stored["checksum"]:
+            raise ValueError("the tokenizer in the checkpoint is damaged: its checksum differs; use another checkpoint")
+
+    def on_train_start(self) -> None:
+        """Let the options that a run is resumed with win over those in its checkpoint."""
+        self.optimization.reapply(self.trainer)
+
+    def configure_optimizers(self) -> Any:
+        """AdamW and its schedule."""
+        return self.optimization.configure(self, self.network)

@@ -1,0 +1,126 @@
+"""The tokenizer as the modules use it: which it is, where its weights come from, what it takes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from models.state_dicts import differences, read_checkpoint
+from models.var import VQVAE, Planes, fill_official
+
+_STATISTICS = ("quantizer.hits", "quantizer.hit_updates")  # they change no token
+
+
+def planes_of(vqvae: VQVAE, codec: str | None, velocity_bins: int) -> Planes:
+    """What the tokenizer's channels stand for.
+
+    Args:
+        vqvae: the tokenizer.
+        codec: as in :class:`models.var.Planes`; by default ``rgb`` for three channels, else ``gray``.
+        velocity_bins: as there.
+
+    Raises:
+        ValueError: the codec is unknown, or has another number of planes than the tokenizer channels.
+    """
+    planes = Planes(codec or ("rgb" if vqvae.in_channels == 3 else "gray"), velocity_bins)
+    if planes.count != vqvae.in_channels:
+        raise ValueError(
+            f"codec {planes.codec} has {planes.count} planes, but the tokenizer's in_channels is {vqvae.in_channels}: "
+            "make them equal"
+        )
+    return planes
+
+
+def checksum(vqvae: VQVAE) -> str:
+    """A hash of the tokenizer's weights; its statistics of usage play no part."""
+    found = hashlib.sha256(str(vqvae.patch_nums).encode())
+    for name, value in vqvae.state_dict().items():
+        if name not in _STATISTICS:
+            found.update(f"{name} {value.dtype} {list(value.shape)}".encode())
+            found.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return found.hexdigest()
+
+
+def token_facts(vqvae: VQVAE) -> dict[str, Any]:
+    """What a cache must say of its tokens: ``tokenizer`` (the checksum), ``patch_nums`` and ``vocab``."""
+    return {"tokenizer": checksum(vqvae), "patch_nums": list(vqvae.patch_nums), "vocab": vqvae.vocab}
+
+
+@torch.no_grad()
+def encode(vqvae: VQVAE, planes: Planes, canvas: Tensor) -> list[Tensor]:
+    """Tokens of symbols, int64 ``[B, n]`` for each scale, the same under any precision of the trainer.
+
+    Args:
+        vqvae: the tokenizer.
+        planes: what its channels stand for.
+        canvas: uint8 ``[B, C, H, W]``.
+    """
+    with torch.autocast(canvas.device.type, enabled=False):
+        return vqvae.encode(planes.to_planes(canvas))
+
+
+def load_tokenizer(vqvae: VQVAE, path: str) -> None:
+    """Fill a tokenizer from a checkpoint of :class:`lit_models.LitVQVAE`, or from an official file.
+
+    Args:
+        vqvae: the tokenizer.
+        path: the file, read with weights only.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it cannot be read, or is of another tokenizer.
+    """
+    checkpoint = read_checkpoint(path, "tokenizer_checkpoint")
+    if not isinstance(checkpoint, Mapping):
+        raise ValueError(f"tokenizer_checkpoint {path} holds no state dict")
+    try:
+        if "state_dict" in checkpoint:
+            start = "network."
+            weights = checkpoint["state_dict"].items()
+            fill(vqvae, {name.removeprefix(start): value for name, value in weights if name.startswith(start)})
+        else:
+            fill_official(vqvae, checkpoint)
+    except ValueError as error:
+        raise ValueError(
+            f"tokenizer_checkpoint {path} is of another tokenizer ({error}): make network.vqvae the one that it was "
+            "trained as (patch_nums, vocab, dim, channels, multipliers, blocks, in_channels)"
+        ) from error
+
+
+def fill(vqvae: VQVAE, state: Mapping[str, Tensor]) -> None:
+    """Load a state dict.
+
+    Raises:
+        ValueError: entries are missing, unexpected or of another shape.
+    """
+    if problems := differences(vqvae.state_dict(), state):
+        more = f" and {len(problems) - 6} more" if len(problems) > 6 else ""
+        raise ValueError("; ".join(problems[:6]) + more)
+    vqvae.load_state_dict(state)
+
+
+def check_canvas(vqvae: VQVAE, planes: Planes, data: Any) -> None:
+    """Compare a data module's canvases with what a tokenizer takes.
+
+    Args:
+        vqvae: the tokenizer.
+        planes: what its channels stand for.
+        data: has ``canvas_shape`` and ``alphabet``, or is not asked.
+
+    Raises:
+        ValueError: channels, sides or alphabet differ.
+    """
+    shape = getattr(data, "canvas_shape", None)
+    if shape is None:
+        return
+    wanted = (planes.channels, vqvae.image_size, vqvae.image_size)
+    if (tuple(shape), data.alphabet) != (wanted, planes.alphabet):
+        raise ValueError(
+            f"the data has canvases of {list(shape)} with {data.alphabet} symbols, the tokenizer takes {list(wanted)} "
+            f"with {planes.alphabet}: make the data's size and channels (of rolls pitch_range, window, encoding and "
+            "velocity_bins) agree with the tokenizer's patch_nums and multipliers, and with codec and velocity_bins"
+        )

@@ -1,0 +1,53 @@
+"""Two processes with half a batch each do what one process does with the whole batch."""
+
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """What one process wrote, and what two wrote."""
+    one, two = (tmp_path_factory.mktemp(name) for name in ("one", "two"))
+    runpy.run_path(str(HERE / "var_ddp.py"))["run"](1, one)
+    command = [sys.executable, str(HERE / "var_ddp.py"), "2", str(two)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE.parents[1]), str(HERE.parent)])}
+    done = subprocess.run(command, cwd=two, env=environment, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return one, two
+
+
+@pytest.mark.parametrize("name", ["vqvae", "var"])
+def test_two_processes_equal_one(folders, name):
+    one, two, other = (
+        torch.load(folders[devices - 1] / f"{name}_{rank}.pt", weights_only=True)
+        for devices, rank in ((1, 0), (2, 0), (2, 1))
+    )
+    torch.testing.assert_close(one["loss"], two["loss"])
+    assert one["gradients"].keys() == two["gradients"].keys()
+    assert len(one["gradients"]) > 20
+    for key, gradient in one["gradients"].items():
+        torch.testing.assert_close(gradient, two["gradients"][key], atol=1e-5, rtol=1e-3, msg=key)
+    counted = {"vqvae": ["drawn", "network.quantizer.hits"], "var": ["frequencies"]}[name]
+    for key in counted:
+        assert one["buffers"][key].sum() > 0
+        assert torch.equal(one["buffers"][key], two["buffers"][key])
+        assert torch.equal(two["buffers"][key], other["buffers"][key])
+    for key, value in two["state"].items():  # also after codes were restarted
+        assert torch.equal(value, other["state"][key]), key
+    if name == "var":
+        for key in ("val/nats_per_image", "val/unigram_nats_per_token", "val/accuracy"):
+            assert one["metrics"][key] == pytest.approx(two["metrics"][key], rel=1e-4)
+
+
+def test_two_processes_write_the_same_cache(folders):
+    one, two = ({path.name: path.read_bytes() for path in (folder / "tokens").iterdir()} for folder in folders)
+    assert one == two
+    assert len(one) == 11
