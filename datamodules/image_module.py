@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
-from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
 from datamodules.image_dataset import Augmentation, EvaluationImages, ImageLoader, Images, TrainingImages, collate
 from datamodules.image_renderer import ImageRenderer
 from datamodules.image_requests import ImageRequest, image_requests
-from datamodules.loading import EpochSampler, ShardSampler
+from datamodules.loading import ResumableLoader
+from datamodules.ranked import RankedDataModule, check_least
 from datamodules.requests import Requests
 
 
-class ImageDataModule(LightningDataModule):
+class ImageDataModule(RankedDataModule):
     """Square images with classes, as batches of symbol canvases; where they come from is the subclasses' affair.
 
     Args:
@@ -52,18 +51,13 @@ class ImageDataModule(LightningDataModule):
         predict: ImageRequest,
     ) -> None:
         super().__init__()
-        least = {"size": (size, 1), "batch_size": (batch_size, 1), "num_workers": (num_workers, 0), "seed": (seed, 0)}
-        for option, (value, bound) in least.items():
-            if value < bound:
-                raise ValueError(f"{option} must be at least {bound}, not {value}")
+        check_least(size=(size, 1), batch_size=(batch_size, 1), num_workers=(num_workers, 0), seed=(seed, 0))
         predict.check_labels(num_classes)
         self.canvas_shape = (channels, size, size)
         self.batch_size, self.num_classes = batch_size, num_classes
         self.stage_splits, self.augment, self.most = stage_splits, augment, most
         self.strict, self.num_workers, self.seed = strict, num_workers, seed
         self.request = predict
-        # A device without a batch to predict has nothing to do; too little to train or validate on raises below.
-        self.allow_zero_length_dataloader_with_multiple_devices = True
         self._images: dict[str, Images] = {}
         self._requests: Requests | None = None
 
@@ -92,48 +86,24 @@ class ImageDataModule(LightningDataModule):
             if split not in self._images:
                 self._images[split] = self.open(split)
 
-    def train_dataloader(self) -> ImageLoader:
+    def train_dataloader(self) -> ResumableLoader:
         """Training images in an order of each epoch's own."""
-        ranks = self._ranks()
-        data = TrainingImages(self._images["train"], self.seed, self.augment, self.strict, ranks[0])
-        sampler = EpochSampler(data, *ranks)
-        if len(sampler) < self.batch_size:
-            raise ValueError(
-                f"an epoch has {len(self._images['train'])} images, {len(sampler)} for each device, which is no full "
-                f"batch: lower batch_size (now {self.batch_size})"
-            )
-        return ImageLoader(data, self.batch_size, sampler=sampler, drop_last=True, **self._loading())
+        data = TrainingImages(self._images["train"], self.seed, self.augment, self.strict, self.ranks()[0])
+        return self.training_loader(data, ImageLoader, collate_fn=collate)
 
-    def val_dataloader(self) -> ImageLoader | list[DataLoader]:
+    def val_dataloader(self) -> DataLoader | list[DataLoader]:
         """Validation images, in order; no loader if there is to be no validation."""
         return self._in_order("val", "val") if "val" in self._images else []
 
-    def test_dataloader(self) -> ImageLoader:
+    def test_dataloader(self) -> DataLoader:
         """Test images, in order."""
         return self._in_order(self.stage_splits["test"][0], "test")
 
     def predict_dataloader(self) -> DataLoader:
         """The requested batches, each on one device."""
-        return DataLoader(self._requests, batch_size=None, sampler=ShardSampler(self._requests, *self._ranks()))
+        return self.batches_loader(self._requests)
 
-    def _in_order(self, split: str, stage: str) -> ImageLoader:
+    def _in_order(self, split: str, stage: str) -> DataLoader:
         """Each image of a split once."""
         data = EvaluationImages(self._images[split], self.most[stage], self.strict)
-        sampler = ShardSampler(data, *self._ranks())
-        if len(data) < sampler.num_replicas:
-            # A device without a batch would log nothing, and the others would wait for it for ever.
-            raise ValueError(
-                f"the {split} split has {len(data)} images for {sampler.num_replicas} devices: use fewer devices or "
-                "more images"
-            )
-        return ImageLoader(data, self.batch_size, sampler=sampler, **self._loading())
-
-    def _loading(self) -> dict[str, Any]:
-        """Loader options that do not change what is loaded."""
-        on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
-        workers = {"num_workers": self.num_workers, "persistent_workers": self.num_workers > 0}
-        return {**workers, "pin_memory": on_gpu, "collate_fn": collate}
-
-    def _ranks(self) -> tuple[int, int]:
-        """Number of devices, and this one's number."""
-        return (1, 0) if self.trainer is None else (self.trainer.world_size, self.trainer.global_rank)
+        return self.ordered_loader(data, split, ImageLoader, collate_fn=collate)

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cached_property
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-from lightning.pytorch import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch.utils.data import DataLoader
 
 import music
 from datamodules.folders import class_of, classes_of
-from datamodules.loading import EpochSampler, ResumableLoader, ShardSampler
+from datamodules.loading import ResumableLoader
+from datamodules.ranked import RankedDataModule, check_least
 from datamodules.requests import GenerationRequest, Requests, request_canvas
 from datamodules.roll_cache import RollCache
 from datamodules.source import RollSource
@@ -26,7 +26,7 @@ STAGE_SPLITS = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)
 SAMPLES = GenerationRequest()
 
 
-class PianoRollDataModule(LightningDataModule):
+class PianoRollDataModule(RankedDataModule):
     """Piano rolls from a folder of MIDI files, or Bach's chorales.
 
     A batch is a dict: ``canvas`` uint8 ``[B, 1, H, W]`` of symbols (see `music.RollFormat`), H pitches, row 0 the
@@ -41,6 +41,9 @@ class PianoRollDataModule(LightningDataModule):
     Pieces shorter than the window are left out (a message counts them); so is, in validation and test, what remains of
     a piece after its last whole window. A note that the left edge of a window cuts begins there as a hold.
     """
+
+    items = "windows"
+    more = "a smaller window, more pieces or more samples_per_epoch"
 
     def __init__(
         self,
@@ -107,8 +110,6 @@ class PianoRollDataModule(LightningDataModule):
         self.samples_per_epoch, self.transpose, self.seed = samples_per_epoch, transpose, seed
         self.labels, self.strict, self.num_workers = labels, strict, num_workers
         self.request = predict
-        # A device without a batch to predict has nothing to do; too little to train or validate on raises below.
-        self.allow_zero_length_dataloader_with_multiple_devices = True
         self._cache: RollCache | None = None
         self._pieces: dict[str, Pieces] = {}
         self._requests: Requests | None = None
@@ -192,14 +193,7 @@ class PianoRollDataModule(LightningDataModule):
         pieces = self._pieces["train"]
         size = self.samples_per_epoch or int((pieces.lengths // self.window).sum())
         data = RandomWindows(pieces, size, self.seed, self.transpose)
-        sampler = EpochSampler(data, *self._ranks())
-        if len(sampler) < self.batch_size:
-            raise ValueError(
-                f"an epoch has {size} windows, {len(sampler)} for each device, which is no full batch: lower "
-                f"batch_size (now {self.batch_size}), or set samples_per_epoch to at least "
-                f"{self.batch_size * sampler.num_replicas}"
-            )
-        return ResumableLoader(data, self.batch_size, sampler=sampler, drop_last=True, **self._loading())
+        return self.training_loader(data)
 
     def val_dataloader(self) -> DataLoader | list[DataLoader]:
         """Windows of the validation pieces, side by side; no loader if there is no validation split."""
@@ -211,29 +205,11 @@ class PianoRollDataModule(LightningDataModule):
 
     def predict_dataloader(self) -> DataLoader:
         """The requested batches, each on one device."""
-        requests = self._requests
-        return DataLoader(requests, batch_size=None, sampler=ShardSampler(requests, *self._ranks()))
+        return self.batches_loader(self._requests)
 
     def _in_order(self, split: str) -> DataLoader:
         """Each window of a split once."""
-        data = FixedWindows(self._pieces[split])
-        sampler = ShardSampler(data, *self._ranks())
-        if len(data) < sampler.num_replicas:
-            # A device without a batch would log nothing, and the others would wait for it for ever.
-            raise ValueError(
-                f"the {split} split has {len(data)} windows for {sampler.num_replicas} devices: use fewer devices, "
-                "a smaller window, or more pieces"
-            )
-        return DataLoader(data, self.batch_size, sampler=sampler, **self._loading())
-
-    def _loading(self) -> dict[str, Any]:
-        """Loader options that do not change what is loaded."""
-        on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
-        return {"num_workers": self.num_workers, "persistent_workers": self.num_workers > 0, "pin_memory": on_gpu}
-
-    def _ranks(self) -> tuple[int, int]:
-        """Number of devices, and this one's number."""
-        return (1, 0) if self.trainer is None else (self.trainer.world_size, self.trainer.global_rank)
+        return self.ordered_loader(FixedWindows(self._pieces[split]), split)
 
     def _choose(self, split: str) -> Pieces:
         """The pieces of a split."""
@@ -269,10 +245,7 @@ class PianoRollDataModule(LightningDataModule):
         if not 0 <= low <= high < PITCHES:
             raise ValueError(f"pitch_range must be two MIDI pitches, 0 to 127, lower first, not [{low}, {high}]")
         least = {"window": 1, "batch_size": 1, "samples_per_epoch": 1, "transpose": 0, "num_workers": 0, "seed": 0}
-        for option, bound in least.items():
-            value = getattr(self, option)
-            if value is not None and value < bound:
-                raise ValueError(f"{option} must be at least {bound}, not {value}")
+        check_least(**{name: (getattr(self, name), bound) for name, bound in least.items()})
         if self.labels and self.source.folder is None:
             raise ValueError("labels are the names of folders: give folder rather than corpus, or set labels to false")
         if self.request.label is not None and not self.labels:

@@ -13,13 +13,14 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 
-from datamodules.loading import EpochSampler, ResumableLoader, ShardSampler
+from datamodules.loading import ResumableLoader
+from datamodules.ranked import RankedDataModule, check_least
 from datamodules.token_cache import Shard, TokenFacts, read_shard
 
 STAGE_SPLITS = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}
 
 
-class TokenDataModule(LightningDataModule):
+class TokenDataModule(RankedDataModule):
     """Tokens that `litscale predict` wrote with a tokenizer and `callbacks.TokenWriter`.
 
     A batch is a dict: ``tokens`` int64 ``[B, L]``, all scales joined, and with classes ``label`` int64 ``[B]``. The
@@ -50,17 +51,10 @@ class TokenDataModule(LightningDataModule):
             ValueError: an option is out of range.
         """
         super().__init__()
-        for option, value, least in (
-            ("batch_size", batch_size, 1),
-            ("num_workers", num_workers, 0),
-            ("seed", seed, 0),
-        ):
-            if value < least:
-                raise ValueError(f"{option} must be at least {least}, not {value}")
+        check_least(batch_size=(batch_size, 1), num_workers=(num_workers, 0), seed=(seed, 0))
         self.folder = Path(folder).expanduser()
         self.batch_size, self.verify, self.num_workers, self.seed = batch_size, verify, num_workers, seed
         self.source = source
-        self.allow_zero_length_dataloader_with_multiple_devices = True
         self._shards: dict[str, list[Shard]] = {}
 
     @cached_property
@@ -128,13 +122,7 @@ class TokenDataModule(LightningDataModule):
     def train_dataloader(self) -> ResumableLoader:
         """Images in an order of each epoch's own."""
         data = TrainingTokens(self._shards["train"], self.seed)
-        sampler = EpochSampler(data, *self._ranks())
-        if len(sampler) < self.batch_size:
-            raise ValueError(
-                f"an epoch has {len(data)} images, {len(sampler)} for each device, which is no full batch: lower "
-                f"batch_size (now {self.batch_size})"
-            )
-        return ResumableLoader(data, self.batch_size, sampler=sampler, drop_last=True, **self._loading())
+        return self.training_loader(data)
 
     def val_dataloader(self) -> DataLoader | list[DataLoader]:
         """Validation images, in order; no loader if the cache has none."""
@@ -150,23 +138,7 @@ class TokenDataModule(LightningDataModule):
         return self.source.predict_dataloader()
 
     def _in_order(self, split: str) -> DataLoader:
-        data = Tokens(self._shards[split])
-        sampler = ShardSampler(data, *self._ranks())
-        if len(data) < sampler.num_replicas:
-            # A device without a batch would log nothing, and the others would wait for it for ever.
-            raise ValueError(
-                f"the {split} split has {len(data)} images for {sampler.num_replicas} devices: use fewer devices"
-            )
-        return DataLoader(data, self.batch_size, sampler=sampler, **self._loading())
-
-    def _loading(self) -> dict[str, Any]:
-        """Loader options that do not change what is loaded."""
-        on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
-        return {"num_workers": self.num_workers, "persistent_workers": self.num_workers > 0, "pin_memory": on_gpu}
-
-    def _ranks(self) -> tuple[int, int]:
-        """Number of devices, and this one's number."""
-        return (1, 0) if self.trainer is None else (self.trainer.world_size, self.trainer.global_rank)
+        return self.ordered_loader(Tokens(self._shards[split]), split)
 
 
 class Tokens(Dataset):

@@ -175,8 +175,8 @@ def test_an_epoch_must_fill_a_batch(module: Make) -> None:
 
 def test_every_device_needs_something_to_do(module: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     dm = ready(module())
-    monkeypatch.setattr(dm, "_ranks", lambda: (17, 0))
-    with pytest.raises(ValueError, match=r"44 windows, 2 for each device.*samples_per_epoch to at least 68"):
+    monkeypatch.setattr(dm, "ranks", lambda: (17, 0))
+    with pytest.raises(ValueError, match=r"44 windows, 2 for each device.*samples_per_epoch, for at least 68 windows"):
         dm.train_dataloader()
     with pytest.raises(ValueError, match="the val split has 16 windows for 17 devices: use fewer devices"):
         dm.val_dataloader()
