@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from PIL import Image
+from torch import Tensor
 
 from callbacks.generation import frames_of, renderer_of
 from callbacks.json_text import json_text
@@ -17,6 +19,7 @@ from music.files import write_atomically
 
 MOST_NAMES = 24  # more files than this are counted, not listed
 MOST_ON_SHEET, COLUMNS = 100, 10
+MOST_ROWS, MOST_STEPS = 4, 16
 
 
 class PredictionWriter(Callback):
@@ -25,8 +28,9 @@ class PredictionWriter(Callback):
     ``sample_00000.mid`` and ``.png`` (or what the data module's renderer writes), on demand ``.gif`` and ``.wav``, and
     ``sample_00000.json`` with settings, row of its batch, label, checkpoint and statistics. The number is the sample's
     own over all devices, each of which writes what it made. A file of the same name is overwritten; files appear whole
-    or not at all. Of images there is also ``sheet.png``, the first hundred of rank zero side by side. Use it with
-    ``return_predictions=False``, or all samples are kept in memory as well.
+    or not at all. Of images there is also ``sheet.png``, the first hundred of rank zero side by side, and with ``gif``
+    ``steps.png``, how the first ones came into being, one a row. Use it with ``return_predictions=False``, or all
+    samples are kept in memory as well.
 
     It is no `BasePredictionWriter`: that one has Lightning look for the indices of a batch, and warn in vain, which
     the batch itself knows.
@@ -46,6 +50,7 @@ class PredictionWriter(Callback):
         self.wav = wav
         self._files: list[Path] = []
         self._shown: list[np.ndarray] = []
+        self._steps: list[tuple[Tensor, Tensor]] = []
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Make the folder, and have the module keep the steps if they are to be animated.
@@ -59,7 +64,7 @@ class PredictionWriter(Callback):
         renderer_of(trainer, self)
         self._folder = Path(self.output_dir or run_folder(trainer) / "predictions")
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._files, self._shown = [], []
+        self._files, self._shown, self._steps = [], [], []
         pl_module.record_frames = self.gif
 
     def on_predict_batch_end(
@@ -81,6 +86,8 @@ class PredictionWriter(Callback):
             raise ValueError(f"gif: {type(pl_module).__name__}.predict_step kept no frames; set gif to false")
         renderer = renderer_of(trainer, self)
         canvases, known = outputs["canvas"].cpu().numpy(), outputs["known"].cpu().numpy()
+        if self.gif and not self._steps:
+            self._steps = outputs["frames"]
         self._shown += list(canvases[: MOST_ON_SHEET - len(self._shown)])
         for row, index in enumerate(outputs["index"].tolist()):
             stem = self._folder / f"sample_{index:05d}"
@@ -106,12 +113,21 @@ class PredictionWriter(Callback):
             return
         renderer = renderer_of(trainer, self)
         if hasattr(renderer, "sheet"):
-            png = io.BytesIO()
-            Image.fromarray(renderer.sheet(np.stack(self._shown), COLUMNS)).save(png, "PNG")
-            self._files.append(write_atomically(self._folder / "sheet.png", png.getvalue()))
+            self._draw("sheet.png", renderer.sheet(np.stack(self._shown), COLUMNS))
+        if hasattr(renderer, "sheet") and self._steps:
+            chosen = np.unique(np.linspace(0, len(self._steps) - 1, MOST_STEPS).astype(int))
+            canvases, done = (torch.stack(part)[chosen, :MOST_ROWS] for part in zip(*self._steps, strict=True))
+            canvases, done = (x.transpose(0, 1).flatten(0, 1).numpy() for x in (canvases, done))  # row after row
+            self._draw("steps.png", renderer.sheet(canvases, len(chosen), ~done.astype(bool)))
         if trainer.world_size > 1:
             print(f"Wrote samples to {self._folder}, {len(self._files)} files of them on rank 0")
         elif len(self._files) > MOST_NAMES:
             print(f"Wrote {len(self._files)} files to {self._folder}")
         else:
             print("\n".join(["Wrote", *(f"  {file}" for file in self._files)]))
+
+    def _draw(self, name: str, page: np.ndarray) -> None:
+        """Write an RGB picture."""
+        png = io.BytesIO()
+        Image.fromarray(page).save(png, "PNG")
+        self._files.append(write_atomically(self._folder / name, png.getvalue()))

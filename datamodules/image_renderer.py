@@ -45,20 +45,18 @@ class ImageRenderer:
         Returns:
             uint8 RGB ``[height, width, 3]``, at least 128 pixels high and wide.
         """
-        page = self._rgb(symbols)
-        if unknown is not None:
-            page = np.where(np.asarray(unknown).astype(bool).any(0)[..., None], np.uint8(UNKNOWN), page)
-        page = _enlarged(page, LEAST_PIXELS)
+        page = _enlarged(self._shaded(symbols, unknown), LEAST_PIXELS)
         if known is not None:
             page[_border(_enlarged(np.asarray(known).astype(bool).any(0), LEAST_PIXELS))] = EDGE
         return page
 
-    def sheet(self, canvases: np.ndarray, columns: int = 8) -> np.ndarray:
+    def sheet(self, canvases: np.ndarray, columns: int = 8, unknown: np.ndarray | None = None) -> np.ndarray:
         """Images side by side, row after row.
 
         Args:
             canvases: uint8 ``[N, C, H, W]``.
             columns: images of a row.
+            unknown: bool ``[N, C, H, W]``, cells not made yet; drawn as blank shade.
 
         Returns:
             uint8 RGB ``[height, width, 3]``; images are at least 64 pixels wide, 2 pixels apart.
@@ -68,7 +66,10 @@ class ImageRenderer:
         """
         if not len(canvases) or columns < 1:
             raise ValueError(f"a sheet needs images and columns, not {len(canvases)} and {columns}")
-        cells = [_enlarged(self._rgb(canvas), LEAST_CELL) for canvas in canvases]
+        masks = [None] * len(canvases) if unknown is None else unknown
+        cells = [
+            _enlarged(self._shaded(canvas, mask), LEAST_CELL) for canvas, mask in zip(canvases, masks, strict=True)
+        ]
         columns = min(columns, len(cells))
         rows = -(-len(cells) // columns)
         height, width = cells[0].shape[0] + GAP, cells[0].shape[1] + GAP
@@ -161,6 +162,13 @@ class ImageRenderer:
                 f"symbols must be uint8 [{self.channels}, H, W], not {symbols.dtype} {list(symbols.shape)}"
             )
         return symbols
+
+    def _shaded(self, symbols: np.ndarray, unknown: np.ndarray | None) -> np.ndarray:
+        """uint8 ``[H, W, 3]``, blank where any channel is unknown."""
+        page = self._rgb(symbols)
+        if unknown is None:
+            return page
+        return np.where(np.asarray(unknown).astype(bool).any(0)[..., None], np.uint8(UNKNOWN), page)
 
     def _rgb(self, symbols: np.ndarray) -> np.ndarray:
         """uint8 ``[H, W, 3]``."""

@@ -63,5 +63,5 @@ def test_digits_train_evaluate_and_sample(tmp_path, kind, capsys):
     main(["predict", *config, *quick, *checkpoint, "--data.predict.num_samples", "3"])
     written = sorted(path.name for path in (tmp_path / "predictions").iterdir())
     assert written == sorted(
-        ["sheet.png", *(f"sample_{i:05d}.{ending}" for i in range(3) for ending in ("png", "gif", "json"))]
+        ["sheet.png", "steps.png", *(f"sample_{i:05d}.{ending}" for i in range(3) for ending in ("png", "gif", "json"))]
     )
