@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
-from lit_models.base import LitModule
+from lit_models.base import GeneratingModule
 from lit_models.optimization import Optimization
 from metrics.standard_error import StandardError
 from models.fractal import Fractal, LevelAttention, attention_report, fill_official, sample_any_width
@@ -41,7 +41,7 @@ class Generation:
     use_cache: bool = True
 
 
-class LitFractal(LitModule):
+class LitFractal(GeneratingModule):
     """Trains a fractal model by maximum likelihood; evaluates and samples it.
 
     ``validate`` and ``test`` report nats per step (rolls) and bits per dim, given the labels where there are any;
@@ -76,7 +76,6 @@ class LitFractal(LitModule):
         self.optimization = optimization
         self.generation = generation
         self.nll_passes = 1 if network.exact_likelihood else nll_passes
-        self.record_frames = False
         if official_checkpoint is not None:
             fill_official(network, official_checkpoint)
         if compile_blocks:
@@ -155,35 +154,6 @@ class LitFractal(LitModule):
                     error.update(nats / size)
                     self.log(f"{prefix}/{name}_standard_error", error, on_epoch=True, on_step=False)
 
-    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
-        """Generate a batch of requests.
-
-        Args:
-            batch: ``canvas`` uint8 ``[B, C, H, W]``, ``known`` bool of that shape, ``index`` int64 ``[B]``, ``seed``
-                int and optionally ``label`` int64 ``[B]``.
-            batch_idx: unused.
-
-        Returns:
-            ``canvas``, ``known``, ``index``, ``label``, the ``settings`` used, and ``frames`` (pairs of canvas and
-            finished cells after each step) where ``record_frames`` is set.
-        """
-        frames: list[tuple[Tensor, Tensor]] | None = [] if self.record_frames else None
-        canvas = self.generate(
-            batch.get("label"),
-            canvas=batch["canvas"],
-            known=batch["known"],
-            seed=batch["seed"],
-            frames=frames,
-        )
-        return {
-            "canvas": canvas,
-            "known": batch["known"],
-            "index": batch["index"],
-            "label": batch.get("label"),
-            "settings": asdict(self.generation) | {"seed": batch["seed"]},
-            "frames": frames,
-        }
-
     @torch.no_grad()
     def generate(
         self,
@@ -234,11 +204,3 @@ class LitFractal(LitModule):
     def parameters_by_level(self) -> dict[str, list[torch.nn.Parameter]]:
         """Parameters of ``level_0``, ... and of the ``leaf``."""
         return self.network.parameters_by_level()
-
-    def on_train_start(self) -> None:
-        """Let the options that a run is resumed with win over those in its checkpoint."""
-        self.optimization.reapply(self.trainer)
-
-    def configure_optimizers(self) -> Any:
-        """AdamW and its schedule."""
-        return self.optimization.configure(self, self.network)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from lit_models.base import LitModule
+from lit_models.base import GeneratingModule
 from lit_models.optimization import Optimization
 from lit_models.scale_generation import ScaleGeneration, known_tokens
 from lit_models.token_metrics import TokenMetrics, by_scale, token_scores
@@ -20,7 +20,7 @@ from models.var import VAR
 GENERATION = ScaleGeneration()
 
 
-class LitVAR(LitModule):
+class LitVAR(GeneratingModule):
     """Trains VAR on the tokens of images (or rolls) by maximum likelihood; evaluates and samples it.
 
     Batches hold ``canvas``, which the frozen tokenizer encodes, or ``tokens`` of a cache. Evaluation reports nats per
@@ -78,7 +78,7 @@ class LitVAR(LitModule):
         self.tokenizer_checkpoint, self.label_smoothing = tokenizer_checkpoint, label_smoothing
         self.progressive_steps, self.progressive_first = progressive_steps, progressive_first
         self.planes = planes_of(network.vqvae, codec, velocity_bins)
-        self.record_frames = self._has_tokenizer = False
+        self._has_tokenizer = False
         if compile_blocks:
             for block in network.blocks:
                 block.compile(dynamic=True)
@@ -192,29 +192,6 @@ class LitVAR(LitModule):
             shown = name == "nats_per_token"
             self.log(f"{prefix}/{name}", metric, prog_bar=shown, on_epoch=True, on_step=False, batch_size=len(logits))
 
-    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
-        """Generate a batch of requests.
-
-        Args:
-            batch: ``canvas`` uint8 ``[B, C, H, W]``, ``known`` bool of that shape, ``index`` int64 ``[B]``, ``seed``
-                int and optionally ``label`` int64 ``[B]``.
-            batch_idx: unused.
-
-        Returns:
-            ``canvas``, ``known``, ``index``, ``label``, the ``settings`` used, and ``frames`` (pairs of canvas and
-            finished cells after each scale) where ``record_frames`` is set.
-        """
-        frames: list[tuple[Tensor, Tensor]] | None = [] if self.record_frames else None
-        given = {name: batch[name] for name in ("canvas", "known", "seed")}
-        return {
-            "canvas": self.generate(batch.get("label"), **given, frames=frames),
-            "known": batch["known"],
-            "index": batch["index"],
-            "label": batch.get("label"),
-            "settings": asdict(self.generation) | {"seed": batch["seed"]},
-            "frames": frames,
-        }
-
     @torch.no_grad()
     def generate(
         self,
@@ -293,11 +270,3 @@ class LitVAR(LitModule):
             ) from error
         if checksum(self.network.vqvae) != stored["checksum"]:
             raise ValueError("the tokenizer in the checkpoint is damaged: its checksum differs; use another checkpoint")
-
-    def on_train_start(self) -> None:
-        """Let the options that a run is resumed with win over those in its checkpoint."""
-        self.optimization.reapply(self.trainer)
-
-    def configure_optimizers(self) -> Any:
-        """AdamW and its schedule."""
-        return self.optimization.configure(self, self.network)

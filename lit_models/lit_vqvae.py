@@ -261,10 +261,6 @@ class LitVQVAE(LitModule):
             parts["discriminator"] = [self.discriminator]
         return {name: [p for module in modules for p in module.parameters()] for name, modules in parts.items()}
 
-    def on_train_start(self) -> None:
-        """Let the options that a run is resumed with win over those in its checkpoint."""
-        self.optimization.reapply(self.trainer)
-
     def configure_optimizers(self) -> Any:
         """AdamW over tokenizer and discriminator, and its schedule."""
         parts = [self.network] if self.discriminator is None else [self.network, self.discriminator]
