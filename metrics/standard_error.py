@@ -12,8 +12,8 @@ from torchmetrics import Metric
 class StandardError(Metric):
     """Standard error of the mean over a data set of values that are each estimated by several random passes.
 
-    It is about the passes, not about the choice of the data. Where passes are stratified (`models.fractal.Fractal.nll`),
-    it is somewhat too large.
+    It is about the passes, not about the choice of the data. Of stratified passes (`models.fractal.Fractal.nll`) it is
+    somewhat too large.
 
     Args:
         **kwargs: those of `torchmetrics.Metric`.
