@@ -62,7 +62,11 @@ def test_coupled_returns_the_tokens_of_the_target(models, gamma, labels, cfg, op
         assert made.report.target_calls_by_image.max() <= S
 
 
-@pytest.mark.parametrize("arguments", [{"ragged": False}, {"gamma": CostGamma(low=1)}, {"partial": True}], ids=str)
+@pytest.mark.parametrize(
+    "arguments",
+    [{"ragged": False}, {"gamma": CostGamma(low=1)}, {"partial": True}],
+    ids=["minimum rule", "cost", "partial"],
+)
 @pytest.mark.parametrize("cfg", [0.0, 1.5])
 def test_no_option_changes_what_coupled_returns(models, cfg, arguments):
     expected = models[1].sample(LABELS, cfg=cfg, seed=5)
