@@ -1,4 +1,4 @@
-"""Numbers, pictures, sounds and animations to whatever loggers a trainer has."""
+"""Numbers, pictures, tables, sounds and animations to whatever loggers a trainer has."""
 
 from __future__ import annotations
 
@@ -78,6 +78,54 @@ def send_animations(trainer: Trainer, key: str, files: Sequence[Path]) -> None:
         if isinstance(logger, WandbLogger):
             paths, formats = [str(file) for file in files], ["gif"] * len(files)
             logger.log_video(key, paths, step=trainer.global_step, format=formats)
+
+
+def send_histogram(trainer: Trainer, key: str, counts: Sequence[float]) -> None:
+    """Send counts of the integers 0, 1, ... to W&B and TensorBoard, as a histogram.
+
+    Args:
+        trainer: whose loggers get it; call on rank zero.
+        key: name on dashboards.
+        counts: how often each of them occurred.
+    """
+    edges = np.arange(len(counts) + 1) - 0.5
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger):
+            import wandb
+
+            made = wandb.Histogram(np_histogram=(np.asarray(counts), edges))
+            logger.log_metrics({key: made}, step=trainer.global_step)
+        elif isinstance(logger, TensorBoardLogger):
+            values = np.arange(len(counts))
+            logger.experiment.add_histogram_raw(
+                key,
+                min=0.0,
+                max=float(len(counts) - 1),
+                num=float(np.sum(counts)),
+                sum=float(np.dot(values, counts)),
+                sum_squares=float(np.dot(values**2, counts)),
+                bucket_limits=edges[1:].tolist(),
+                bucket_counts=list(counts),
+                global_step=trainer.global_step,
+            )
+
+
+def send_table(trainer: Trainer, key: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Send a table to W&B, and to TensorBoard as text in Markdown.
+
+    Args:
+        trainer: whose loggers get it; call on rank zero.
+        key: name on dashboards.
+        columns: headings.
+        rows: cells.
+    """
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger):
+            logger.log_table(key, columns=list(columns), data=[list(row) for row in rows], step=trainer.global_step)
+        elif isinstance(logger, TensorBoardLogger):
+            lines = [columns, ["---"] * len(columns), *rows]
+            text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+            logger.experiment.add_text(key, text, trainer.global_step)
 
 
 def _read_wav(path: Path) -> tuple[np.ndarray, int]:

@@ -1,8 +1,9 @@
-"""The command line: ``litscale fit|validate|test|predict``."""
+"""The command line: ``litscale fit|validate|test|predict``, ``litscale compare`` and ``litscale bench decode``."""
 
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,10 @@ from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import WandbLogger
 
+from callbacks.json_text import json_text
+from litscale import compare
 from models.state_dicts import read_checkpoint
+from music.files import write_atomically
 
 SPECIAL_CHECKPOINTS = ("best", "last", "hpc", "registry")
 
@@ -65,6 +69,19 @@ class LitscaleCLI(LightningCLI):
                 callback.dirpath = str(Path(trainer.default_root_dir) / "checkpoints")
         return trainer
 
+    def after_validate(self) -> None:
+        """Keep the scores, for ``litscale compare``."""
+        self._keep_scores("validate")
+
+    def after_test(self) -> None:
+        """Keep the scores, for ``litscale compare``."""
+        self._keep_scores("test")
+
+    def _keep_scores(self, stage: str) -> None:
+        if self.trainer.is_global_zero and not self.trainer.fast_dev_run:
+            values = {name: float(value) for name, value in self.trainer.logged_metrics.items()}
+            write_atomically(Path(self.trainer.default_root_dir) / f"scores_{stage}.json", json_text(values))
+
     def _parse_ckpt_path(self) -> None:
         """Check the checkpoint before anything is built, and leave the config as it was given.
 
@@ -92,15 +109,44 @@ def check_checkpoint(path: str | os.PathLike[str] | None) -> None:
         )
 
 
+class BenchCLI(LitscaleCLI):
+    """The same for benchmarks."""
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Methods of `litscale.bench.BenchTrainer`, and their arguments that are no options of their own."""
+        return {"decode": {"model", "datamodule"}}
+
+
 def main(args: list[str] | None = None) -> None:
     """Entry point of the ``litscale`` command."""
+    words = sys.argv[1:] if args is None else args
+    options: dict[str, Any] = {"subclass_mode_model": True, "subclass_mode_data": True}
+    options |= {"auto_configure_optimizers": False}
+    if words[:1] == ["compare"]:
+        compare.main(words[1:])
+        return
+    if words[:1] == ["bench"]:
+        from litscale.bench import BenchTrainer
+
+        if args is None:
+            del sys.argv[1]  # Lightning reads the rest there, and warns if it is given as args
+        BenchCLI(
+            LightningModule,
+            LightningDataModule,
+            trainer_class=BenchTrainer,
+            save_config_callback=None,
+            parser_kwargs={"prog": "litscale bench", "description": "Benchmarks"},
+            args=None if args is None else words[1:],
+            **options,
+        )
+        return
     LitscaleCLI(
         LightningModule,
         LightningDataModule,
         save_config_callback=SaveConfig,
         save_config_kwargs={"save_to_log_dir": False},
-        subclass_mode_model=True,
-        subclass_mode_data=True,
-        auto_configure_optimizers=False,
+        parser_kwargs={"epilog": "and: litscale compare RUN ..., litscale bench decode --help"},
         args=args,
+        **options,
     )

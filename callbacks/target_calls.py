@@ -1,0 +1,181 @@
+"""What speculative decoding gains and what it costs, while a draft is distilled and after."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from PIL import Image
+from torch import nn
+
+from callbacks.decode_pictures import timeline, write_picture
+from callbacks.decode_table import DecodeTable
+from callbacks.loggers import run_folder, send_histogram, send_pictures, send_table
+from callbacks.quality_reference import QualityReference
+from callbacks.sample_evaluation import stage_of
+from lit_models.comparison import Comparison, no_totals, rates
+from metrics import FrechetDistance
+from metrics.features import checked_size, extract
+from models.sdvar import DecodeReport
+
+COUNTS = ("images", "target_calls", "draft_calls", "accepted_scales")
+
+
+class TargetCalls(Callback):
+    """Says how many calls of the target a decoder takes, how fast it is, and what the images lose.
+
+    For modules whose validation and test steps return a `lit_models.comparison.Comparison`, as `LitSDVAR`'s do. Logs,
+    over all images and all devices,
+
+    - the sums ``sdvar/images``, ``sdvar/target_calls``, ``sdvar/draft_calls`` and ``sdvar/accepted_scales``, where a
+      batch that goes through a network counts once for each of its images,
+    - what follows from sums: ``sdvar/target_calls_per_image``, ``sdvar/draft_calls_per_image``,
+      ``sdvar/accepted_scales_per_call``, ``sdvar/ms_per_image``, ``sdvar/target_only_ms_per_image``, ``sdvar/speedup``
+      (the ratio of these two), ``sdvar/token_agreement`` with the target alone, ``sdvar/pixel_difference`` (mean,
+      absolute, pixels in 0..1) and ``sdvar/acceptance/scale_<k>``, also as a histogram ``sdvar/accepted`` over the
+      scales,
+    - with an extractor ``sdvar/fid`` of the decoder, ``sdvar/target_fid`` of the target alone for the same labels and
+      noise, and ``sdvar/fid_difference``. As many images as the data has make a FID that compares the two, not one to
+      publish.
+
+    The timeline of rank zero's first batch and a table go to the loggers, and outside of ``fit`` to the run's folder
+    as ``timeline.png`` and ``decode_validate.json`` and ``.md`` (``decode_test...``).
+    """
+
+    def __init__(
+        self, features: nn.Module | None = None, reference: str | None = None, cache_dir: str | None = None
+    ) -> None:
+        """Check the options.
+
+        Args:
+            features: the extractor of FID, any module as `metrics.features` describes it; null = no FID.
+            reference: what images are compared with, a file as for `GenerationQuality`; null = the data at hand.
+            cache_dir: where features of the data are kept; null = as for `PianoRollDataModule`.
+
+        Raises:
+            ValueError: the extractor has no num_features.
+        """
+        super().__init__()
+        if features is not None:
+            checked_size(features)
+        self.features = features
+        self.reference = reference
+        self.cache_dir = cache_dir
+        self._real: QualityReference | None = None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Start anew.
+
+        Raises:
+            MisconfigurationException: the module compares nothing.
+        """
+        if stage != "predict" and not hasattr(pl_module, "compare"):
+            raise MisconfigurationException(
+                f"TargetCalls needs a module that compares decoders, as LitSDVAR does, not {type(pl_module).__name__}; "
+                "leave the callback out"
+            )
+        self._real = None
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Count from nothing."""
+        self._sums = no_totals(pl_module.scales)
+        self._first: DecodeReport | None = None
+        if self.features is None:
+            return
+        self.features.to(pl_module.device).eval()
+        size = checked_size(self.features)
+        self._scores = {name: FrechetDistance(size).to(pl_module.device) for name in ("fid", "target_fid")}
+        self._learning = self._real is None and not trainer.sanity_checking  # the data are the same each time
+        if self._learning:
+            self._real = QualityReference(self.features, self.reference, self.cache_dir, batch_size=64)
+            self._real.begin(trainer, pl_module.device)
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Comparison | None,
+        batch: dict[str, Any],
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Add a batch up.
+
+        Raises:
+            ValueError: FID is wanted, and the batch has no images to compare with.
+        """
+        if self.features is not None and self._learning:
+            if self.reference is None and "canvas" not in batch:
+                raise ValueError("TargetCalls.features: the data has no canvas to compare with; give a reference")
+            self._real.take(trainer, batch.get("canvas"))
+        if outputs is None:
+            return
+        for name, value in outputs.totals().items():
+            self._sums[name] += value
+        if self._first is None:
+            self._first = outputs.report
+        if self.features is not None:
+            for name, canvas in (("fid", outputs.canvas), ("target_fid", outputs.target_canvas)):
+                self._scores[name].update(extract(self.features, canvas)[0])
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log the outcome; on all ranks together."""
+        if trainer.sanity_checking:
+            return
+        own = torch.tensor(list(self._sums.values()), dtype=torch.float64, device=pl_module.device)
+        summed = trainer.strategy.reduce(own, reduce_op="sum").tolist()
+        sums = dict(zip(self._sums, summed, strict=True))
+        self._found = {name: sums[name] for name in COUNTS} | rates(sums)
+        if self.features is not None:
+            if self._learning:
+                self._real.end(trainer)
+            for name, score in self._scores.items():
+                score.reference = self._real.statistics
+                self._found[name] = float(score.compute())
+            self._found["fid_difference"] = self._found["fid"] - self._found["target_fid"]
+        # Equal on all ranks already; `sync_dist` keeps Lightning from warning of each.
+        numbers = {f"sdvar/{name}": torch.tensor(value) for name, value in self._found.items()}
+        pl_module.log_dict(numbers, sync_dist=True, batch_size=1)
+        self._accepted = [sums[f"accepted/scale_{k}"] for k in range(pl_module.scales)]
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Send the pictures, and outside of ``fit`` show and write the table; on rank zero."""
+        if trainer.sanity_checking or not trainer.is_global_zero or self._first is None:
+            return
+        stage, _ = stage_of(trainer)
+        folder = run_folder(trainer)
+        folder.mkdir(parents=True, exist_ok=True)
+        picture = write_picture(timeline(self._first), folder / "timeline.png")
+        with Image.open(picture) as image:
+            send_pictures(trainer, "sdvar/timeline", [np.asarray(image.convert("RGB"))])
+        send_histogram(trainer, "sdvar/accepted", self._accepted)
+        table = self._table(pl_module, stage)
+        head, *lines = table.lines()
+        send_table(trainer, "sdvar/decoders", head, lines)
+        if trainer.state.fn == TrainerFn.FITTING:
+            return
+        table.show()
+        print("Written to " + ", ".join(map(str, [*table.write(folder), picture])))
+
+    on_test_epoch_start = on_validation_epoch_start
+    on_test_batch_end = on_validation_batch_end
+    on_test_epoch_end = on_validation_epoch_end
+    on_test_end = on_validation_end
+
+    def _table(self, pl_module: LightningModule, stage: str) -> DecodeTable:
+        """The decoder beside the target alone."""
+        found = dict(self._found)
+        alone = {"target_calls_per_image": float(pl_module.scales), "draft_calls_per_image": 0.0, "speedup": 1.0}
+        alone["ms_per_image"] = found["target_only_ms_per_image"]
+        if "target_fid" in found:
+            alone["fid"] = found["target_fid"]
+            found["fid_change"] = found["fid_difference"] / found["target_fid"]
+        facts = f"{found['images']:.0f} images ({stage})"
+        settings = pl_module.generation.drawing | {"seed": pl_module.seed}
+        return DecodeTable(
+            f"decode_{stage}", facts, settings, {"target only": alone, pl_module.generation.label: found}
+        )

@@ -1,0 +1,347 @@
+"""Speculative decoding of VAR: evaluation, generation, and distillation of the draft."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor, nn
+from torchmetrics import MeanMetric
+
+from lit_models.base import GeneratingModule
+from lit_models.comparison import Comparison, compare
+from lit_models.decoding import Decoding
+from lit_models.distillation import divergence, own_tokens, teacher_forced
+from lit_models.optimization import Optimization
+from lit_models.token_metrics import by_scale
+from lit_models.tokenizer import check_canvas, encode, planes_of, token_facts
+from lit_models.transformer_files import load_pair, packed_tokenizer, save_as_lit_var, unpack_tokenizer
+from models.sdvar import Decoder, Speculative
+from models.var import VAR, VQVAE, Sampling
+
+DECODING = Decoding()
+
+
+class LitSDVAR(GeneratingModule):
+    """Makes a large VAR's images with the help of a small one; evaluates that, and distils the small one.
+
+    ``validate`` and ``test`` decode the labels of the data and, beside that, let the target alone make the same images;
+    callbacks are given the comparison (`callbacks.TargetCalls`). ``predict`` writes the decoder's images.
+
+    ``fit`` trains the draft only: on the target's own samples and on the tokens of the data it lowers KL(target ||
+    draft), teacher-forced, between the distributions that tokens are drawn from, guidance and temperature included
+    (distillation for speculative decoding: arXiv 2310.08461). The number to watch is
+    ``val/accepted_scales_per_call``. Afterwards ``draft.ckpt`` in the run folder holds the draft for `LitVAR`.
+
+    Both networks use one tokenizer. Checkpoints hold all three, so that config and checkpoint suffice; the files below
+    are read where no checkpoint is given.
+
+    Args:
+        vqvae: the tokenizer.
+        draft: the small network, made for the tokenizer.
+        target: the large network, made for the tokenizer.
+        decoder: which decoder, and how it draws tokens.
+        optimization: learning rate, schedule, weight decay.
+        draft_checkpoint: the draft's weights: a checkpoint of LitVAR or LitSDVAR, or an official file; null leaves it
+            as it is.
+        target_checkpoint: the target's weights, likewise.
+        tokenizer_checkpoint: the tokenizer's weights, a checkpoint of LitVQVAE or an official file, for official files,
+            which do not hold it.
+        own_share: share of the images of a training batch that the target samples itself, for the labels of the batch.
+        fit_images: images that each device decodes in a validation of ``fit``; other stages decode all labels.
+        seed: of the noise in evaluation.
+        codec: what the tokenizer's channels stand for: rgb, gray, binary, velocity or onset_hold; null = rgb for three
+            channels, gray for one.
+        velocity_bins: of the data, for velocity and onset_hold.
+
+    Raises:
+        ValueError: the networks do not fit together, or an option is out of range.
+    """
+
+    frequencies: Tensor
+
+    def __init__(
+        self,
+        vqvae: VQVAE,
+        draft: Callable[[VQVAE], VAR],
+        target: Callable[[VQVAE], VAR],
+        decoder: Decoding = DECODING,
+        optimization: Optimization = Optimization(),
+        draft_checkpoint: str | None = None,
+        target_checkpoint: str | None = None,
+        tokenizer_checkpoint: str | None = None,
+        own_share: float = 0.5,
+        fit_images: int = 64,
+        seed: int = 0,
+        codec: str | None = None,
+        velocity_bins: int = 127,
+    ) -> None:
+        super().__init__()
+        if not 0 <= own_share <= 1:
+            raise ValueError(f"own_share must be in 0..1, not {own_share}")
+        if fit_images < 1:
+            raise ValueError(f"fit_images must be at least 1, not {fit_images}")
+        self.draft, self.target = draft(vqvae), target(vqvae).requires_grad_(False)
+        if self.draft.num_classes != self.target.num_classes:
+            raise ValueError(
+                f"the draft has {self.draft.num_classes} classes, the target {self.target.num_classes}: make "
+                "num_classes the same"
+            )
+        self.generation, self.optimization = decoder, optimization
+        self.files = {
+            "tokenizer_checkpoint": tokenizer_checkpoint,
+            "target_checkpoint": target_checkpoint,
+            "draft_checkpoint": draft_checkpoint,
+        }
+        self.own_share, self.fit_images, self.seed = own_share, fit_images, seed
+        self.planes = planes_of(vqvae, codec, velocity_bins)
+        self._loaded = False
+        self._warm: set[Decoding] = set()
+        self._seen = 0
+        self._decoders: dict[Decoding, Decoder] = {}
+        self.decoder(decoder)
+        self.register_buffer("frequencies", torch.zeros(self.scales, vqvae.vocab, dtype=torch.long))
+        names = ("divergence", "overlap", "accepted_scales_per_call")
+        self.scores = nn.ModuleDict(
+            {stage: nn.ModuleDict({name: MeanMetric() for name in names}) for stage in ("val", "test")}
+        )
+
+    @property
+    def vqvae(self) -> VQVAE:
+        """The tokenizer."""
+        return self.target.vqvae
+
+    @property
+    def scales(self) -> int:
+        """Number of scales."""
+        return self.target.scales
+
+    def decoder(self, options: Decoding | None = None) -> Decoder:
+        """The decoder of some options, by default the module's own."""
+        options = self.generation if options is None else options
+        if options not in self._decoders:
+            self._decoders[options] = options.build(self.draft, self.target)
+        return self._decoders[options]
+
+    def setup(self, stage: str) -> None:
+        """Check the data, see :meth:`check_data`."""
+        self.check_data(getattr(self.trainer, "datamodule", None))
+
+    def check_data(self, data: Any) -> None:
+        """Check that data fits tokenizer and networks.
+
+        Raises:
+            ValueError: its canvases or classes differ.
+        """
+        check_canvas(self.vqvae, self.planes, data)
+        classes = getattr(data, "num_classes", 0)
+        own = self.target.num_classes
+        if own and classes > own:
+            raise ValueError(
+                f"the data has {classes} classes, the networks {own}: its labels are out of range; give data and "
+                "networks of the same classes, or networks without (num_classes 0)"
+            )
+
+    def load_files(self) -> None:
+        """Read the networks and the tokenizer, unless a checkpoint brought them.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: one does not fit, or they are of different tokenizers.
+        """
+        if self._loaded:
+            return
+        load_pair(self.draft, self.target, self.files)
+        self._loaded = True
+
+    def on_fit_start(self) -> None:
+        """Read the files, now that a checkpoint would have been read; compare a cache of tokens with the tokenizer.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: one does not fit, or the cache is of another tokenizer.
+        """
+        self.load_files()
+        facts = getattr(getattr(self.trainer, "datamodule", None), "token_facts", None)
+        if facts is not None and facts != token_facts(self.vqvae):
+            raise ValueError(
+                f"the token cache {self.trainer.datamodule.folder} was written by another tokenizer than the networks "
+                "use: write a new one with litscale predict, or give data with canvases"
+            )
+
+    on_validation_start = on_test_start = on_predict_start = on_fit_start
+
+    def tokens_of(self, batch: Mapping[str, Any]) -> list[Tensor]:
+        """Tokens of a batch, int64 ``[B, n]`` for each scale: those given, or those of its canvases."""
+        if "tokens" not in batch:
+            return encode(self.vqvae, self.planes, batch["canvas"])
+        return by_scale(self.target, batch["tokens"].long())
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
+        """Divergence of a batch, with a report for callbacks.
+
+        The report holds ``loss/scale_<k>`` in nats per token and ``overlap/scale_<k>``, see
+        :func:`lit_models.distillation.divergence`.
+        """
+        tokens = self.tokens_of(batch)
+        self.frequencies += self.trainer.strategy.reduce(self.vqvae.quantizer.count(tokens), reduce_op="sum")
+        labels = self._labels(batch.get("label"), len(tokens[0]))
+        if own := round(self.own_share * len(labels)):
+            options = Sampling(**self.generation.drawing, seed=int(torch.randint(2**62, ())))
+            drawn = own_tokens(self.target, labels[:own], options)
+            tokens = [torch.cat([made, given[own:]]) for made, given in zip(drawn, tokens, strict=True)]
+        nats, overlap = self._divergence(labels, tokens)
+        loss = self.finite(nats.mean())
+        self.log("train/loss", loss.detach(), prog_bar=True, sync_dist=True)
+        report = {
+            f"{name}/scale_{k}": part.detach().mean()
+            for name, values in (("loss", nats), ("overlap", overlap))
+            for k, part in enumerate(by_scale(self.target, values))
+        }
+        return {"loss": loss, "report": report}
+
+    def _divergence(self, labels: Tensor, tokens: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Divergence and overlap of each token, ``[B, L]``."""
+        options = Sampling(cfg=self.generation.cfg, temperature=self.generation.temperature)
+        with torch.no_grad():
+            target = teacher_forced(self.target, labels, tokens, options)
+        return divergence(target, teacher_forced(self.draft, labels, tokens, options))
+
+    def on_validation_epoch_start(self) -> None:
+        """Number the images from 0."""
+        self._seen = 0
+
+    on_test_epoch_start = on_validation_epoch_start
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> Comparison | None:
+        """Decode a batch's labels; ``val/accepted_scales_per_call`` and others. In ``fit``, the first labels only."""
+        fitting = self.trainer.state.fn == TrainerFn.FITTING
+        return self._evaluate("val", batch, self.fit_images if fitting else None)
+
+    def test_step(self, batch: dict[str, Any], batch_idx: int) -> Comparison | None:
+        """Decode a batch's labels, ``test/``."""
+        return self._evaluate("test", batch, None)
+
+    def _evaluate(self, prefix: str, batch: dict[str, Any], most: int | None) -> Comparison | None:
+        tokens = self.tokens_of(batch)
+        labels = self._labels(batch.get("label"), len(tokens[0]))
+        scores = self.scores[prefix]
+        for name, values in zip(("divergence", "overlap"), self._divergence(labels, tokens), strict=True):
+            scores[name].update(values)
+        first, self._seen = self._seen, self._seen + len(labels)
+        labels = labels[: None if most is None else max(most - first, 0)]
+        found = None
+        if len(labels):
+            # samplers deal images to the processes in turn
+            index = torch.arange(first, first + len(labels), device=self.device) * self.trainer.world_size
+            found = self.compare(labels, index + self.trainer.global_rank, self.seed)
+            calls = found.report.target_calls
+            scores["accepted_scales_per_call"].update(found.report.accepted_scales / max(calls, 1), weight=calls)
+        for name, metric in scores.items():
+            shown = name == "accepted_scales_per_call"
+            self.log(f"{prefix}/{name}", metric, prog_bar=shown, on_epoch=True, on_step=False, batch_size=1)
+        return found
+
+    def compare(self, labels: Tensor, index: Tensor, seed: int, decoder: Decoding | None = None) -> Comparison:
+        """Decode labels, and let the target alone do it too.
+
+        Both are run once before, untimed, where a decoder is used for the first time.
+
+        Args:
+            labels: int64 ``[B]``, -1 for no class.
+            index: number of each image, which keys its noise, int64 ``[B]``.
+            seed: of the noise.
+            decoder: another than the module's own.
+        """
+        options = self.generation if decoder is None else decoder
+        runs = (self.decoder(options), self.decoder(Decoding("target_only")))
+        if options not in self._warm:
+            for run in runs:
+                run.decode(labels, seed=seed, image_index=index, **options.drawing)
+            self._warm.add(options)
+        _forget(runs[0])
+        return compare(*runs, self.planes, labels, index, seed, **options.drawing)
+
+    def generate(
+        self,
+        label: Tensor | None = None,
+        *,
+        batch_size: int = 1,
+        canvas: Tensor | None = None,
+        known: Tensor | None = None,
+        seed: int | None = None,
+        frames: list[tuple[Tensor, Tensor]] | None = None,
+    ) -> Tensor:
+        """Generate canvases with the module's decoder.
+
+        Args:
+            label: int64 ``[B]``; without it, no class.
+            batch_size: B, where neither label nor canvas gives it.
+            canvas: as for LitVAR; only its length counts.
+            known: bool ``[B, C, H, W]``, all False.
+            seed: makes the result repeatable; without it, torch's generator gives one.
+            frames: is given the canvas after each scale, and a mask of True, on the CPU.
+
+        Returns:
+            uint8 ``[B, C, H, W]`` on the module's device.
+
+        Raises:
+            ValueError: cells are known, or labels out of range.
+        """
+        if known is not None and known.any():
+            raise ValueError("the decoders make whole images and keep no known cells: inpaint with LitVAR")
+        count = batch_size if canvas is None else len(canvas)
+        decoder = self.decoder()
+        _forget(decoder)
+        made = decoder.decode(self._labels(label, count), seed=seed, **self.generation.drawing)
+        if frames is not None:
+            pictures = self.planes.to_symbols(self.vqvae.tokens_to_images(made.tokens, all_scales=True).flatten(0, 1))
+            whole = torch.ones(pictures.shape, dtype=torch.bool).chunk(self.scales)
+            frames += zip(pictures.cpu().chunk(self.scales), whole, strict=True)
+        return self.planes.to_symbols(made.images.float() * 2 - 1)
+
+    def _labels(self, given: Tensor | None, count: int) -> Tensor:
+        """Classes int64 ``[B]``: those given, or -1 where there are none or the networks know none."""
+        if given is not None and self.target.num_classes:
+            return given
+        return torch.full((count if given is None else len(given),), -1, device=self.device)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Store the tokenizer beside the networks."""
+        checkpoint["tokenizer"] = packed_tokenizer(self.vqvae)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the tokenizer that the networks were trained with.
+
+        Raises:
+            ValueError: the checkpoint is not one of LitSDVAR, or its tokenizer is damaged or of another architecture.
+        """
+        if not any(name.startswith("target.") for name in checkpoint["state_dict"]):
+            raise ValueError(
+                "the checkpoint is not one of LitSDVAR: give checkpoints of LitVAR as draft_checkpoint and "
+                "target_checkpoint of the model"
+            )
+        unpack_tokenizer(self.vqvae, checkpoint["tokenizer"], "the checkpoint")
+        self._loaded = True
+
+    def export_draft(self, path: str | Path) -> None:
+        """Write the draft as a checkpoint of `LitVAR`; OSError if that fails."""
+        save_as_lit_var(path, self.draft, self.frequencies)
+
+    def on_fit_end(self) -> None:
+        """Export the draft to the run folder."""
+        if self.trainer.is_global_zero:
+            self.export_draft(Path(self.trainer.default_root_dir) / "draft.ckpt")
+
+    def configure_optimizers(self) -> Any:
+        """AdamW and its schedule, for the draft."""
+        return self.optimization.configure(self, self.draft)
+
+
+def _forget(decoder: Decoder) -> None:
+    """Make the result a function of labels and seed, where what a gamma policy has learned would change it."""
+    if isinstance(decoder, Speculative) and not decoder.acceptance.lossless:
+        decoder.gamma.reset()

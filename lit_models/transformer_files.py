@@ -1,0 +1,139 @@
+"""Transformers from checkpoints of several kinds, the tokenizer that comes with them, and the way back to LitVAR."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from torch import Tensor
+
+from lit_models.tokenizer import checksum, fill, load_tokenizer
+from models.state_dicts import differences, read_checkpoint
+from models.var import VAR, VQVAE, fill_official
+from music.files import write_atomically
+
+LIT_VAR = "network."  # what the transformer's entries begin with in checkpoints of LitVAR
+
+
+def packed_tokenizer(vqvae: VQVAE) -> dict[str, Any]:
+    """A tokenizer as checkpoints hold it: ``state_dict`` and ``checksum``."""
+    state = {name: value.detach().cpu().clone() for name, value in vqvae.state_dict().items()}
+    return {"state_dict": state, "checksum": checksum(vqvae)}
+
+
+def unpack_tokenizer(vqvae: VQVAE, packed: Mapping[str, Any], source: str) -> None:
+    """Fill a tokenizer with a packed one.
+
+    Raises:
+        ValueError: it is of another architecture or damaged; ``source`` says where it came from.
+    """
+    try:
+        fill(vqvae, packed["state_dict"])
+    except ValueError as error:
+        raise ValueError(f"the tokenizer in {source} is of another architecture ({error}): make vqvae that") from error
+    if checksum(vqvae) != packed["checksum"]:
+        raise ValueError(f"the tokenizer in {source} is damaged: its checksum differs; use another copy")
+
+
+def load_transformer(network: VAR, path: str, option: str, role: str) -> dict[str, Any] | None:
+    """Fill a transformer from a checkpoint of LitVAR, from one of LitSDVAR, or from an official file.
+
+    Args:
+        network: the transformer.
+        path: the file, read with weights only.
+        option: what the user calls it, for messages.
+        role: ``draft`` or ``target``, the one to take of LitSDVAR's.
+
+    Returns:
+        The tokenizer that the checkpoint brings, see :func:`packed_tokenizer`; official files bring none.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it cannot be read, or is of another network.
+    """
+    checkpoint = read_checkpoint(path, option)
+    if not isinstance(checkpoint, Mapping):
+        raise ValueError(f"{option} {path} holds no state dict")
+    try:
+        if "state_dict" not in checkpoint:
+            fill_official(network, checkpoint)
+            return None
+        state = _part(checkpoint["state_dict"], (LIT_VAR, f"{role}."))
+        if problems := differences(network.state_dict(), state):
+            more = f" and {len(problems) - 6} more" if len(problems) > 6 else ""
+            raise ValueError("; ".join(problems[:6]) + more)
+    except ValueError as error:
+        raise ValueError(
+            f"{option} {path} is of another network ({error}): make {role} the one that it was trained as "
+            "(num_classes, depth, width, heads, mlp_ratio, shared_aln; patch_nums, vocab and dim of the vqvae)"
+        ) from error
+    network.load_state_dict(state)
+    return checkpoint.get("tokenizer")
+
+
+def load_pair(draft: VAR, target: VAR, files: Mapping[str, str | None]) -> None:
+    """Fill two transformers and the tokenizer that they share.
+
+    Args:
+        draft: the small one.
+        target: the large one.
+        files: ``tokenizer_checkpoint``, ``target_checkpoint`` and ``draft_checkpoint``; what is null stays as it is.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: one does not fit, or they are of different tokenizers.
+    """
+    vqvae, source = target.vqvae, None
+    if (path := files["tokenizer_checkpoint"]) is not None:
+        load_tokenizer(vqvae, path)
+        source = f"tokenizer_checkpoint {path}"
+    for role, network in (("target", target), ("draft", draft)):
+        path = files[option := f"{role}_checkpoint"]
+        packed = None if path is None else load_transformer(network, path, option, role)
+        if packed is None:
+            continue
+        if source is None:
+            source = f"{option} {path}"
+            unpack_tokenizer(vqvae, packed, source)
+        elif packed["checksum"] != checksum(vqvae):
+            raise ValueError(
+                f"different tokenizers: {option} {path} was trained with another one than that of {source}; draft and "
+                "target must be trained on the tokens of one"
+            )
+
+
+def save_as_lit_var(path: str | Path, network: VAR, frequencies: Tensor) -> None:
+    """Write a checkpoint of LitVAR, whole or not at all.
+
+    Args:
+        path: the file.
+        network: its transformer, with its tokenizer.
+        frequencies: how often each code was seen at each scale in training, int64 ``[S, V]``.
+
+    Raises:
+        OSError: it could not be written.
+    """
+    state = {f"{LIT_VAR}{name}": value.detach().cpu().clone() for name, value in network.state_dict().items()}
+    checkpoint = {
+        "state_dict": state | {"frequencies": frequencies.cpu().clone()},
+        "tokenizer": packed_tokenizer(network.vqvae),
+        "pytorch-lightning_version": lightning.__version__,
+        "epoch": 0,
+        "global_step": 0,
+    }
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    data = io.BytesIO()
+    torch.save(checkpoint, data)
+    write_atomically(path, data.getvalue())
+
+
+def _part(state: Mapping[str, Tensor], prefixes: Sequence[str]) -> dict[str, Tensor]:
+    """The entries with the first of the prefixes that there are any of, without it."""
+    for prefix in prefixes:
+        if found := {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}:
+            return found
+    return {}

@@ -1,0 +1,68 @@
+"""Run by `test_target_calls.py` as a program: two processes on the CPU, which Lightning starts from this file."""
+
+from __future__ import annotations
+
+import faulthandler
+import json
+import sys
+from pathlib import Path
+
+from callback_toys import trainer
+from decode_toys import Comparing
+from lightning.pytorch import Callback
+from quality_toys import Bright, ToyImages
+from sdvar_lit_toys import decoding, lit_sdvar
+from torch.utils.data import DataLoader
+from var_toys import ToyImages as SmallImages
+
+from callbacks import TargetCalls
+from datamodules.loading import ShardSampler
+
+
+class Canvases(Callback):
+    """Keeps the images that were decoded, as lists."""
+
+    def __init__(self) -> None:
+        self.kept: list[list[int]] = []
+
+    def on_test_batch_end(self, trainer, pl_module, outputs, batch, batch_idx, dataloader_idx=0) -> None:
+        """Keep them."""
+        self.kept += outputs.canvas.flatten(1).tolist()
+
+
+class Dealt(SmallImages):
+    """Seven images, each for one process only."""
+
+    def __init__(self) -> None:
+        super().__init__(images=7)
+
+    def test_dataloader(self):
+        """In order."""
+        items = self.items()
+        return DataLoader(items, 4, sampler=ShardSampler(items, self.trainer.world_size, self.trainer.global_rank))
+
+
+def decoded(folder: Path, **options: object) -> tuple[dict[str, float], list[list[int]]]:
+    """Numbers and images of a small pair."""
+    seen = Canvases()
+    run = trainer(folder, callbacks=[TargetCalls(), seen], **options)
+    module = lit_sdvar(decoder=decoding(gamma=2, acceptance="kl", threshold=0.85), seed=3)
+    run.test(module, Dealt(), verbose=False)
+    return {key: float(value) for key, value in run.callback_metrics.items()}, seen.kept
+
+
+def main(folder: Path) -> None:
+    """Write what each rank saw to ``rank_<n>.json``."""
+    faulthandler.dump_traceback_later(120, exit=True)  # a rank that waits for ever says where
+    module, both = Comparing(), {"devices": 2, "strategy": "ddp"}
+    callback = TargetCalls(features=Bright(), cache_dir=str(folder / "cache"))
+    run = trainer(folder, callbacks=[callback], **both)
+    run.validate(module, ToyImages(), verbose=False)
+    toy = {key: value.item() for key, value in run.callback_metrics.items() if key.startswith("sdvar/")}
+    scores, canvases = decoded(folder / "pair", **both)
+    found = {"toy": toy, "decoded": module.decoded, "scores": scores, "canvases": canvases}
+    (folder / f"rank_{run.global_rank}.json").write_text(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
