@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 DEMO := runs/demo
-.PHONY: demo demo-images demo-var test test-slow lint
+.PHONY: demo demo-images demo-var demo-sdvar test test-slow lint
 
 $(READY): setup.cfg pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -12,9 +12,9 @@ $(READY): setup.cfg pyproject.toml
 
 # glibc returns each large tensor's memory to the system at once; keeping it makes a training step on a CPU 1.2 to 1.6
 # times as fast
-demo demo-images demo-var: export MALLOC_MMAP_MAX_ = 0
-demo demo-images demo-var: export MALLOC_TRIM_THRESHOLD_ = 100000000000
-demo demo-images demo-var: export MALLOC_TOP_PAD_ = 100000000
+demo demo-images demo-var demo-sdvar: export MALLOC_MMAP_MAX_ = 0
+demo demo-images demo-var demo-sdvar: export MALLOC_TRIM_THRESHOLD_ = 100000000000
+demo demo-images demo-var demo-sdvar: export MALLOC_TOP_PAD_ = 100000000
 demo: $(READY)
 	$(BIN)/litscale fit --config configs/demo.yaml
 	$(BIN)/litscale validate --config $(DEMO)/config.yaml --ckpt_path $(DEMO)/checkpoints/last.ckpt --verbose false
@@ -42,6 +42,14 @@ demo-var: $(READY)
 	$(call samples,var_target)
 	$(call run,var_draft,var_draft)
 	$(BIN)/litscale compare runs/digits_vqvae runs/digits_var_target runs/digits_var_draft
+
+# after demo-var
+demo-sdvar: $(READY)
+	$(BIN)/litscale fit --config configs/sdvar/digits.yaml
+	$(BIN)/litscale test --config runs/sdvar_digits/config.yaml --ckpt_path runs/sdvar_digits/checkpoints/last.ckpt --verbose false
+	$(BIN)/litscale bench decode --config configs/sdvar/digits.yaml --drafts '{distilled: runs/sdvar_digits/draft.ckpt}' \
+	  --gammas [3] --acceptances [coupled,rejection,kl] --thresholds [0.7,0.8] --entry_nums [2] --num_images 500 \
+	  --batch_size 100 --features metrics.DigitFeatures
 
 lint: $(READY)
 	$(BIN)/ruff format --check .

@@ -17,8 +17,15 @@ from lit_models.decoding import Decoding
 from lit_models.distillation import divergence, own_tokens, teacher_forced
 from lit_models.optimization import Optimization
 from lit_models.token_metrics import by_scale
-from lit_models.tokenizer import check_canvas, encode, planes_of, token_facts
-from lit_models.transformer_files import load_pair, packed_tokenizer, save_as_lit_var, unpack_tokenizer
+from lit_models.tokenizer import (
+    check_canvas,
+    encode,
+    packed_tokenizer,
+    planes_of,
+    token_facts,
+    unpack_tokenizer,
+)
+from lit_models.transformer_files import load_pair, save_as_lit_var
 from models.sdvar import Decoder, Speculative
 from models.var import VAR, VQVAE, Sampling
 

@@ -14,7 +14,15 @@ from lit_models.base import GeneratingModule
 from lit_models.optimization import Optimization
 from lit_models.scale_generation import ScaleGeneration, known_tokens
 from lit_models.token_metrics import TokenMetrics, by_scale, token_scores
-from lit_models.tokenizer import check_canvas, checksum, encode, fill, load_tokenizer, planes_of, token_facts
+from lit_models.tokenizer import (
+    check_canvas,
+    encode,
+    load_tokenizer,
+    packed_tokenizer,
+    planes_of,
+    token_facts,
+    unpack_tokenizer,
+)
 from models.var import VAR
 
 GENERATION = ScaleGeneration()
@@ -247,9 +255,7 @@ class LitVAR(GeneratingModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Store the tokenizer beside the transformer."""
-        vqvae = self.network.vqvae
-        state = {name: value.detach().cpu().clone() for name, value in vqvae.state_dict().items()}
-        checkpoint["tokenizer"] = {"state_dict": state, "checksum": checksum(vqvae)}
+        checkpoint["tokenizer"] = packed_tokenizer(self.network.vqvae)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the tokenizer that the transformer was trained with.
@@ -260,13 +266,5 @@ class LitVAR(GeneratingModule):
         stored = checkpoint.get("tokenizer")
         if stored is None:
             raise ValueError("the checkpoint holds no tokenizer, so it is not one of LitVAR")
-        try:
-            fill(self.network.vqvae, stored["state_dict"])
-            self._has_tokenizer = True
-        except ValueError as error:
-            raise ValueError(
-                f"the checkpoint's tokenizer is of another architecture: {error}. Give the config that it was trained "
-                "with (config.yaml in its run folder)"
-            ) from error
-        if checksum(self.network.vqvae) != stored["checksum"]:
-            raise ValueError("the tokenizer in the checkpoint is damaged: its checksum differs; use another checkpoint")
+        unpack_tokenizer(self.network.vqvae, stored, "the checkpoint")
+        self._has_tokenizer = True

@@ -124,3 +124,26 @@ def check_canvas(vqvae: VQVAE, planes: Planes, data: Any) -> None:
             f"with {planes.alphabet}: make the data's size and channels (of rolls pitch_range, window, encoding and "
             "velocity_bins) agree with the tokenizer's patch_nums and multipliers, and with codec and velocity_bins"
         )
+
+
+def packed_tokenizer(vqvae: VQVAE) -> dict[str, Any]:
+    """A tokenizer as checkpoints hold it: ``state_dict`` and ``checksum``."""
+    state = {name: value.detach().cpu().clone() for name, value in vqvae.state_dict().items()}
+    return {"state_dict": state, "checksum": checksum(vqvae)}
+
+
+def unpack_tokenizer(vqvae: VQVAE, packed: Mapping[str, Any], source: str) -> None:
+    """Fill a tokenizer with a packed one.
+
+    Raises:
+        ValueError: it is of another architecture or damaged; ``source`` says where it came from.
+    """
+    try:
+        fill(vqvae, packed["state_dict"])
+    except ValueError as error:
+        raise ValueError(
+            f"the tokenizer in {source} is of another architecture: {error}. Make vqvae the one that it was trained as "
+            "(config.yaml in its run folder)"
+        ) from error
+    if checksum(vqvae) != packed["checksum"]:
+        raise ValueError(f"the tokenizer in {source} is damaged: its checksum differs; use another copy")

@@ -1,4 +1,4 @@
-"""Transformers from checkpoints of several kinds, the tokenizer that comes with them, and the way back to LitVAR."""
+"""Transformers from checkpoints of several kinds, and the way back to LitVAR."""
 
 from __future__ import annotations
 
@@ -11,32 +11,12 @@ import lightning
 import torch
 from torch import Tensor
 
-from lit_models.tokenizer import checksum, fill, load_tokenizer
+from lit_models.tokenizer import checksum, load_tokenizer, packed_tokenizer, unpack_tokenizer
 from models.state_dicts import differences, read_checkpoint
-from models.var import VAR, VQVAE, fill_official
+from models.var import VAR, fill_official
 from music.files import write_atomically
 
 LIT_VAR = "network."  # what the transformer's entries begin with in checkpoints of LitVAR
-
-
-def packed_tokenizer(vqvae: VQVAE) -> dict[str, Any]:
-    """A tokenizer as checkpoints hold it: ``state_dict`` and ``checksum``."""
-    state = {name: value.detach().cpu().clone() for name, value in vqvae.state_dict().items()}
-    return {"state_dict": state, "checksum": checksum(vqvae)}
-
-
-def unpack_tokenizer(vqvae: VQVAE, packed: Mapping[str, Any], source: str) -> None:
-    """Fill a tokenizer with a packed one.
-
-    Raises:
-        ValueError: it is of another architecture or damaged; ``source`` says where it came from.
-    """
-    try:
-        fill(vqvae, packed["state_dict"])
-    except ValueError as error:
-        raise ValueError(f"the tokenizer in {source} is of another architecture ({error}): make vqvae that") from error
-    if checksum(vqvae) != packed["checksum"]:
-        raise ValueError(f"the tokenizer in {source} is damaged: its checksum differs; use another copy")
 
 
 def load_transformer(network: VAR, path: str, option: str, role: str) -> dict[str, Any] | None:
