@@ -43,7 +43,10 @@ class DigitFeatures(nn.Module):
             )
             self.head = nn.Linear(self.num_features, self.num_classes)
             self.register_buffer("scale", torch.ones(()))
+            threads = torch.get_num_threads()
+            torch.set_num_threads(1)  # more would only wait for each other over batches as small as these
             self.held_out_accuracy = self._learn()
+            torch.set_num_threads(threads)
         self.eval().requires_grad_(False)
 
     def _learn(self) -> float:
@@ -58,15 +61,12 @@ class DigitFeatures(nn.Module):
         optimizer = torch.optim.AdamW(self.parameters(), LEARNING_RATE, weight_decay=1e-4)
         steps = EPOCHS * (len(images) // BATCH)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=steps)
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)  # more would only wait for each other over batches as small as these
         for _ in range(EPOCHS):
             for rows in torch.randperm(len(images))[: len(images) // BATCH * BATCH].split(BATCH):
                 optimizer.zero_grad()
                 functional.cross_entropy(self.head(self.body(images[rows])), classes[rows]).backward()
                 optimizer.step()
                 schedule.step()
-        torch.set_num_threads(threads)
         self.scale = self.body(images).detach().square().mean().sqrt()
         _, logits = self(canvases[held_out])
         return (logits.argmax(dim=1) == labels[held_out]).float().mean().item()
