@@ -18,11 +18,11 @@ from lit_models.distillation import divergence, own_tokens, teacher_forced
 from lit_models.optimization import Optimization
 from lit_models.token_metrics import by_scale
 from lit_models.tokenizer import (
+    check_cache,
     check_canvas,
     encode,
     packed_tokenizer,
     planes_of,
-    token_facts,
     unpack_tokenizer,
 )
 from lit_models.transformer_files import load_pair, save_as_lit_var
@@ -172,12 +172,7 @@ class LitSDVAR(GeneratingModule):
             ValueError: one does not fit, or the cache is of another tokenizer.
         """
         self.load_files()
-        facts = getattr(getattr(self.trainer, "datamodule", None), "token_facts", None)
-        if facts is not None and facts != token_facts(self.vqvae):
-            raise ValueError(
-                f"the token cache {self.trainer.datamodule.folder} was written by another tokenizer than the networks "
-                "use: write a new one with litscale predict, or give data with canvases"
-            )
+        check_cache(self.vqvae, getattr(self.trainer, "datamodule", None))
 
     on_validation_start = on_test_start = on_predict_start = on_fit_start
 

@@ -15,12 +15,12 @@ from lit_models.optimization import Optimization
 from lit_models.scale_generation import ScaleGeneration, known_tokens
 from lit_models.token_metrics import TokenMetrics, by_scale, token_scores
 from lit_models.tokenizer import (
+    check_cache,
     check_canvas,
     encode,
     load_tokenizer,
     packed_tokenizer,
     planes_of,
-    token_facts,
     unpack_tokenizer,
 )
 from models.var import VAR
@@ -124,16 +124,7 @@ class LitVAR(GeneratingModule):
                 "file"
             )
         self._has_tokenizer = True
-        facts = getattr(getattr(self.trainer, "datamodule", None), "token_facts", None)
-        if facts is None:
-            return
-        own = token_facts(self.network.vqvae)
-        if differing := [name for name, value in own.items() if facts[name] != value]:
-            described = "; ".join(f"{name} is {facts[name]}, not {own[name]}" for name in differing)
-            raise ValueError(
-                f"the token cache {self.trainer.datamodule.folder} was written by another tokenizer ({described}): "
-                "give that one as tokenizer_checkpoint, or write a new cache with litscale predict"
-            )
+        check_cache(self.network.vqvae, getattr(self.trainer, "datamodule", None))
 
     def tokens_of(self, batch: Mapping[str, Any]) -> list[Tensor]:
         """Tokens of a batch, int64 ``[B, n]`` for each scale: those given, or those of its canvases."""

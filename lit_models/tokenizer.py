@@ -50,6 +50,24 @@ def token_facts(vqvae: VQVAE) -> dict[str, Any]:
     return {"tokenizer": checksum(vqvae), "patch_nums": list(vqvae.patch_nums), "vocab": vqvae.vocab}
 
 
+def check_cache(vqvae: VQVAE, data: Any) -> None:
+    """Compare the tokenizer with the one that the data's tokens are of, if it is a cache of tokens.
+
+    Raises:
+        ValueError: they are of another tokenizer.
+    """
+    facts = getattr(data, "token_facts", None)
+    if facts is None:
+        return
+    own = token_facts(vqvae)
+    if differing := [name for name, value in own.items() if facts[name] != value]:
+        described = "; ".join(f"{name} is {facts[name]}, not {own[name]}" for name in differing)
+        raise ValueError(
+            f"the token cache {data.folder} was written by another tokenizer ({described}): use the checkpoint of that "
+            "one, or write a new cache with litscale predict"
+        )
+
+
 @torch.no_grad()
 def encode(vqvae: VQVAE, planes: Planes, canvas: Tensor) -> list[Tensor]:
     """Tokens of symbols, int64 ``[B, n]`` for each scale, the same under any precision of the trainer.

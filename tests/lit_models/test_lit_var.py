@@ -144,7 +144,8 @@ def test_the_checkpoint_brings_its_tokenizer(tmp_path):
     with pytest.raises(ValueError, match=r"the tokenizer in the checkpoint is damaged: its checksum differs"):
         quiet(tmp_path).validate(lit_var(), datamodule=data, ckpt_path=tmp_path / "damaged.ckpt")
     with pytest.raises(
-        ValueError, match=r"tokenizer in the checkpoint is of another architecture: .*codebook.weight is \[16, 8\] instead"
+        ValueError,
+        match=r"tokenizer in the checkpoint is of another architecture: .*codebook.weight is \[16, 8\] instead",
     ):
         quiet(tmp_path).validate(lit_var(vqvae(vocab=32)), datamodule=data, ckpt_path=path)
     with pytest.raises(ValueError, match=r"the checkpoint is of another architecture: missing network.blocks.2"):
