@@ -11,30 +11,20 @@ neighbouring runs, so that a drift of the machine's speed cancels out.
 from __future__ import annotations
 
 import argparse
-import platform
 import statistics
-import time
+from collections.abc import Iterator
 from contextlib import nullcontext
-from itertools import pairwise
+from functools import partial
+from itertools import count, pairwise
 
 import torch
+from measuring import memory, paired, ratio, surroundings
 
-from models.sdvar import Decoded, Decoder, Forced, Speculative, TargetOnly
+from models.sdvar import Decoder, DecodeReport, Forced, Speculative, TargetOnly
 from models.var import VAR, VQVAE
 
 RATES = (0.0, 0.5, 0.8, 1.0)
 PUBLISHED = {"draft": (16, 1024, 16), "target": (30, 1920, 30)}  # depth, width, heads
-
-
-def timed(decoder: Decoder, labels: list[int], seed: int, options: argparse.Namespace) -> tuple[float, Decoded]:
-    """Seconds of one decoding run, and its result."""
-    precision = torch.autocast(options.device, torch.bfloat16) if options.bf16 else nullcontext()
-    with precision:
-        start = time.perf_counter()
-        made = decoder.decode(labels, cfg=options.cfg, seed=seed)
-        if options.device == "cuda":
-            torch.cuda.synchronize()
-        return time.perf_counter() - start, made
 
 
 def measure(draft: VAR, target: VAR, batch: int, gamma: int, options: argparse.Namespace) -> list[float]:
@@ -42,41 +32,37 @@ def measure(draft: VAR, target: VAR, batch: int, gamma: int, options: argparse.N
     decoders: dict[str, Decoder] = {"target": TargetOnly(target)}
     for rate in RATES:
         decoders[f"ragged {rate}"] = Speculative(draft, target, gamma=gamma, acceptance=Forced(rate))
-        if batch > 1:
+        if batch > 1 and options.minimum:
             rule = Speculative(draft, target, gamma=gamma, acceptance=Forced(rate), ragged=False)
             decoders[f"minimum {rate}"] = rule
     labels = [i % target.num_classes for i in range(batch)]
-    seconds: dict[str, list[float]] = {name: [] for name in decoders}
-    reports = {}
-    for repeat in range(-1, options.repeats):  # the first is to warm up
-        for name, decoder in decoders.items():
-            wall, made = timed(decoder, labels, repeat, options)
-            if repeat >= 0:
-                seconds[name].append(wall)
-                reports[name] = made.report + reports[name] if name in reports else made.report
-    alone = 1e3 * statistics.median(seconds["target"]) / batch
+    reports: dict[str, DecodeReport] = {}
+
+    def run(name: str, seeds: Iterator[int]) -> None:
+        with torch.autocast(options.device, torch.bfloat16) if options.bf16 else nullcontext():
+            report = decoders[name].decode(labels, cfg=options.cfg, seed=next(seeds)).report
+        reports[name] = report + reports[name] if name in reports else report
+
+    runs = {name: partial(run, name, count()) for name in decoders}
+    times = paired(runs, options.repeats, options.device, options.warm_ups)
+    alone = 1e3 * statistics.median(times["target"]) / batch
     speedups = []
     for rate in RATES:
         ragged, minimum = f"ragged {rate}", f"minimum {rate}"
         calls = reports[ragged].target_calls / reports[ragged].images
-        passes = reports[ragged].target_passes / options.repeats
-        speedups.append(ratio(seconds["target"], seconds[ragged]))
+        passes = reports[ragged].target_passes / (options.repeats + options.warm_ups)
+        speedups.append(ratio(times["target"], times[ragged]))
         other = "- | -"
         if minimum in reports:
             slowest = reports[minimum].target_calls / reports[minimum].images
-            other = f"{slowest:.2f} | {ratio(seconds['target'], seconds[minimum]):.2f}"
-        ours = 1e3 * statistics.median(seconds[ragged]) / batch
+            other = f"{slowest:.2f} | {ratio(times['target'], times[minimum]):.2f}"
+        ours = 1e3 * statistics.median(times[ragged]) / batch
         print(
             f"| {batch} | {gamma} | {rate} | {calls:.2f} | {passes:.2f} | {alone:.1f} | {ours:.1f} | "
             f"{speedups[-1]:.2f} | {other} |",
             flush=True,
         )
     return speedups
-
-
-def ratio(reference: list[float], times: list[float]) -> float:
-    """Median of the ratios of neighbouring runs."""
-    return statistics.median(a / b for a, b in zip(reference, times, strict=True))
 
 
 def break_even(speedups: list[float]) -> str:
@@ -108,14 +94,14 @@ if __name__ == "__main__":
     parser.add_argument("--cfg", type=float, default=1.5)
     parser.add_argument("--bf16", action="store_true", help="bfloat16 autocast")
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--warm-ups", type=int, default=1, help="rounds before those that are measured")
+    parser.add_argument("--no-minimum", dest="minimum", action="store_false", help="leave out the minimum over rows")
     options = parser.parse_args()
     torch.manual_seed(0)
     vqvae = VQVAE(options.patch_nums, options.vocab, channels=32, multipliers=(1, 1), blocks=1)
     shapes = PUBLISHED if options.published else {"draft": options.draft, "target": options.target}
     draft, target = (build(shapes[name], vqvae, options.device) for name in ("draft", "target"))
-    where = torch.cuda.get_device_name() if options.device == "cuda" else f"{torch.get_num_threads()} threads"
-    precision = "bfloat16" if options.bf16 else "float32"
-    print(f"torch {torch.__version__}, {options.device} ({where}), Python {platform.python_version()}, {precision}")
+    print(surroundings(options.device, "bfloat16" if options.bf16 else "float32"))
     print(f"(depth, width, heads): draft {tuple(shapes['draft'])}, target {tuple(shapes['target'])}")
     print(f"patch_nums {tuple(options.patch_nums)}, cfg {options.cfg}; median of {options.repeats} runs in turn\n")
     print(
@@ -131,3 +117,4 @@ if __name__ == "__main__":
     print("\n| batch | gamma | break-even acceptance |\n| --- | --- | --- |")
     for (batch, gamma), speedups in results.items():
         print(f"| {batch} | {gamma} | {break_even(speedups)} |")
+    print(f"\nat most {memory(options.device):.1f} GB of memory")

@@ -9,12 +9,11 @@ the machine's speed cancels out.
 from __future__ import annotations
 
 import argparse
-import platform
 import statistics
-import time
 from collections.abc import Callable
 
 import torch
+from measuring import paired, ratio, surroundings
 
 from models.fractal import Fractal
 from models.fractal import fractal as recursion
@@ -35,28 +34,6 @@ def build(generator: str, patches: int, width: int, blocks: int, device: str) ->
     sizes = [(8, patches), (8, 1), (1, 1)]
     kinds = [generator, generator]
     return Fractal(sizes, kinds, [width, 64, 32], [blocks, 1, 0], [width // 32, 2, 1], "binary").to(device)
-
-
-def seconds(run: Callable[[], object], device: str) -> float:
-    """Wall time of one call."""
-    if device == "cuda":
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    run()
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
-
-
-def paired(runs: dict[str, Callable[[], object]], repeats: int, device: str) -> dict[str, list[float]]:
-    """Times of several runs taken in turn, after one warm-up each."""
-    for run in runs.values():
-        run()
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(repeats):
-        for name, run in runs.items():
-            times[name].append(seconds(run, device))
-    return times
 
 
 def training(width: int, blocks: int, repeats: int, device: str) -> None:
@@ -87,7 +64,7 @@ def training(width: int, blocks: int, repeats: int, device: str) -> None:
         counts = [f"{sum(p.numel() for p in models[kind].parameters()) / 1e6:.2f} M" for kind in ("ar", "mar")]
         print(
             f"| {patches} | {batch} | {counts[0]} | {counts[1]} | {1e3 * statistics.median(times['ar']):.0f} | "
-            f"{ratio(times, 'hidden', 'ar'):.2f} | {ratio(times, 'trained', 'ar'):.2f} |",
+            f"{ratio(times['hidden'], times['ar']):.2f} | {ratio(times['trained'], times['ar']):.2f} |",
             flush=True,
         )
 
@@ -105,13 +82,8 @@ def sampling(width: int, blocks: int, repeats: int, device: str) -> None:
         for steps in (8, 16, 64):
             runs[f"mar {steps}"] = lambda mar=mar, steps=steps: mar.sample(1, seed=0, iterations=[steps, 8])
         times = paired(runs, max(1, repeats // (1 + patches // 256)), device)
-        ratios = " | ".join(f"{ratio(times, name, 'cache'):.2f}" for name in runs if name != "cache")
+        ratios = " | ".join(f"{ratio(times[name], times['cache']):.2f}" for name in runs if name != "cache")
         print(f"| {patches} | {1e3 * statistics.median(times['cache']):.0f} | {ratios} |", flush=True)
-
-
-def ratio(times: dict[str, list[float]], name: str, reference: str) -> float:
-    """Median of the ratios of neighbouring runs."""
-    return statistics.median(a / b for a, b in zip(times[name], times[reference], strict=True))
 
 
 if __name__ == "__main__":
@@ -121,8 +93,7 @@ if __name__ == "__main__":
     parser.add_argument("--blocks", type=int, default=6)
     parser.add_argument("--repeats", type=int, default=7)
     options = parser.parse_args()
-    where = torch.cuda.get_device_name() if options.device == "cuda" else f"{torch.get_num_threads()} threads"
-    print(f"torch {torch.__version__}, {options.device} ({where}), Python {platform.python_version()}, float32")
+    print(surroundings(options.device))
     print(f"width {options.width}, {options.blocks} blocks; median of {options.repeats} runs in turn")
     training(options.width, options.blocks, options.repeats, options.device)
     sampling(options.width, options.blocks, options.repeats, options.device)

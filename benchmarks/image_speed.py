@@ -9,54 +9,17 @@ a smaller canvas, for a quick look.
 from __future__ import annotations
 
 import argparse
-import platform
-import resource
-import statistics
-import time
-from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
 import torch
+from measuring import Clock, memory, shares, surroundings
 
 from models.fractal import Fractal
 from models.fractal.ar import AR, ARStepper
 from models.fractal.checkpoints import official_arguments
 
 ITERATIONS = {"in64": [64, 16], "in256": [64, 16, 16]}
-
-
-class Clock:
-    """Time spent in functions, by name, without the time of watched functions that they call."""
-
-    def __init__(self, device: str) -> None:
-        self.device = device
-        self.seconds: dict[str, float] = defaultdict(float)
-        self.active: list[str] = []
-        self.last = 0.0
-
-    def tick(self) -> None:
-        """Book the time since the last tick on the innermost function."""
-        if self.device == "cuda":
-            torch.cuda.synchronize()
-        now = time.perf_counter()
-        if self.active:
-            self.seconds[self.active[-1]] += now - self.last
-        self.last = now
-
-    def watch(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """The same function, timed."""
-
-        def timed(*args: Any, **options: Any) -> Any:
-            self.tick()
-            self.active.append(name)
-            try:
-                return function(*args, **options)
-            finally:
-                self.tick()
-                self.active.pop()
-
-        return timed
 
 
 def watch(model: Fractal, clock: Clock) -> None:
@@ -85,34 +48,10 @@ def watched_stepper(name: str, make: Callable[..., ARStepper], clock: Clock) -> 
     return stepper
 
 
-def measured(run: Callable[[], object], clock: Clock, repeats: int) -> tuple[float, dict[str, float]]:
-    """Median seconds of a run after a warm-up, and the share of each part over all runs."""
-    run()
-    clock.seconds.clear()
-    times = []
-    for _ in range(repeats):
-        clock.tick()
-        start = clock.last
-        run()
-        clock.tick()
-        times.append(clock.last - start)
-    return statistics.median(times), {name: part / sum(times) for name, part in sorted(clock.seconds.items())}
-
-
-def memory(device: str) -> float:
-    """Peak in GB."""
-    if device == "cuda":
-        return torch.cuda.max_memory_allocated() / 1e9
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
-
-
 def row(name: str, what: str, batch: int, seconds: float, parts: dict[str, float], device: str) -> None:
     """Print one line of the table; what is in no part is gathering, patchifying, the backward pass."""
-    shares = ", ".join(f"{part} {share:.0%}" for part, share in parts.items())
-    print(
-        f"| {name} | {what} | {batch} | {seconds:.3g} | {seconds / batch:.3g} | {shares} | {memory(device):.1f} |",
-        flush=True,
-    )
+    numbers = f"{batch} | {seconds:.3g} | {seconds / batch:.3g} | {shares(parts)} | {memory(device):.1f}"
+    print(f"| {name} | {what} | {numbers} |", flush=True)
 
 
 def main() -> None:
@@ -123,17 +62,18 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32", help="bfloat16: autocast")
     parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--warm-ups", type=int, default=1, help="runs before those that are measured")
+    parser.add_argument("--grad-checkpointing", action="store_true", help="recompute activations in the backward pass")
     parser.add_argument("--patches", type=int, help="patches on a side of the first level, instead of the published 16")
     parser.add_argument("--skip", nargs="*", default=[], choices=["train", "sample"])
     options = parser.parse_args()
     device, precision = options.device, getattr(torch, options.precision)
-    where = torch.cuda.get_device_name() if device == "cuda" else f"{torch.get_num_threads()} threads"
-    print(f"torch {torch.__version__}, {device} ({where}), Python {platform.python_version()}, {options.precision}\n")
+    print(surroundings(device, options.precision) + "\n")
     print("| model | what | batch | seconds | seconds per image | share of the forward parts | GB |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for name in options.models:
         torch.manual_seed(0)
-        arguments = official_arguments(name)
+        arguments = official_arguments(name) | {"grad_checkpointing": options.grad_checkpointing}
         if options.patches is not None:
             side = options.patches * arguments["sizes"][1][0]
             arguments["sizes"][0] = (side, side)
@@ -157,7 +97,7 @@ def main() -> None:
 
             for what, run in (("train", train), ("sample", sample)):
                 if what not in options.skip:
-                    row(name, what, batch, *measured(run, clock, options.repeats), device)
+                    row(name, what, batch, *clock.measure(run, options.repeats, options.warm_ups), device)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from typing import Any
 
 import numpy as np
@@ -11,8 +10,8 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from callbacks.figures import pixels, write_picture
 from callbacks.loggers import run_folder, send_numbers, send_pictures
-from music.files import write_atomically
 
 MEASURES = {"entropy": "entropy in nats", "reach": "mean distance in patches"}
 
@@ -78,9 +77,7 @@ class AttentionDiagnostics(Callback):
         figure = heatmaps(tables)
         path = run_folder(trainer) / "attention" / f"step_{trainer.global_step}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png")
-        write_atomically(path, buffer.getvalue())
+        write_picture(figure, path)
         send_pictures(trainer, "attention/heads", [pixels(figure)])
 
 
@@ -100,10 +97,3 @@ def heatmaps(tables: dict[tuple[str, str], np.ndarray]) -> Figure:
             axis.set_yticks(range(values.shape[0]))
             figure.colorbar(image, ax=axis)
     return figure
-
-
-def pixels(figure: Figure) -> np.ndarray:
-    """A figure as uint8 RGB ``[height, width, 3]``."""
-    canvas = figure.canvas
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
-from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -13,7 +11,6 @@ from matplotlib.patches import Patch, Rectangle
 
 from models.sdvar import MASKS, DecodeReport, prefix_mask
 from models.sdvar.report import LEGEND
-from music.files import write_atomically
 
 COLOURS = {"d": "#4c9f70", "r": "#d9822b", "t": "#3b6fb6", ".": "#e3e5e8"}
 """Of the marks of :data:`models.sdvar.report.LEGEND`."""
@@ -67,17 +64,6 @@ def mask_pictures(patch_nums: Sequence[int], entry_num: int) -> Figure:
             axis.axvline(bound - 0.5, color="#8a919b", linewidth=0.6)
         axis.set(title=name, xlabel="attends to", ylabel="token")
     return figure
-
-
-def write_picture(figure: Figure, path: str | Path) -> Path:
-    """Write a figure as PNG, whole or not at all.
-
-    Raises:
-        OSError: the file could not be written.
-    """
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return write_atomically(path, buffer.getvalue())
 
 
 def _draw_row(axis: Axes, report: DecodeReport, image: int) -> float:

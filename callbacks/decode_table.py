@@ -5,15 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from callbacks.json_text import json_text
-from music.files import write_atomically
+from callbacks.table_files import write_table
 
 TITLES = {
     "target_calls_per_image": "target calls",
@@ -82,11 +81,8 @@ class DecodeTable:
         Raises:
             OSError: a file could not be written.
         """
-        folder.mkdir(parents=True, exist_ok=True)
-        files = {".json": json_text(asdict(self)), ".md": self.markdown().encode()}
-        if with_csv:
-            files[".csv"] = self._csv()
-        return [write_atomically(folder / f"{self.name}{ending}", data) for ending, data in files.items()]
+        more = {"csv": self._csv()} if with_csv else {}
+        return write_table(self, folder / self.name, **more)
 
     def _csv(self) -> bytes:
         names = list(dict.fromkeys(name for row in self.rows.values() for name in row))

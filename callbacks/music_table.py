@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from callbacks.json_text import json_text
-from music.files import write_atomically
+from callbacks.table_files import write_table
 
 COLUMNS = ("generated", "data", "ratio", "overlap")
 
@@ -69,11 +68,7 @@ class MusicTable:
         Raises:
             OSError: a file could not be written.
         """
-        folder.mkdir(parents=True, exist_ok=True)
-        return [
-            write_atomically(folder / f"music_{self.stage}.json", json_text(asdict(self))),
-            write_atomically(folder / f"music_{self.stage}.md", self.markdown().encode()),
-        ]
+        return write_table(self, folder / f"music_{self.stage}")
 
 
 def _text(value: float) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from torch import Tensor
 from callbacks.generation import frames_of, renderer_of
 from callbacks.json_text import json_text
 from callbacks.loggers import run_folder
-from music.files import write_atomically
+from music.files import write_atomically, write_image
 
 MOST_NAMES = 24  # more files than this are counted, not listed
 MOST_ON_SHEET, COLUMNS = 100, 10
@@ -103,8 +102,7 @@ class PredictionWriter(Callback):
                 "statistics": renderer.statistics(canvases[row]),
                 "files": [file.name for file in files],
             }
-            path = write_atomically(stem.with_name(stem.name + ".json"), json_text(record))
-            self._files += [*files, path]
+            self._files += [*files, write_atomically(f"{stem}.json", json_text(record))]
 
     def on_predict_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw the sheet and say what was written, on rank zero."""
@@ -128,6 +126,4 @@ class PredictionWriter(Callback):
 
     def _draw(self, name: str, page: np.ndarray) -> None:
         """Write an RGB picture."""
-        png = io.BytesIO()
-        Image.fromarray(page).save(png, "PNG")
-        self._files.append(write_atomically(self._folder / name, png.getvalue()))
+        self._files.append(write_image(self._folder / name, Image.fromarray(page)))

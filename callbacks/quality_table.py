@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from callbacks.json_text import json_text
-from music.files import write_atomically
+from callbacks.table_files import write_table
 
 
 @dataclass(frozen=True)
@@ -61,11 +60,7 @@ class QualityTable:
         Raises:
             OSError: a file could not be written.
         """
-        folder.mkdir(parents=True, exist_ok=True)
-        return [
-            write_atomically(folder / f"quality_{self.stage}.json", json_text(asdict(self))),
-            write_atomically(folder / f"quality_{self.stage}.md", self.markdown().encode()),
-        ]
+        return write_table(self, folder / f"quality_{self.stage}")
 
     def _title(self) -> str:
         number = "" if self.reference_samples is None else f" ({self.reference_samples} images)"

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from music.files import write_atomically
+from music.files import write_atomically, write_image
 
 
 class SampleStore:
@@ -115,9 +115,7 @@ def write_pngs(folder: Path, batches: Iterator[Tensor]) -> Path:
     number = 0
     for batch in batches:
         for image in _rgb(batch):
-            buffer = io.BytesIO()
-            Image.fromarray(image).save(buffer, "PNG")
-            write_atomically(folder / f"{number:06d}.png", buffer.getvalue())
+            write_image(folder / f"{number:06d}.png", Image.fromarray(image))
             number += 1
     return folder
 

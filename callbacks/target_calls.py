@@ -12,8 +12,9 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from PIL import Image
 from torch import nn
 
-from callbacks.decode_pictures import timeline, write_picture
+from callbacks.decode_pictures import timeline
 from callbacks.decode_table import DecodeTable
+from callbacks.figures import write_picture
 from callbacks.loggers import run_folder, send_histogram, send_pictures, send_table
 from callbacks.quality_reference import QualityReference
 from callbacks.sample_evaluation import stage_of

@@ -73,6 +73,7 @@ def _matlab_pairs(path: Path) -> list[tuple[int, str]]:
         synsets = np.atleast_1d(loadmat(str(path), squeeze_me=True, variable_names=["synsets"])["synsets"])
         # Inner nodes of WordNet are listed too; they are no classes.
         return [(int(row["ILSVRC2012_ID"]), str(row["WNID"])) for row in synsets if int(row["num_children"]) == 0]
+    # scipy raises NotImplementedError for files of MATLAB 7.3
     except (MatReadError, KeyError, ValueError, TypeError, IndexError, OSError, NotImplementedError) as error:
         raise ValueError(f"class_map: {path} is no meta.mat of the ImageNet devkit ({error})") from error
 

@@ -58,25 +58,30 @@ def decode(source: Path | bytes, name: str) -> Image.Image:
         raise UnreadableImageError(f"{name}: cannot be read as an image ({error})") from error
 
 
-def centre_crop(image: Image.Image, size: int) -> np.ndarray:
-    """The centre square of an image, as published with ADM (Dhariwal and Nichol 2021) and used by DiT.
+def resized(image: Image.Image, size: int) -> np.ndarray:
+    """An image with a short side of ``size``, as published with ADM (Dhariwal and Nichol 2021) and used by DiT.
 
-    The image is halved with a box filter while its short side is at least twice ``size``, resized so that the short
-    side is ``size`` with a bicubic filter, and cut. A smaller image is enlarged by the same rule.
+    It is halved with a box filter while its short side is at least twice ``size``, and resized with a bicubic one. A
+    smaller image is enlarged by the same rule.
 
     Args:
         image: of any size and of 8 bits per channel.
-        size: side of the square, in pixels.
+        size: in pixels.
 
     Returns:
-        uint8 ``[size, size, C]``, without the last axis for one channel.
+        uint8 ``[height, width, C]``, without the last axis for one channel.
     """
     while min(image.size) >= 2 * size:
         image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
     scale = size / min(image.size)
-    image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC)
-    top, left = (image.height - size) // 2, (image.width - size) // 2
-    return np.asarray(image)[top : top + size, left : left + size]
+    return np.asarray(image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC))
+
+
+def centre_crop(image: Image.Image, size: int) -> np.ndarray:
+    """The centre square of :func:`resized`, uint8 ``[size, size, C]``, without the last axis for one channel."""
+    pixels = resized(image, size)
+    top, left = (pixels.shape[0] - size) // 2, (pixels.shape[1] - size) // 2
+    return pixels[top : top + size, left : left + size]
 
 
 @dataclass(frozen=True)
@@ -86,10 +91,12 @@ class Crop:
     Args:
         size: side of a canvas, in pixels.
         upsample: enlarge smaller images, as the published pipelines do, rather than raise.
+        whole: leave the long side as it is, for :class:`CutAndFlip` to cut.
     """
 
     size: int
     upsample: bool
+    whole: bool = False
 
     def __call__(self, image: Image.Image, name: str) -> np.ndarray:
         """The canvas of an RGB image.
@@ -99,7 +106,7 @@ class Crop:
             name: what messages call it.
 
         Returns:
-            uint8 ``[3, size, size]``.
+            uint8 ``[3, size, size]``, or with ``whole`` one side longer.
 
         Raises:
             ValueError: it is smaller than the canvas, and ``upsample`` is not set.
@@ -113,4 +120,27 @@ class Crop:
             )
         if short < self.size and long * self.size**2 > MOST_PIXELS * short:
             raise UnreadableImageError(f"{name}: {image.width} x {image.height} pixels are too narrow to enlarge")
-        return centre_crop(image, self.size).transpose(2, 0, 1).copy()
+        cut = resized if self.whole else centre_crop
+        return cut(image, self.size).transpose(2, 0, 1).copy()
+
+
+@dataclass(frozen=True)
+class CutAndFlip:
+    """What training does to a canvas at random.
+
+    Args:
+        size: side of the square to cut at a random place, in pixels.
+        flip: mirror left to right, or not, alike often.
+    """
+
+    size: int
+    flip: bool
+
+    def __call__(self, canvas: np.ndarray, random: np.random.Generator) -> np.ndarray:
+        """Map uint8 ``[C, H, W]``, no side below ``size``, to ``[C, size, size]``."""
+        if canvas.shape[1:] != (self.size, self.size):
+            top, left = (int(random.integers(side - self.size, endpoint=True)) for side in canvas.shape[1:])
+            canvas = canvas[:, top : top + self.size, left : left + self.size]
+        if self.flip and random.random() < 0.5:
+            canvas = canvas[..., ::-1]
+        return np.ascontiguousarray(canvas)

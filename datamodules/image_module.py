@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 
 from torch.utils.data import DataLoader
@@ -14,7 +15,7 @@ from datamodules.ranked import RankedDataModule, check_least
 from datamodules.requests import Requests
 
 
-class ImageDataModule(RankedDataModule):
+class ImageDataModule(RankedDataModule, ABC):
     """Square images with classes, as batches of symbol canvases; where they come from is the subclasses' affair.
 
     Args:
@@ -61,9 +62,9 @@ class ImageDataModule(RankedDataModule):
         self._images: dict[str, Images] = {}
         self._requests: Requests | None = None
 
+    @abstractmethod
     def open(self, split: str) -> Images:
         """The images of a split."""
-        raise NotImplementedError
 
     @property
     def renderer(self) -> ImageRenderer:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,10 +9,9 @@ import numpy as np
 from PIL import Image
 
 from datamodules.image_decoding import centre_crop, decode
-from music.files import write_atomically
+from music.files import write_animation, write_image
 
 LEAST_PIXELS, LEAST_CELL = 128, 64  # of the side of a picture, and of an image on a sheet
-FRAME, PAUSE = 120, 2000  # milliseconds that frames of an animation, and its last one, stay
 PAPER, UNKNOWN, EDGE = (255, 255, 255), (196, 201, 222), (255, 64, 64)
 GAP = 2  # pixels between the images of a sheet
 
@@ -125,15 +123,11 @@ class ImageRenderer:
             raise ValueError("wav: images have no sound; set wav to false")
         pixels, stem = self._checked(symbols), Path(stem)
         image = Image.fromarray(pixels[0] if self.channels == 1 else np.ascontiguousarray(pixels.transpose(1, 2, 0)))
-        # Not `with_suffix`, which would cut a stem like `temperature_0.9`.
-        paths = [_write(stem.with_name(stem.name + ".png"), image, "PNG")]
+        paths = [write_image(f"{stem}.png", image)]
         if frames:
             masks = [None] * len(frames) if unknown is None else unknown
             pages = [self.picture(frame, known, mask) for frame, mask in zip(frames, masks, strict=True)]
-            first, *rest = map(Image.fromarray, pages)
-            durations = [FRAME] * len(rest) + [PAUSE]
-            gif = stem.with_name(stem.name + ".gif")
-            paths.append(_write(gif, first, "GIF", save_all=True, append_images=rest, duration=durations, loop=0))
+            paths.append(write_animation(f"{stem}.gif", map(Image.fromarray, pages)))
         return paths
 
     def read(self, path: str | Path) -> np.ndarray:
@@ -191,10 +185,3 @@ def _border(inside: np.ndarray) -> np.ndarray:
     border[:, 1:] |= right
     border[:, :-1] |= right
     return border & inside
-
-
-def _write(path: Path, image: Image.Image, kind: str, **options: object) -> Path:
-    """Encode in memory, so that the file appears whole or not at all."""
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return write_atomically(path, buffer.getvalue())

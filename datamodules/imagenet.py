@@ -6,12 +6,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 from lightning.pytorch.trainer.states import TrainerFn
 
 from datamodules.image_arrays import BATCH_NAME, ArraySource
 from datamodules.image_dataset import Images
-from datamodules.image_decoding import Crop
+from datamodules.image_decoding import Crop, CutAndFlip
 from datamodules.image_folder import FolderSource
 from datamodules.image_module import ImageDataModule
 from datamodules.image_parquet import ParquetSource, shards
@@ -37,9 +36,9 @@ class ImageNetDataModule(ImageDataModule):
       taken as they are, which for ImageNet on the Hugging Face hub is the sorted order.
 
     Images are reduced and cut to the centre square as in ADM and DiT (see `datamodules.image_decoding`). Training
-    images are shuffled; order and flips depend on seed, epoch, position and the number of devices alone, so a run that
-    resumes in the middle of an epoch goes on exactly, with any number of workers. ``validate`` and ``test`` go through
-    ``val``, each image once over all devices, so devices may differ by one image.
+    images are shuffled; order, places and flips depend on seed, epoch, position and the number of devices alone, so a
+    run that resumes in the middle of an epoch goes on exactly, with any number of workers. ``validate`` and ``test`` go
+    through ``val``, each image once over all devices, so devices may differ by one image.
 
     An image that cannot be read is replaced by another one in training and left out in evaluation; warnings count them.
     """
@@ -55,6 +54,7 @@ class ImageNetDataModule(ImageDataModule):
         val_labels: str | None = None,
         batch_size: int = 32,
         flip: bool = True,
+        random_crop: float = 1.0,
         upsample: bool = False,
         val_images: int | None = None,
         test_images: int | None = None,
@@ -80,6 +80,8 @@ class ImageNetDataModule(ImageDataModule):
                 looks for the two named ones in folder.
             batch_size: images of a batch on each device.
             flip: mirror half of the training images, at random.
+            random_crop: reduce training images to so many times the canvas and cut it at a random place, as VAR was
+                trained with 1.125; 1 = the centre square.
             upsample: enlarge images smaller than the canvas, as the published pipelines do, rather than stop at them.
                 ImageNet has some of fewer than 64 pixels, and many of fewer than 256.
             val_images: evaluate at most so many images in validation, evenly spread over the split; 0 = no validation
@@ -87,7 +89,7 @@ class ImageNetDataModule(ImageDataModule):
             test_images: the same for the test; null = all.
             strict: stop at images that cannot be read.
             num_workers: processes that load and decode batches, for each device.
-            seed: of order and flips.
+            seed: of order, places and flips.
             cache_dir: where arrays go that cannot be mapped as they are (pickles, compressed files), 12 GB at 64
                 pixels; null = the environment variable LITSCALE_CACHE, else litscale in XDG_CACHE_HOME or ~/.cache.
             predict: what `litscale predict` generates.
@@ -99,6 +101,8 @@ class ImageNetDataModule(ImageDataModule):
             raise ValueError(f"num_classes must be at least 1, not {num_classes}; set labels to false to do without")
         if source not in (None, "folder", "arrays", "parquet"):
             raise ValueError(f"source must be folder, arrays or parquet, not {source!r}")
+        if random_crop < 1:
+            raise ValueError(f"random_crop must be at least 1, not {random_crop}; 1 is the centre square")
         for option, most, least in (("val_images", val_images, 0), ("test_images", test_images, 1)):
             if most is not None and most < least:
                 raise ValueError(f"{option} must be at least {least}, not {most}")
@@ -108,7 +112,7 @@ class ImageNetDataModule(ImageDataModule):
             batch_size=batch_size,
             num_classes=num_classes if labels else 0,
             stage_splits={**STAGE_SPLITS, "fit": ("train",)} if val_images == 0 else STAGE_SPLITS,
-            augment=random_flip if flip else None,
+            augment=CutAndFlip(size, flip),
             most={"val": val_images, "test": test_images},
             strict=strict,
             num_workers=num_workers,
@@ -117,7 +121,9 @@ class ImageNetDataModule(ImageDataModule):
         )
         self.folder = Path(folder).expanduser()
         self.form, self.class_map, self.val_labels = source, class_map, val_labels
-        self.crop = Crop(size, upsample)
+        crop = Crop(size, upsample)
+        wide = Crop(round(random_crop * size), upsample, whole=True)
+        self.crops = {"train": crop if random_crop == 1 else wide, "val": crop}
         self.cache_dir = default_cache_dir() if cache_dir is None else Path(cache_dir).expanduser()
 
     @cached_property
@@ -171,7 +177,7 @@ class ImageNetDataModule(ImageDataModule):
 
     def open(self, split: str) -> Images:
         """The images of ``train`` or ``val``; raises as `setup` does."""
-        images = self.source.open(split, self.crop)
+        images = self.source.open(split, self.crops[split])
         if images.labels is not None:
             low, high = int(images.labels.min()), int(images.labels.max())
             _ = self.class_names  # checks their number
@@ -204,8 +210,3 @@ def find_form(folder: Path) -> str:
     if len(forms) > 1:
         raise ValueError(f"{folder} holds {' and '.join(forms)}: say which to read with the option source")
     return forms[0]
-
-
-def random_flip(canvas: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Mirror a canvas ``[C, H, W]`` left to right, or not, alike often."""
-    return np.ascontiguousarray(canvas[..., ::-1]) if random.random() < 0.5 else canvas

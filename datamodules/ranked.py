@@ -64,9 +64,10 @@ class RankedDataModule(LightningDataModule):
             )
         return loader(data, self.batch_size, sampler=sampler, **self.loading(), **options)
 
-    def batches_loader(self, batches: Dataset) -> DataLoader:
+    def batches_loader(self, batches: Dataset, num_workers: int = 0) -> DataLoader:
         """Items that are whole batches, such as requests, each on one device."""
-        return DataLoader(batches, batch_size=None, sampler=ShardSampler(batches, *self.ranks()))
+        sampler = ShardSampler(batches, *self.ranks())
+        return DataLoader(batches, batch_size=None, sampler=sampler, num_workers=num_workers)
 
     def loading(self) -> dict[str, Any]:
         """Loader options that do not change what is loaded."""

@@ -8,12 +8,12 @@ from typing import Any
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 
-from datamodules.loading import ShardSampler
+from datamodules.ranked import RankedDataModule
 
 SPLITS = ("train", "val", "test")
 
 
-class TokenizationDataModule(LightningDataModule):
+class TokenizationDataModule(RankedDataModule):
     """All images of another data module's splits, once, for `litscale predict` with a tokenizer.
 
     A batch to predict is a dict: ``canvas`` and ``label`` of the source, ``split``, and ``number``, of the batch within
@@ -48,8 +48,6 @@ class TokenizationDataModule(LightningDataModule):
         self.source, self.splits, self.epochs, self.batch_size = source, splits, epochs, batch_size
         self.done: Callable[[], set[tuple[str, int]]] = set
         self._batches: dict[str, Batches] = {}
-        # A device without a batch left has nothing to do.
-        self.allow_zero_length_dataloader_with_multiple_devices = True
 
     @property
     def canvas_shape(self) -> tuple[int, int, int]:
@@ -91,9 +89,7 @@ class TokenizationDataModule(LightningDataModule):
     def predict_dataloader(self) -> DataLoader:
         """The batches that are not done, each on one device."""
         rest = Rest(list(self._batches.values()), self.done())
-        ranks = (1, 0) if self.trainer is None else (self.trainer.world_size, self.trainer.global_rank)
-        workers = getattr(self.source, "num_workers", 0)
-        return DataLoader(rest, batch_size=None, sampler=ShardSampler(rest, *ranks), num_workers=workers)
+        return self.batches_loader(rest, getattr(self.source, "num_workers", 0))
 
 
 class Batches(Dataset):

@@ -6,8 +6,8 @@ from lit_models.lit_sdvar import LitSDVAR
 from lit_models.lit_var import LitVAR
 from lit_models.lit_vqvae import LitVQVAE
 from lit_models.optimization import Optimization
-from lit_models.scale_generation import ScaleGeneration
 from lit_models.tokenizer_options import Adversary, TokenizerLoss
+from models.var import ScaleGeneration
 
 __all__ = [
     "Adversary",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -12,7 +13,8 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from lit_models.optimization import Optimization
-from models.state_dicts import differences
+from lit_models.sharding import gather, release, shard
+from models.state_dicts import mismatch
 
 
 class LitModule(LightningModule):
@@ -24,10 +26,57 @@ class LitModule(LightningModule):
     Attributes:
         network: what is trained.
         optimization: how.
+        shardable: whether it trains under `ModelParallelStrategy`; then all that is trained is in the network, and
+            training steps call nothing of it but its forward.
     """
 
     network: nn.Module
     optimization: Optimization
+    shardable = False
+
+    def blocks(self) -> Iterable[nn.Module]:
+        """Parts of the network that are compiled, and sharded, one by one."""
+        return ()
+
+    def compile_each_block(self) -> None:
+        """Compile the blocks in place, so that names in checkpoints stay."""
+        # blocks of all widths share one forward, and by default torch gives up on a function after eight graphs
+        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
+        for block in self.blocks():
+            block.compile(dynamic=True)
+
+    def configure_model(self) -> None:
+        """Shard the network, where the strategy is `ModelParallelStrategy`.
+
+        Raises:
+            ValueError: the module cannot be sharded, or the strategy is to split layers too.
+        """
+        if self.device_mesh is None:  # any other strategy
+            return
+        if not self.shardable:
+            raise ValueError(f"{type(self).__name__} cannot be sharded: give trainer.strategy ddp")
+        shard(self.network, self.blocks(), self.device_mesh)
+
+    def on_validation_model_eval(self) -> None:
+        """Switch to evaluation, with whole weights: processes may have different numbers of batches."""
+        super().on_validation_model_eval()
+        gather(self)
+
+    def on_test_model_eval(self) -> None:
+        """As for validation."""
+        super().on_test_model_eval()
+        gather(self)
+
+    def on_predict_model_eval(self) -> None:
+        """As for validation."""
+        super().on_predict_model_eval()
+        gather(self)
+
+    def on_validation_end(self) -> None:
+        """Back to sharded weights."""
+        release(self)
+
+    on_test_end = on_predict_end = on_validation_end
 
     def seed_step(self, stage: int, number: int) -> None:
         """Seed torch for batch ``number`` of a stage (0 training, 1 evaluation)."""
@@ -39,7 +88,8 @@ class LitModule(LightningModule):
         torch.manual_seed(mixed)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Seed the step."""
+        """Seed the step and set its weight decay."""
+        self.optimization.set_weight_decay(self.trainer)
         self.seed_step(0, self.trainer.fit_loop.epoch_loop.total_batch_idx)
 
     def finite(self, loss: Tensor) -> Tensor:
@@ -70,17 +120,15 @@ class LitModule(LightningModule):
         Raises:
             ValueError: the checkpoint is of another architecture; the entries that differ are named.
         """
-        problems = differences(self.state_dict(), state_dict)
-        if strict and problems:
-            more = f" and {len(problems) - 6} more" if len(problems) > 6 else ""
+        if strict and (problems := mismatch(self.state_dict(), state_dict)):
             raise ValueError(
-                f"the checkpoint is of another architecture: {'; '.join(problems[:6])}{more}. Give the config that it "
-                "was trained with (config.yaml in its run folder)"
+                f"the checkpoint is of another architecture: {problems}. Give the config that it was trained with "
+                "(config.yaml in its run folder)"
             )
         return super().load_state_dict(state_dict, strict, assign)
 
 
-class GeneratingModule(LitModule):
+class GeneratingModule(LitModule, ABC):
     """A module that generates canvases.
 
     Attributes:
@@ -91,6 +139,7 @@ class GeneratingModule(LitModule):
     generation: Any
     record_frames: bool = False
 
+    @abstractmethod
     def generate(
         self,
         label: Tensor | None = None,
@@ -114,7 +163,6 @@ class GeneratingModule(LitModule):
         Returns:
             uint8 ``[B, C, H, W]`` on the module's device.
         """
-        raise NotImplementedError
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
         """Generate a batch of requests.

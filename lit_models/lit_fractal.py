@@ -62,6 +62,8 @@ class LitFractal(GeneratingModule):
         ValueError: the official_checkpoint cannot be read or does not fit the network.
     """
 
+    shardable = True
+
     def __init__(
         self,
         network: Fractal,
@@ -79,9 +81,7 @@ class LitFractal(GeneratingModule):
         if official_checkpoint is not None:
             fill_official(network, official_checkpoint)
         if compile_blocks:
-            for module in network.modules():
-                if isinstance(module, Block):
-                    module.compile(dynamic=True)
+            self.compile_each_block()
         # nats of a column of cells (a step of a roll) in one of the unit
         self.units = {"bits_per_dim": math.log(2) * network.codec.channels * network.sizes[0][0]}
         if network.codec.name not in IMAGE_CODECS:
@@ -95,6 +95,10 @@ class LitFractal(GeneratingModule):
         if self.nll_passes > 1:
             metrics |= {f"{name}_standard_error": StandardError() for name in names}
         return nn.ModuleDict(metrics)
+
+    def blocks(self) -> list[Block]:
+        """The transformer blocks of all levels."""
+        return [module for module in self.network.modules() if isinstance(module, Block)]
 
     def setup(self, stage: str) -> None:
         """Check that the data's canvases fit the network.

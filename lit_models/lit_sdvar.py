@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,10 @@ from lit_models.token_metrics import by_scale
 from lit_models.tokenizer import (
     check_cache,
     check_canvas,
-    encode,
+    check_classes,
     packed_tokenizer,
     planes_of,
+    tokens_of,
     unpack_tokenizer,
 )
 from lit_models.transformer_files import load_pair, save_as_lit_var
@@ -144,13 +145,7 @@ class LitSDVAR(GeneratingModule):
             ValueError: its canvases or classes differ.
         """
         check_canvas(self.vqvae, self.planes, data)
-        classes = getattr(data, "num_classes", 0)
-        own = self.target.num_classes
-        if own and classes > own:
-            raise ValueError(
-                f"the data has {classes} classes, the networks {own}: its labels are out of range; give data and "
-                "networks of the same classes, or networks without (num_classes 0)"
-            )
+        check_classes(self.target.num_classes, data)
 
     def load_files(self) -> None:
         """Read the networks and the tokenizer, unless a checkpoint brought them.
@@ -176,19 +171,13 @@ class LitSDVAR(GeneratingModule):
 
     on_validation_start = on_test_start = on_predict_start = on_fit_start
 
-    def tokens_of(self, batch: Mapping[str, Any]) -> list[Tensor]:
-        """Tokens of a batch, int64 ``[B, n]`` for each scale: those given, or those of its canvases."""
-        if "tokens" not in batch:
-            return encode(self.vqvae, self.planes, batch["canvas"])
-        return by_scale(self.target, batch["tokens"].long())
-
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
         """Divergence of a batch, with a report for callbacks.
 
         The report holds ``loss/scale_<k>`` in nats per token and ``overlap/scale_<k>``, see
         :func:`lit_models.distillation.divergence`.
         """
-        tokens = self.tokens_of(batch)
+        tokens = tokens_of(self.target, self.planes, batch)
         self.frequencies += self.trainer.strategy.reduce(self.vqvae.quantizer.count(tokens), reduce_op="sum")
         labels = self._labels(batch.get("label"), len(tokens[0]))
         if own := round(self.own_share * len(labels)):
@@ -228,7 +217,7 @@ class LitSDVAR(GeneratingModule):
         return self._evaluate("test", batch, None)
 
     def _evaluate(self, prefix: str, batch: dict[str, Any], most: int | None) -> Comparison | None:
-        tokens = self.tokens_of(batch)
+        tokens = tokens_of(self.target, self.planes, batch)
         labels = self._labels(batch.get("label"), len(tokens[0]))
         scores = self.scores[prefix]
         for name, values in zip(("divergence", "overlap"), self._divergence(labels, tokens), strict=True):

@@ -11,19 +11,21 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from lit_models.base import GeneratingModule
+from lit_models.known_tokens import known_tokens
 from lit_models.optimization import Optimization
-from lit_models.scale_generation import ScaleGeneration, known_tokens
 from lit_models.token_metrics import TokenMetrics, by_scale, token_scores
 from lit_models.tokenizer import (
     check_cache,
     check_canvas,
-    encode,
+    check_classes,
     load_tokenizer,
     packed_tokenizer,
     planes_of,
+    tokens_of,
     unpack_tokenizer,
 )
-from models.var import VAR
+from models.var import VAR, ScaleGeneration
+from models.var.blocks import VARBlock
 
 GENERATION = ScaleGeneration()
 
@@ -59,6 +61,7 @@ class LitVAR(GeneratingModule):
     """
 
     frequencies: Tensor
+    shardable = True
 
     def __init__(
         self,
@@ -88,10 +91,13 @@ class LitVAR(GeneratingModule):
         self.planes = planes_of(network.vqvae, codec, velocity_bins)
         self._has_tokenizer = False
         if compile_blocks:
-            for block in network.blocks:
-                block.compile(dynamic=True)
+            self.compile_each_block()
         self.register_buffer("frequencies", torch.zeros(network.scales, network.vocab, dtype=torch.long))
         self.token_metrics = nn.ModuleDict({stage: TokenMetrics(network.scales) for stage in ("val", "test")})
+
+    def blocks(self) -> list[VARBlock]:
+        """The transformer blocks."""
+        return self.network.blocks
 
     def setup(self, stage: str) -> None:
         """Check that the data fits the tokenizer and the network.
@@ -101,12 +107,7 @@ class LitVAR(GeneratingModule):
         """
         data = getattr(self.trainer, "datamodule", None)
         check_canvas(self.network.vqvae, self.planes, data)
-        classes = getattr(data, "num_classes", 0)
-        if self.network.num_classes and classes > self.network.num_classes:
-            raise ValueError(
-                f"the data has {classes} classes, the network {self.network.num_classes}: make num_classes of the "
-                "network that of the data, or 0 for a model without classes"
-            )
+        check_classes(self.network.num_classes, data)
 
     def _prepare(self) -> None:
         """Load the tokenizer, unless a checkpoint brought it, and compare it with the one that a cache is of.
@@ -115,7 +116,7 @@ class LitVAR(GeneratingModule):
             FileNotFoundError: there is no such tokenizer_checkpoint.
             ValueError: it is of another tokenizer, there is none to train with, or the cache is of another one.
         """
-        quantizer = self.network.vqvae.quantizer
+        quantizer = self.network.vqvae.to(self.device).quantizer  # not all strategies move what is in no parameters()
         if self.tokenizer_checkpoint is not None and not self._has_tokenizer:
             load_tokenizer(self.network.vqvae, self.tokenizer_checkpoint)
         elif self.trainer.training and not self._has_tokenizer and not quantizer.hits.any():
@@ -125,13 +126,6 @@ class LitVAR(GeneratingModule):
             )
         self._has_tokenizer = True
         check_cache(self.network.vqvae, getattr(self.trainer, "datamodule", None))
-
-    def tokens_of(self, batch: Mapping[str, Any]) -> list[Tensor]:
-        """Tokens of a batch, int64 ``[B, n]`` for each scale: those given, or those of its canvases."""
-        if "tokens" not in batch:
-            return encode(self.network.vqvae, self.planes, batch["canvas"])
-        sizes = [side**2 for side in self.network.patch_nums]
-        return list(batch["tokens"].long().split(sizes, dim=1))
 
     def _logits(self, batch: Mapping[str, Any], tokens: list[Tensor], scales: int) -> Tensor:
         """Logits of the leading scales, float32 ``[B, positions, V]``."""
@@ -145,7 +139,7 @@ class LitVAR(GeneratingModule):
 
         While training proceeds from scale to scale there is also ``scales``, their number.
         """
-        tokens = self.tokens_of(batch)
+        tokens = tokens_of(self.network, self.planes, batch)
         self.frequencies += self.trainer.strategy.reduce(self.network.vqvae.quantizer.count(tokens), reduce_op="sum")
         scales = self.active_scales(self.global_step)
         logits, wanted = self._logits(batch, tokens, scales), torch.cat(tokens[:scales], dim=1)
@@ -183,7 +177,7 @@ class LitVAR(GeneratingModule):
         self._evaluate("test", batch)
 
     def _evaluate(self, prefix: str, batch: dict[str, Any]) -> None:
-        tokens = self.tokens_of(batch)
+        tokens = tokens_of(self.network, self.planes, batch)
         metrics = self.token_metrics[prefix]
         logits = self._logits(batch, tokens, self.network.scales)
         metrics.record(self.network, logits, torch.cat(tokens, dim=1), self.frequencies)

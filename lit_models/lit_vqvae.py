@@ -17,6 +17,7 @@ from lit_models.reconstruction import ReconstructionMetrics
 from lit_models.tokenizer import check_canvas, encode, planes_of, token_facts
 from lit_models.tokenizer_options import Adversary, TokenizerLoss
 from models.var import VQVAE, Discriminator, VQOutput
+from models.var.autoencoder import ResidualBlock, SpatialAttention
 from models.var.discriminator import adaptive_weight, consistency_loss, hinge_loss
 
 LOSS, NO_ADVERSARY = TokenizerLoss(), Adversary()
@@ -44,6 +45,7 @@ class LitVQVAE(LitModule):
             channels, gray for one.
         velocity_bins: of the data, for velocity and onset_hold.
         features: extractor for rFID in evaluation (see `metrics.features`), or null.
+        compile_blocks: compile the residual and attention blocks of encoder and decoder (``torch.compile``).
 
     Raises:
         ValueError: the codec has another number of planes than the tokenizer channels, or an option is out of range.
@@ -63,6 +65,7 @@ class LitVQVAE(LitModule):
         codec: str | None = None,
         velocity_bins: int = 127,
         features: nn.Module | None = None,
+        compile_blocks: bool = False,
     ) -> None:
         super().__init__()
         if restart_every < 0:
@@ -85,6 +88,12 @@ class LitVQVAE(LitModule):
         stages = (ReconstructionMetrics(network, self.planes, perceptual is not None, features) for _ in range(2))
         self.reconstructions = nn.ModuleDict(dict(zip(("val", "test"), stages, strict=True)))
         self._queries: list[Tensor] = []
+        if compile_blocks:
+            self.compile_each_block()
+
+    def blocks(self) -> list[nn.Module]:
+        """The residual and attention blocks of encoder and decoder."""
+        return [part for part in self.network.modules() if isinstance(part, ResidualBlock | SpatialAttention)]
 
     def setup(self, stage: str) -> None:
         """Check that the data's canvases fit the tokenizer.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from lightning.pytorch import LightningModule, Trainer
 from torch import nn
@@ -27,6 +27,7 @@ class Optimization:
         warmup_steps: optimiser steps of linear warm-up.
         warmup_epochs: epochs of linear warm-up, added to ``warmup_steps``.
         weight_decay: of matrices; norms, biases and embeddings have none.
+        weight_decay_end: grow (or shrink) to this on a half cosine over the run; null keeps ``weight_decay``.
         betas: AdamW's.
 
     Raises:
@@ -40,14 +41,14 @@ class Optimization:
     warmup_steps: int = 0
     warmup_epochs: float = 0.0
     weight_decay: float = 0.05
+    weight_decay_end: float | None = None
     betas: tuple[float, float] = (0.9, 0.95)
 
     def __post_init__(self) -> None:
         if self.schedule not in ("cosine", "linear", "constant"):
             raise ValueError(f"optimization.schedule must be cosine, linear or constant, not {self.schedule!r}")
-        for name in ("base_lr", "lr", "weight_decay", "warmup_steps", "warmup_epochs", "min_lr_ratio"):
-            value = getattr(self, name)
-            if value is not None and value < 0:
+        for name, value in asdict(self).items():
+            if isinstance(value, int | float) and value < 0:
                 raise ValueError(f"optimization.{name} must not be negative, got {value}")
 
     def configure(self, module: LightningModule, network: nn.Module) -> dict[str, object]:
@@ -73,7 +74,7 @@ class Optimization:
             for group, factor in zip(scheduler.optimizer.param_groups, scheduler.lr_lambdas, strict=True):
                 group["initial_lr"] = peak
                 group["lr"] = peak * factor(scheduler.last_epoch)
-                group["weight_decay"] = self.weight_decay if group["weight_decay"] else 0.0
+                group["weight_decay"] = self.weight_decay if group["decays"] else 0.0
 
     def learning_rate(self, trainer: Trainer) -> float:
         """The peak learning rate."""
@@ -83,6 +84,16 @@ class Optimization:
         if batch is None:
             raise ValueError("optimization.lr: give it, or a data module with a batch_size to scale base_lr by")
         return self.base_lr * batch * trainer.world_size * trainer.accumulate_grad_batches / 256
+
+    def set_weight_decay(self, trainer: Trainer) -> None:
+        """Give the optimisers the weight decay of the step to come, if it changes."""
+        if self.weight_decay_end is None or math.isinf(total := trainer.estimated_stepping_batches):
+            return
+        grown = 0.5 * (1 - math.cos(math.pi * min(1.0, trainer.global_step / total)))
+        now = self.weight_decay + (self.weight_decay_end - self.weight_decay) * grown
+        for optimizer in trainer.optimizers:
+            for group in optimizer.param_groups:
+                group["weight_decay"] = now if group["decays"] else 0.0
 
     def factor(self, trainer: Trainer) -> Callable[[int], float]:
         """Learning-rate factor by optimiser step.
@@ -119,6 +130,6 @@ def parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str, 
     }
     parameters = [p for p in network.parameters() if p.requires_grad]
     return [
-        {"params": [p for p in parameters if id(p) in matrices], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if id(p) not in matrices], "weight_decay": 0.0},
+        {"params": [p for p in parameters if id(p) in matrices], "weight_decay": weight_decay, "decays": True},
+        {"params": [p for p in parameters if id(p) not in matrices], "weight_decay": 0.0, "decays": False},
     ]

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from models.state_dicts import differences, read_checkpoint
-from models.var import VQVAE, Planes, fill_official
+from lit_models.token_metrics import by_scale
+from models.state_dicts import mismatch, read_checkpoint
+from models.var import VAR, VQVAE, Planes, fill_official
 
 _STATISTICS = ("quantizer.hits", "quantizer.hit_updates")  # they change no token
 
@@ -115,9 +116,8 @@ def fill(vqvae: VQVAE, state: Mapping[str, Tensor]) -> None:
     Raises:
         ValueError: entries are missing, unexpected or of another shape.
     """
-    if problems := differences(vqvae.state_dict(), state):
-        more = f" and {len(problems) - 6} more" if len(problems) > 6 else ""
-        raise ValueError("; ".join(problems[:6]) + more)
+    if problems := mismatch(vqvae.state_dict(), state):
+        raise ValueError(problems)
     vqvae.load_state_dict(state)
 
 
@@ -142,6 +142,27 @@ def check_canvas(vqvae: VQVAE, planes: Planes, data: Any) -> None:
             f"with {planes.alphabet}: make the data's size and channels (of rolls pitch_range, window, encoding and "
             "velocity_bins) agree with the tokenizer's patch_nums and multipliers, and with codec and velocity_bins"
         )
+
+
+def check_classes(num_classes: int, data: Any) -> None:
+    """Compare a data module's classes with those of networks, which may know none.
+
+    Raises:
+        ValueError: the data has more.
+    """
+    classes = getattr(data, "num_classes", 0)
+    if num_classes and classes > num_classes:
+        raise ValueError(
+            f"the data has {classes} classes, the networks {num_classes}: its labels are out of range; make "
+            "num_classes of the networks that of the data, or 0 for networks without classes"
+        )
+
+
+def tokens_of(model: VAR, planes: Planes, batch: Mapping[str, Any]) -> list[Tensor]:
+    """Tokens of a batch, int64 ``[B, n]`` for each scale: those given, or those of its canvases."""
+    if "tokens" not in batch:
+        return encode(model.vqvae, planes, batch["canvas"])
+    return by_scale(model, batch["tokens"].long())
 
 
 def packed_tokenizer(vqvae: VQVAE) -> dict[str, Any]:

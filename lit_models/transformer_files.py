@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lit_models.tokenizer import checksum, load_tokenizer, packed_tokenizer, unpack_tokenizer
-from models.state_dicts import differences, read_checkpoint
+from models.state_dicts import mismatch, read_checkpoint
 from models.var import VAR, fill_official
 from music.files import write_atomically
 
@@ -43,9 +43,8 @@ def load_transformer(network: VAR, path: str, option: str, role: str) -> dict[st
             fill_official(network, checkpoint)
             return None
         state = _part(checkpoint["state_dict"], (LIT_VAR, f"{role}."))
-        if problems := differences(network.state_dict(), state):
-            more = f" and {len(problems) - 6} more" if len(problems) > 6 else ""
-            raise ValueError("; ".join(problems[:6]) + more)
+        if problems := mismatch(network.state_dict(), state):
+            raise ValueError(problems)
     except ValueError as error:
         raise ValueError(
             f"{option} {path} is of another network ({error}): make {role} the one that it was trained as "

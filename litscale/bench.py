@@ -16,8 +16,8 @@ from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from callbacks.decode_pictures import write_picture
 from callbacks.decode_table import DecodeTable
+from callbacks.figures import write_picture
 from callbacks.json_text import json_text
 from callbacks.loggers import run_folder
 from lit_models import Decoding, LitSDVAR

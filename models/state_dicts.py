@@ -48,3 +48,9 @@ def differences(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[
         for name, value in own.items()
         if name in given and given[name].shape != value.shape
     ]
+
+
+def mismatch(own: Mapping[str, Tensor], given: Mapping[str, Tensor], most: int = 6) -> str:
+    """The first of the differences in one line, and the number of the others; empty where everything fits."""
+    problems = differences(own, given)
+    return "; ".join(problems[:most]) + (f" and {len(problems) - most} more" if len(problems) > most else "")

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from uuid import uuid4
+
+from PIL import Image
 
 
 def write_atomically(path: str | Path, data: bytes) -> Path:
@@ -38,3 +42,34 @@ def write_atomically(path: str | Path, data: bytes) -> Path:
         temporary.unlink(missing_ok=True)
         raise OSError(error.errno, f"could not write the file ({error.strerror})", str(path)) from error
     return path
+
+
+def write_image(path: str | Path, image: Image.Image, kind: str = "PNG", **options: object) -> Path:
+    """Write an image as `write_atomically` does; ``kind`` and the options are those of Pillow's ``save``.
+
+    Raises:
+        OSError: the file could not be written.
+    """
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return write_atomically(path, buffer.getvalue())
+
+
+def write_animation(path: str | Path, frames: Iterable[Image.Image], seconds: float = 0.12, pause: float = 2.0) -> Path:
+    """Write a GIF that repeats for ever.
+
+    Args:
+        path: where the GIF goes; whole or not at all.
+        frames: in order, all of one size; at least one.
+        seconds: how long a frame stays.
+        pause: how long the last frame stays.
+
+    Returns:
+        The path written.
+
+    Raises:
+        OSError: the file could not be written.
+    """
+    first, *rest = frames
+    durations = [int(1000 * seconds)] * len(rest) + [int(1000 * pause)]
+    return write_image(path, first, "GIF", save_all=True, append_images=rest, duration=durations, loop=0)

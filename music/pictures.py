@@ -7,7 +7,6 @@ one (numpy) and the writing is Pillow's; nothing here has global state.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from music.files import write_atomically
+from music.files import write_animation, write_image
 from music.notes import notes
 from music.roll import Roll, RollFormat
 
@@ -69,7 +68,7 @@ def picture(
     page.paste(Image.fromarray(field), (LEFT, TOP))
     _label(page, roll, known is not None, beats_per_bar, (height, width))
     if path is not None:
-        _write(path, page, "PNG")
+        write_image(path, page)
     return np.asarray(page)
 
 
@@ -121,16 +120,8 @@ def animation(
     # One palette for all frames, else colours flicker: from the first frame (shades) above the last (notes).
     both = Image.fromarray(np.concatenate([np.asarray(pages[0]), np.asarray(pages[-1])]))
     palette = both.quantize(256, dither=Image.Dither.NONE)
-    first, *rest = (page.quantize(palette=palette, dither=Image.Dither.NONE) for page in pages)
-    durations = [int(1000 * seconds)] * len(rest) + [int(1000 * pause)]
-    return _write(path, first, "GIF", save_all=True, append_images=rest, duration=durations, loop=0)
-
-
-def _write(path: str | Path, page: Image.Image, kind: str, **options: object) -> Path:
-    """Encode in memory, so that the file appears whole or not at all."""
-    buffer = io.BytesIO()
-    page.save(buffer, kind, **options)
-    return write_atomically(path, buffer.getvalue())
+    quantized = (page.quantize(palette=palette, dither=Image.Dither.NONE) for page in pages)
+    return write_animation(path, quantized, seconds, pause)
 
 
 def _colours(velocity: np.ndarray) -> np.ndarray:

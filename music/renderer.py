@@ -88,22 +88,18 @@ class RollRenderer:
         Raises:
             OSError: a file could not be written; the error names it.
         """
-        roll, stem = self._roll(symbols), Path(stem)
+        roll, stem, bar = self._roll(symbols), Path(stem), self.beats_per_bar
         given = None if known is None else _mask(known)
-
-        def ending(suffix: str) -> Path:
-            # Not `with_suffix`, which would cut a stem like `temperature_0.9`.
-            return stem.with_name(stem.name + suffix)
-
-        paths = [write_midi(roll, ending(".mid")), ending(".png")]
-        picture(roll, paths[-1], known=given, beats_per_bar=self.beats_per_bar)
+        # Not `with_suffix`, which would cut a stem like `temperature_0.9`.
+        paths = [write_midi(roll, f"{stem}.mid"), Path(f"{stem}.png")]
+        picture(roll, paths[-1], known=given, beats_per_bar=bar)
         if frames is not None:
             planes = [self._roll(frame).symbols for frame in frames]
             masks = None if unknown is None else [_mask(mask) for mask in unknown]
-            gif, bar = ending(".gif"), self.beats_per_bar
+            gif = f"{stem}.gif"
             paths.append(animation(planes, gif, self.format, known=given, unknown=masks, beats_per_bar=bar))
         if wav:
-            paths.append(write_wav(render(roll, RATE), ending(".wav"), RATE))
+            paths.append(write_wav(render(roll, RATE), f"{stem}.wav", RATE))
         return paths
 
     def read(self, path: str | Path) -> np.ndarray:

@@ -6,13 +6,57 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parents[1] / "benchmarks" / "fractal_speed.py"
+SCRIPTS = Path(__file__).parents[1] / "benchmarks"
+
+
+def table(script, *options):
+    """Cells of all lines of the Markdown tables that a benchmark prints."""
+    command = [sys.executable, str(SCRIPTS / script), *options, "--repeats", "1"]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=900)
+    assert run.returncode == 0, run.stderr
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in run.stdout.splitlines() if line[:1] == "|"]
 
 
 @pytest.mark.slow
 def test_fractal_speed_prints_both_tables():
-    options = ["--width", "32", "--blocks", "1", "--repeats", "1"]
-    run = subprocess.run([sys.executable, str(SCRIPT), *options], capture_output=True, text=True, timeout=900)
-    assert run.returncode == 0, run.stderr
-    rows = [line.split("|")[1].strip() for line in run.stdout.splitlines() if line.startswith("|")]
-    assert rows == ["patches", "---", "64", "256", "1024"] * 2
+    rows = table("fractal_speed.py", "--width", "32", "--blocks", "1")
+    assert [row[0] for row in rows] == ["patches", "---", "64", "256", "1024"] * 2
+
+
+@pytest.mark.slow
+def test_image_speed_breaks_the_time_down_by_level():
+    rows = table("image_speed.py", "--models", "fractalar_in64", "--patches", "2", "--batches", "1", "2")[2:]
+    assert [row[1:3] for row in rows] == [["train", "1"], ["sample", "1"], ["train", "2"], ["sample", "2"]]
+    for row in rows:
+        assert sorted(part.rsplit(maxsplit=1)[0] for part in row[5].split(", ")) == ["leaf", "level 0", "level 1"]
+
+
+@pytest.mark.slow
+def test_var_speed_breaks_the_time_down_by_scale():
+    rows = table("var_speed.py", "--models", "var_d16", "--patch-nums", "1", "2", "3", "--batches", "1", "2")[2:]
+    assert [row[:2] for row in rows] == [["var_d16", "1"], ["var_d16", "2"]]
+    for row in rows:
+        parts = {part.rsplit(maxsplit=1)[0] for part in row[4].split(", ")}
+        assert parts == {"classes", "scale 0", "scale 1", "scale 2", "residual chain", "decoder"}
+
+
+@pytest.mark.slow
+def test_attention_speed_compares_the_candidates():
+    rows = table("attention_speed.py", "--shapes", "16 px", "64 px", "--batches", "2", "1")[2:]
+    assert [row[:2] for row in rows] == [["16 px", "30"]] * 2 + [["64 px", "155"]] * 2
+    assert [row[3] for row in rows] == ["forward", "forward and backward"] * 2
+    for row in rows:
+        assert all(float(cell) > 0 for cell in (row[4], row[5], row[7]))
+
+
+@pytest.mark.slow
+def test_decode_speed_prints_both_tables():
+    shapes = ["--draft", "1", "16", "2", "--target", "2", "32", "2", "--patch-nums", "1", "2", "3", "--vocab", "16"]
+    rows = table("decode_speed.py", *shapes, "--batches", "1", "2", "--gammas", "1", "3")
+    speeds, even = rows[:18], rows[18:]
+    assert [row[:3] for row in speeds[2:]] == [
+        [batch, gamma, rate] for batch in "12" for gamma in "13" for rate in ("0.0", "0.5", "0.8", "1.0")
+    ]
+    assert [row[3] for row in speeds[2:] if row[2] == "0.0"] == ["3.00"] * 4
+    assert [row[3] for row in speeds[2:] if row[2] == "1.0"] == ["2.00", "1.00"] * 2
+    assert [row[:2] for row in even[2:]] == [["1", "1"], ["1", "3"], ["2", "1"], ["2", "3"]]

@@ -9,7 +9,17 @@ from lit_models import LitVAR, LitVQVAE, Optimization
 from models.var import VAR, VQVAE
 
 OF_VQVAE = ("patch_nums", "vocab", "dim", "channels", "multipliers", "in_channels", "scale_dropout", "beta")
-OF_VAR = ("num_classes", "depth", "width", "heads", "label_drop", "grad_checkpointing", "dropout", "shared_aln")
+OF_VAR = (
+    "num_classes",
+    "depth",
+    "width",
+    "heads",
+    "label_drop",
+    "grad_checkpointing",
+    "dropout",
+    "shared_aln",
+    "attention",
+)
 
 
 class ToyImages(LightningDataModule):

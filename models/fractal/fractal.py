@@ -333,8 +333,8 @@ class Fractal(nn.Module):
                     guide = self.codec.guide_features(value, canvas.shape[2] * canvas.shape[3])
                 terms.add(f"level_{i}", level.guide_head(value, conditions)[0], weight, owner)
             grid = grid_of((canvas.shape[2], canvas.shape[3]), level.patch)
-            features = patchify(self.codec(canvas), level.patch).flatten(2)
             patches = patchify(canvas, level.patch)
+            features = self.codec(patches.flatten(0, 1)).unflatten(0, patches.shape[:2]).flatten(2)
             if level.generator.causal:
                 handed = level.generator(features, conditions, grid, guide)
                 canvas, conditions = patches.flatten(0, 1), handed.flatten(0, 1)

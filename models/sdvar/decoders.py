@@ -19,6 +19,7 @@ from models.sdvar.masks import check_mask, prefix_mask
 from models.sdvar.report import DecodeReport, Round
 from models.sdvar.state import Stream, draw_scale
 from models.var import VAR, VQVAE, Sampling
+from models.var.sampling import classes_and_seed
 
 
 @dataclass(frozen=True)
@@ -117,15 +118,12 @@ class Decoder(ABC):
             ValueError: labels or an option out of range.
         """
         device = self.models[0].pos_emb.device
-        if labels is None:
-            labels = [-1] * batch_size
-        if seed is None:
-            seed = int(torch.randint(2**62, ()))
-        classes = torch.as_tensor(labels, dtype=torch.long, device=device)
+        classes, seed = classes_and_seed(labels, seed, batch_size, device)
         if not len(classes):
             raise ValueError("labels are empty; give at least one, or none for images without class")
         images = torch.arange(len(classes), device=device) if image_index is None else image_index.to(device)
-        task = Task(classes, images, Sampling(cfg, top_k, top_p, seed, temperature), Stopwatch(device, profile))
+        options = Sampling(cfg, top_k, top_p, temperature, seed=seed)
+        task = Task(classes, images, options, Stopwatch(device, profile))
         with ExitStack() as stack:
             for model in self.models:
                 stack.enter_context(evaluating(model))

@@ -7,7 +7,7 @@ from models.var.noise import gumbel_noise
 from models.var.planes import Planes
 from models.var.presets import PRESETS
 from models.var.quantizer import Quantized, Quantizer
-from models.var.sampling import Sampled, Sampling
+from models.var.sampling import Sampled, Sampling, ScaleGeneration
 from models.var.scales import token_masks
 from models.var.transformer import VAR
 from models.var.vqvae import VQVAE, VQOutput
@@ -24,6 +24,7 @@ __all__ = [
     "Quantizer",
     "Sampled",
     "Sampling",
+    "ScaleGeneration",
     "VQOutput",
     "fill_official",
     "gumbel_noise",

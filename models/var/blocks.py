@@ -13,6 +13,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from models.layers.blocks import GeluMLP
 from models.layers.kv_cache import KVCache
+from models.var.scale_attention import Mask, attend
 
 
 def modulated_norm(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
@@ -48,12 +49,12 @@ class VARAttention(nn.Module):
         self.proj = nn.Linear(width, width)
         self.drop = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None, cache: KVCache | None = None) -> Tensor:
+    def forward(self, x: Tensor, mask: Mask | None = None, cache: KVCache | None = None) -> Tensor:
         """Attend.
 
         Args:
             x: ``[B, L, D]``; with a cache, the new tokens only.
-            mask: bool ``[L, tokens seen]``, True where a token may attend; none for everywhere.
+            mask: where a token may attend, see :data:`models.var.scale_attention.Mask`; none for everywhere.
             cache: holds the earlier tokens, and ``x``'s afterwards.
 
         Returns:
@@ -71,7 +72,7 @@ class VARAttention(nn.Module):
         if cache is not None:
             k, v = cache.append(k, v)
         dropout = self.attn_dropout if self.training else 0.0
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, scale=scale)
+        out = attend(q, k, v, mask, scale, dropout)
         return self.drop(self.proj(out.transpose(1, 2).flatten(2)))
 
 
@@ -107,7 +108,7 @@ class VARBlock(nn.Module):
         self.modulation = None if shared_aln else nn.Linear(width, 6 * width)
         self.modulation_table = nn.Parameter(torch.zeros(1, 1, 6, width)) if shared_aln else None
 
-    def forward(self, x: Tensor, condition: Tensor, mask: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, condition: Tensor, mask: Mask | None) -> Tensor:
         """Map ``[B, L, D]`` to ``[B, L, D]`` in training; the arguments are those of the two methods below."""
         return self.run(x, self.modulate(condition), mask)
 
@@ -125,7 +126,7 @@ class VARBlock(nn.Module):
         assert self.modulation is not None
         return self.modulation(F.silu(condition)).unflatten(-1, (1, 6, -1))
 
-    def run(self, x: Tensor, modulation: Tensor, mask: Tensor | None = None, cache: KVCache | None = None) -> Tensor:
+    def run(self, x: Tensor, modulation: Tensor, mask: Mask | None = None, cache: KVCache | None = None) -> Tensor:
         """Map ``[B, L, D]`` to ``[B, L, D]``.
 
         Args:

@@ -51,17 +51,16 @@ class Step(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Sampling:
-    """How tokens are drawn from logits, see :meth:`models.var.VAR.sample`.
+class ScaleGeneration:
+    """How samples are drawn, see :meth:`models.var.VAR.sample`.
 
     Args:
-        cfg: guidance at the last scale, 0 for none.
-        top_k: number of tokens to draw among, 0 for all.
-        top_p: share of the probability to draw among, 0 for all.
-        seed: of the noise.
-        temperature: divides the logits.
+        cfg: classifier-free guidance at the last scale, 0 for none; it grows from 0 at the first one.
+        top_k: draw among the k likeliest tokens, 0 for all.
+        top_p: draw among the likeliest tokens that hold this share of the probability, 0 for all.
+        temperature: divides the logits; below 1 is safer.
         greedy: take the likeliest tokens.
-        smooth: make pictures from mixtures of codes.
+        smooth: make the picture from mixtures of codes: smoother, for viewing, not for measuring.
 
     Raises:
         ValueError: an option is out of range; the message names it.
@@ -70,7 +69,6 @@ class Sampling:
     cfg: float = 1.5
     top_k: int = 0
     top_p: float = 0.0
-    seed: int = 0
     temperature: float = 1.0
     greedy: bool = False
     smooth: bool = False
@@ -84,6 +82,17 @@ class Sampling:
             raise ValueError(f"top_p must be in 0..1, not {self.top_p}; 0 draws among all tokens")
         if self.temperature <= 0:
             raise ValueError(f"temperature must be positive, not {self.temperature}; greedy takes the likeliest token")
+
+
+@dataclass(frozen=True)
+class Sampling(ScaleGeneration):
+    """The same with the seed of the noise; how tokens come from logits.
+
+    Args:
+        seed: of the noise.
+    """
+
+    seed: int = 0
 
     def logits(self, raw: Tensor, ratio: float) -> Tensor:
         """Logits to draw from.
@@ -103,6 +112,15 @@ class Sampling:
         if self.greedy:
             return None
         return gumbel_noise(self.seed, images, k, torch.arange(n, device=images.device), vocab)
+
+
+def classes_and_seed(
+    labels: Tensor | Sequence[int] | None, seed: int | None, batch_size: int, device: torch.device
+) -> tuple[Tensor, int]:
+    """What callers may leave out: classes, int64 ``[B]``, -1 where none are given, and a seed of torch's generator."""
+    given = [-1] * batch_size if labels is None else labels
+    classes = torch.as_tensor(given, dtype=torch.long, device=device)
+    return classes, int(torch.randint(2**62, ())) if seed is None else seed
 
 
 def guided(logits: Tensor, strength: float) -> Tensor:

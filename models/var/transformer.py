@@ -16,7 +16,8 @@ from torch.utils.checkpoint import checkpoint
 
 from models.var.blocks import VARBlock, modulated_norm
 from models.var.cache import Cache, Condition
-from models.var.sampling import Sampled, Sampling, sample
+from models.var.sampling import Sampled, Sampling, classes_and_seed, sample
+from models.var.scale_attention import check_attention, scale_causal
 from models.var.vqvae import VQVAE
 
 
@@ -25,7 +26,7 @@ class VAR(nn.Module):
 
     The tokenizer is a tool that the model holds, not a part of it: its scales, vocabulary and width are read from it,
     it is frozen, it follows ``.to(device)``, and it is in neither ``parameters()`` nor ``state_dict()``. Several models
-    may hold the same one. (Sharded strategies that place parameters themselves leave it where it is: move it.)
+    may hold the same one.
 
     Args:
         vqvae: the trained tokenizer; it is switched to evaluation and frozen.
@@ -41,9 +42,11 @@ class VAR(nn.Module):
         drop_path: probability that the last block's branches are skipped; it grows linearly from block to block.
         label_drop: probability that a label is replaced by "no class" in training, for classifier-free guidance.
         grad_checkpointing: recompute activations in the backward pass to save memory.
+        attention: how all scales at once are computed: dense (a mask), scales (a call for each scale) or flex
+            (FlexAttention; trains on GPUs only); null = scales for long sequences on a CPU, else dense.
 
     Raises:
-        ValueError: the heads do not divide the width.
+        ValueError: the heads do not divide the width, or the attention is unknown or does not go with attn_dropout.
     """
 
     scale_of: Tensor
@@ -64,13 +67,16 @@ class VAR(nn.Module):
         drop_path: float = 0.0,
         label_drop: float = 0.1,
         grad_checkpointing: bool = False,
+        attention: str | None = None,
     ) -> None:
         super().__init__()
+        check_attention(attention, attn_dropout)
         self._held = (vqvae.eval().requires_grad_(False),)  # in a tuple, so that nn.Module does not register it
         width = 64 * depth if width is None else width
         heads = depth if heads is None else heads
         self.patch_nums, self.vocab = vqvae.patch_nums, vqvae.vocab
-        self.num_classes, self.label_drop, self.grad_checkpointing = num_classes, label_drop, grad_checkpointing
+        self.num_classes, self.label_drop = num_classes, label_drop
+        self.grad_checkpointing, self.attention = grad_checkpointing, attention
         self.bounds = [0, *accumulate(side**2 for side in self.patch_nums)]
         self.class_emb = nn.Embedding(num_classes + 1, width)
         self.pos_start = nn.Parameter(torch.empty(1, self.bounds[1], width))
@@ -131,7 +137,7 @@ class VAR(nn.Module):
             float32 ``[B, L, V]``, or as many positions as the scales given have.
 
         Raises:
-            ValueError: labels out of range, or an input that ends within a scale.
+            ValueError: labels out of range, an input that ends within a scale, or FlexAttention in training on a CPU.
         """
         if labels is None:
             labels = torch.full((len(teacher_input),), -1, device=teacher_input.device)
@@ -140,7 +146,9 @@ class VAR(nn.Module):
         embedding = self._classes(labels)
         x = self.embed(teacher_input, embedding, 0)
         condition = self._block_condition(embedding)
-        mask = self.may_attend[: x.shape[1], : x.shape[1]]
+        length = x.shape[1]
+        bounds = tuple(bound for bound in self.bounds if bound <= length)
+        mask = scale_causal(self.attention, self.may_attend[:length, :length], bounds)
         for block in self.blocks:
             if self.grad_checkpointing and self.training:
                 x = checkpoint(block, x, condition, mask, use_reentrant=False)
@@ -262,13 +270,8 @@ class VAR(nn.Module):
         Raises:
             ValueError: labels, tokens or an option out of range.
         """
-        device = self.pos_emb.device
-        if labels is None:
-            labels = [-1] * batch_size
-        if seed is None:
-            seed = int(torch.randint(2**62, ()))
-        options = Sampling(cfg, top_k, top_p, seed, temperature, greedy, smooth)
-        classes = torch.as_tensor(labels, dtype=torch.long, device=device)
+        classes, seed = classes_and_seed(labels, seed, batch_size, self.pos_emb.device)
+        options = Sampling(cfg, top_k, top_p, temperature, greedy, smooth, seed)
         return sample(self, classes, options, tokens, known, image_index, all_scales)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:

@@ -10,7 +10,8 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from callbacks import AttentionDiagnostics
-from callbacks.attention import heatmaps, pixels
+from callbacks.attention import heatmaps
+from callbacks.figures import pixels
 from models.fractal import LevelAttention
 
 

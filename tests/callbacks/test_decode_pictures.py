@@ -7,7 +7,8 @@ import pytest
 from matplotlib.colors import to_rgb
 from PIL import Image
 
-from callbacks.decode_pictures import COLOURS, mask_pictures, timeline, write_picture
+from callbacks.decode_pictures import COLOURS, mask_pictures, timeline
+from callbacks.figures import write_picture
 from models.sdvar import MASKS, DecodeReport, Round, prefix_mask
 
 ROUNDS = (

@@ -1,26 +1,17 @@
 """Two processes under DDP find the scores that one finds."""
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from rank_runs import two_ranks
 from two_ranks_quality import CASES, evaluate
 
 
 def test_two_ranks(tmp_path):
     # One test, since its checks share two processes that take long to start.
     folder, alone = tmp_path / "two", tmp_path / "one"
-    script = Path(__file__).with_name("two_ranks_quality.py")
-    hidden = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, str(script), str(folder)], env=os.environ | hidden, capture_output=True, text=True, timeout=180
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    ranks = [json.loads((folder / f"rank_{number}.json").read_text()) for number in (0, 1)]
+    ranks, output = two_ranks(Path(__file__).with_name("two_ranks_quality.py"), folder)
     for name in CASES:
         expected = evaluate(alone, name)["scores"]
         assert {"val/fid", "val/kid", "val/precision", "val/inception_score", "val/class_accuracy"} <= expected.keys()
@@ -34,4 +25,4 @@ def test_two_ranks(tmp_path):
     assert [seen["ten"]["asked"] for seen in ranks] == [[[0, 4], [2, 2]] * 2, [[1, 4]] * 2]
     assert [seen["four"]["asked"] for seen in ranks] == [[[0, 4]] * 2, []]
     assert [seen["ten"]["seen"] for seen in ranks] == [[1 + 6 + 6, 1 + 6], [1 + 4 + 5, 1 + 4]]
-    assert done.stdout.count("class_accuracy") == 3 * len(CASES)
+    assert output.count("class_accuracy") == 3 * len(CASES)

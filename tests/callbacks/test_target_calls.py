@@ -1,9 +1,6 @@
 """Counts, rates, FID, pictures and files of TargetCalls, on one process and on two."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +11,7 @@ from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from PIL import Image
 from quality_toys import Bright, Images, ToyImages
+from rank_runs import two_ranks
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from wandb_files import offline_history
 
@@ -132,18 +130,7 @@ def test_bad_options(tmp_path):
 
 
 def test_two_ranks(tmp_path):
-    script = Path(__file__).with_name("two_ranks_decode.py")
-    paths = os.pathsep.join([str(script.parents[2]), str(script.parents[1])])
-    hidden = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
-    done = subprocess.run(
-        [sys.executable, str(script), str(tmp_path)],
-        env=os.environ | hidden,
-        capture_output=True,
-        text=True,
-        timeout=180,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    ranks = [json.loads((tmp_path / f"rank_{number}.json").read_text()) for number in (0, 1)]
+    ranks, output = two_ranks(Path(__file__).with_name("two_ranks_decode.py"), tmp_path)
     for rank in ranks:
         toy = {name: value for name, value in rank["toy"].items() if "fid" not in name}
         assert toy == pytest.approx(expected(), rel=1e-6)
@@ -152,7 +139,7 @@ def test_two_ranks(tmp_path):
     numbers = [keys(Images(11)[k]["canvas"][None])[0] for k in range(11)]
     assert ranks[0]["decoded"] == numbers[::2]
     assert ranks[1]["decoded"] == numbers[1::2]
-    assert done.stdout.count("Written to") == 2  # the toy's and the pair's, by rank zero
+    assert output.count("Written to") == 2  # the toy's and the pair's, by rank zero
     # with a real decoder, two processes decode as one does
     from two_ranks_decode import decoded
 

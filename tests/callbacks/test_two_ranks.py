@@ -1,13 +1,11 @@
 """Two processes under DDP see what one process sees, and do nothing twice."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from callback_toys import Drawing, ToyRolls, trainer
+from rank_runs import two_ranks
 
 from callbacks import MusicEvaluation
 
@@ -15,18 +13,12 @@ from callbacks import MusicEvaluation
 def test_two_ranks(tmp_path):
     # One test, since its checks share two processes that take long to start, and pytest-xdist would start them twice.
     folder = tmp_path / "two"
-    script = Path(__file__).with_name("two_ranks.py")
-    hidden = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, str(script), str(folder)], env=os.environ | hidden, capture_output=True, text=True, timeout=180
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    ranks = [json.loads((folder / f"rank_{number}.json").read_text()) for number in (0, 1)]
+    ranks, output = two_ranks(Path(__file__).with_name("two_ranks.py"), folder)
     check_reports_are_averaged_in_one_collective(ranks)
     check_norms_are_those_of_the_mean_gradient(ranks)
     check_samples_and_attention_are_of_rank_zero(ranks, folder)
-    check_music_is_the_same_for_one_rank_and_two(ranks, folder, done.stdout, tmp_path / "one")
-    check_each_predicted_file_is_written_once(ranks, folder, done.stdout)
+    check_music_is_the_same_for_one_rank_and_two(ranks, folder, output, tmp_path / "one")
+    check_each_predicted_file_is_written_once(ranks, folder, output)
 
 
 def check_reports_are_averaged_in_one_collective(ranks):

@@ -1,34 +1,18 @@
-import json
-import os
-import subprocess
-import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from data_recorder import flat
+from rank_runs import two_ranks
 
 from datamodules import PianoRollDataModule
-
-HERE = Path(__file__).parent
-
-
-def flat(batches: list[list[int]]) -> list[int]:
-    return [item for batch in batches for item in batch]
 
 
 def test_two_ranks(songs: Path, tmp_path: Path, module: Callable[..., PianoRollDataModule]) -> None:
     """One run for all questions, as starting two processes takes most of its time."""
-    done = subprocess.run(
-        [sys.executable, str(HERE / "two_ranks.py"), str(songs), str(tmp_path / "cache"), str(tmp_path)],
-        env={**os.environ, "PYTHONPATH": str(HERE.parents[1])},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    ranks = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1)]
+    script = Path(__file__).with_name("two_ranks.py")
+    ranks, _ = two_ranks(script, tmp_path, songs, tmp_path / "cache")
 
     alone = module(samples_per_epoch=13, split_files={"train": ["a/*"], "val": ["b/01.mid", "b/03.mid"]})
     alone.prepare_data()

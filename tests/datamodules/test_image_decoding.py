@@ -1,4 +1,5 @@
 import io
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 from image_files import encoded, photo, published
 from PIL import Image
 
-from datamodules.image_decoding import Crop, UnreadableImageError, centre_crop, decode
+from datamodules.image_decoding import Crop, CutAndFlip, UnreadableImageError, centre_crop, decode
 
 
 def canvas(data: bytes, size: int = 16) -> np.ndarray:
@@ -115,3 +116,13 @@ def test_small_images_are_an_error_with_a_mend() -> None:
 def test_a_hair_is_not_enlarged_to_gigabytes() -> None:
     with pytest.raises(UnreadableImageError, match="1 x 30000 pixels are too narrow to enlarge"):
         Crop(256, upsample=True)(Image.new("RGB", (1, 30000)), "it")
+
+
+def test_places_and_flips_are_alike_often() -> None:
+    canvas = np.arange(12).reshape(1, 3, 4)
+    cut = CutAndFlip(2, flip=True)
+    corners = [cut(canvas, np.random.default_rng((0, k)))[0, 0] for k in range(6000)]
+    counts = Counter(map(tuple, corners))
+    pairs = [(4 * y + x, 4 * y + x + 1) for y in range(2) for x in range(3)]
+    assert set(counts) == {*pairs, *(pair[::-1] for pair in pairs)}
+    assert all(abs(count - 500) < 100 for count in counts.values())

@@ -1,8 +1,4 @@
-import json
-import os
 import pickle
-import subprocess
-import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -11,16 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from data_recorder import Recorder, fit, flat, trainer
 from image_files import WNIDS, encoded, photo, published, write_arrays, write_folder, write_parquet
 from jsonargparse import ArgumentParser
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
 from PIL import Image
+from rank_runs import two_ranks
 
 from datamodules import ImageNetDataModule, ImageRequest
-from datamodules.imagenet import random_flip
 
-HERE = Path(__file__).parent
 SIZE = 8
 Make = Callable[..., ImageNetDataModule]
 
@@ -123,8 +117,21 @@ def test_half_of_the_training_images_are_mirrored(module: Make) -> None:
     flipped = [bool(b.equal(a.flip(-1))) for a, b in zip(plain, mirrored, strict=True)]
     assert all(b.equal(a.flip(-1)) or b.equal(a) for a, b in zip(plain, mirrored, strict=True))
     assert 5 < sum(flipped) < 25
-    shares = [random_flip(np.arange(2)[None, None], np.random.default_rng((0, k)))[0, 0, 0] for k in range(2000)]
-    assert np.mean(shares) == pytest.approx(0.5, abs=0.04)
+
+
+def test_random_crops_are_parts_of_the_enlarged_image(module: Make, folder: Path) -> None:
+    dm = ready(module(flip=False, random_crop=1.5, upsample=True))
+    for epoch in range(2):
+        images = dm.train_dataloader().dataset
+        found = [images[epoch, k][0]["canvas"].numpy() for k in range(len(images))]
+        wide = [images.images.canvas(int(index)) for index in images._order]
+        assert all(min(image.shape[1:]) == round(1.5 * SIZE) for image in wide)
+        for canvas, image in zip(found, wide, strict=True):
+            windows = np.lib.stride_tricks.sliding_window_view(image, (3, SIZE, SIZE))[0]
+            assert (windows == canvas).all((2, 3, 4)).any()
+    canvases, _ = everything(dm.val_dataloader())  # evaluation keeps the centre
+    centre, _ = everything(ready(module()).val_dataloader())
+    assert canvases.equal(centre)
 
 
 def test_what_a_module_offers_before_setup(module: Make) -> None:
@@ -141,10 +148,9 @@ def test_prediction_needs_no_data(module: Make) -> None:
     dm.setup("predict")
     batches = list(dm.predict_dataloader())
     assert torch.cat([batch["label"] for batch in batches]).tolist() == [0, 1, 2, 0, 1, 2]
-    trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False)
     model = Recorder()
-    trainer.predict(model, module(Path("nowhere"), predict=ImageRequest(num_samples=6)), return_predictions=False)
-    assert len(model.seen) == 2
+    trainer().predict(model, module(Path("nowhere"), predict=ImageRequest(num_samples=6)), return_predictions=False)
+    assert len(model.seen["predict"]) == 2
 
 
 def test_fewer_images_to_evaluate(module: Make) -> None:
@@ -255,46 +261,6 @@ def test_options_of_the_command_line(folder: Path) -> None:
     assert (dm.num_classes, dm.request.num_samples, dm.class_names) == (3, 9, WNIDS)
 
 
-class Recorder(LightningModule):
-    """Remembers the batches it is given."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = torch.nn.Linear(1, 1)
-        self.seen: list[int] = []
-
-    def training_step(self, batch: dict[str, torch.Tensor], _: int) -> torch.Tensor:
-        self.seen.append(zlib.crc32(batch["canvas"].numpy().tobytes()))
-        return self.layer(torch.ones(1, 1)).sum()
-
-    def validation_step(self, *_: Any) -> None:
-        pass
-
-    def predict_step(self, batch: dict[str, torch.Tensor], _: int) -> None:
-        self.seen.append(len(batch["canvas"]))
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.SGD(self.parameters(), 0.1)
-
-
-def fit(
-    dm: ImageNetDataModule, checkpoint: Path | None = None, folder: Path | None = None, **options: Any
-) -> list[int]:
-    keep = [ModelCheckpoint(folder, "{step}", every_n_train_steps=1, save_top_k=-1)] if folder is not None else []
-    trainer = Trainer(
-        accelerator="cpu",
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        enable_checkpointing=folder is not None,
-        callbacks=keep,
-        **options,
-    )
-    model = Recorder()
-    trainer.fit(model, dm, ckpt_path=checkpoint, weights_only=False)
-    return model.seen
-
-
 @pytest.mark.filterwarnings("ignore:.*cannot be read")
 @pytest.mark.parametrize("form", ["folder", "parquet", "arrays"])
 def test_a_run_resumes_in_the_middle_of_an_epoch(tmp_path: Path, module: Make, folder: Path, form: str) -> None:
@@ -326,18 +292,9 @@ def test_two_ranks(folder: Path, tmp_path: Path, module: Make) -> None:
     (folder / "val" / WNIDS[0] / f"{WNIDS[0]}_0001.JPEG").write_text("text")
     (folder / "val" / WNIDS[0] / f"{WNIDS[0]}_0003.JPEG").write_text("text")
     (folder / "train" / WNIDS[2] / f"{WNIDS[2]}_0005.JPEG").write_text("text")
-    done = subprocess.run(
-        [sys.executable, str(HERE / "two_ranks_images.py"), str(folder), str(tmp_path)],
-        env={**os.environ, "PYTHONPATH": str(HERE.parents[1])},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    ranks = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1)]
+    ranks, _ = two_ranks(Path(__file__).with_name("two_ranks_images.py"), tmp_path, folder)
     assert [len(rank["train"]) for rank in ranks] == [15, 15]
-    together = ranks[0]["train"] + ranks[1]["train"]
+    together = flat(ranks[0]["train"] + ranks[1]["train"])
     assert len(set(together)) == 29  # one image stands in for the one that cannot be read
 
     dm = ready(module(batch_size=1))
@@ -345,7 +302,7 @@ def test_two_ranks(folder: Path, tmp_path: Path, module: Make) -> None:
         alone = [zlib.crc32(batch["canvas"].numpy().tobytes()) for batch in dm.val_dataloader()]
     assert len(alone) == 10
     # Rank 1 has the images 1, 3, 5, ..., of which it leaves out the first two.
-    assert ranks[1]["val"] == [alone[k] for k in (3, 5, 7, 9)]
-    assert ranks[0]["val"] == [alone[k] for k in (0, 1, 2, 4, 6, 8)]
+    assert flat(ranks[1]["val"]) == [alone[k] for k in (3, 5, 7, 9)]
+    assert flat(ranks[0]["val"]) == [alone[k] for k in (0, 1, 2, 4, 6, 8)]
     for rank in ranks:
         assert rank["mean"] == pytest.approx(sum(alone) / 10, rel=1e-5)

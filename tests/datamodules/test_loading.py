@@ -1,11 +1,8 @@
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from data_recorder import fit
 from torch.utils.data.distributed import DistributedSampler
 
 from datamodules import PianoRollDataModule
@@ -16,47 +13,6 @@ Make = Callable[..., PianoRollDataModule]
 BATCHES, EPOCHS = 5, 3
 BY_EPOCHS = {"max_epochs": EPOCHS}
 BY_STEPS = {"max_epochs": -1, "max_steps": EPOCHS * BATCHES}
-
-
-class Recorder(LightningModule):
-    """Remembers the batches it is trained on."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = torch.nn.Linear(1, 1)
-        self.seen: list[bytes] = []
-
-    def training_step(self, batch: dict[str, torch.Tensor], _: int) -> torch.Tensor:
-        self.seen.append(batch["canvas"].numpy().tobytes())
-        return self.layer(torch.ones(1, 1)).sum()
-
-    def validation_step(self, *_: Any) -> None:
-        pass
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.SGD(self.parameters(), 0.1)
-
-
-def fit(
-    module: PianoRollDataModule, checkpoint: Path | None = None, folder: Path | None = None, **options: Any
-) -> list[bytes]:
-    """The batches of a training run; with a folder, it keeps a checkpoint of each step and of each epoch's end."""
-    callbacks = [
-        ModelCheckpoint(folder, "{step}", every_n_train_steps=1, save_top_k=-1),
-        ModelCheckpoint(folder, "epoch-{step}", save_top_k=-1, save_on_train_epoch_end=True),
-    ]
-    trainer = Trainer(
-        accelerator="cpu",
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        enable_checkpointing=folder is not None,
-        callbacks=callbacks if folder is not None else [],
-        **options,
-    )
-    model = Recorder()
-    trainer.fit(model, module, ckpt_path=checkpoint, weights_only=False)
-    return model.seen
 
 
 @pytest.fixture

@@ -279,10 +279,11 @@ def test_bf16_and_checkpointing_keep_the_loss(tmp_path, precision, grad_checkpoi
 
 
 @pytest.mark.slow
-def test_compiled_blocks_change_neither_loss_nor_names(tmp_path):
+@pytest.mark.parametrize("attention", ["dense", "scales"])
+def test_compiled_blocks_change_neither_loss_nor_names(tmp_path, attention):
     losses = []
     for compile_blocks in (False, True):
-        module, seen = lit_var(compile_blocks=compile_blocks), Outputs()
+        module, seen = lit_var(compile_blocks=compile_blocks, attention=attention), Outputs()
         quiet(tmp_path, max_steps=3, callbacks=[seen]).fit(module, datamodule=ToyImages())
         losses.append(seen.losses)
         sampled = module.generate(batch_size=1, seed=0)
@@ -312,7 +313,7 @@ def test_bad_options(make, message):
     ("attribute", "value", "message"),
     [
         ("canvas_shape", (1, 16, 16), r"the tokenizer takes \[1, 8, 8\] with 256"),
-        ("num_classes", 4, r"the data has 4 classes, the network 3: make num_classes"),
+        ("num_classes", 4, r"the data has 4 classes, the networks 3: its labels .* make num_classes"),
         ("label", torch.full((16,), 3), r"labels must be in -1..2, got 3..3"),
     ],
 )

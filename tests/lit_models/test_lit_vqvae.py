@@ -219,6 +219,19 @@ def test_learns_on_bf16(tmp_path):
     assert losses[1] == pytest.approx(losses[0], rel=0.15)
 
 
+@pytest.mark.slow
+def test_compiled_blocks_change_neither_loss_nor_names(tmp_path):
+    losses = []
+    for compile_blocks in (False, True):
+        options = {"adversary": ADVERSARY, "optimization": Optimization(lr=1e-4)}  # Adam's first steps magnify rounding
+        module, seen = lit_vqvae(compile_blocks=compile_blocks, **options), Outputs()
+        quiet(tmp_path, max_steps=3, callbacks=[seen]).fit(module, datamodule=ToyImages())
+        losses.append(seen.losses)
+    assert torch._dynamo.utils.counters["frames"]["ok"] > 0
+    assert losses[1] == pytest.approx(losses[0], abs=1e-4)
+    assert module.state_dict().keys() == lit_vqvae(adversary=ADVERSARY).state_dict().keys()
+
+
 def test_predicts_tokens(tmp_path):
     module, data = lit_vqvae().eval(), ToyImages(images=4)
     out = module.predict_step({"canvas": data.canvas, "label": data.label, "number": 7}, 0)

@@ -77,3 +77,16 @@ def test_the_length_of_the_run_is_not_asked_for_before_it_starts():
 def test_bad_options(options, message):
     with pytest.raises(ValueError, match=message):
         Optimization(**options)
+
+
+def test_weight_decay_grows_on_half_a_cosine():
+    optimization = Optimization(weight_decay=0.05, weight_decay_end=0.08)
+    groups = parameter_groups(nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2)), optimization.weight_decay)
+    run = trainer(steps=100)
+    run.optimizers = [torch.optim.AdamW(groups)]
+    for step, wanted in ((0, 0.05), (25, 0.065 - 0.015 * 0.5**0.5), (50, 0.065), (100, 0.08)):
+        run.global_step = step
+        optimization.set_weight_decay(run)
+        assert [group["weight_decay"] for group in run.optimizers[0].param_groups] == pytest.approx([wanted, 0.0])
+    Optimization(weight_decay=0.3).set_weight_decay(run)  # constant: left as it is
+    assert run.optimizers[0].param_groups[0]["weight_decay"] == pytest.approx(0.08)

@@ -1,12 +1,11 @@
 """Every shipped config fits the real signatures, alone and in layers."""
 
-import contextlib
-import io
 from itertools import product
 from pathlib import Path
 
 import pytest
 import yaml
+from cli_runs import printed
 
 from litscale.cli import main
 
@@ -18,19 +17,10 @@ EXPERIMENTS = sorted(
 LAYERS = sorted(product(CONFIGS.glob("trainer/*.yaml"), CONFIGS.glob("logger/*.yaml")))
 
 
-def printed(*arguments):
-    """What ``--print_config`` says."""
-    out = io.StringIO()
-    with contextlib.redirect_stdout(out), pytest.raises(SystemExit) as stop:
-        main([*map(str, arguments), "--print_config"])
-    assert stop.value.code in (0, None)
-    return yaml.safe_load(out.getvalue())
-
-
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
 @pytest.mark.parametrize("command", ["fit", "validate", "test", "predict"])
 def test_experiments_parse(path, command):
-    config = printed(command, "--config", path)
+    config = printed(command, path)
     given = yaml.safe_load(path.read_text())
     network = config["model"]["init_args"]["network"]["init_args"]
     assert network["widths"] == given["model"]["init_args"]["network"]["init_args"]["widths"]
@@ -41,7 +31,7 @@ def test_experiments_parse(path, command):
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
 def test_data_and_network_agree(path, tmp_path):
-    config = printed("fit", "--config", path)
+    config = printed("fit", path)
     network, data = config["model"]["init_args"]["network"]["init_args"], config["data"]["init_args"]
     low, high = data["pitch_range"] or (0, 127)
     assert network["sizes"][0] == [high - low + 1, data["window"]]
@@ -51,12 +41,7 @@ def test_data_and_network_agree(path, tmp_path):
 
 @pytest.mark.parametrize("layers", LAYERS, ids=lambda paths: "-".join(path.stem for path in paths))
 def test_layers_win_over_experiments(layers):
-    config = printed(
-        "fit",
-        "--config",
-        CONFIGS / "piano_roll" / "mar.yaml",
-        *(word for path in layers for word in ("--config", path)),
-    )
+    config = printed("fit", CONFIGS / "piano_roll" / "mar.yaml", *layers)
     for path in layers:
         for key, value in yaml.safe_load(path.read_text())["trainer"].items():
             if key != "logger":

@@ -1,11 +1,9 @@
 """The recipes of published models say what the presets say, and digits learn in two steps."""
 
-import contextlib
-import io
 from pathlib import Path
 
 import pytest
-import yaml
+from cli_runs import printed
 
 from litscale.cli import main
 from models.fractal.checkpoints import official_arguments
@@ -15,18 +13,9 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 TEMPERATURES = {"fractalar_in64": 1.03, "fractalmar_in64": 1.02}  # as published; 1.1 for the others
 
 
-def printed(*arguments):
-    """What ``--print_config`` says."""
-    out = io.StringIO()
-    with contextlib.redirect_stdout(out), pytest.raises(SystemExit) as stop:
-        main([*map(str, arguments), "--print_config"])
-    assert stop.value.code in (0, None)
-    return yaml.safe_load(out.getvalue())
-
-
 @pytest.mark.parametrize("name", PRESETS)
 def test_recipes_are_the_presets(name):
-    config = printed("fit", "--config", CONFIGS / "imagenet" / f"{name}.yaml")
+    config = printed("fit", CONFIGS / "imagenet" / f"{name}.yaml")
     network = config["model"]["init_args"]["network"]["init_args"]
     expected = official_arguments(name)
     expected |= {"sizes": [list(size) for size in expected["sizes"]], "grad_checkpointing": True}
@@ -40,10 +29,8 @@ def test_recipes_are_the_presets(name):
 
 @pytest.mark.parametrize("layer", ["fid_online", "fid50k"])
 def test_quality_is_added_to_a_recipe(layer):
-    recipe = ["--config", CONFIGS / "imagenet" / "fractalar_in64.yaml"]
-    alone, both = (
-        printed("test", *recipe, *more) for more in ([], ["--config", CONFIGS / "imagenet" / f"{layer}.yaml"])
-    )
+    recipe, added = (CONFIGS / "imagenet" / f"{name}.yaml" for name in ("fractalar_in64", layer))
+    alone, both = printed("test", recipe), printed("test", recipe, added)
     names = [callback["class_path"] for callback in both["trainer"]["callbacks"]]
     assert names[:-1] == [callback["class_path"] for callback in alone["trainer"]["callbacks"]]
     assert names[-1] == "callbacks.GenerationQuality"

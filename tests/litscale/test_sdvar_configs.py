@@ -1,12 +1,10 @@
 """SDVAR's configs fit the signatures and the configs of their networks; the digits pair runs from fit to samples."""
 
-import contextlib
-import io
 from pathlib import Path
 
 import pytest
 import torch
-import yaml
+from cli_runs import printed
 from PIL import Image
 
 from lit_models import Decoding, LitVAR
@@ -16,16 +14,6 @@ from models.var import VAR, VQVAE
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 SDVAR = CONFIGS / "sdvar"
-
-
-def printed(command, *paths):
-    """What ``--print_config`` says."""
-    out = io.StringIO()
-    layers = [word for path in paths for word in ("--config", str(path))]
-    with contextlib.redirect_stdout(out), pytest.raises(SystemExit) as stop:
-        main([command, *layers, "--print_config"])
-    assert stop.value.code in (0, None)
-    return yaml.safe_load(out.getvalue())
 
 
 def test_every_preset_is_a_layer():

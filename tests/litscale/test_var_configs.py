@@ -1,11 +1,10 @@
 """VAR's configs fit the signatures, agree with each other and with the presets; digits run from images to samples."""
 
-import contextlib
-import io
 from pathlib import Path
 
 import pytest
 import yaml
+from cli_runs import printed
 
 from litscale.cli import main
 from metrics import digit_features
@@ -14,16 +13,6 @@ from models.var import PRESETS, VAR, VQVAE
 CONFIGS = Path(__file__).parents[2] / "configs"
 TOKENIZERS = sorted(CONFIGS.glob("*/vqvae*.yaml"))
 TRANSFORMERS = sorted(CONFIGS.glob("*/var*.yaml"))
-
-
-def printed(command, *paths):
-    """What ``--print_config`` says."""
-    out = io.StringIO()
-    layers = [word for path in paths for word in ("--config", str(path))]
-    with contextlib.redirect_stdout(out), pytest.raises(SystemExit) as stop:
-        main([command, *layers, "--print_config"])
-    assert stop.value.code in (0, None)
-    return yaml.safe_load(out.getvalue())
 
 
 def network_of(config):

@@ -1,40 +1,11 @@
-"""How VAR draws samples, and which tokens a known part of a picture forces."""
+"""Which tokens a known part of a picture forces."""
 
 from __future__ import annotations
-
-from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor
 
-from models.var import VQVAE, Planes, Sampling, token_masks
-
-
-@dataclass(frozen=True)
-class ScaleGeneration:
-    """How samples are drawn, see :meth:`models.var.VAR.sample`.
-
-    Args:
-        cfg: classifier-free guidance at the last scale, 0 for none; it grows from 0 at the first one.
-        top_k: draw among the k likeliest tokens, 0 for all.
-        top_p: draw among the likeliest tokens that hold this share of the probability, 0 for all.
-        temperature: divides the logits; below 1 is safer.
-        greedy: take the likeliest tokens.
-        smooth: make the picture from mixtures of codes: smoother, for viewing, not for measuring.
-
-    Raises:
-        ValueError: an option is out of range; the message names it.
-    """
-
-    cfg: float = 1.5
-    top_k: int = 0
-    top_p: float = 0.0
-    temperature: float = 1.0
-    greedy: bool = False
-    smooth: bool = False
-
-    def __post_init__(self) -> None:
-        Sampling(**asdict(self))
+from models.var import VQVAE, Planes, token_masks
 
 
 @torch.no_grad()

@@ -1,0 +1,96 @@
+"""What the benchmarks share: clocks, paired runs, memory, and the line that says what they ran on."""
+
+from __future__ import annotations
+
+import platform
+import resource
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+
+def surroundings(device: str, precision: str = "float32") -> str:
+    """Versions and hardware in one line."""
+    where = torch.cuda.get_device_name() if device == "cuda" else f"{torch.get_num_threads()} threads"
+    return f"torch {torch.__version__}, {device} ({where}), Python {platform.python_version()}, {precision}"
+
+
+def now(device: str) -> float:
+    """Seconds of a clock, after what the device has to do is done."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def paired(
+    runs: dict[str, Callable[[], object]], repeats: int, device: str, warm_ups: int = 1
+) -> dict[str, list[float]]:
+    """Times of several runs taken in turn, after so many rounds to warm up."""
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for repeat in range(-warm_ups, repeats):
+        for name, run in runs.items():
+            start = now(device)
+            run()
+            if repeat >= 0:
+                times[name].append(now(device) - start)
+    return times
+
+
+def ratio(times: list[float], reference: list[float]) -> float:
+    """Median of the ratios of neighbouring runs, so that a drift of the machine's speed cancels out."""
+    return statistics.median(a / b for a, b in zip(times, reference, strict=True))
+
+
+def memory(device: str) -> float:
+    """Peak in GB so far, of the device, or of the process on a CPU."""
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated() / 1e9
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+
+
+class Clock:
+    """Time spent in functions, by name, without the time of watched functions that they call."""
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+        self.seconds: dict[str, float] = defaultdict(float)
+        self.active: list[str] = []
+        self.last = 0.0
+
+    def tick(self) -> None:
+        """Book the time since the last tick on the innermost function."""
+        time = now(self.device)
+        if self.active:
+            self.seconds[self.active[-1]] += time - self.last
+        self.last = time
+
+    def watch(self, name: str | Callable[..., str], function: Callable[..., Any]) -> Callable[..., Any]:
+        """The same function, timed, under a name or what is made of its arguments."""
+
+        def timed(*args: Any, **options: Any) -> Any:
+            self.tick()
+            self.active.append(name if isinstance(name, str) else name(*args, **options))
+            try:
+                return function(*args, **options)
+            finally:
+                self.tick()
+                self.active.pop()
+
+        return timed
+
+    def measure(self, run: Callable[[], object], repeats: int, warm_ups: int = 1) -> tuple[float, dict[str, float]]:
+        """Median seconds of a run, and the share of each part over all of them."""
+        for _ in range(warm_ups):
+            run()
+        self.seconds.clear()
+        times = paired({"run": run}, repeats, self.device, warm_ups=0)["run"]
+        return statistics.median(times), {name: part / sum(times) for name, part in self.seconds.items()}
+
+
+def shares(parts: dict[str, float]) -> str:
+    """Parts in words."""
+    return ", ".join(f"{name} {share:.0%}" for name, share in parts.items())

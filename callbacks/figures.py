@@ -1,0 +1,29 @@
+"""Figures of matplotlib as files and pixels."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from music.files import write_atomically
+
+
+def write_picture(figure: Figure, path: str | Path) -> Path:
+    """Write a figure as PNG, whole or not at all.
+
+    Raises:
+        OSError: the file could not be written.
+    """
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return write_atomically(path, buffer.getvalue())
+
+
+def pixels(figure: Figure) -> np.ndarray:
+    """A figure as uint8 RGB ``[height, width, 3]``."""
+    canvas = figure.canvas
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()

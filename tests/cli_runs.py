@@ -1,0 +1,52 @@
+"""Runs of the command line: what configs come to, and runs that are killed."""
+
+import contextlib
+import io
+import os
+import signal
+
+import pytest
+import yaml
+
+from litscale.cli import main
+
+KILLER = '''
+import os, signal
+from lightning.pytorch import Callback
+
+
+class Killer(Callback):
+    """Kills its own process after a number of steps."""
+
+    def __init__(self, step: int):
+        self.step = step
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        if trainer.global_step == self.step:
+            os.kill(os.getpid(), signal.SIGKILL)
+'''
+
+
+def printed(command, *paths):
+    """What ``--print_config`` says of configs, the later ones over the earlier."""
+    out = io.StringIO()
+    layers = [word for path in paths for word in ("--config", str(path))]
+    with contextlib.redirect_stdout(out), pytest.raises(SystemExit) as stop:
+        main([command, *layers, "--print_config"])
+    assert stop.value.code in (0, None)
+    return yaml.safe_load(out.getvalue())
+
+
+def killed(litscale, folder, step, *arguments):
+    """Run the command line, and kill it after a step.
+
+    Args:
+        litscale: the fixture.
+        folder: for the killer's code.
+        step: after which the process is killed.
+        arguments: of the command line.
+    """
+    (folder / "killer.py").write_text(KILLER)
+    killer = ["--trainer.callbacks+=killer.Killer", f"--trainer.callbacks.step={step}"]
+    run = litscale(*arguments, *killer, check=False, env=os.environ | {"PYTHONPATH": str(folder)})
+    assert run.returncode == -signal.SIGKILL, run.stderr[-3000:]

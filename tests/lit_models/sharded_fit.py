@@ -1,0 +1,83 @@
+"""Training of LitVAR and LitFractal, whole or sharded, on one or two CPU processes. Run by test_sharding.py.
+
+Usage: sharded_fit.py DEVICES FOLDER
+"""
+
+import sys
+from functools import partial
+from pathlib import Path
+
+import torch
+from conftest import ToyData, build
+from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.strategies import ModelParallelStrategy
+from torch.utils.data import DataLoader, DistributedSampler
+from var_toys import ToyImages, lit_var, quiet
+
+
+class Uneven:
+    """Every process trains on each n-th item; of 16 it validates on 12 and on 4."""
+
+    def items_of(self, items, training):
+        ranks, rank = self.trainer.world_size, self.trainer.global_rank
+        sampler = DistributedSampler(items, ranks, rank, shuffle=False) if training else None
+        part = items if training or ranks == 1 else (items[:12], items[12:])[rank]
+        return DataLoader(part, 8 // ranks if training else 4, sampler=sampler)
+
+
+class Images(Uneven, ToyImages):
+    def train_dataloader(self):
+        return self.items_of(self.items(), True)
+
+    def val_dataloader(self):
+        return self.items_of(self.items(), False)
+
+
+class Rolls(Uneven, ToyData):
+    def train_dataloader(self):
+        return self.items_of([{"canvas": window} for window in self.canvas], True)
+
+    def val_dataloader(self):
+        return self.items_of([{"canvas": window} for window in self.canvas], False)
+
+
+class Keep(Callback):
+    """Keeps the mean losses over processes, and the share of the weights that is here."""
+
+    def __init__(self):
+        self.losses = []
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        loss = trainer.strategy.reduce(outputs["loss"].detach().clone(), reduce_op="mean")
+        self.losses.append(loss.item())
+        weights = list(pl_module.network.parameters())
+        here = sum(getattr(weight, "_local_tensor", weight).numel() for weight in weights)
+        self.share = here / sum(weight.numel() for weight in weights)
+
+
+def run(devices, folder):
+    """Fit each module, and once more from the middle; two processes recompute activations of VAR."""
+    modules = {
+        "var": (partial(lit_var, label_drop=0.0, grad_checkpointing=devices > 1), Images),
+        "fractal": (partial(build, ("ar", "ar")), Rolls),
+    }
+    for name, (make, data) in modules.items():
+        for resumed in (None, folder / f"{name}_whole" / "step=2.ckpt"):
+            strategy = "auto"
+            if devices > 1:
+                strategy = ModelParallelStrategy(devices, 1, save_distributed_checkpoint=False)
+            kept, saved = Keep(), folder / f"{name}_{'resumed' if resumed else 'whole'}"
+            saver = ModelCheckpoint(saved, "{step}", every_n_train_steps=2, save_top_k=-1)
+            options = {"devices": devices, "strategy": strategy, "callbacks": [kept, saver], "max_steps": 4}
+            options |= {"enable_checkpointing": True, "gradient_clip_val": 0.2, "num_sanity_val_steps": 1}
+            trainer = quiet(folder, **options, val_check_interval=1, use_distributed_sampler=False)
+            trainer.fit(make(), datamodule=data(), ckpt_path=resumed, weights_only=True)
+            metrics = {key: value.item() for key, value in trainer.callback_metrics.items()}
+            result = {"losses": kept.losses, "metrics": metrics, "share": kept.share}
+            torch.save(result, f"{saved}_{trainer.global_rank}.pt")
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    run(int(sys.argv[1]), Path(sys.argv[2]))
