@@ -6,9 +6,10 @@ from collections.abc import Iterable
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from torch.nn import Parameter
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
@@ -23,7 +24,8 @@ class GradientNorms(Callback):
     16-bit loss scaling, and before clipping, so ``grad_norm/total`` is what ``gradient_clip_val`` is compared with.
     With loss scaling, infinity or NaN is a step that the scaler skips.
 
-    Sharded strategies (FSDP, DeepSpeed, model parallel) are refused: there each rank has a part of the gradient.
+    Of the sharded strategies it works with `ModelParallelStrategy`; FSDP and DeepSpeed are refused, because there each
+    rank has a part of the gradient and does not know which.
     """
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -32,10 +34,10 @@ class GradientNorms(Callback):
         Raises:
             MisconfigurationException: it shards gradients.
         """
-        if isinstance(trainer.strategy, FSDPStrategy | DeepSpeedStrategy | ModelParallelStrategy):
+        if isinstance(trainer.strategy, FSDPStrategy | DeepSpeedStrategy):
             raise MisconfigurationException(
                 f"GradientNorms would see a part of the gradient under {type(trainer.strategy).__name__}: leave the "
-                "callback out, or use the strategy ddp"
+                "callback out, or use ddp or ModelParallelStrategy"
             )
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
@@ -58,4 +60,5 @@ class GradientNorms(Callback):
 def _norm(parameters: Iterable[Parameter], device: torch.device) -> Tensor:
     """L2 norm of the gradients, float32; 0 where there are none."""
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    return get_total_norm(gradients).to(device, torch.float32)
+    norm = get_total_norm(gradients)
+    return (norm.full_tensor() if isinstance(norm, DTensor) else norm).to(device, torch.float32)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from callbacks.generation import averaged_weights, draw, frames_of, renderer_of
 from callbacks.loggers import run_folder, send_animations, send_pictures, send_sounds
+from lit_models.sharding import gather, release
 
 
 class Samples(Callback):
@@ -82,10 +83,16 @@ class Samples(Callback):
             self._generate(trainer, pl_module)
 
     def _generate(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # No collective below this line: the other ranks are not here.
-        if not trainer.is_global_zero or trainer.global_step == self._last_step:
+        if trainer.global_step == self._last_step:
             return
         self._last_step = trainer.global_step
+        gather(pl_module)
+        if trainer.is_global_zero:
+            self._make(trainer, pl_module)
+        release(pl_module)
+
+    def _make(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # No collective here: the other ranks are not.
         steps: list[tuple[Tensor, Tensor]] = []
         with averaged_weights(trainer, pl_module):
             canvases = draw(trainer, pl_module, 0, self.num_samples, self.seed, steps if self.gif else None)

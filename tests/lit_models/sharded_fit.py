@@ -15,6 +15,10 @@ from lightning.pytorch.strategies import ModelParallelStrategy
 from torch.utils.data import DataLoader, DistributedSampler
 from var_toys import ToyImages, lit_var, quiet
 
+from callbacks import GradientNorms, Samples
+from datamodules.image_renderer import ImageRenderer
+from music import RollFormat, RollRenderer
+
 
 class Uneven:
     """Every process trains on each n-th item; of 16 it validates on 12 and on 4."""
@@ -27,6 +31,8 @@ class Uneven:
 
 
 class Images(Uneven, ToyImages):
+    renderer = ImageRenderer(1, 8)
+
     def train_dataloader(self):
         return self.items_of(self.items(), True)
 
@@ -35,6 +41,8 @@ class Images(Uneven, ToyImages):
 
 
 class Rolls(Uneven, ToyData):
+    renderer = RollRenderer(RollFormat("onset_hold", velocity_bins=1, lowest_pitch=60, pitches=8))
+
     def train_dataloader(self):
         return self.items_of([{"canvas": window} for window in self.canvas], True)
 
@@ -69,7 +77,9 @@ def run(devices, folder):
                 strategy = ModelParallelStrategy(devices, 1, save_distributed_checkpoint=False)
             kept, saved = Keep(), folder / f"{name}_{'resumed' if resumed else 'whole'}"
             saver = ModelCheckpoint(saved, "{step}", every_n_train_steps=2, save_top_k=-1)
-            options = {"devices": devices, "strategy": strategy, "callbacks": [kept, saver], "max_steps": 4}
+            watchers = [kept, saver, GradientNorms(), Samples(2, every_n_epochs=None, every_n_steps=2)]
+            options = {"devices": devices, "strategy": strategy, "callbacks": watchers, "max_steps": 4}
+            options |= {"log_every_n_steps": 1, "default_root_dir": saved}
             options |= {"enable_checkpointing": True, "gradient_clip_val": 0.2, "num_sanity_val_steps": 1}
             trainer = quiet(folder, **options, val_check_interval=1, use_distributed_sampler=False)
             trainer.fit(make(), datamodule=data(), ckpt_path=resumed, weights_only=True)

@@ -36,11 +36,19 @@ def test_losses_and_validation_are_those_of_one_process(folders, name):
     one, two, other = (load(folders[n] / f"{name}_whole_{rank}.pt") for n, rank in ((0, 0), (1, 0), (1, 1)))
     assert len(set(one["losses"])) == 4
     assert two["losses"] == pytest.approx(one["losses"], rel=1e-5)
+    assert "grad_norm/total" in one["metrics"]
     assert two["metrics"] == pytest.approx(one["metrics"], rel=1e-4)
     assert two["metrics"] == pytest.approx(other["metrics"])
     assert one["share"] == 1
     assert two["share"] + other["share"] == pytest.approx(1)
     assert 0.4 < two["share"] < 0.6
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_rank_zero_alone_samples_between_steps(folders, name):
+    one, two = (sorted((folder / f"{name}_whole" / "samples").glob("*/*.png")) for folder in folders)
+    assert [path.parent.name for path in two] == ["step_2", "step_2", "step_4", "step_4"]
+    assert [path.read_bytes() for path in two] == [path.read_bytes() for path in one]
 
 
 @pytest.mark.parametrize("name", NAMES)
