@@ -20,25 +20,18 @@ def speed_and_quality(table: DecodeTable) -> Figure:
         table: of a benchmark.
     """
     quality = next(name for name in ("fid_change", "token_agreement") if name in table.columns)
-    figure = Figure(figsize=(9, 6), dpi=120, layout="constrained")
+    figure = Figure(figsize=(11, 6), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     axis = figure.subplots()
-    for kind, colour in COLOURS.items():
-        points = {
-            label: row
-            for label, row in table.rows.items()
-            if label.split(": ")[-1].split()[0] == kind and quality in row
-        }
-        if not points:
-            continue
-        xs, ys = ([row[name] for row in points.values()] for name in ("speedup", quality))
-        axis.scatter(xs, ys, color=colour, label=kind, zorder=3)
-        for label, x, y in zip(points, xs, ys, strict=True):
-            axis.annotate(label, (x, y), textcoords="offset points", xytext=(5, 3), fontsize=6, color="#50565e")
-    axis.margins(x=0.2)  # for the names
+    points = {label: row for label, row in table.rows.items() if quality in row}
+    for number, (label, row) in enumerate(points.items(), start=1):
+        place = row["speedup"], row[quality]
+        colour = COLOURS[label.split(": ")[-1].split()[0]]
+        axis.scatter(*place, color=colour, label=f"{number}  {label}", zorder=3)
+        axis.annotate(str(number), place, textcoords="offset points", xytext=(5, 3), fontsize=8, color="#50565e")
     axis.axvline(1, color="#c5c9ce", linewidth=1)
     axis.axhline(0 if quality == "fid_change" else 1, color="#c5c9ce", linewidth=1)
     axis.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     axis.set(xlabel="speed-up over the target alone", ylabel=TITLES[quality], title=table.facts)
-    axis.legend(frameon=False, fontsize=8)
+    figure.legend(loc="outside right upper", frameon=False, fontsize=8)
     return figure
