@@ -39,18 +39,20 @@ def measure(draft: VAR, target: VAR, batch: int, gamma: int, options: argparse.N
     reports: dict[str, DecodeReport] = {}
 
     def run(name: str, seeds: Iterator[int]) -> None:
+        seed = next(seeds)
         with torch.autocast(options.device, torch.bfloat16) if options.bf16 else nullcontext():
-            report = decoders[name].decode(labels, cfg=options.cfg, seed=next(seeds)).report
-        reports[name] = report + reports[name] if name in reports else report
+            report = decoders[name].decode(labels, cfg=options.cfg, seed=seed).report
+        if seed >= 0:
+            reports[name] = report + reports[name] if name in reports else report
 
-    runs = {name: partial(run, name, count()) for name in decoders}
+    runs = {name: partial(run, name, count(-options.warm_ups)) for name in decoders}
     times = paired(runs, options.repeats, options.device, options.warm_ups)
     alone = 1e3 * statistics.median(times["target"]) / batch
     speedups = []
     for rate in RATES:
         ragged, minimum = f"ragged {rate}", f"minimum {rate}"
         calls = reports[ragged].target_calls / reports[ragged].images
-        passes = reports[ragged].target_passes / (options.repeats + options.warm_ups)
+        passes = reports[ragged].target_passes / options.repeats
         speedups.append(ratio(times["target"], times[ragged]))
         other = "- | -"
         if minimum in reports:
