@@ -101,9 +101,9 @@ def config(tmp_path, midi_folder):
 def litscale(tmp_path):
     """Run the command line in a process of its own; returns the finished process."""
 
-    def run(*arguments, check=True, **options):
+    def run(*arguments, check=True, timeout=300, **options):
         command = [sys.executable, "-m", "litscale", *map(str, arguments)]
-        finished = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, **options)
+        finished = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=timeout, **options)
         if check:
             assert finished.returncode == 0, finished.stdout[-2000:] + finished.stderr[-4000:]
         return finished
