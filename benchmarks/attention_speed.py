@@ -41,8 +41,8 @@ def available(run: Callable[[], None]) -> str | None:
     """Why a candidate cannot run, if it cannot."""
     try:
         run()
-    except (ValueError, NotImplementedError, RuntimeError) as error:
-        return str(error).splitlines()[0]
+    except ValueError as error:  # with which the network refuses FlexAttention's missing backward pass on a CPU
+        return str(error)
     return None
 
 

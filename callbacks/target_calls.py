@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from PIL import Image
 from torch import nn
 
 from callbacks.decode_pictures import timeline
 from callbacks.decode_table import DecodeTable
-from callbacks.figures import write_picture
+from callbacks.figures import pixels, write_picture
 from callbacks.loggers import run_folder, send_histogram, send_pictures, send_table
 from callbacks.quality_reference import QualityReference
 from callbacks.sample_evaluation import stage_of
@@ -150,9 +148,9 @@ class TargetCalls(Callback):
         stage, _ = stage_of(trainer)
         folder = run_folder(trainer)
         folder.mkdir(parents=True, exist_ok=True)
-        picture = write_picture(timeline(self._first), folder / "timeline.png")
-        with Image.open(picture) as image:
-            send_pictures(trainer, "sdvar/timeline", [np.asarray(image.convert("RGB"))])
+        figure = timeline(self._first)
+        picture = write_picture(figure, folder / "timeline.png")
+        send_pictures(trainer, "sdvar/timeline", [pixels(figure)])
         send_histogram(trainer, "sdvar/accepted", self._accepted)
         table = self._table(pl_module, stage)
         head, *lines = table.lines()

@@ -121,9 +121,8 @@ class ImageNetDataModule(ImageDataModule):
         )
         self.folder = Path(folder).expanduser()
         self.form, self.class_map, self.val_labels = source, class_map, val_labels
-        crop = Crop(size, upsample)
-        wide = Crop(round(random_crop * size), upsample, whole=True)
-        self.crops = {"train": crop if random_crop == 1 else wide, "val": crop}
+        wide = Crop(round(random_crop * size), upsample, whole=random_crop > 1)
+        self.crops = {"train": wide, "val": Crop(size, upsample)}
         self.cache_dir = default_cache_dir() if cache_dir is None else Path(cache_dir).expanduser()
 
     @cached_property

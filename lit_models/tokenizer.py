@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lit_models.token_metrics import by_scale
-from models.state_dicts import mismatch, read_checkpoint
+from models.state_dicts import fill, read_checkpoint
 from models.var import VAR, VQVAE, Planes, fill_official
 
 _STATISTICS = ("quantizer.hits", "quantizer.hit_updates")  # they change no token
@@ -108,17 +108,6 @@ def load_tokenizer(vqvae: VQVAE, path: str) -> None:
             f"tokenizer_checkpoint {path} is of another tokenizer ({error}): make network.vqvae the one that it was "
             "trained as (patch_nums, vocab, dim, channels, multipliers, blocks, in_channels)"
         ) from error
-
-
-def fill(vqvae: VQVAE, state: Mapping[str, Tensor]) -> None:
-    """Load a state dict.
-
-    Raises:
-        ValueError: entries are missing, unexpected or of another shape.
-    """
-    if problems := mismatch(vqvae.state_dict(), state):
-        raise ValueError(problems)
-    vqvae.load_state_dict(state)
 
 
 def check_canvas(vqvae: VQVAE, planes: Planes, data: Any) -> None:

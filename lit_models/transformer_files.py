@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lit_models.tokenizer import checksum, load_tokenizer, packed_tokenizer, unpack_tokenizer
-from models.state_dicts import mismatch, read_checkpoint
+from models.state_dicts import fill, read_checkpoint
 from models.var import VAR, fill_official
 from music.files import write_atomically
 
@@ -42,15 +42,12 @@ def load_transformer(network: VAR, path: str, option: str, role: str) -> dict[st
         if "state_dict" not in checkpoint:
             fill_official(network, checkpoint)
             return None
-        state = _part(checkpoint["state_dict"], (LIT_VAR, f"{role}."))
-        if problems := mismatch(network.state_dict(), state):
-            raise ValueError(problems)
+        fill(network, _part(checkpoint["state_dict"], (LIT_VAR, f"{role}.")))
     except ValueError as error:
         raise ValueError(
             f"{option} {path} is of another network ({error}): make {role} the one that it was trained as "
             "(num_classes, depth, width, heads, mlp_ratio, shared_aln; patch_nums, vocab and dim of the vqvae)"
         ) from error
-    network.load_state_dict(state)
     return checkpoint.get("tokenizer")
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def read_checkpoint(path: str | Path, option: str = "checkpoint") -> Any:
@@ -54,3 +54,14 @@ def mismatch(own: Mapping[str, Tensor], given: Mapping[str, Tensor], most: int =
     """The first of the differences in one line, and the number of the others; empty where everything fits."""
     problems = differences(own, given)
     return "; ".join(problems[:most]) + (f" and {len(problems) - most} more" if len(problems) > most else "")
+
+
+def fill(module: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Load a state dict.
+
+    Raises:
+        ValueError: entries are missing, unexpected or of another shape.
+    """
+    if problems := mismatch(module.state_dict(), state):
+        raise ValueError(problems)
+    module.load_state_dict(state)

@@ -10,16 +10,16 @@ from typing import Any
 TESTS = Path(__file__).parent
 
 
-def two_ranks(script: Path, folder: Path, *arguments: object) -> tuple[list[dict[str, Any]], str]:
-    """Run a program that notes what each of its two processes saw.
+def run(script: Path, folder: Path, *arguments: object) -> str:
+    """Run a program of the tests.
 
     Args:
         script: the program; its last argument is the folder.
-        folder: is made, and is where the program runs and writes ``rank_0.json`` and ``rank_1.json``.
+        folder: is made, and is where the program runs.
         arguments: of the program, before the folder.
 
     Returns:
-        The notes of both processes, and what was printed.
+        What was printed.
     """
     folder.mkdir(exist_ok=True)
     paths = os.pathsep.join(map(str, (TESTS.parent, TESTS)))
@@ -32,4 +32,19 @@ def two_ranks(script: Path, folder: Path, *arguments: object) -> tuple[list[dict
         timeout=300,
     )
     assert done.returncode == 0, done.stderr[-4000:]
-    return [json.loads((folder / f"rank_{rank}.json").read_text()) for rank in (0, 1)], done.stdout
+    return done.stdout
+
+
+def two_ranks(script: Path, folder: Path, *arguments: object) -> tuple[list[dict[str, Any]], str]:
+    """Run a program that notes what each of its two processes saw.
+
+    Args:
+        script: the program; its last argument is the folder.
+        folder: is made, and is where the program runs and writes ``rank_0.json`` and ``rank_1.json``.
+        arguments: of the program, before the folder.
+
+    Returns:
+        The notes of both processes, and what was printed.
+    """
+    printed = run(script, folder, *arguments)
+    return [json.loads((folder / f"rank_{rank}.json").read_text()) for rank in (0, 1)], printed

@@ -1,13 +1,11 @@
 """Two processes that hold half of the weights each do what one process does."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from rank_runs import run
 from sdvar_lit_toys import lit_sdvar
 from var_toys import ToyImages, lit_var, lit_vqvae, quiet
 
@@ -19,11 +17,8 @@ NAMES = ("var", "fractal")
 def folders(tmp_path_factory):
     """What one process wrote, and what two wrote."""
     made = [tmp_path_factory.mktemp(name) for name in ("one", "two")]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE.parents[1]), str(HERE.parent)])}
     for devices, folder in enumerate(made, 1):
-        command = [sys.executable, str(HERE / "sharded_fit.py"), str(devices), str(folder)]
-        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=240)
-        assert done.returncode == 0, done.stderr[-4000:]
+        run(HERE / "sharded_fit.py", folder, devices)
     return made
 
 

@@ -1,13 +1,11 @@
 """Two processes with half a batch each do what one process does with the whole batch."""
 
-import os
 import runpy
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from rank_runs import run
 
 HERE = Path(__file__).parent
 
@@ -17,10 +15,7 @@ def folders(tmp_path_factory):
     """What one process wrote, and what two wrote."""
     one, two = (tmp_path_factory.mktemp(name) for name in ("one", "two"))
     runpy.run_path(str(HERE / "var_ddp.py"))["run"](1, one)
-    command = [sys.executable, str(HERE / "var_ddp.py"), "2", str(two)]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE.parents[1]), str(HERE.parent)])}
-    done = subprocess.run(command, cwd=two, env=environment, capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stderr[-4000:]
+    run(HERE / "var_ddp.py", two, 2)
     return one, two
 
 

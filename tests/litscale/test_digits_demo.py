@@ -8,7 +8,7 @@ import pytest
 CONFIGS = Path(__file__).parents[2] / "configs" / "digits"
 
 
-def tested(litscale, config, folder):
+def scores_of(litscale, config, folder):
     """What ``litscale test`` finds of a config after ``litscale fit``."""
     common = ["--config", config, "--trainer.default_root_dir", folder]
     litscale("fit", *common, "--trainer.enable_progress_bar", "false", timeout=1200)
@@ -18,7 +18,7 @@ def tested(litscale, config, folder):
 
 @pytest.mark.slow
 def test_mar_and_ar_learn_digits(litscale, tmp_path):
-    scores = {kind: tested(litscale, CONFIGS / f"fractal_{kind}.yaml", tmp_path / kind) for kind in ("mar", "ar")}
+    scores = {kind: scores_of(litscale, CONFIGS / f"fractal_{kind}.yaml", tmp_path / kind) for kind in ("mar", "ar")}
     bits = {kind: score["test/bits_per_dim"] for kind, score in scores.items()}
     assert bits["mar"] < 1.15 * bits["ar"]
     assert bits["ar"] < 1.15 * bits["mar"]
