@@ -77,10 +77,11 @@ def break_even(speedups: list[float]) -> str:
     return "never"
 
 
-def build(shape: tuple[int, int, int], vqvae: VQVAE, device: str) -> VAR:
+def build(shape: tuple[int, int, int], vqvae: VQVAE, options: argparse.Namespace) -> VAR:
     """A network of random weights."""
     depth, width, heads = shape
-    return VAR(vqvae, num_classes=1000, depth=depth, width=width, heads=heads).to(device).eval()
+    model = VAR(vqvae, num_classes=1000, depth=depth, width=width, heads=heads)
+    return model.to(options.device, torch.bfloat16 if options.bf16 else torch.float32).eval()
 
 
 if __name__ == "__main__":
@@ -94,7 +95,7 @@ if __name__ == "__main__":
     parser.add_argument("--batches", type=int, nargs="+", default=(1,))
     parser.add_argument("--gammas", type=int, nargs="+", default=(1, 2, 4, 9))
     parser.add_argument("--cfg", type=float, default=1.5)
-    parser.add_argument("--bf16", action="store_true", help="bfloat16 autocast")
+    parser.add_argument("--bf16", action="store_true", help="bfloat16 weights and autocast; the tokenizer in float32")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--warm-ups", type=int, default=1, help="rounds before those that are measured")
     parser.add_argument("--no-minimum", dest="minimum", action="store_false", help="leave out the minimum over rows")
@@ -102,7 +103,8 @@ if __name__ == "__main__":
     torch.manual_seed(0)
     vqvae = VQVAE(options.patch_nums, options.vocab, channels=32, multipliers=(1, 1), blocks=1)
     shapes = PUBLISHED if options.published else {"draft": options.draft, "target": options.target}
-    draft, target = (build(shapes[name], vqvae, options.device) for name in ("draft", "target"))
+    draft, target = (build(shapes[name], vqvae, options) for name in ("draft", "target"))
+    vqvae.float()
     print(surroundings(options.device, "bfloat16" if options.bf16 else "float32"))
     print(f"(depth, width, heads): draft {tuple(shapes['draft'])}, target {tuple(shapes['target'])}")
     print(f"patch_nums {tuple(options.patch_nums)}, cfg {options.cfg}; median of {options.repeats} runs in turn\n")

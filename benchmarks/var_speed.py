@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=["var_d16", "var_d30"])
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 32])
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32", help="bfloat16: autocast")
+    parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32", help="weights, autocast")
     parser.add_argument("--cfg", type=float, default=1.5, help="0 halves the work")
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--warm-ups", type=int, default=1, help="runs before those that are measured")
@@ -53,7 +53,8 @@ def main() -> None:
         preset = PRESETS[name]
         vqvae = VQVAE(options.patch_nums or preset["patch_nums"])
         model = VAR(vqvae, preset["num_classes"], preset["depth"], shared_aln=preset.get("shared_aln", False))
-        model.to(device).eval()
+        model.to(device, precision).eval()
+        vqvae.float()
         clock = Clock(device)
         watch(model, clock)
         for batch in options.batches:

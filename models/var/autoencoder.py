@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import cast
 
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
+from torch.utils.checkpoint import checkpoint
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
@@ -56,7 +58,25 @@ class SpatialAttention(nn.Module):
         return x + self.proj_out(h[:, 0].transpose(1, 2).unflatten(2, x.shape[2:]))
 
 
-class Level(nn.Module):
+class Recomputing(nn.Module):
+    """Runs blocks whose activations may be computed again in the backward pass instead of being kept.
+
+    Args:
+        grad_checkpointing: compute them again.
+    """
+
+    def __init__(self, grad_checkpointing: bool) -> None:
+        super().__init__()
+        self.grad_checkpointing = grad_checkpointing
+
+    def run(self, block: nn.Module, x: Tensor) -> Tensor:
+        """The block's output."""
+        if self.grad_checkpointing and self.training:
+            return cast(Tensor, checkpoint(block, x, use_reentrant=False))
+        return cast(Tensor, block(x))
+
+
+class Level(Recomputing):
     """Residual blocks at one resolution, each followed by attention on the lowest one, then the change of resolution.
 
     Args:
@@ -66,6 +86,7 @@ class Level(nn.Module):
         attention: whether attention follows each block.
         resample: leads to the next resolution; none on the last level.
         dropout: of the residual blocks.
+        grad_checkpointing: compute the blocks' activations again in the backward pass.
     """
 
     def __init__(
@@ -76,8 +97,9 @@ class Level(nn.Module):
         attention: bool,
         resample: nn.Module | None,
         dropout: float,
+        grad_checkpointing: bool,
     ) -> None:
-        super().__init__()
+        super().__init__(grad_checkpointing)
         widths = [in_channels] + [out_channels] * blocks
         self.block = nn.ModuleList(ResidualBlock(a, b, dropout) for a, b in pairwise(widths))
         self.attn = nn.ModuleList(SpatialAttention(out_channels) if attention else nn.Identity() for _ in range(blocks))
@@ -86,22 +108,22 @@ class Level(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map ``[B, in, H, W]`` to ``[B, out, H', W']``."""
         for block, attn in zip(self.block, self.attn, strict=True):
-            x = attn(block(x))
+            x = self.run(attn, self.run(block, x))
         return self.resample(x)
 
 
-class Middle(nn.Module):
+class Middle(Recomputing):
     """Block, attention, block at the lowest resolution."""
 
-    def __init__(self, channels: int, dropout: float) -> None:
-        super().__init__()
+    def __init__(self, channels: int, dropout: float, grad_checkpointing: bool) -> None:
+        super().__init__(grad_checkpointing)
         self.block_1 = ResidualBlock(channels, channels, dropout)
         self.attn_1 = SpatialAttention(channels)
         self.block_2 = ResidualBlock(channels, channels, dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``[B, C, H, W]`` to ``[B, C, H, W]``."""
-        return self.block_2(self.attn_1(self.block_1(x)))
+        return self.run(self.block_2, self.run(self.attn_1, self.run(self.block_1, x)))
 
 
 class Encoder(nn.Module):
@@ -114,20 +136,36 @@ class Encoder(nn.Module):
         blocks: residual blocks of each resolution.
         dim: channels of the result.
         dropout: of the residual blocks.
+        grad_checkpointing: as in :class:`Level`.
     """
 
     def __init__(
-        self, in_channels: int, channels: int, multipliers: Sequence[int], blocks: int, dim: int, dropout: float
+        self,
+        in_channels: int,
+        channels: int,
+        multipliers: Sequence[int],
+        blocks: int,
+        dim: int,
+        dropout: float,
+        grad_checkpointing: bool,
     ) -> None:
         super().__init__()
         widths = [channels, *(channels * m for m in multipliers)]
         last = len(multipliers) - 1
         self.conv_in = nn.Conv2d(in_channels, channels, 3, padding=1)
         self.down = nn.ModuleList(
-            Level(widths[i], widths[i + 1], blocks, i == last, None if i == last else _halve(widths[i + 1]), dropout)
+            Level(
+                widths[i],
+                widths[i + 1],
+                blocks,
+                i == last,
+                None if i == last else _halve(widths[i + 1]),
+                dropout,
+                grad_checkpointing,
+            )
             for i in range(last + 1)
         )
-        self.mid = Middle(widths[-1], dropout)
+        self.mid = Middle(widths[-1], dropout, grad_checkpointing)
         self.norm_out = group_norm(widths[-1])
         self.conv_out = nn.Conv2d(widths[-1], dim, 3, padding=1)
 
@@ -149,19 +187,35 @@ class Decoder(nn.Module):
         blocks: as in :class:`Encoder`.
         dim: channels of the maps.
         dropout: of the residual blocks.
+        grad_checkpointing: as in :class:`Level`.
     """
 
     def __init__(
-        self, in_channels: int, channels: int, multipliers: Sequence[int], blocks: int, dim: int, dropout: float
+        self,
+        in_channels: int,
+        channels: int,
+        multipliers: Sequence[int],
+        blocks: int,
+        dim: int,
+        dropout: float,
+        grad_checkpointing: bool,
     ) -> None:
         super().__init__()
         widths = [channels * m for m in multipliers]
         widths.append(widths[-1])
         last = len(multipliers) - 1
         self.conv_in = nn.Conv2d(dim, widths[-1], 3, padding=1)
-        self.mid = Middle(widths[-1], dropout)
+        self.mid = Middle(widths[-1], dropout, grad_checkpointing)
         self.up = nn.ModuleList(
-            Level(widths[i + 1], widths[i], blocks + 1, i == last, _double(widths[i]) if i else None, dropout)
+            Level(
+                widths[i + 1],
+                widths[i],
+                blocks + 1,
+                i == last,
+                _double(widths[i]) if i else None,
+                dropout,
+                grad_checkpointing,
+            )
             for i in range(last + 1)
         )
         self.norm_out = group_norm(widths[0])

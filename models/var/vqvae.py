@@ -42,6 +42,7 @@ class VQVAE(nn.Module):
         znorm: look codes up by cosine instead of distance.
         dropout: of the autoencoder's residual blocks.
         scale_dropout: probability that a training image keeps only a random number of leading scales.
+        grad_checkpointing: recompute the autoencoder's activations in the backward pass to save memory.
 
     Raises:
         ValueError: ``patch_nums`` not increasing, or an option out of range.
@@ -62,13 +63,14 @@ class VQVAE(nn.Module):
         znorm: bool = False,
         dropout: float = 0.0,
         scale_dropout: float = 0.0,
+        grad_checkpointing: bool = False,
     ) -> None:
         super().__init__()
         self.quantizer = Quantizer(patch_nums, vocab, dim, phis, quant_resi, beta, znorm, scale_dropout)
         self.in_channels = in_channels
         self.downsampling = 2 ** (len(multipliers) - 1)
-        self.encoder = Encoder(in_channels, channels, multipliers, blocks, dim, dropout)
-        self.decoder = Decoder(in_channels, channels, multipliers, blocks, dim, dropout)
+        shape = (in_channels, channels, multipliers, blocks, dim, dropout, grad_checkpointing)
+        self.encoder, self.decoder = Encoder(*shape), Decoder(*shape)
         self.quant_conv = nn.Conv2d(dim, dim, 3, padding=1)
         self.post_quant_conv = nn.Conv2d(dim, dim, 3, padding=1)
 

@@ -49,6 +49,23 @@ def test_codebook_and_commitment_terms_pull_one_side_each():
     torch.testing.assert_close(out.loss, out.codebook_loss + 0.5 * out.commitment_loss)
 
 
+def test_checkpointing_changes_no_gradient_and_runs_blocks_again():
+    gradients, passes = [], []
+    for grad_checkpointing in (False, True):
+        model, seen = small(grad_checkpointing=grad_checkpointing, dropout=0.5).train(), []
+        model.encoder.mid.attn_1.register_forward_pre_hook(lambda *_, seen=seen: seen.append(1))
+        torch.manual_seed(0)
+        out = model(torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(1)) * 2 - 1)
+        loss = out.images.square().mean() + out.loss
+        torch.autograd.grad(loss, model.decoder.conv_out.weight, retain_graph=True)  # as the adversary's weight does
+        loss.backward()
+        blocks = [*model.encoder.parameters(), *model.decoder.parameters()]
+        gradients.append(torch.cat([parameter.grad.flatten() for parameter in blocks]))
+        passes.append(len(seen))
+    assert passes == [1, 2]
+    torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-6)
+
+
 def test_dropped_scales_contribute_nothing():
     made, f = quantizer(scale_dropout=1.0).train(), torch.randn(64, 4, 4, 4)
     out = made(f)
