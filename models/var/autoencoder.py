@@ -59,15 +59,13 @@ class SpatialAttention(nn.Module):
 
 
 class Recomputing(nn.Module):
-    """Runs blocks whose activations may be computed again in the backward pass instead of being kept.
+    """Runs blocks.
 
-    Args:
-        grad_checkpointing: compute them again.
+    Attributes:
+        grad_checkpointing: recompute their activations in the backward pass instead of keeping them.
     """
 
-    def __init__(self, grad_checkpointing: bool) -> None:
-        super().__init__()
-        self.grad_checkpointing = grad_checkpointing
+    grad_checkpointing = False
 
     def run(self, block: nn.Module, x: Tensor) -> Tensor:
         """The block's output."""
@@ -86,7 +84,6 @@ class Level(Recomputing):
         attention: whether attention follows each block.
         resample: leads to the next resolution; none on the last level.
         dropout: of the residual blocks.
-        grad_checkpointing: compute the blocks' activations again in the backward pass.
     """
 
     def __init__(
@@ -97,9 +94,8 @@ class Level(Recomputing):
         attention: bool,
         resample: nn.Module | None,
         dropout: float,
-        grad_checkpointing: bool,
     ) -> None:
-        super().__init__(grad_checkpointing)
+        super().__init__()
         widths = [in_channels] + [out_channels] * blocks
         self.block = nn.ModuleList(ResidualBlock(a, b, dropout) for a, b in pairwise(widths))
         self.attn = nn.ModuleList(SpatialAttention(out_channels) if attention else nn.Identity() for _ in range(blocks))
@@ -115,15 +111,17 @@ class Level(Recomputing):
 class Middle(Recomputing):
     """Block, attention, block at the lowest resolution."""
 
-    def __init__(self, channels: int, dropout: float, grad_checkpointing: bool) -> None:
-        super().__init__(grad_checkpointing)
+    def __init__(self, channels: int, dropout: float) -> None:
+        super().__init__()
         self.block_1 = ResidualBlock(channels, channels, dropout)
         self.attn_1 = SpatialAttention(channels)
         self.block_2 = ResidualBlock(channels, channels, dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``[B, C, H, W]`` to ``[B, C, H, W]``."""
-        return self.run(self.block_2, self.run(self.attn_1, self.run(self.block_1, x)))
+        for block in (self.block_1, self.attn_1, self.block_2):
+            x = self.run(block, x)
+        return x
 
 
 class Encoder(nn.Module):
@@ -136,36 +134,20 @@ class Encoder(nn.Module):
         blocks: residual blocks of each resolution.
         dim: channels of the result.
         dropout: of the residual blocks.
-        grad_checkpointing: as in :class:`Level`.
     """
 
     def __init__(
-        self,
-        in_channels: int,
-        channels: int,
-        multipliers: Sequence[int],
-        blocks: int,
-        dim: int,
-        dropout: float,
-        grad_checkpointing: bool,
+        self, in_channels: int, channels: int, multipliers: Sequence[int], blocks: int, dim: int, dropout: float
     ) -> None:
         super().__init__()
         widths = [channels, *(channels * m for m in multipliers)]
         last = len(multipliers) - 1
         self.conv_in = nn.Conv2d(in_channels, channels, 3, padding=1)
         self.down = nn.ModuleList(
-            Level(
-                widths[i],
-                widths[i + 1],
-                blocks,
-                i == last,
-                None if i == last else _halve(widths[i + 1]),
-                dropout,
-                grad_checkpointing,
-            )
+            Level(widths[i], widths[i + 1], blocks, i == last, None if i == last else _halve(widths[i + 1]), dropout)
             for i in range(last + 1)
         )
-        self.mid = Middle(widths[-1], dropout, grad_checkpointing)
+        self.mid = Middle(widths[-1], dropout)
         self.norm_out = group_norm(widths[-1])
         self.conv_out = nn.Conv2d(widths[-1], dim, 3, padding=1)
 
@@ -187,35 +169,19 @@ class Decoder(nn.Module):
         blocks: as in :class:`Encoder`.
         dim: channels of the maps.
         dropout: of the residual blocks.
-        grad_checkpointing: as in :class:`Level`.
     """
 
     def __init__(
-        self,
-        in_channels: int,
-        channels: int,
-        multipliers: Sequence[int],
-        blocks: int,
-        dim: int,
-        dropout: float,
-        grad_checkpointing: bool,
+        self, in_channels: int, channels: int, multipliers: Sequence[int], blocks: int, dim: int, dropout: float
     ) -> None:
         super().__init__()
         widths = [channels * m for m in multipliers]
         widths.append(widths[-1])
         last = len(multipliers) - 1
         self.conv_in = nn.Conv2d(dim, widths[-1], 3, padding=1)
-        self.mid = Middle(widths[-1], dropout, grad_checkpointing)
+        self.mid = Middle(widths[-1], dropout)
         self.up = nn.ModuleList(
-            Level(
-                widths[i + 1],
-                widths[i],
-                blocks + 1,
-                i == last,
-                _double(widths[i]) if i else None,
-                dropout,
-                grad_checkpointing,
-            )
+            Level(widths[i + 1], widths[i], blocks + 1, i == last, _double(widths[i]) if i else None, dropout)
             for i in range(last + 1)
         )
         self.norm_out = group_norm(widths[0])

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from models.var.autoencoder import Decoder, Encoder
+from models.var.autoencoder import Decoder, Encoder, Recomputing
 from models.var.quantizer import Quantized, Quantizer
 
 
@@ -69,8 +69,11 @@ class VQVAE(nn.Module):
         self.quantizer = Quantizer(patch_nums, vocab, dim, phis, quant_resi, beta, znorm, scale_dropout)
         self.in_channels = in_channels
         self.downsampling = 2 ** (len(multipliers) - 1)
-        shape = (in_channels, channels, multipliers, blocks, dim, dropout, grad_checkpointing)
-        self.encoder, self.decoder = Encoder(*shape), Decoder(*shape)
+        self.encoder = Encoder(in_channels, channels, multipliers, blocks, dim, dropout)
+        self.decoder = Decoder(in_channels, channels, multipliers, blocks, dim, dropout)
+        for part in self.modules():
+            if isinstance(part, Recomputing):
+                part.grad_checkpointing = grad_checkpointing
         self.quant_conv = nn.Conv2d(dim, dim, 3, padding=1)
         self.post_quant_conv = nn.Conv2d(dim, dim, 3, padding=1)
 
