@@ -129,11 +129,12 @@ class Speculative(Decoder):
                 target_tokens=group.target.cache.length - read[1],
             )
         )
-        # the longest first, because the group is cut down from one to the next
-        return [
-            self._commit(task, group, first + length - 1, finals[length - 1], kept == length)
-            for length in sorted(set(lengths), reverse=True)
-        ]
+        reached = sorted(set(lengths))
+        chosen = [(kept == length).nonzero().flatten() for length in reached]
+        parts = [group] if len(reached) == 1 else group.split(chosen)
+        for part, length, rows in zip(parts, reached, chosen, strict=True):
+            self._commit(task, part, first + length - 1, finals[length - 1][rows])
+        return parts
 
     def _propose(self, task: Task, group: Group, drafted: int) -> list[Draw]:
         """Let the draft make the next scales, on top of the group's tokens and accumulations."""
@@ -178,16 +179,11 @@ class Speculative(Decoder):
                 break
         return accepted, finals, leads
 
-    def _commit(self, task: Task, group: Group, last: int, tokens: Tensor, chosen: Tensor) -> Group:
-        """Those of a group's images that get as far as scale ``last``, which has these tokens.
-
-        The group forgets all that its draft made from that scale on.
-        """
+    def _commit(self, task: Task, group: Group, last: int, tokens: Tensor) -> None:
+        """Finish scale ``last`` with these tokens, and forget all that the draft made from that scale on."""
         del group.tokens[last:], group.f_hats[last + 1 :]
         group.draft.forget(last + 1)
         group.target.forget(last + 1)
-        part = group if bool(chosen.all()) else group.gathered(chosen.nonzero().flatten())
-        part.tokens.append(tokens[chosen])
+        group.tokens.append(tokens)
         with task.watch.part("vae"):
-            part.f_hats.append(self.vqvae.quantizer.accumulate(part.f_hats[last], part.tokens[last], last))
-        return part
+            group.f_hats.append(self.vqvae.quantizer.accumulate(group.f_hats[last], tokens, last))

@@ -139,52 +139,72 @@ class Group:
         """Number of finished scales."""
         return len(self.tokens)
 
-    def gathered(self, rows: Tensor) -> Group:
-        """Some of the images, int64 indices into this group."""
-        return _assembled([self], rows)
+    def split(self, parts: Sequence[Tensor]) -> list[Group]:
+        """Some of the images each, int64 indices into this group, which is used up."""
+        return _assembled([self], parts)
 
     def joined(self, other: Group) -> Group:
-        """The images of two groups that have come equally far; the draft keeps what it has read of both."""
+        """The images of two groups that have come equally far, which are used up.
+
+        The draft keeps what it has read of both.
+        """
         together = torch.arange(len(self.rows) + len(other.rows), device=self.rows.device)
-        return _assembled([self, other], together)
+        return _assembled([self, other], [together])[0]
 
 
-def _assembled(groups: Sequence[Group], rows: Tensor) -> Group:
-    """The images ``rows`` of all groups' images."""
+def _assembled(groups: Sequence[Group], parts: Sequence[Tensor]) -> list[Group]:
+    """New groups of the images of all groups, which are used up."""
 
-    def pick(parts: Sequence[Tensor]) -> Tensor:
-        return torch.cat(list(parts)).index_select(0, rows)
+    def pick(tensors: Sequence[Tensor], rows: Tensor) -> Tensor:
+        return torch.cat(list(tensors)).index_select(0, rows)
 
-    return Group(
-        pick([group.rows for group in groups]),
-        pick([group.images for group in groups]),
-        [pick(parts) for parts in zip(*(group.tokens for group in groups), strict=True)],
-        [pick(parts) for parts in zip(*(group.f_hats for group in groups), strict=True)],
-        _assembled_stream([group.draft for group in groups], rows),
-        _assembled_stream([group.target for group in groups], rows),
-    )
+    drafts = _assembled_streams([group.draft for group in groups], parts)
+    targets = _assembled_streams([group.target for group in groups], parts)
+    return [
+        Group(
+            pick([group.rows for group in groups], rows),
+            pick([group.images for group in groups], rows),
+            [pick(tokens, rows) for tokens in zip(*(group.tokens for group in groups), strict=True)],
+            [pick(f_hats, rows) for f_hats in zip(*(group.f_hats for group in groups), strict=True)],
+            draft,
+            target,
+        )
+        for rows, draft, target in zip(parts, drafts, targets, strict=True)
+    ]
 
 
-def _assembled_stream(streams: Sequence[Stream], rows: Tensor) -> Stream:
-    """The images ``rows`` of all streams' images, as far as all streams have read; guidance's pairs stay paired."""
+def _assembled_streams(streams: Sequence[Stream], parts: Sequence[Tensor]) -> list[Stream]:
+    """New streams of the images of all streams, as far as all have read; guidance's pairs stay paired.
+
+    The caches go over layer by layer, so that memory holds them once, and one layer twice.
+    """
     model, copies = streams[0].model, streams[0].copies
 
-    def pick(parts: Sequence[Tensor]) -> Tensor:
-        halves = zip(*(part.chunk(copies) for part in parts), strict=True)
+    def pick(tensors: Sequence[Tensor], rows: Tensor) -> Tensor:
+        halves = zip(*(tensor.chunk(copies) for tensor in tensors), strict=True)
         return torch.cat([torch.cat(half).index_select(0, rows) for half in halves])
 
     conditions = [stream.condition for stream in streams]
-    condition = Condition(
-        pick([condition.embedding for condition in conditions]),
-        [pick(parts) for parts in zip(*(condition.blocks for condition in conditions), strict=True)],
-        pick([condition.head for condition in conditions]),
-    )
-    cache = model.new_cache()
     length = min(stream.cache.length for stream in streams)
-    if length:
-        nothing = torch.empty(1, 1, 0, 1, device=rows.device)  # appending nothing returns what is held
-        for i, layer in enumerate(cache.layers):
-            held = [stream.cache.layers[i].append(nothing, nothing) for stream in streams]
-            keys, values = (pick([tensor[:, :, :length] for tensor in side]) for side in zip(*held, strict=True))
-            layer.append(keys, values)
-    return Stream(model, condition, cache, copies)
+    made = [
+        Stream(
+            model,
+            Condition(
+                pick([condition.embedding for condition in conditions], rows),
+                [pick(blocks, rows) for blocks in zip(*(condition.blocks for condition in conditions), strict=True)],
+                pick([condition.head for condition in conditions], rows),
+            ),
+            model.new_cache(),
+            copies,
+        )
+        for rows in parts
+    ]
+    if not length:
+        return made
+    nothing = torch.empty(1, 1, 0, 1, device=parts[0].device)  # appending nothing returns what is held
+    for i in range(len(made[0].cache.layers)):
+        held = [stream.cache.layers.pop(0).append(nothing, nothing) for stream in streams]
+        for rows, stream in zip(parts, made, strict=True):
+            keys, values = (pick([tensor[:, :, :length] for tensor in side], rows) for side in zip(*held, strict=True))
+            stream.cache.layers[i].append(keys, values)
+    return made

@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 from math import ceil
+from weakref import WeakSet
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from golden_var import tokenizer, transformer
 from sdvar_toys import LABELS, adversary, blurred, pair, same, vqvae
 from sdvar_toys import transformer as random_transformer
 
+from models.layers.kv_cache import KVCache
 from models.sdvar import (
     PRESETS,
     AdaptiveGamma,
@@ -166,6 +168,26 @@ def test_after_every_round_the_state_is_that_of_a_fresh_pass(models, cfg, argume
     assert {0, 1} <= lags  # rolled back, and left behind after a fully accepted round
     if decoder.ragged:
         assert max(len(groups) for groups in rounds) > 1
+
+
+def test_groups_that_part_and_meet_hold_their_caches_once(monkeypatch):
+    draft, target = pair(depth=8)
+    alive, held_rows, groups = WeakSet(), [], []
+    append = KVCache.append
+
+    def watched(layer, keys, values):
+        out = append(layer, keys, values)
+        alive.add(layer)
+        held_rows.append(sum(len(layer._keys) for layer in alive))
+        return out
+
+    monkeypatch.setattr(KVCache, "append", watched)
+    decoder = Speculative(draft, target, acceptance=Forced(0.5))
+    decoder.on_round = lambda now: groups.append(len(now))
+    decoder.decode(LABELS * 4, cfg=1.5, seed=0)
+    assert min(after - before for before, after in pairwise(groups)) < 0 < max(groups) - 1
+    rows = 2 * len(LABELS * 4)  # with guidance
+    assert rows * 16 <= max(held_rows) <= rows * 18  # eight layers of each network, and two that are moving
 
 
 @pytest.mark.parametrize("cfg", [0.0, 1.5])
