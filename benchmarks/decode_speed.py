@@ -42,7 +42,7 @@ def measure(draft: VAR, target: VAR, batch: int, gamma: int, options: argparse.N
         seed = next(seeds)
         with torch.autocast(options.device, torch.bfloat16) if options.bf16 else nullcontext():
             report = decoders[name].decode(labels, cfg=options.cfg, seed=seed).report
-        if seed >= 0:
+        if seed >= 0:  # those below are of the warm-up
             reports[name] = report + reports[name] if name in reports else report
 
     runs = {name: partial(run, name, count(-options.warm_ups)) for name in decoders}

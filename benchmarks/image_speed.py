@@ -64,9 +64,6 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--warm-ups", type=int, default=1, help="runs before those that are measured")
     parser.add_argument("--grad-checkpointing", action="store_true", help="recompute activations in the backward pass")
-    parser.add_argument(
-        "--iterations", type=int, nargs="+", help="MAR steps of each level, instead of the published ones"
-    )
     parser.add_argument("--patches", type=int, help="patches on a side of the first level, instead of the published 16")
     parser.add_argument("--skip", nargs="*", default=[], choices=["train", "sample"])
     options = parser.parse_args()
@@ -96,9 +93,7 @@ def main() -> None:
 
             def sample(label: torch.Tensor = label, model: Fractal = model, name: str = name) -> None:
                 with torch.autocast(device, precision, enabled=precision != torch.float32):
-                    model.sample(
-                        label=label, iterations=options.iterations or ITERATIONS[name.split("_")[-1]], cfg=2.0, seed=0
-                    )
+                    model.sample(label=label, iterations=ITERATIONS[name.split("_")[-1]], cfg=2.0, seed=0)
 
             for what, run in (("train", train), ("sample", sample)):
                 if what not in options.skip:

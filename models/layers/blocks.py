@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
-from torch.utils.checkpoint import checkpoint
 
 from models.layers.attention import Attention
 from models.layers.kv_cache import KVCache
+from models.layers.recomputing import run_block
 
 
 class GeluMLP(nn.Module):
@@ -105,9 +105,7 @@ class Stack(nn.ModuleList):
         caches: list[KVCache] | None = None,
     ) -> Tensor:
         """Map tokens ``[B, L, D]`` to ``[B, L, D]``; ``caches`` holds one cache per block."""
+        recompute = self.grad_checkpointing and self.training and caches is None
         for i, block in enumerate(self):
-            if self.grad_checkpointing and self.training and caches is None:
-                x = checkpoint(block, x, causal, rope, use_reentrant=False)
-            else:
-                x = block(x, causal, rope, None if caches is None else caches[i])
+            x = run_block(block, x, causal, rope, None if caches is None else caches[i], recompute=recompute)
         return x

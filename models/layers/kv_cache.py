@@ -45,7 +45,13 @@ class KVCache:
         self._keys[:, :, self.length : end] = keys
         self._values[:, :, self.length : end] = values
         self.length = end
-        return self._keys[:, :, :end], self._values[:, :, :end]
+        return self.held()
+
+    def held(self) -> tuple[Tensor, Tensor]:
+        """Keys and values ``[B, heads, length, d]``, views of the cache; something was appended before."""
+        assert self._keys is not None
+        assert self._values is not None
+        return self._keys[:, :, : self.length], self._values[:, :, : self.length]
 
     def truncate(self, length: int) -> None:
         """Forget all tokens from ``length`` on.

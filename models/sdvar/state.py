@@ -201,9 +201,8 @@ def _assembled_streams(streams: Sequence[Stream], parts: Sequence[Tensor]) -> li
     ]
     if not length:
         return made
-    nothing = torch.empty(1, 1, 0, 1, device=parts[0].device)  # appending nothing returns what is held
     for i in range(len(made[0].cache.layers)):
-        held = [stream.cache.layers.pop(0).append(nothing, nothing) for stream in streams]
+        held = [stream.cache.layers.pop(0).held() for stream in streams]
         for rows, stream in zip(parts, made, strict=True):
             keys, values = (pick([tensor[:, :, :length] for tensor in side], rows) for side in zip(*held, strict=True))
             stream.cache.layers[i].append(keys, values)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import cast
 
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
-from torch.utils.checkpoint import checkpoint
+
+from models.layers.recomputing import run_block
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
@@ -69,9 +69,7 @@ class Recomputing(nn.Module):
 
     def run(self, block: nn.Module, x: Tensor) -> Tensor:
         """The block's output."""
-        if self.grad_checkpointing and self.training:
-            return cast(Tensor, checkpoint(block, x, use_reentrant=False))
-        return cast(Tensor, block(x))
+        return run_block(block, x, recompute=self.grad_checkpointing and self.training)
 
 
 class Level(Recomputing):

@@ -47,6 +47,38 @@ def test_wrong_class_maps(tmp_path: Path, name: str, text: str, message: str) ->
         read_class_map(tmp_path / name)
 
 
+TABLE = [("ILSVRC2012_ID", object), ("WNID", object), ("num_children", object)]
+
+
+@pytest.mark.parametrize(
+    ("content", "kept"),
+    [
+        ({"other": 1}, None),
+        ({"synsets": 1}, None),
+        ({"synsets": np.array([(1,)], TABLE[:1])}, None),
+        ({"synsets": np.array([("one", "n01440764", 0)], TABLE)}, None),
+        ({"synsets": np.array([(np.zeros(0), "n01440764", 0)], TABLE)}, None),
+        ({"synsets": np.array([(1, "n01440764", 0)], TABLE)}, 200),
+        ({"synsets": np.array([(1, "n01440764", 0)], TABLE)}, 130),
+        ({"synsets": np.array([(1, "n01440764", 0)], TABLE)}, 0),
+    ],
+    ids=["no synsets", "no table", "no column", "no number", "empty", "cut off", "cut off at the start", "nothing"],
+)
+def test_files_of_matlab_that_are_no_class_maps(tmp_path: Path, content: dict[str, object], kept: int | None) -> None:
+    path = tmp_path / "meta.mat"
+    savemat(path, content)
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(ValueError, match=r"class_map: .*is no meta\.mat of the ImageNet devkit"):
+        read_class_map(path)
+
+
+def test_a_file_of_matlab_7_3_is_no_class_map(tmp_path: Path) -> None:
+    path = tmp_path / "meta.mat"
+    path.write_bytes(b"MATLAB 7.3".ljust(124) + b"\x00\x02IM")
+    with pytest.raises(ValueError, match=r"is no meta\.mat of the ImageNet devkit \(.*v7\.3"):
+        read_class_map(path)
+
+
 def test_files_are_found(tmp_path: Path) -> None:
     assert find_file("class_map", None, tmp_path, ("a", "b")) is None
     write(tmp_path / "b")
