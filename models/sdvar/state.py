@@ -5,8 +5,9 @@ Suffixes: B images, S scales, n tokens of a scale, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -154,18 +155,14 @@ class Group:
 
 def _assembled(groups: Sequence[Group], parts: Sequence[Tensor]) -> list[Group]:
     """New groups of the images of all groups, which are used up."""
-
-    def pick(tensors: Sequence[Tensor], rows: Tensor) -> Tensor:
-        return torch.cat(list(tensors)).index_select(0, rows)
-
     drafts = _assembled_streams([group.draft for group in groups], parts)
     targets = _assembled_streams([group.target for group in groups], parts)
     return [
         Group(
-            pick([group.rows for group in groups], rows),
-            pick([group.images for group in groups], rows),
-            [pick(tokens, rows) for tokens in zip(*(group.tokens for group in groups), strict=True)],
-            [pick(f_hats, rows) for f_hats in zip(*(group.f_hats for group in groups), strict=True)],
+            _picked([group.rows for group in groups], rows),
+            _picked([group.images for group in groups], rows),
+            [_picked(tokens, rows) for tokens in zip(*(group.tokens for group in groups), strict=True)],
+            [_picked(f_hats, rows) for f_hats in zip(*(group.f_hats for group in groups), strict=True)],
             draft,
             target,
         )
@@ -179,11 +176,7 @@ def _assembled_streams(streams: Sequence[Stream], parts: Sequence[Tensor]) -> li
     The caches go over layer by layer, so that memory holds them once, and one layer twice.
     """
     model, copies = streams[0].model, streams[0].copies
-
-    def pick(tensors: Sequence[Tensor], rows: Tensor) -> Tensor:
-        halves = zip(*(tensor.chunk(copies) for tensor in tensors), strict=True)
-        return torch.cat([torch.cat(half).index_select(0, rows) for half in halves])
-
+    pick = partial(_picked, copies=copies)
     conditions = [stream.condition for stream in streams]
     length = min(stream.cache.length for stream in streams)
     made = [
@@ -207,3 +200,9 @@ def _assembled_streams(streams: Sequence[Stream], parts: Sequence[Tensor]) -> li
             keys, values = (pick([tensor[:, :, :length] for tensor in side], rows) for side in zip(*held, strict=True))
             stream.cache.layers[i].append(keys, values)
     return made
+
+
+def _picked(tensors: Iterable[Tensor], rows: Tensor, copies: int = 1) -> Tensor:
+    """Rows of all tensors joined, where each tensor has ``copies`` of all its rows; the copies stay apart."""
+    halves = zip(*(tensor.chunk(copies) for tensor in tensors), strict=True)
+    return torch.cat([torch.cat(half).index_select(0, rows) for half in halves])
