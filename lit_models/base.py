@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor, nn
 
 from lit_models.optimization import Optimization
@@ -24,18 +25,22 @@ class LitModule(LightningModule):
     so a resumed run draws what the uninterrupted one would have drawn, and no generator state has to be saved.
 
     Attributes:
-        network: what is trained.
+        network: what is trained, unless :meth:`trained` says otherwise.
         optimization: how.
-        shardable: whether it trains under `ModelParallelStrategy`; then all that is trained is in the network, and
-            training steps call nothing of it but its forward.
+        shardable: whether it trains under `ModelParallelStrategy`; then training steps use weights of a trained part
+            in its forward, or after it.
     """
 
     network: nn.Module
     optimization: Optimization
     shardable = False
 
+    def trained(self) -> list[nn.Module]:
+        """The networks that are trained."""
+        return [self.network]
+
     def blocks(self) -> Iterable[nn.Module]:
-        """Parts of the network that are compiled, and sharded, one by one."""
+        """Parts of the networks that are compiled, and sharded, one by one."""
         return ()
 
     def compile_each_block(self) -> None:
@@ -46,16 +51,22 @@ class LitModule(LightningModule):
             block.compile(dynamic=True)
 
     def configure_model(self) -> None:
-        """Shard the network, where the strategy is `ModelParallelStrategy`.
+        """Shard what is trained, where the strategy is `ModelParallelStrategy`.
 
         Raises:
-            ValueError: the module cannot be sharded, or the strategy is to split layers too.
+            ValueError: the module cannot be sharded, weights are to be averaged, or layers to be split.
         """
         if self.device_mesh is None:  # any other strategy
             return
         if not self.shardable:
             raise ValueError(f"{type(self).__name__} cannot be sharded: give trainer.strategy ddp")
-        shard(self.network, self.blocks(), self.device_mesh)
+        for callback in self.trainer.callbacks:
+            if isinstance(callback, WeightAveraging):
+                raise ValueError(
+                    f"{type(callback).__name__} needs a copy of all weights, but the strategy shards them: leave it "
+                    "out of trainer.callbacks, or give trainer.strategy ddp"
+                )
+        shard(self.trained(), self.blocks(), self.device_mesh)
 
     def on_validation_model_eval(self) -> None:
         """Switch to evaluation, with whole weights: processes may have different numbers of batches."""
@@ -112,7 +123,7 @@ class LitModule(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """AdamW and its schedule."""
-        return self.optimization.configure(self, self.network)
+        return self.optimization.configure(self, nn.ModuleList(self.trained()))
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """Load weights.

@@ -117,6 +117,10 @@ class LitSDVAR(GeneratingModule):
             {stage: nn.ModuleDict({name: MeanMetric() for name in names}) for stage in ("val", "test")}
         )
 
+    def trained(self) -> list[nn.Module]:
+        """The draft."""
+        return [self.draft]
+
     @property
     def vqvae(self) -> VQVAE:
         """The tokenizer."""
@@ -326,10 +330,6 @@ class LitSDVAR(GeneratingModule):
         """Export the draft to the run folder."""
         if self.trainer.is_global_zero:
             self.export_draft(Path(self.trainer.default_root_dir) / "draft.ckpt")
-
-    def configure_optimizers(self) -> Any:
-        """AdamW and its schedule, for the draft."""
-        return self.optimization.configure(self, self.draft)
 
 
 def _forget(decoder: Decoder) -> None:

@@ -53,6 +53,7 @@ class LitVQVAE(LitModule):
     """
 
     drawn: Tensor
+    shardable = True
 
     def __init__(
         self,
@@ -90,6 +91,10 @@ class LitVQVAE(LitModule):
         self._queries: list[Tensor] = []
         if compile_blocks:
             self.compile_each_block()
+
+    def trained(self) -> list[nn.Module]:
+        """The tokenizer and its discriminator."""
+        return [self.network] if self.discriminator is None else [self.network, self.discriminator]
 
     def blocks(self) -> list[nn.Module]:
         """The residual and attention blocks of encoder and decoder."""
@@ -143,16 +148,16 @@ class LitVQVAE(LitModule):
         zero = loss.new_zeros(())
         if not factor:
             # every process must have a gradient for every parameter
-            return zero, zero + sum(parameter.sum() * 0 for parameter in discriminator.parameters()), zero
-        judged = -discriminator.frozen(made).mean()
+            return zero, discriminator(real[:1]).float().sum() * 0, zero
+        images = (real, made.detach())
+        verdicts = [discriminator(image) for image in images]
+        judged = -discriminator.frozen(made).mean()  # after a forward, which gathers sharded weights
         weight = loss.new_tensor(self.adversary.weight * factor)
         if self.adversary.adaptive:
             last = self.network.decoder.conv_out.weight
             gradients = [torch.autograd.grad(term, last, retain_graph=True)[0] for term in (loss, judged)]
             shared = self.trainer.strategy.reduce(torch.stack(gradients), reduce_op="mean")
             weight = weight * adaptive_weight(shared[0], shared[1])
-        images = (real, made.detach())
-        verdicts = [discriminator(image) for image in images]
         opposed = hinge_loss(*verdicts)
         if self.adversary.consistency:
             changes = [
@@ -206,10 +211,10 @@ class LitVQVAE(LitModule):
         """Clip the tokenizer's and the discriminator's gradients by their own norms."""
         if not gradient_clip_val:
             return
-        for part in (self.network, self.discriminator):
-            if part is not None and gradient_clip_algorithm == "value":
+        for part in self.trained():
+            if gradient_clip_algorithm == "value":
                 nn.utils.clip_grad_value_(part.parameters(), gradient_clip_val)
-            elif part is not None:
+            else:
                 nn.utils.clip_grad_norm_(part.parameters(), gradient_clip_val)
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
@@ -269,11 +274,6 @@ class LitVQVAE(LitModule):
         if self.discriminator is not None:
             parts["discriminator"] = [self.discriminator]
         return {name: [p for module in modules for p in module.parameters()] for name, modules in parts.items()}
-
-    def configure_optimizers(self) -> Any:
-        """AdamW over tokenizer and discriminator, and its schedule."""
-        parts = [self.network] if self.discriminator is None else [self.network, self.discriminator]
-        return self.optimization.configure(self, nn.ModuleList(parts))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         super()._apply(fn, recurse)

@@ -8,7 +8,17 @@ from torch.utils.data import DataLoader, DistributedSampler
 from lit_models import LitVAR, LitVQVAE, Optimization
 from models.var import VAR, VQVAE
 
-OF_VQVAE = ("patch_nums", "vocab", "dim", "channels", "multipliers", "in_channels", "scale_dropout", "beta")
+OF_VQVAE = (
+    "patch_nums",
+    "vocab",
+    "dim",
+    "channels",
+    "multipliers",
+    "in_channels",
+    "scale_dropout",
+    "beta",
+    "grad_checkpointing",
+)
 OF_VAR = (
     "num_classes",
     "depth",

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn import functional as F  # noqa: N812
 
 from models.var.scales import check_patch_nums, grow, phi_index, shrink
@@ -247,7 +248,11 @@ class Quantizer(nn.Module):
             raise ValueError(
                 f"{len(codes)} codes need vectors of shape [{len(codes)}, {self.dim}], not {list(vectors.shape)}"
             )
-        self.codebook.weight[codes] = vectors.to(self.codebook.weight.dtype)
+        weight = self.codebook.weight
+        whole = weight.full_tensor() if isinstance(weight, DTensor) else weight
+        whole[codes] = vectors.to(weight.dtype)
+        if isinstance(weight, DTensor):  # sharded
+            weight.copy_(distribute_tensor(whole, weight.device_mesh, weight.placements, src_data_rank=None))
 
     def _kept_scales(self, batch: int, device: torch.device) -> Tensor:
         """How many leading scales describe each image, int64 ``[B]``."""

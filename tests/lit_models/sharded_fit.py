@@ -1,4 +1,4 @@
-"""Training of LitVAR and LitFractal, whole or sharded, on one or two CPU processes. Run by test_sharding.py.
+"""Training of LitVAR, LitFractal and LitVQVAE, whole or sharded, on one or two CPU processes. Run by test_sharding.py.
 
 Usage: sharded_fit.py DEVICES FOLDER
 """
@@ -13,10 +13,11 @@ from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch.utils.data import DataLoader, DistributedSampler
-from var_toys import ToyImages, lit_var, quiet
+from var_toys import ToyImages, lit_var, lit_vqvae, quiet
 
 from callbacks import GradientNorms, Samples
 from datamodules.image_renderer import ImageRenderer
+from lit_models import Adversary
 from music import RollFormat, RollRenderer
 
 
@@ -59,16 +60,32 @@ class Keep(Callback):
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
         loss = trainer.strategy.reduce(outputs["loss"].detach().clone(), reduce_op="mean")
         self.losses.append(loss.item())
-        weights = list(pl_module.network.parameters())
+        weights = [weight for part in pl_module.trained() for weight in part.parameters()]
         here = sum(getattr(weight, "_local_tensor", weight).numel() for weight in weights)
         self.share = here / sum(weight.numel() for weight in weights)
 
 
+def with_dead_codes(**options):
+    """A tokenizer half of whose codes are far from all features."""
+    module = lit_vqvae(**options)
+    with torch.no_grad():
+        module.network.quantizer.codebook.weight[module.network.vocab // 2 :] = 100.0
+    return module
+
+
 def run(devices, folder):
-    """Fit each module, and once more from the middle; two processes recompute activations of VAR."""
+    """Fit each module, and once more from the middle; two processes recompute activations of VAR and tokenizer.
+
+    The last module draws random numbers, so it does not do what it does on one process.
+    """
+    recomputing = {"grad_checkpointing": devices > 1}
+    late = {"adversary": Adversary(0.5, start_step=1, width=8, layers=1)}
+    random = {"adversary": Adversary(0.5, consistency=1.0, width=8, layers=1), "restart_every": 2, "scale_dropout": 0.5}
     modules = {
-        "var": (partial(lit_var, label_drop=0.0, grad_checkpointing=devices > 1), Images),
+        "var": (partial(lit_var, label_drop=0.0, **recomputing), Images),
         "fractal": (partial(build, ("ar", "ar")), Rolls),
+        "vqvae": (partial(lit_vqvae, **late, **recomputing), Images),
+        "restarted": (partial(with_dead_codes, **random), Images),
     }
     for name, (make, data) in modules.items():
         for resumed in (None, folder / f"{name}_whole" / "step=2.ckpt"):
@@ -77,7 +94,9 @@ def run(devices, folder):
                 strategy = ModelParallelStrategy(devices, 1, save_distributed_checkpoint=False)
             kept, saved = Keep(), folder / f"{name}_{'resumed' if resumed else 'whole'}"
             saver = ModelCheckpoint(saved, "{step}", every_n_train_steps=2, save_top_k=-1)
-            watchers = [kept, saver, GradientNorms(), Samples(2, every_n_epochs=None, every_n_steps=2)]
+            watchers = [kept, saver, GradientNorms()]
+            if name in ("var", "fractal"):
+                watchers.append(Samples(2, every_n_epochs=None, every_n_steps=2))
             options = {"devices": devices, "strategy": strategy, "callbacks": watchers, "max_steps": 4}
             options |= {"log_every_n_steps": 1, "default_root_dir": saved}
             options |= {"enable_checkpointing": True, "gradient_clip_val": 0.2, "num_sanity_val_steps": 1}
