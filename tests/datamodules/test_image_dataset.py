@@ -113,7 +113,8 @@ def test_evaluation_leaves_unreadable_images_out_and_counts_them(workers: int) -
         again = [batch["canvas"][:, 0, 0, 0].tolist() for batch in batches]
     assert seen == again == [[0], [2, 3], [6, 7], [8]]  # the batch of 4 and 5 is left out
     assert batches.unreadable == tuple(f"{number}.JPEG: cannot be read" for number in (1, 4, 5))
-    assert [str(warning.message) for warning in caught] == [
+    # Python 3.12 and newer also warn of forks beside threads
+    assert [str(warning.message) for warning in caught if warning.category is UserWarning] == [
         "1 images cannot be read so far and are left out; the latest: 1.JPEG: cannot be read",
         "3 images cannot be read so far and are left out; the latest: 5.JPEG: cannot be read",
     ]
