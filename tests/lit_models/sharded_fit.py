@@ -13,11 +13,12 @@ from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch.utils.data import DataLoader, DistributedSampler
-from var_toys import ToyImages, lit_var, lit_vqvae, quiet
+from var_toys import LATE_ADVERSARY, ToyImages, lit_var, lit_vqvae, quiet
 
 from callbacks import GradientNorms, Samples
 from datamodules.image_renderer import ImageRenderer
 from lit_models import Adversary
+from lit_models.base import GeneratingModule
 from music import RollFormat, RollRenderer
 
 
@@ -79,12 +80,11 @@ def run(devices, folder):
     The last module draws random numbers, so it does not do what it does on one process.
     """
     recomputing = {"grad_checkpointing": devices > 1}
-    late = {"adversary": Adversary(0.5, start_step=1, width=8, layers=1)}
     random = {"adversary": Adversary(0.5, consistency=1.0, width=8, layers=1), "restart_every": 2, "scale_dropout": 0.5}
     modules = {
         "var": (partial(lit_var, label_drop=0.0, **recomputing), Images),
         "fractal": (partial(build, ("ar", "ar")), Rolls),
-        "vqvae": (partial(lit_vqvae, **late, **recomputing), Images),
+        "vqvae": (partial(lit_vqvae, adversary=LATE_ADVERSARY, **recomputing), Images),
         "restarted": (partial(with_dead_codes, **random), Images),
     }
     for name, (make, data) in modules.items():
@@ -92,16 +92,16 @@ def run(devices, folder):
             strategy = "auto"
             if devices > 1:
                 strategy = ModelParallelStrategy(devices, 1, save_distributed_checkpoint=False)
-            kept, saved = Keep(), folder / f"{name}_{'resumed' if resumed else 'whole'}"
+            module, kept, saved = make(), Keep(), folder / f"{name}_{'resumed' if resumed else 'whole'}"
             saver = ModelCheckpoint(saved, "{step}", every_n_train_steps=2, save_top_k=-1)
             watchers = [kept, saver, GradientNorms()]
-            if name in ("var", "fractal"):
+            if isinstance(module, GeneratingModule):
                 watchers.append(Samples(2, every_n_epochs=None, every_n_steps=2))
             options = {"devices": devices, "strategy": strategy, "callbacks": watchers, "max_steps": 4}
             options |= {"log_every_n_steps": 1, "default_root_dir": saved}
             options |= {"enable_checkpointing": True, "gradient_clip_val": 0.2, "num_sanity_val_steps": 1}
             trainer = quiet(folder, **options, val_check_interval=1, use_distributed_sampler=False)
-            trainer.fit(make(), datamodule=data(), ckpt_path=resumed, weights_only=True)
+            trainer.fit(module, datamodule=data(), ckpt_path=resumed, weights_only=True)
             metrics = {key: value.item() for key, value in trainer.callback_metrics.items()}
             result = {"losses": kept.losses, "metrics": metrics, "share": kept.share}
             torch.save(result, f"{saved}_{trainer.global_rank}.pt")
