@@ -17,7 +17,8 @@ from itertools import accumulate
 import torch
 from measuring import paired, ratio, surroundings
 
-from models.var.scale_attention import ATTENTIONS, attend, scale_causal
+from models.var.attention_times import attention_pass
+from models.var.scale_attention import ATTENTIONS
 
 SCALES = {
     "16 px": (1, 2, 3, 4),
@@ -30,11 +31,7 @@ SCALES = {
 def step(qkv: torch.Tensor, may_attend: torch.Tensor, bounds: tuple[int, ...], attention: str, backward: bool) -> None:
     """One pass."""
     with torch.set_grad_enabled(backward):
-        q, k, v = (qkv if backward else qkv.detach()).permute(2, 0, 3, 1, 4)
-        made = attend(q, k, v, scale_causal(attention, may_attend, bounds), q.shape[-1] ** -0.5)
-    if backward:
-        qkv.grad = None
-        made.backward(torch.ones_like(made))
+        attention_pass(qkv if backward else qkv.detach(), may_attend, bounds, attention)
 
 
 def available(run: Callable[[], None]) -> str | None:

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 import torch
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
@@ -25,6 +26,7 @@ from lit_models.tokenizer import (
     unpack_tokenizer,
 )
 from models.var import VAR, ScaleGeneration
+from models.var.attention_times import attention_times
 from models.var.blocks import VARBlock
 
 GENERATION = ScaleGeneration()
@@ -55,9 +57,13 @@ class LitVAR(GeneratingModule):
         velocity_bins: of the data, for velocity and onset_hold.
         compile_blocks: compile the transformer blocks for training and likelihoods (``torch.compile``); sampling, whose
             shapes change with each scale, is not compiled.
+        measure_attention: time the ways to compute attention with the first training batch, and take the fastest in
+            place of the network's default. Checkpoints hold the choice, so that a resumed run is the same run; on
+            another device it is measured again.
 
     Raises:
-        ValueError: an option is out of range, or the codec does not fit the tokenizer.
+        ValueError: an option is out of range, the codec does not fit the tokenizer, or the network's attention is both
+            given and to be measured.
     """
 
     frequencies: Tensor
@@ -75,6 +81,7 @@ class LitVAR(GeneratingModule):
         codec: str | None = None,
         velocity_bins: int = 127,
         compile_blocks: bool = False,
+        measure_attention: bool = False,
     ) -> None:
         super().__init__()
         if not 0 <= label_smoothing < 1:
@@ -84,12 +91,19 @@ class LitVAR(GeneratingModule):
                 f"progressive_steps must not be negative and progressive_first must be in 1..{network.scales}, the "
                 f"number of scales, not {progressive_steps} and {progressive_first}"
             )
+        if measure_attention and network.attention is not None:
+            raise ValueError(
+                f"the network's attention is {network.attention}, and measure_attention is to choose it: make one of "
+                "them null or false"
+            )
         self.network = network
         self.optimization, self.generation = optimization, generation
         self.tokenizer_checkpoint, self.label_smoothing = tokenizer_checkpoint, label_smoothing
         self.progressive_steps, self.progressive_first = progressive_steps, progressive_first
         self.planes = planes_of(network.vqvae, codec, velocity_bins)
         self._has_tokenizer = False
+        self.measure_attention = measure_attention
+        self._measured: dict[str, str] = {}  # which attention was the fastest, and on which device
         if compile_blocks:
             self.compile_each_block()
         self.register_buffer("frequencies", torch.zeros(network.scales, network.vocab, dtype=torch.long))
@@ -140,6 +154,8 @@ class LitVAR(GeneratingModule):
         While training proceeds from scale to scale there is also ``scales``, their number.
         """
         tokens = tokens_of(self.network, self.planes, batch)
+        if self.measure_attention and self.network.attention is None:
+            self._take_fastest_attention(batch_size=len(tokens[0]))
         self.frequencies += self.trainer.strategy.reduce(self.network.vqvae.quantizer.count(tokens), reduce_op="sum")
         scales = self.active_scales(self.global_step)
         logits, wanted = self._logits(batch, tokens, scales), torch.cat(tokens[:scales], dim=1)
@@ -154,6 +170,18 @@ class LitVAR(GeneratingModule):
         if self.progressive_steps:
             report["scales"] = loss.new_tensor(scales)
         return {"loss": loss, "report": report}
+
+    def _take_fastest_attention(self, batch_size: int) -> None:
+        """Take the attention that is the fastest on rank zero's device, on all ranks."""
+        cuda = self.device.type == "cuda"
+        device = self.trainer.strategy.broadcast(torch.cuda.get_device_name(self.device) if cuda else self.device.type)
+        if self._measured.get("device") != device:
+            times = attention_times(self.network, batch_size)
+            fastest = self.trainer.strategy.broadcast(min(times, key=times.__getitem__))
+            self._measured = {"device": device, "attention": fastest}
+            shown = ", ".join(f"{name} {1e3 * seconds:.2f} ms" for name, seconds in times.items())
+            rank_zero_info(f"Attention of training steps: {fastest}, the fastest on {device} ({shown} in one block)")
+        self.network.attention = self._measured["attention"]
 
     def active_scales(self, step: int) -> int:
         """Number of leading scales that are trained at an optimiser step."""
@@ -239,8 +267,9 @@ class LitVAR(GeneratingModule):
         return finished(sampled.images)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Store the tokenizer beside the transformer."""
+        """Store the tokenizer beside the transformer, and which attention was measured to be the fastest."""
         checkpoint["tokenizer"] = packed_tokenizer(self.network.vqvae)
+        checkpoint["measured_attention"] = self._measured
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the tokenizer that the transformer was trained with.
@@ -253,3 +282,4 @@ class LitVAR(GeneratingModule):
             raise ValueError("the checkpoint holds no tokenizer, so it is not one of LitVAR")
         unpack_tokenizer(self.network.vqvae, stored, "the checkpoint")
         self._has_tokenizer = True
+        self._measured = checkpoint.get("measured_attention", {})
