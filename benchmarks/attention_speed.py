@@ -18,7 +18,7 @@ import torch
 from measuring import paired, ratio, surroundings
 
 from models.var.attention_times import attention_pass
-from models.var.scale_attention import ATTENTIONS
+from models.var.scale_attention import ATTENTIONS, scale_causal
 
 SCALES = {
     "16 px": (1, 2, 3, 4),
@@ -31,7 +31,7 @@ SCALES = {
 def step(qkv: torch.Tensor, may_attend: torch.Tensor, bounds: tuple[int, ...], attention: str, backward: bool) -> None:
     """One pass."""
     with torch.set_grad_enabled(backward):
-        attention_pass(qkv if backward else qkv.detach(), may_attend, bounds, attention)
+        attention_pass(qkv if backward else qkv.detach(), scale_causal(attention, may_attend, bounds))
 
 
 def available(run: Callable[[], None]) -> str | None:

@@ -80,7 +80,7 @@ def _matlab_pairs(path: Path) -> list[tuple[int, str]]:
         TypeError,  # a number is empty
         OSError,  # the file is cut off
         MatReadError,  # likewise
-        NotImplementedError,  # the file is of MATLAB 7.3
+        NotImplementedError,  # how scipy says that it does not read files of MATLAB 7.3
     ) as error:
         raise ValueError(f"class_map: {path} is no meta.mat of the ImageNet devkit ({error})") from error
 

@@ -176,6 +176,7 @@ class LitVAR(GeneratingModule):
         cuda = self.device.type == "cuda"
         device = self.trainer.strategy.broadcast(torch.cuda.get_device_name(self.device) if cuda else self.device.type)
         if self._measured.get("device") != device:
+            # all ranks measure, as they share the machine in training too
             times = attention_times(self.network, batch_size)
             fastest = self.trainer.strategy.broadcast(min(times, key=times.__getitem__))
             self._measured = {"device": device, "attention": fastest}

@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from models.var.scale_attention import ATTENTIONS, attend, scale_causal
+from models.var.scale_attention import ATTENTIONS, Mask, attend, check_attention, scale_causal
 from models.var.transformer import VAR
 
 _ROUNDS, _SECONDS = 3, 0.1  # each way is timed so often, for at least so long, in turn
@@ -44,9 +44,12 @@ def attention_times(network: VAR, batch_size: int) -> dict[str, float]:
     )
     timers: dict[str, Timer] = {}
     for name in ATTENTIONS:
-        if name == "flex" and (device.type == "cpu" or block.attn_dropout):
+        try:
+            check_attention(name, block.attn_dropout)
+            mask = scale_causal(name, network.may_attend, tuple(network.bounds))
+        except ValueError:  # the network would refuse to train with it
             continue
-        run = partial(attention_pass, qkv, network.may_attend, tuple(network.bounds), name)
+        run = partial(attention_pass, qkv, mask)
         try:
             run()
         except RuntimeError as error:
@@ -62,16 +65,14 @@ def attention_times(network: VAR, batch_size: int) -> dict[str, float]:
     return {name: min(times[name] for times in rounds) for name in timers}
 
 
-def attention_pass(qkv: Tensor, may_attend: Tensor, bounds: tuple[int, ...], attention: str) -> None:
+def attention_pass(qkv: Tensor, mask: Mask) -> None:
     """Attention of all scales once, and its backward pass where gradients are wanted.
 
     Args:
         qkv: ``[B, L, 3, H, d]``, as a block's linear layer makes them.
-        may_attend: bool ``[L, L]``.
-        bounds: of the scales, from 0 to L.
-        attention: as in :func:`models.var.scale_attention.scale_causal`.
+        mask: of :func:`models.var.scale_attention.scale_causal`.
     """
     q, k, v = qkv.permute(2, 0, 3, 1, 4)
-    made = attend(q, k, v, scale_causal(attention, may_attend, bounds), q.shape[-1] ** -0.5)
+    made = attend(q, k, v, mask, q.shape[-1] ** -0.5)
     if made.requires_grad:
         torch.autograd.grad(made, qkv, torch.ones_like(made))

@@ -39,11 +39,12 @@ def test_the_fastest_is_taken_and_trains_as_any_other(tmp_path, monkeypatch, cap
 
 
 def test_it_is_measured_where_it_trains(tmp_path):
-    module = lit_var(measure_attention=True)
+    validated, trained = lit_var(measure_attention=True), lit_var(measure_attention=True)
     trainer = quiet(tmp_path, max_steps=1)
-    trainer.validate(lit_var(measure_attention=True), datamodule=ToyImages(), verbose=False)
-    trainer.fit(module, datamodule=ToyImages())
-    assert module.network.attention in {"dense", "scales"}
+    trainer.validate(validated, datamodule=ToyImages(), verbose=False)
+    trainer.fit(trained, datamodule=ToyImages())
+    assert validated.network.attention is None
+    assert trained.network.attention in {"dense", "scales"}
 
 
 def test_a_resumed_run_keeps_to_it(tmp_path, monkeypatch):
