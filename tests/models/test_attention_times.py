@@ -55,7 +55,7 @@ def test_the_slower_one_takes_longer(monkeypatch):
 
 def test_what_does_not_run_is_left_out(monkeypatch):
     record(monkeypatch, fails=(torch.Tensor,))
-    with pytest.warns(UserWarning, match=r"attention dense does not run on cpu and is left out: out of memory"):
+    with pytest.warns(UserWarning, match=r"attention dense is left out on cpu: out of memory"):
         assert attention_times(lit_var().network, 2).keys() == {"scales"}
     record(monkeypatch, fails=(torch.Tensor, tuple))
     with (
@@ -63,6 +63,38 @@ def test_what_does_not_run_is_left_out(monkeypatch):
         pytest.raises(RuntimeError, match=r"no attention runs on cpu with 2 images; the warnings say why"),
     ):
         attention_times(lit_var().network, 2)
+
+
+class NanGradient(torch.autograd.Function):
+    """Changes nothing on the way forward."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient * float("nan")
+
+
+def last_token_lost(made):
+    return torch.cat([made[:, :, :-1], torch.zeros_like(made[:, :, -1:])], dim=2)
+
+
+@pytest.mark.parametrize("spoil", [NanGradient.apply, last_token_lost])
+@pytest.mark.parametrize("autocast", [False, True])
+def test_what_computes_something_else_is_left_out(monkeypatch, spoil, autocast):
+    def spoiled(q, k, v, mask, scale):
+        made = attend(q, k, v, mask, scale)
+        return spoil(made) if isinstance(mask, tuple) else made
+
+    monkeypatch.setattr(module, "attend", spoiled)
+    monkeypatch.setattr(module, "_SECONDS", 1e-3)
+    with (
+        torch.autocast("cpu", torch.bfloat16, enabled=autocast),
+        pytest.warns(UserWarning, match=r"attention scales is left out on cpu: its results are not those of dense"),
+    ):
+        assert attention_times(lit_var().network, 2).keys() == {"dense"}
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
