@@ -152,7 +152,7 @@ class RepeatOrRedraw:
             recalled = np.maximum(count[column] - drawn, 0) / np.maximum(count.sum() - drawn, 1e-9)
             with np.errstate(divide="ignore"):
                 share = np.log(weights)[:, None] + np.stack([np.log(repeat), np.log(recalled), invented])
-            share = np.exp(share - np.logaddexp.reduce(share))  # [way, column]
+            share = np.exp(share - np.logaddexp.reduce(share, keepdims=True))  # [way, column]
             drawn = np.where(later, 1 - share[0], 1.0)
             used = share[:, later].sum(axis=1) + smoothing
             before, weights = weights, used / used.sum()

@@ -50,4 +50,4 @@ def estimate_phase(onsets: np.ndarray) -> float:
     distance = np.abs(wrap(onsets[None, :] - CANDIDATES[:, None]))  # [candidate, onset]
     close = np.count_nonzero(distance <= CLOSE, axis=1)
     mean = np.where(close == close.max(), distance.mean(axis=1), np.inf)
-    return float(CANDIDATES[mean.argmin()])
+    return float(CANDIDATES[np.argmin(mean)])
