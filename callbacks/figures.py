@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from music.files import write_atomically
+from litscale.storage.files import write_atomically
 
 
 def write_picture(figure: Figure, path: str | Path) -> Path:

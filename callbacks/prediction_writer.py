@@ -14,7 +14,7 @@ from torch import Tensor
 from callbacks.generation import frames_of, renderer_of
 from callbacks.json_text import json_text
 from callbacks.loggers import run_folder
-from music.files import write_atomically, write_image
+from litscale.storage.files import write_atomically, write_image
 
 MOST_NAMES = 24  # more files than this are counted, not listed
 MOST_ON_SHEET, COLUMNS = 100, 10

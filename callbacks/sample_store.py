@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from music.files import write_atomically, write_image
+from litscale.storage.files import write_atomically, write_image
 
 
 class SampleStore:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from callbacks.json_text import json_text
-from music.files import write_atomically
+from litscale.storage.files import write_atomically
 
 
 def write_table(table: Any, stem: Path, **more: bytes) -> list[Path]:

@@ -24,7 +24,7 @@ from PIL import Image
 
 from datamodules.image_classes import CLASS_MAPS, find_file, map_labels, read_class_map
 from datamodules.image_decoding import Crop
-from datamodules.plain_pickle import load_plain
+from litscale.storage.pickles import load_plain
 
 BATCH_NAME = re.compile(r"(train_data_batch_(?P<number>\d+)|val_data)(?P<suffix>|\.npz|\.pkl|\.pickle)")
 LOCAL_HEADER = struct.Struct("<4s22xHH")  # of a zip entry: signature, ..., lengths of the name and of the extra field

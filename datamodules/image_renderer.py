@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from datamodules.image_decoding import centre_crop, decode
-from music.files import write_animation, write_image
+from litscale.storage.files import write_animation, write_image
 
 LEAST_PIXELS, LEAST_CELL = 128, 64  # of the side of a picture, and of an image on a sheet
 PAPER, UNKNOWN, EDGE = (255, 255, 255), (196, 201, 222), (255, 64, 64)

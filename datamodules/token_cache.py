@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from music.files import write_atomically
+from litscale.storage.files import write_atomically
 
 INDEX = "index.json"
 

@@ -8,7 +8,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from models.state_dicts import differences, read_checkpoint
+from litscale.storage.checkpoints import read_checkpoint
+from models.state_dicts import differences
 
 Net = Literal["vgg", "alex", "squeeze"]
 FILES = {"vgg": "vgg16-397923af.pth", "alex": "alexnet-owt-7be5be79.pth", "squeeze": "squeezenet1_1-b8a52dc0.pth"}

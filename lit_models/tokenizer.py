@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from lit_models.token_metrics import by_scale
-from models.state_dicts import fill, read_checkpoint
+from litscale.storage.checkpoints import read_checkpoint
+from models.state_dicts import fill
 from models.var import VAR, VQVAE, Planes, fill_official
 
 _STATISTICS = ("quantizer.hits", "quantizer.hit_updates")  # they change no token

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from lit_models.tokenizer import checksum, load_tokenizer, packed_tokenizer, unpack_tokenizer
-from models.state_dicts import fill, read_checkpoint
+from litscale.storage.checkpoints import read_checkpoint
+from litscale.storage.files import write_atomically
+from models.state_dicts import fill
 from models.var import VAR, fill_official
-from music.files import write_atomically
 
 LIT_VAR = "network."  # what the transformer's entries begin with in checkpoints of LitVAR
 

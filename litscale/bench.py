@@ -25,14 +25,14 @@ from lit_models.comparison import no_totals, rates
 from lit_models.tokenizer import checksum
 from lit_models.transformer_files import load_transformer
 from litscale.speed_quality import speed_and_quality
+from litscale.storage.checkpoints import read_checkpoint
+from litscale.storage.files import write_atomically
 from metrics import FeatureStatistics
 from metrics.features import checked_size, extract, identity
 from metrics.frechet import frechet_distance
 from metrics.reference import read_reference
 from models.modes import evaluating
 from models.sdvar import ACCEPTANCES, Speculative
-from models.state_dicts import read_checkpoint
-from music.files import write_atomically
 
 NAME = "bench_decode"
 LOSSLESS = ("coupled", "rejection")

@@ -14,8 +14,8 @@ from lightning.pytorch.loggers import WandbLogger
 
 from callbacks.json_text import json_text
 from litscale import compare
-from models.state_dicts import read_checkpoint
-from music.files import write_atomically
+from litscale.storage.checkpoints import read_checkpoint
+from litscale.storage.files import write_atomically
 
 SPECIAL_CHECKPOINTS = ("best", "last", "hpc", "registry")
 

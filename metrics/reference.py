@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
+from litscale.storage.files import write_atomically
 from metrics.frechet import Statistics
-from music.files import write_atomically
 
 PROBES = 32  # items of a data set that stand for all
 

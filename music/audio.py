@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from music.files import write_atomically
+from litscale.storage.files import write_atomically
 from music.notes import notes
 from music.roll import Roll
 

@@ -16,7 +16,7 @@ import numpy as np
 import pretty_midi
 import symusic
 
-from music.files import write_atomically
+from litscale.storage.files import write_atomically
 from music.notes import NOTE, notes, paint
 from music.phase import estimate_phase, wrap
 from music.roll import Roll, RollFormat

@@ -14,7 +14,7 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from music.files import write_animation, write_image
+from litscale.storage.files import write_animation, write_image
 from music.notes import notes
 from music.roll import Roll, RollFormat
 

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from litscale.storage.checkpoints import read_checkpoint
 from models.fractal.fractal import Fractal
 from models.fractal.presets import PRESETS
-from models.state_dicts import differences, read_checkpoint
+from models.state_dicts import differences
 
 _LLAMA = {
     "norm1.weight": "attention_norm.weight",

@@ -19,8 +19,9 @@ def _encode(text: str, encoding: str) -> bytes:
 
 def _allowed() -> dict[tuple[str, str], Callable[..., Any]]:
     """What a pickle may call, under the names of numpy 1 and 2; arrays themselves tell how they are rebuilt."""
-    rebuild, from_buffer = np.zeros(1).__reduce__()[0], np.zeros(1).__reduce_ex__(5)[0]
-    scalar = np.int64(0).__reduce__()[0]
+    rebuild: Any = np.zeros(1).__reduce__()[0]
+    from_buffer: Any = np.zeros(1).__reduce_ex__(5)[0]
+    scalar: Any = np.int64(0).__reduce__()[0]
     found: dict[tuple[str, str], Callable[..., Any]] = {
         ("numpy", "ndarray"): np.ndarray,
         ("numpy", "dtype"): np.dtype,

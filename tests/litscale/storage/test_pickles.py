@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from datamodules.plain_pickle import load_plain
+from litscale.storage.pickles import load_plain
 
 
 class Command:
