@@ -1,37 +1,134 @@
-"""Checkpoints, read as weights and plain values only."""
+"""Checkpoints: read as weights and plain values only, and stamped with a checksum of what they hold.
+
+``torch.load`` does not compare the checksums of the archive that ``torch.save`` writes, so a flipped bit of a weight
+goes unseen. Our own checkpoints therefore say what they hold, see `stamp`, and `read_checkpoint` compares.
+"""
 
 from __future__ import annotations
 
 import argparse
+import os
 import pickle
+import re
 import zipfile
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
+
+from litscale.storage.archives import check_entries
+
+STAMP = "litscale_checksum"
+THREADS = 8  # that hash tensors
+_REFUSED = re.compile(r"GLOBAL|call reduce|Can only (create|build)|must be imported")  # in what torch says of code
 
 
 def read_checkpoint(path: str | Path, option: str = "checkpoint") -> Any:
     """Load a file of ``torch.save`` onto the CPU without running code that it holds.
 
     Published checkpoints keep the options that they were trained with as an ``argparse.Namespace``, which is allowed.
+    A checksum, see `stamp`, is compared if there is one; that reads the whole file once.
 
     Args:
         path: the file.
         option: what the user calls it, for messages.
 
+    Returns:
+        What was saved; tensors are mapped into memory where the file allows it.
+
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is damaged, or holds more than weights and plain values.
+        ValueError: it is damaged, no file of ``torch.save``, or holds more than weights and plain values; the message
+            names it.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"{option} {path}: no such file")
     try:
+        mapped = zipfile.is_zipfile(path)
+        if mapped:
+            # torch.save never compresses; a small compressed file could fill the memory.
+            check_entries(path, compressed=False)
         with torch.serialization.safe_globals([argparse.Namespace]):
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+            found = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+        _verify(found, os.path.getsize(path))  # noqa: PTH202, path may be a string
+        return found
     except pickle.UnpicklingError as error:
-        raise ValueError(
-            f"{option} {path} holds more than weights and plain values; loading it could run code, so it is refused"
-        ) from error
-    except (RuntimeError, EOFError, OSError) as error:
+        if _REFUSED.search(str(error)):
+            raise ValueError(
+                f"{option} {path} holds more than weights and plain values; loading it could run code, so it is refused"
+            ) from error
+        raise ValueError(f"{option} {path} is damaged or truncated, or no file of torch.save: use another copy") from (
+            error
+        )
+    # A damaged file can raise whatever the code raises that rebuilds its objects.
+    except Exception as error:
         raise ValueError(f"{option} {path} is damaged or truncated ({error}): use another copy") from error
+
+
+def stamp(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """A copy of a checkpoint, to be saved, that says what it holds; `read_checkpoint` compares.
+
+    Args:
+        checkpoint: what ``torch.save`` is to write; its values are not copied.
+    """
+    bare = {name: value for name, value in checkpoint.items() if name != STAMP}
+    return bare | {STAMP: checksum(bare)}
+
+
+def checksum(state: Any) -> str:
+    """A SHA-256 of all that a checkpoint holds: tensors on any device, numbers, strings, and mappings and sequences.
+
+    It is the same before saving and after loading. Of any other object, only the place counts.
+
+    Args:
+        state: a state dict, or any nesting of them; tensors are dense.
+
+    Returns:
+        64 hexadecimal digits.
+    """
+    with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as pool:
+        # Hashing releases the interpreter, so threads hash tensors side by side.
+        digests = pool.map(_digest, *zip(*_leaves("", state), strict=True))
+        return sha256(b"".join(digests)).hexdigest()
+
+
+def _verify(found: Any, size: int) -> None:
+    """Raise ValueError if a checkpoint holds something else than it says; ``size`` is the file's, in bytes."""
+    if not isinstance(found, dict) or STAMP not in found:
+        return
+    bare = {name: value for name, value in found.items() if name != STAMP}
+    for name, value in _leaves("", bare):
+        # Damaged strides make a small storage a huge tensor, which hashing would unfold.
+        if isinstance(value, Tensor) and value.numel() * value.element_size() > size:
+            raise ValueError(f"{name} is larger than the file")
+    if checksum(bare) != found[STAMP]:
+        raise ValueError("its checksum differs")
+
+
+def _leaves(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """Place and value of all that is no mapping or sequence, and of each mapping and sequence its place and length."""
+    if isinstance(value, Mapping):
+        yield name, f"mapping of {len(value)}"
+        for key, entry in value.items():
+            yield from _leaves(f"{name}.{key!r}", entry)
+    elif isinstance(value, (list, tuple)):
+        yield name, f"sequence of {len(value)}"
+        for number, entry in enumerate(value):
+            yield from _leaves(f"{name}[{number}]", entry)
+    else:
+        yield name, value
+
+
+def _digest(name: str, value: Any) -> bytes:
+    """SHA-256 of a leaf and its place."""
+    if not isinstance(value, Tensor):
+        plain = isinstance(value, (bool, int, float, complex, str, bytes, type(None)))
+        return sha256(f"{name} {value!r}".encode() if plain else name.encode()).digest()
+    found = sha256(f"{name} {value.dtype} {list(value.shape)}".encode())
+    flat = value.detach().cpu().resolve_conj().resolve_neg().contiguous().flatten()
+    found.update(flat.view(torch.uint8).numpy())
+    return found.digest()
