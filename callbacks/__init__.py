@@ -1,6 +1,7 @@
 """What is watched: callbacks for the trainer."""
 
 from callbacks.attention import AttentionDiagnostics
+from callbacks.checkpoints import Checkpoints
 from callbacks.generation_quality import GenerationQuality
 from callbacks.gradient_norms import GradientNorms
 from callbacks.level_losses import LevelLosses
@@ -13,6 +14,7 @@ from callbacks.token_writer import TokenWriter
 
 __all__ = [
     "AttentionDiagnostics",
+    "Checkpoints",
     "GenerationQuality",
     "GradientNorms",
     "LevelLosses",

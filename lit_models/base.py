@@ -17,6 +17,15 @@ from lit_models.optimization import Optimization
 from lit_models.sharding import gather, release, shard
 from models.state_dicts import mismatch
 
+REMEDY = (
+    "lower the learning rate (model's optimization.lr or base_lr), lengthen the warm-up or set "
+    "trainer.gradient_clip_val, and go on with --ckpt_path last"
+)
+
+
+class DivergedError(FloatingPointError):
+    """Weights whose loss, or score in validation, is not finite: no place to go on from."""
+
 
 class LitModule(LightningModule):
     """A LightningModule whose every step draws from a seed of its own.
@@ -107,15 +116,28 @@ class LitModule(LightningModule):
         """The loss, if it is a number.
 
         Raises:
-            FloatingPointError: it is not; the step is not taken.
+            DivergedError: it is not; the step is not taken.
         """
         if not torch.isfinite(loss):
-            raise FloatingPointError(
-                f"the loss is {loss.item()} at step {self.global_step}: lower the learning rate (model's "
-                "optimization.lr or base_lr), lengthen the warm-up or set trainer.gradient_clip_val, and resume from "
-                "the last checkpoint with --ckpt_path"
-            )
+            raise DivergedError(f"the loss is {loss.item()} at step {self.global_step}: {REMEDY}")
         return loss
+
+    def on_before_optimizer_step(self, optimizer: Any) -> None:
+        """Refuse a step by gradients that are not finite; with float16, the loss scaler leaves such steps out itself.
+
+        Raises:
+            FloatingPointError: a gradient is infinite or not a number; the parameter is named, and the step not taken.
+        """
+        if getattr(self.trainer.precision_plugin, "scaler", None) is not None:
+            return
+        gradients = {name: p.grad for name, p in self.named_parameters() if p.grad is not None}
+        if torch.isfinite(nn.utils.get_total_norm(list(gradients.values()))):
+            return
+        names = [name for name, gradient in gradients.items() if not torch.isfinite(gradient).all()]
+        raise FloatingPointError(
+            f"the gradient of {names[0] if names else 'all parameters together'} is not finite at step "
+            f"{self.global_step}, so the step is not taken: {REMEDY}"
+        )
 
     def on_train_start(self) -> None:
         """Let the options that a run is resumed with win over those in its checkpoint."""

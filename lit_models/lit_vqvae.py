@@ -204,6 +204,7 @@ class LitVQVAE(LitModule):
         if self.discriminator is not None and not self.adversary.factor(self.global_step):
             for parameter in self.discriminator.parameters():
                 parameter.grad = None
+        super().on_before_optimizer_step(optimizer)
 
     def configure_gradient_clipping(
         self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None

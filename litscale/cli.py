@@ -2,40 +2,57 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import Any
 
 import yaml
-from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import WandbLogger
 
+from callbacks import Checkpoints
 from callbacks.json_text import json_text
 from litscale import compare
-from litscale.storage.checkpoints import read_checkpoint
+from litscale.runs import find_checkpoint, requeued_checkpoint
 from litscale.storage.files import write_atomically
+from litscale.storage.run_folders import CHECKPOINTS
 
-SPECIAL_CHECKPOINTS = ("best", "last", "hpc", "registry")
+# What a command says of one call, not of the run.
+OF_ONE_CALL = ("ckpt_path", "config", "checkpoints.overwrite", "overwrite")
 
 
 class SaveConfig(SaveConfigCallback):
-    """Writes the config of a ``fit`` to the run folder, and to Weights & Biases where it logs there."""
+    """Writes the config of a ``fit`` to the run folder, and to Weights & Biases where it logs there.
+
+    ``config.yaml`` is what the run was begun with, and stays so. Where the run goes on with other options, they are
+    written beside it as ``config_from_step_<n>.yaml``.
+    """
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Save once, in ``fit`` only: an evaluation must not replace the config that the run was trained with."""
-        if stage == "fit":
-            super().setup(trainer, pl_module, stage)
+        """Not yet: other callbacks may still refuse the run folder, or change the options."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save once, when all is ready to train."""
+        if trainer.is_global_zero:
+            self.save_config(trainer, pl_module, "fit")
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Write ``config.yaml`` under a temporary name, then rename it."""
-        folder = Path(trainer.default_root_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        text = self.parser.dump(self.config, skip_none=False)
-        temporary = folder / f".{self.config_filename}.{os.getpid()}"
-        temporary.write_text(text)
-        temporary.replace(folder / self.config_filename)
+        """Write the config as it ran."""
+        config = self.config.clone()
+        for name in OF_ONE_CALL:
+            config.pop(name, None)
+        # A batch size that was searched for is found by now.
+        batch_size = getattr(trainer.datamodule, "batch_size", None)
+        if batch_size is not None and "data" in config and "batch_size" in config.data.init_args:
+            config.data.init_args.batch_size = batch_size
+        text = self.parser.dump(config, skip_none=False, skip_validation=True)
+        path = Path(trainer.default_root_dir) / self.config_filename
+        if trainer.ckpt_path and path.exists():
+            if path.read_text() == text:
+                return
+            path = path.with_name(f"{path.stem}_from_step_{trainer.global_step}{path.suffix}")
+        write_atomically(path, text.encode())
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 logger.experiment.config.update(yaml.safe_load(text), allow_val_change=True)
@@ -44,11 +61,19 @@ class SaveConfig(SaveConfigCallback):
 class LitscaleCLI(LightningCLI):
     """LightningCLI with one run folder (``trainer.default_root_dir``) and a command line that wins over checkpoints."""
 
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """How runs are saved is one policy, with options of its own."""
+        parser.add_lightning_class_args(Checkpoints, "checkpoints")
+
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         """Read checkpoints with weights only; predictions go to files, not to memory."""
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
         wanted = {"weights_only": True, "return_predictions": False, "trainer.default_root_dir": "runs/default"}
         parser.set_defaults({key: value for key, value in wanted.items() if key in parser.get_defaults()})
+        if subcommand == "fit":
+            about = "Replace the run whose checkpoints lie in the run folder, and all of its results."
+            parser.add_argument("--overwrite", type=bool, default=False, help=about)
+            parser.link_arguments("overwrite", "checkpoints.overwrite")
         return parser
 
     def before_instantiate_classes(self) -> None:
@@ -62,12 +87,17 @@ class LitscaleCLI(LightningCLI):
                 Path(trainer.default_root_dir).mkdir(parents=True, exist_ok=True)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Build the trainer; checkpoints without a folder of their own go to ``checkpoints`` in the run folder."""
+        """Build the trainer; checkpoints of callbacks without a folder of their own go to the run folder's."""
         trainer = super().instantiate_trainer(**kwargs)
         for callback in trainer.checkpoint_callbacks:
             if getattr(callback, "dirpath", "") is None:
-                callback.dirpath = str(Path(trainer.default_root_dir) / "checkpoints")
+                callback.dirpath = str(Path(trainer.default_root_dir) / CHECKPOINTS)
         return trainer
+
+    def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
+        if config.get("enable_checkpointing") is False:
+            callbacks = [callback for callback in callbacks if not isinstance(callback, Checkpoints)]
+        return super()._instantiate_trainer(config, callbacks)
 
     def after_validate(self) -> None:
         """Keep the scores, for ``litscale compare``."""
@@ -83,30 +113,21 @@ class LitscaleCLI(LightningCLI):
             write_atomically(Path(self.trainer.default_root_dir) / f"scores_{stage}.json", json_text(values))
 
     def _parse_ckpt_path(self) -> None:
-        """Check the checkpoint before anything is built, and leave the config as it was given.
+        """Find and check the checkpoint before anything is built, and leave the config as it was given.
 
         Lightning would let the checkpoint's hyper-parameters override the command line, so that
         ``--model.init_args.optimization.lr`` had no effect on a resumed run.
         """
-        if self.config.get("subcommand"):
-            check_checkpoint(self.config[self.config.subcommand].get("ckpt_path"))
-
-
-def check_checkpoint(path: str | os.PathLike[str] | None) -> None:
-    """Refuse a checkpoint that is missing, damaged or would run code.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it cannot be read with weights only, or holds no state dict.
-    """
-    if path is None or path in SPECIAL_CHECKPOINTS or Path(path).is_dir():
-        return
-    checkpoint = read_checkpoint(path, "--ckpt_path")
-    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
-        raise ValueError(
-            f"--ckpt_path {path} is no Lightning checkpoint: it has no state_dict. Published weights are given as "
-            "--model.official_checkpoint"
-        )
+        subcommand = self.config.get("subcommand")
+        if subcommand is None or "ckpt_path" not in self.config[subcommand]:
+            return
+        config = self.config[subcommand]
+        folders = [Path(config.trainer.default_root_dir)]
+        if subcommand != "fit":  # an evaluation may have a folder of its own
+            folders += [Path(str(path)).parent for path in config.get("config") or ()]
+        config.ckpt_path = find_checkpoint(config.ckpt_path, folders)
+        if subcommand == "fit" and config.ckpt_path is None:
+            config.ckpt_path = requeued_checkpoint(folders[0])
 
 
 class BenchCLI(LitscaleCLI):

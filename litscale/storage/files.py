@@ -4,18 +4,62 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 from uuid import uuid4
 
 from PIL import Image
 
 
-def write_atomically(path: str | Path, data: bytes) -> Path:
-    """Write ``data`` to ``path`` so that no reader ever meets a half-written file.
+@contextmanager
+def whole_file(path: str | Path) -> Iterator[BinaryIO]:
+    """A file to write to that takes its name only when all is written, so that no reader ever meets half of it.
 
-    The bytes go to a temporary name in the same folder, reach the disk, and are then renamed; what was at
-    ``path`` stays until that moment.
+    The bytes go to a temporary name in the same folder, whatever ``$TMPDIR`` is, reach the disk, and are then renamed;
+    what was at ``path`` stays until that moment, and for good if the block raises.
+
+    Args:
+        path: where the file shall be; its folder must exist.
+
+    Yields:
+        The open file.
+
+    Raises:
+        OSError: the folder is missing or not writable, or the disk is full; the error keeps its ``errno`` and names
+            ``path``. Nothing is left behind.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{uuid4().hex}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            # Some file systems report a full disk only here, after which a rename would publish a damaged
+            # file.
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise OSError(error.errno, f"could not write the file ({error.strerror})", str(path)) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Have the new name itself reach the disk, where the system can."""
+    if not hasattr(os, "O_DIRECTORY"):
+        return
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_atomically(path: str | Path, data: bytes) -> Path:
+    """Write ``data`` to ``path`` as `whole_file` does.
 
     Args:
         path: where the file shall be; its folder must exist.
@@ -25,23 +69,11 @@ def write_atomically(path: str | Path, data: bytes) -> Path:
         The path written.
 
     Raises:
-        OSError: the folder is missing or not writable, or the disk is full; the error keeps its ``errno`` and
-            names ``path``. Nothing is left behind.
+        OSError: as of `whole_file`.
     """
-    path = Path(path)
-    temporary = path.with_name(f".{uuid4().hex}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            # Some file systems report a full disk only here, after which a rename would publish a damaged
-            # file.
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise OSError(error.errno, f"could not write the file ({error.strerror})", str(path)) from error
-    return path
+    with whole_file(path) as file:
+        file.write(data)
+    return Path(path)
 
 
 def write_image(path: str | Path, image: Image.Image, kind: str = "PNG", **options: object) -> Path:

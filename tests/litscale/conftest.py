@@ -45,10 +45,6 @@ def config(tmp_path, midi_folder):
             },
             "callbacks": [
                 {
-                    "class_path": "lightning.pytorch.callbacks.ModelCheckpoint",
-                    "init_args": {"every_n_train_steps": 4, "save_last": True},
-                },
-                {
                     "class_path": "lightning.pytorch.callbacks.EMAWeightAveraging",
                     "init_args": {"decay": 0.9, "use_buffers": False},
                 },
@@ -56,6 +52,7 @@ def config(tmp_path, midi_folder):
                 {"class_path": "callbacks.GradientNorms"},
             ],
         },
+        "checkpoints": {"monitor": "val/nats_per_step", "every_n_steps": 4},
         "model": {
             "class_path": "lit_models.LitFractal",
             "init_args": {

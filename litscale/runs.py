@@ -1,0 +1,94 @@
+"""Which checkpoint a command means, and whether it can be read."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from lightning.fabric.plugins.environments import SLURMEnvironment
+from lightning.fabric.strategies.model_parallel import _is_sharded_checkpoint
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
+
+from litscale.storage.checkpoints import read_checkpoint
+from litscale.storage.run_folders import CHECKPOINTS, checkpoint_in
+
+WORDS = ("last", "best")
+
+
+def find_checkpoint(given: str | None, folders: Iterable[Path]) -> str | None:
+    """The file that ``--ckpt_path`` means, checked.
+
+    Args:
+        given: a path, or ``last`` or ``best`` of a run.
+        folders: run folders where ``last`` and ``best`` are looked for, in order.
+
+    Returns:
+        The path, or None if none is given.
+
+    Raises:
+        FileNotFoundError: there is no such checkpoint.
+        ValueError: it is a folder, cannot be read with weights only, or holds no state dict.
+    """
+    if given is None:
+        return None
+    if given in WORDS:
+        folders = list(dict.fromkeys(folders))
+        paths = [path for folder in folders if (path := checkpoint_in(folder, given)).is_file()]
+        if not paths:
+            raise FileNotFoundError(
+                f"--ckpt_path {given}: there is no {CHECKPOINTS}/{given}.ckpt in {' or '.join(map(str, folders))}; "
+                "give the run's folder as --trainer.default_root_dir, or the path of a checkpoint"
+            )
+        given = str(paths[0])
+    check_checkpoint(given)
+    return given
+
+
+def check_checkpoint(path: str | os.PathLike[str]) -> None:
+    """Refuse a checkpoint that is missing, damaged or would run code.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is a folder, cannot be read with weights only, or holds no state dict.
+    """
+    folder = Path(path)
+    if folder.is_dir() and not _is_sharded_checkpoint(folder):
+        inside = [*folder.glob("*.ckpt"), *folder.glob(f"{CHECKPOINTS}/*.ckpt")]
+        example = f"e.g. {sorted(inside)[-1]}" if inside else "which there is none of in it"
+        raise ValueError(f"--ckpt_path {path} is a folder: give the file of a checkpoint, {example}")
+    if folder.is_dir():
+        return
+    checkpoint = read_checkpoint(path, "--ckpt_path")
+    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
+        raise ValueError(
+            f"--ckpt_path {path} is no Lightning checkpoint: it has no state_dict. Published weights are given as "
+            "--model.official_checkpoint"
+        )
+
+
+def requeued_checkpoint(folder: Path) -> str | None:
+    """Where a job of SLURM that was requeued goes on: the newest readable one of its checkpoints.
+
+    Args:
+        folder: the run folder.
+
+    Returns:
+        The path, or None outside of SLURM, and where the job was not requeued.
+    """
+    saved = list(folder.glob("hpc_ckpt_*.ckpt"))
+    if not SLURMEnvironment.detect() or not (saved or int(os.environ.get("SLURM_RESTART_COUNT", 0))):
+        return None
+    steps = {}
+    for path in [*saved, checkpoint_in(folder, "last")]:
+        try:
+            steps[path] = read_checkpoint(path)["global_step"]
+        except FileNotFoundError:
+            continue
+        except (ValueError, KeyError, TypeError) as error:
+            rank_zero_warn(f"{error}; an earlier checkpoint is taken")
+    if not steps:
+        return None
+    newest = max(steps, key=lambda path: steps[path])
+    rank_zero_info(f"requeued: going on from {newest}, step {steps[newest]}")
+    return str(newest)

@@ -1,0 +1,112 @@
+"""Run folders: one run owns a folder at a time, and a new run does not take the place of an old one unnoticed."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import shutil
+import socket
+import sys
+import time
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+CHECKPOINTS = "checkpoints"
+LOCK = ".lock"
+OWNER = ".owner.json"
+# What a run and its evaluations write, besides its checkpoints and config.yaml.
+OUTCOMES = (
+    "config_from_step_*.yaml",
+    "scores_*",
+    "music_*",
+    "quality_*",
+    "decode_*",
+    "timeline.png",
+    "hpc_ckpt_*.ckpt",
+)
+OUTCOME_FOLDERS = ("predictions", "samples")
+
+
+class RunFolderError(ValueError):
+    """A run folder that this run must not write to; the message names the folder and the ways out."""
+
+
+def lock_run_folder(folder: Path) -> FileLock:
+    """Lock a run folder for this process; the operating system gives the lock back when the process ends or is killed.
+
+    Args:
+        folder: the run folder; it is made if it is missing.
+
+    Returns:
+        The lock, to be released at the end of the run.
+
+    Raises:
+        RunFolderError: another process has locked the folder; the message says which.
+        OSError: the folder cannot be made or locked.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise RunFolderError(
+            f"{folder} is in use by {_owner(folder)}: wait for its end, stop it, or give another folder as "
+            "--trainer.default_root_dir"
+        ) from error
+    owner = {
+        "host": socket.gethostname(),
+        "process": os.getpid(),
+        "user": getpass.getuser(),
+        "since": time.strftime("%Y-%m-%d %H:%M:%S"),
+        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+    }
+    (folder / OWNER).write_text(json.dumps(owner))  # only for the message above, so a torn file does no harm
+    return lock
+
+
+def _owner(folder: Path) -> str:
+    """What is known of the process that holds the lock."""
+    try:
+        owner = json.loads((folder / OWNER).read_text())
+        return f"process {owner['process']} on {owner['host']} ({owner['command']}, since {owner['since']})"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another run"
+
+
+def refuse_used_folder(folder: Path, resumed: str | os.PathLike[str] | None) -> None:
+    """Refuse to start a run where the checkpoints of another one lie.
+
+    Args:
+        folder: the run folder.
+        resumed: the checkpoint that the run goes on from, if any.
+
+    Raises:
+        RunFolderError: there are checkpoints in the folder, and the run does not go on from one of them.
+    """
+    held = sorted((folder / CHECKPOINTS).glob("*.ckpt"))
+    if not held or (resumed is not None and folder.resolve() in Path(resumed).resolve().parents):
+        return
+    raise RunFolderError(
+        f"{folder} holds the checkpoints of another run ({', '.join(path.name for path in held[:4])}): go on with that "
+        "run by --ckpt_path last, replace it and all its results by --overwrite true, or give another folder as "
+        "--trainer.default_root_dir"
+    )
+
+
+def clear_run_folder(folder: Path) -> None:
+    """Remove the checkpoints and results of an earlier run; logs stay, as loggers number theirs.
+
+    Args:
+        folder: the run folder. Only what runs are known to write is removed.
+    """
+    for path in [*(folder / CHECKPOINTS).glob("*.ckpt"), *(path for name in OUTCOMES for path in folder.glob(name))]:
+        path.unlink(missing_ok=True)
+    for name in OUTCOME_FOLDERS:
+        shutil.rmtree(folder / name, ignore_errors=True)
+
+
+def checkpoint_in(folder: Path, word: str) -> Path:
+    """The path of a run's ``last`` or ``best`` checkpoint."""
+    return folder / CHECKPOINTS / f"{word}.ckpt"

@@ -1,0 +1,154 @@
+"""Runs that are killed at any moment, on one and on two file systems, and disks that are full."""
+
+import errno
+import os
+import random
+import resource
+import signal
+import time
+
+import pytest
+from run_toys import Model, assert_same, fit, last
+
+from callbacks import Checkpoints
+from litscale.storage.checkpoints import read_checkpoint
+from litscale.storage.run_folders import RunFolderError
+
+KILLS = 20
+
+
+def forked(work):
+    """Do ``work()`` in a process of its own; its id."""
+    child = os.fork()
+    if child:
+        return child
+    status = 1
+    try:
+        work()
+        status = 0
+    except SystemExit as stop:
+        status = stop.code
+    finally:
+        os._exit(status)
+
+
+def slow_writes(monkeypatch, seconds):
+    """Have each checkpoint take its time on the way to the disk, so that kills fall into it."""
+    sync = os.fsync
+
+    def slowly(descriptor):
+        time.sleep(seconds)
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", slowly)
+
+
+@pytest.mark.parametrize("temporary", ["same", "other"])
+def test_killed_twenty_times(tmp_path, monkeypatch, temporary):
+    if temporary == "other":  # a memory disk, as /tmp is one on many clusters
+        monkeypatch.setenv("TMPDIR", "/dev/shm")
+    fit(tmp_path / "whole")
+    run = tmp_path / "run"
+    slow_writes(monkeypatch, 0.01)
+    draw = random.Random(temporary)
+    path = run / "checkpoints" / "last.ckpt"
+    seen = 0
+    for _ in range(KILLS):
+        started = tmp_path / "started"
+        started.unlink(missing_ok=True)
+        begin = Model({"forward": lambda step, flag=started: flag.touch()})
+        resumed = path if path.exists() else None
+        child = forked(lambda: fit(run, begin, ckpt_path=resumed, policy=Checkpoints("val/score", minutes=0)))
+        while not started.exists() and os.waitpid(child, os.WNOHANG) == (0, 0):
+            time.sleep(0.005)
+        time.sleep(draw.uniform(0, 0.15))
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        if path.exists():
+            step = read_checkpoint(path)["global_step"]  # whole, and of the checksum that it says
+            assert step >= seen
+            seen = step
+    assert seen > 0
+    fit(run, ckpt_path=path, policy=Checkpoints("val/score", minutes=0))
+    assert_same(last(run), last(tmp_path / "whole"))
+    assert sorted(file.name for file in (run / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
+
+
+def test_a_full_disk_leaves_the_checkpoint_before(tmp_path):
+    fit(tmp_path / "whole")
+    run = tmp_path / "run"
+
+    def fill(step):
+        if step == 12:
+            size = (run / "checkpoints" / "last.ckpt").stat().st_size
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, resource.RLIM_INFINITY))
+
+    def work():
+        try:
+            fit(run, Model({"forward": fill}), policy=Checkpoints("val/score", minutes=0))
+        except OSError as error:
+            named = str(run / "checkpoints" / "last.ckpt") in str(error)
+            os._exit(10 if named and error.errno == errno.EFBIG else 11)
+
+    _, status = os.waitpid(forked(work), 0)
+    assert os.waitstatus_to_exitcode(status) == 10
+    assert last(run)["global_step"] == 12
+    assert not [file for file in (run / "checkpoints").iterdir() if file.suffix == ".tmp"]
+    fit(run, ckpt_path=run / "checkpoints" / "last.ckpt")
+    assert_same(last(run), last(tmp_path / "whole"))
+
+
+def test_a_folder_has_one_run_at_a_time(tmp_path):
+    inside = tmp_path / "inside"
+
+    def wait(step):
+        inside.touch()
+        time.sleep(60)
+
+    child = forked(lambda: fit(tmp_path / "run", Model({"forward": wait})))
+    while not inside.exists():
+        time.sleep(0.01)
+    with pytest.raises(RunFolderError, match=rf"run is in use by process {child} on .*: wait for its end, stop it, or"):
+        fit(tmp_path / "run")
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    fit(tmp_path / "run")  # the lock went with the process
+
+
+def test_another_run_s_checkpoints_are_not_replaced_unasked(tmp_path):
+    fit(tmp_path / "run", max_steps=2)
+    before = (tmp_path / "run" / "checkpoints" / "last.ckpt").read_bytes()
+    ways = r"holds the checkpoints of another run \(last\.ckpt\): go on .*--ckpt_path last, .*--overwrite true, or give"
+    with pytest.raises(RunFolderError, match=ways):
+        fit(tmp_path / "run")
+    fit(tmp_path / "other", max_steps=3)
+    with pytest.raises(RunFolderError, match=ways):  # going on from a run elsewhere is no reason either
+        fit(tmp_path / "run", ckpt_path=tmp_path / "other" / "checkpoints" / "last.ckpt")
+    assert (tmp_path / "run" / "checkpoints" / "last.ckpt").read_bytes() == before
+    # the folder may be spelled in another way
+    spelled = tmp_path / "other" / ".." / "run"
+    fit(spelled, ckpt_path=tmp_path / "run" / "checkpoints" / "last.ckpt", max_steps=4)
+    assert last(tmp_path / "run")["global_step"] == 4
+    assert [file.name for file in (tmp_path / "run" / "checkpoints").iterdir()] == ["last.ckpt"]
+
+
+def test_overwriting_removes_the_old_run_when_the_new_one_trains(tmp_path):
+    run = tmp_path / "run"
+    fit(run, max_steps=12)
+    (run / "scores_test.json").write_text("{}")
+    (run / "notes.txt").write_text("mine")
+    (run / "predictions").mkdir()
+
+    class Failing(Model):
+        def setup(self, stage):
+            raise ValueError("the data does not fit")
+
+    with pytest.raises(ValueError, match="the data does not fit"):
+        fit(run, Failing(), policy=Checkpoints(overwrite=True))
+    assert last(run)["global_step"] == 12
+    fit(run, policy=Checkpoints(overwrite=True), max_steps=3)
+    assert last(run)["global_step"] == 3
+    left = {path.name for path in run.iterdir() if not path.name.startswith(".")}
+    assert left == {"checkpoints", "notes.txt"}
+    assert [path.name for path in (run / "checkpoints").iterdir()] == ["last.ckpt"]
