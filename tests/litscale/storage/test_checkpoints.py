@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import torch
+from mutations import outcome
 
 from litscale.storage.checkpoints import STAMP, checksum, read_checkpoint, stamp
-from mutations import outcome
 
 
 def example() -> dict[str, Any]:
