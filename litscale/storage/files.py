@@ -4,18 +4,45 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from uuid import uuid4
+from typing import BinaryIO
 
 from PIL import Image
 
+from litscale.storage.temporaries import temporary_file
+
+
+@contextmanager
+def atomic_file(path: str | Path) -> Iterator[BinaryIO]:
+    """A file to write, which is at ``path`` when all is written, and never half.
+
+    The bytes go to a temporary name in the same folder (see `litscale.storage.temporaries`), reach the disk at the end,
+    and are then renamed; what was at ``path`` stays until that moment.
+
+    Args:
+        path: where the file shall be; its folder must exist.
+
+    Raises:
+        OSError: the folder is missing or not writable, or the disk is full; the error keeps its ``errno`` and
+            names ``path``. Nothing is left behind.
+    """
+    path = Path(path)
+    try:
+        with temporary_file(path.parent) as file:
+            yield file
+            file.flush()
+            # Some file systems report a full disk only here, after which a rename would publish a damaged
+            # file.
+            os.fsync(file.fileno())
+            Path(file.name).replace(path)
+    except OSError as error:
+        raise OSError(error.errno, f"could not write the file ({error.strerror})", str(path)) from error
+
 
 def write_atomically(path: str | Path, data: bytes) -> Path:
-    """Write ``data`` to ``path`` so that no reader ever meets a half-written file.
-
-    The bytes go to a temporary name in the same folder, reach the disk, and are then renamed; what was at
-    ``path`` stays until that moment.
+    """Write ``data`` to ``path`` as `atomic_file` does, which see.
 
     Args:
         path: where the file shall be; its folder must exist.
@@ -25,23 +52,11 @@ def write_atomically(path: str | Path, data: bytes) -> Path:
         The path written.
 
     Raises:
-        OSError: the folder is missing or not writable, or the disk is full; the error keeps its ``errno`` and
-            names ``path``. Nothing is left behind.
+        OSError: the file could not be written.
     """
-    path = Path(path)
-    temporary = path.with_name(f".{uuid4().hex}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            # Some file systems report a full disk only here, after which a rename would publish a damaged
-            # file.
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise OSError(error.errno, f"could not write the file ({error.strerror})", str(path)) from error
-    return path
+    with atomic_file(path) as file:
+        file.write(data)
+    return Path(path)
 
 
 def write_image(path: str | Path, image: Image.Image, kind: str = "PNG", **options: object) -> Path:
