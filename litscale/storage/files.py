@@ -3,15 +3,56 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from PIL import Image
 
 from litscale.storage.temporaries import temporary_file
+
+
+class DamagedError(ValueError):
+    """A file that cannot be read as what it should be; the message names it."""
+
+
+@contextmanager
+def named_errors(path: str | Path, kind: str) -> Iterator[None]:
+    """What a reader of files raises becomes one error that names the file; FileNotFoundError stays.
+
+    Args:
+        path: what is read.
+        kind: what is wrong with it, if anything is; the message goes on with the reason in brackets.
+
+    Raises:
+        DamagedError: whatever was raised.
+    """
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    # A damaged file can raise whatever the parser's code can raise, MemoryError and RecursionError included.
+    except Exception as error:
+        raise DamagedError(f"{path}: {kind} ({_reason(error)})") from error
+
+
+def read_json(path: str | Path) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged; the message names it.
+    """
+    with named_errors(path, "damaged, or no JSON"):
+        return json.loads(Path(path).read_bytes())
+
+
+def _reason(error: Exception) -> str:
+    """What an error says, or its kind if it says nothing."""
+    return str(error) or type(error).__name__
 
 
 @contextmanager
