@@ -21,7 +21,7 @@ class DamagedError(ValueError):
 
 @contextmanager
 def named_errors(path: str | Path, kind: str) -> Iterator[None]:
-    """What a reader of files raises becomes one error that names the file; FileNotFoundError stays.
+    """What a reader of files raises becomes one error that names the file; FileNotFoundError and such an error stay.
 
     Args:
         path: what is read.
@@ -32,7 +32,7 @@ def named_errors(path: str | Path, kind: str) -> Iterator[None]:
     """
     try:
         yield
-    except FileNotFoundError:
+    except (FileNotFoundError, DamagedError):
         raise
     # A damaged file can raise whatever the parser's code can raise, MemoryError and RecursionError included.
     except Exception as error:
