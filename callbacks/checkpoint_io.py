@@ -12,7 +12,7 @@ from lightning.pytorch import Trainer
 from torch import Tensor
 
 from litscale.storage.checkpoints import read_checkpoint, stamp
-from litscale.storage.files import whole_file
+from litscale.storage.files import atomic_file
 
 # Entries of Lightning's checkpoints that hold weights, moving averages and moments.
 STATES = ("state_dict", "current_model_state", "averaging_state", "optimizer_states")
@@ -52,7 +52,7 @@ class CheckpointFiles(TorchCheckpointIO):
                 "warm-up or set trainer.gradient_clip_val, and go on with --ckpt_path last"
             )
         path.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(path) as file:
+        with atomic_file(path) as file:
             torch.save(stamp(checkpoint), file)
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:

@@ -39,8 +39,8 @@ class Checkpoints(Checkpoint):
 
     In ``checkpoints`` of the run folder there are
 
-    - ``last.ckpt``, the newest finished optimiser step. It is written every ``minutes``, at the end of each epoch and of
-      the training, before and after each validation, and where a run is interrupted: by Ctrl-C, SIGTERM and SIGUSR1
+    - ``last.ckpt``, the newest finished optimiser step. It is written every ``minutes``, at the end of each epoch and
+      of the training, before and after each validation, and where a run is interrupted: by Ctrl-C, SIGTERM and SIGUSR1
       after the step that is under way (a second Ctrl-C or SIGTERM does not wait for it), and by an exception as of the
       step before.
     - ``best.ckpt``, the weights with the best ``monitor`` so far. Nothing else writes it.
@@ -186,8 +186,8 @@ class Checkpoints(Checkpoint):
         self._seen_step = trainer.global_step
         self._finish_step(trainer)
         wish = self._agreed(trainer)
-        # Ends of runs and epochs are saved here, not in `on_train_epoch_end`: there Lightning counts an epoch as finished
-        # whatever ended it, so that a run that is extended would miss the rest of it.
+        # Ends of runs and epochs are saved here, not in `on_train_epoch_end`: there Lightning counts an epoch as
+        # finished whatever ended it, so that a run that is extended would miss the rest of it.
         batches = trainer.fit_loop.epoch_loop.batch_progress
         ends = trainer.should_stop or trainer.global_step == trainer.max_steps or batches.is_last_batch
         due = self.every_n_steps is not None and trainer.global_step % self.every_n_steps == 0

@@ -8,14 +8,14 @@ import shutil
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from uuid import uuid4
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from litscale.storage.files import write_atomically, write_image
+from litscale.storage.files import atomic_file, write_atomically, write_image
+from litscale.storage.npz import read_npy
 
 
 class SampleStore:
@@ -32,9 +32,13 @@ class SampleStore:
         self.folder = folder / hashlib.sha256(key.encode()).hexdigest()[:16]
 
     def read(self, first: int, count: int) -> Tensor | None:
-        """Samples ``first`` to ``first + count - 1``, uint8 ``[count, C, H, W]``, if they were made already."""
+        """Samples ``first`` to ``first + count - 1``, uint8 ``[count, C, H, W]``, if they were made already.
+
+        Raises:
+            ValueError: the file is damaged; the message names it.
+        """
         path = self._path(first, count)
-        return torch.from_numpy(np.load(path)) if path.exists() else None
+        return torch.from_numpy(read_npy(path)) if path.exists() else None
 
     def write(self, first: int, canvases: Tensor) -> None:
         """Keep samples, uint8 ``[B, C, H, W]``.
@@ -77,22 +81,17 @@ def write_npz(path: Path, batches: Iterator[Tensor], labels: np.ndarray | None, 
     Raises:
         OSError: the file could not be written.
     """
-    temporary = path.with_name(f".{uuid4().hex}.tmp")
-    try:
-        with zipfile.ZipFile(temporary, "w") as file:
-            with file.open("arr_0.npy", "w", force_zip64=True) as array:
-                for number, batch in enumerate(batches):
-                    images = _rgb(batch)
-                    if not number:
-                        header = {"descr": "|u1", "fortran_order": False, "shape": (num_samples, *images.shape[1:])}
-                        np.lib.format.write_array_header_1_0(array, header)
-                    array.write(images.tobytes())
-            if labels is not None:
-                with file.open("arr_1.npy", "w") as array:
-                    np.lib.format.write_array(array, labels)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with atomic_file(path) as whole, zipfile.ZipFile(whole, "w") as file:
+        with file.open("arr_0.npy", "w", force_zip64=True) as array:
+            for number, batch in enumerate(batches):
+                images = _rgb(batch)
+                if not number:
+                    header = {"descr": "|u1", "fortran_order": False, "shape": (num_samples, *images.shape[1:])}
+                    np.lib.format.write_array_header_1_0(array, header)
+                array.write(images.tobytes())
+        if labels is not None:
+            with file.open("arr_1.npy", "w") as array:
+                np.lib.format.write_array(array, labels)
     return path
 
 

@@ -8,26 +8,26 @@ and compressed files are read once, without running code, and put into such a fi
 from __future__ import annotations
 
 import math
-import os
 import re
-import struct
-import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
-from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from PIL import Image
 
+from datamodules.folders import some
 from datamodules.image_classes import CLASS_MAPS, find_file, map_labels, read_class_map
-from datamodules.image_decoding import Crop
+from datamodules.image_decoding import Crop, UnreadableImageError
+from litscale.storage.files import DamagedError, atomic_file, write_atomically
+from litscale.storage.npz import is_stored, map_npz, npz_names, read_npz
 from litscale.storage.pickles import load_plain
 
 BATCH_NAME = re.compile(r"(train_data_batch_(?P<number>\d+)|val_data)(?P<suffix>|\.npz|\.pkl|\.pickle)")
-LOCAL_HEADER = struct.Struct("<4s22xHH")  # of a zip entry: signature, ..., lengths of the name and of the extra field
 
 
 @dataclass(frozen=True)
@@ -39,26 +39,39 @@ class ArraySource:
         labels: whether classes are wanted.
         class_map: see `image_classes.read_class_map`; None looks in the folder.
         cache_dir: where batches go that must be converted.
+        strict: raise for a damaged batch, rather than leave it out.
     """
 
     folder: Path
     labels: bool
     class_map: str | None
     cache_dir: Path
+    strict: bool = False
 
     def prepare(self, split: str) -> None:
         """Convert the batches of a split that cannot be mapped, one after the other, unless that is done.
 
+        In place of a damaged batch, the cache holds the reason.
+
         Raises:
             FileNotFoundError: a batch is missing.
-            ValueError: a file is damaged, holds something else, or could run code.
+            ValueError: a file holds something else, or could run code; or it is damaged, and ``strict``.
             OSError: the cache cannot be written.
         """
         for source in batch_files(self.folder, split):
             target = self._mapped(source)
             if not target.is_file():
                 rank_zero_info(f"Converting {source} to {target}, once")
-                _write(target, **_read_batch(source))
+                try:
+                    content = _read_batch(source)
+                except DamagedError as error:
+                    if self.strict:
+                        raise _strictly([str(error)]) from error
+                    with _naming_the_option(target):
+                        write_atomically(_reason(target), str(error).encode())
+                    continue
+                with _naming_the_option(target), atomic_file(target) as file:
+                    np.savez(file, **content)
 
     def class_names(self) -> list[str]:
         """The wnids of the class map, sorted.
@@ -77,18 +90,27 @@ class ArraySource:
 
         Raises:
             FileNotFoundError: a batch is missing, or `prepare` did not run.
-            ValueError: a batch holds something else, or there is no class map.
+            ValueError: a batch holds something else, or there is no class map; all batches are damaged, or, with
+                ``strict``, one is. Else damaged ones are left out, and a warning names them.
         """
-        files = [self._mapped(source) for source in batch_files(self.folder, split)]
-        for file in files:
-            if not file.is_file():
-                raise FileNotFoundError(
-                    f"no converted batch at {file}: call prepare_data() first; with several machines, set cache_dir to "
-                    "a folder that all of them see, or prepare_data_per_node"
-                )
-        numbers = [_labels(file) for file in files]
-        for file, found in zip(files, numbers, strict=True):
-            _check(file, _map_pixels(file), found)
+        files, numbers, damaged = [], [], []
+        for file in map(self._mapped, batch_files(self.folder, split)):
+            try:
+                found = _open(file)
+            except DamagedError as error:
+                damaged.append(str(error))
+                continue
+            files.append(file)
+            numbers.append(found)
+        if damaged and self.strict:
+            raise _strictly(damaged)
+        if damaged and not files:
+            raise ValueError(f"none of the {split} batches in {self.folder} can be read: {some(damaged)}")
+        if damaged:
+            rank_zero_warn(
+                f"{len(damaged)} of {len(files) + len(damaged)} {split} batches cannot be read, and their images are "
+                f"left out: {some(damaged)}"
+            )
         labels = None
         if self.labels:
             class_map = self._class_map()
@@ -107,7 +129,7 @@ class ArraySource:
 
     def _mapped(self, source: Path) -> Path:
         """The file that is mapped: the batch itself, or one in the cache, whose name changes with the batch."""
-        if _is_stored(source):
+        if is_stored(source):
             return source
         stat = source.stat()
         described = f"{source.resolve()} {stat.st_size} {stat.st_mtime_ns}"
@@ -139,10 +161,17 @@ class ArrayImages:
         return random.permutation(len(self))
 
     def canvas(self, index: int) -> np.ndarray:
-        """An image, uint8 ``[3, size, size]``; raises as `Crop` does."""
+        """An image, uint8 ``[3, size, size]``; raises as `Crop` does.
+
+        Raises:
+            UnreadableImageError: the file is no longer what it was.
+        """
         file = int(np.searchsorted(self.starts, index, side="right")) - 1
         if file not in self._pixels:
-            self._pixels[file] = _map_pixels(self.files[file])
+            try:
+                self._pixels[file] = map_npz(self.files[file], "data")
+            except (DamagedError, FileNotFoundError) as error:
+                raise UnreadableImageError(f"image {index}: {error}", place=str(self.files[file])) from error
         pixels = self._pixels[file][index - self.starts[file]]
         side = math.isqrt(len(pixels) // 3)
         image = Image.fromarray(np.ascontiguousarray(pixels.reshape(3, side, side).transpose(1, 2, 0)))
@@ -172,53 +201,69 @@ def batch_files(folder: Path, split: str) -> list[Path]:
     return [found[number] for number in sorted(found)]
 
 
-def _is_stored(path: Path) -> bool:
-    """Whether a file is an ``.npz`` whose arrays are not compressed."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return all(entry.compress_type == zipfile.ZIP_STORED for entry in archive.infolist())
-    except zipfile.BadZipFile:
-        return False
-
-
 def _read_batch(path: Path) -> dict[str, np.ndarray]:
     """``data`` and ``labels`` of a batch."""
-    batch: Any
-    if path.suffix != ".npz":
-        batch = load_plain(path)
-    else:
-        try:
-            with np.load(path, allow_pickle=False) as archive:
-                batch = {name: archive[name] for name in archive.files}
-        except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-            raise ValueError(f"{path}: damaged, or no .npz file of plain arrays ({error}); get it again") from error
+    batch: Any = read_npz(path, ("data", "labels")) if path.suffix == ".npz" else load_plain(path)
     if not isinstance(batch, dict) or not {"data", "labels"} <= set(batch):
         raise ValueError(f"{path}: it holds no data and labels, as a batch of down-sampled ImageNet does")
-    data, labels = batch["data"], np.asarray(batch["labels"])
+    data, labels = batch["data"], batch["labels"]
+    if isinstance(labels, list) and all(isinstance(label, int) and abs(label) < 2**63 for label in labels):
+        labels = np.array(labels, np.int64)
     _check(path, data, labels)
     return {"data": np.ascontiguousarray(data), "labels": labels}
 
 
-def _check(path: Path, data: Any, labels: np.ndarray) -> None:
+def _open(path: Path) -> np.ndarray:
+    """The labels of a batch that can be mapped, as they are.
+
+    Raises:
+        DamagedError: it cannot be read, or could not be when it was to be converted.
+        FileNotFoundError: it was not converted.
+        ValueError: it holds something else.
+    """
+    if not path.is_file():
+        if _reason(path).is_file():
+            raise DamagedError(_reason(path).read_text(encoding="utf-8"))
+        raise FileNotFoundError(
+            f"no converted batch at {path}: call prepare_data() first; with several machines, set cache_dir to a "
+            "folder that all of them see, or prepare_data_per_node"
+        )
+    if missing := {"data", "labels"} - set(npz_names(path)):
+        raise ValueError(f"{path}: it holds no {some(sorted(missing))}, as a batch of down-sampled ImageNet does")
+    labels = read_npz(path, ("labels",))["labels"]
+    _check(path, map_npz(path, "data"), labels)
+    return labels
+
+
+def _reason(target: Path) -> Path:
+    """The file that says why there is no converted batch."""
+    return target.with_suffix(".txt")
+
+
+def _strictly(damaged: list[str]) -> ValueError:
+    """The error of strict reading, with its mend."""
+    return ValueError(f"strict: {some(damaged)}; get it again, or set strict to false to do without its images")
+
+
+def _check(path: Path, data: Any, labels: Any) -> None:
     """Raise ValueError unless these are rows of square images and their labels."""
     side = math.isqrt(data.shape[1] // 3) if isinstance(data, np.ndarray) and data.ndim == 2 else 0
     if not side or data.dtype != np.uint8 or data.shape[1] != 3 * side * side:
         raise ValueError(f"{path}: data must be uint8 [n, 3 * side * side], as in ImageNet32 and ImageNet64")
-    if labels.shape != (len(data),) or not np.issubdtype(labels.dtype, np.integer):
+    if (
+        not isinstance(labels, np.ndarray)
+        or labels.shape != (len(data),)
+        or not np.issubdtype(labels.dtype, np.integer)
+    ):
         raise ValueError(f"{path}: labels must be {len(data)} whole numbers, one for each row of data")
 
 
-def _write(target: Path, **arrays: np.ndarray) -> None:
-    """An uncompressed ``.npz``, whole or not at all."""
-    temporary = target.with_name(f".{uuid4().hex}.tmp")
+@contextmanager
+def _naming_the_option(target: Path) -> Iterator[None]:
+    """Errors in writing into the cache, whose folder is made, say which option to change."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            np.savez(file, **arrays)
-            # Some file systems report a full disk only here.
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(target)
+        yield
     except OSError as error:
         raise OSError(
             error.errno,
@@ -226,29 +271,3 @@ def _write(target: Path, **arrays: np.ndarray) -> None:
             "the environment variable LITSCALE_CACHE) to another folder",
             str(target.parent),
         ) from error
-    finally:
-        if temporary.exists():
-            temporary.unlink()
-
-
-def _labels(path: Path) -> np.ndarray:
-    """``labels`` of an uncompressed ``.npz``, as they are."""
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return archive["labels"]
-    except (KeyError, ValueError) as error:
-        raise ValueError(f"{path}: it holds no labels, as a batch of down-sampled ImageNet does") from error
-
-
-def _map_pixels(path: Path) -> np.ndarray:
-    """``data`` of an uncompressed ``.npz``, as a read-only map of the file."""
-    with zipfile.ZipFile(path) as archive, path.open("rb") as file:
-        if "data.npy" not in archive.namelist():
-            raise ValueError(f"{path}: it holds no data, as a batch of down-sampled ImageNet does")
-        file.seek(archive.getinfo("data.npy").header_offset)
-        _, name_length, extra_length = LOCAL_HEADER.unpack(file.read(LOCAL_HEADER.size))
-        file.seek(name_length + extra_length, os.SEEK_CUR)
-        major, _ = np.lib.format.read_magic(file)
-        read_header = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
-        shape, columns_first, dtype = read_header(file)
-        return np.memmap(path, dtype, "r", file.tell(), shape, "F" if columns_first else "C")

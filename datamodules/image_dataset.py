@@ -21,7 +21,7 @@ from datamodules.loading import ResumableLoader
 
 Item = tuple[dict[str, Tensor] | None, list[str]]
 Augmentation = Callable[[np.ndarray, np.random.Generator], np.ndarray]
-MOST_TRIES = 100
+MOST_TRIES = 100  # images, or pages of images, in a row that cannot be read
 
 
 class Images(Protocol):
@@ -78,7 +78,8 @@ class TrainingImages(Dataset):
             self._order = self.images.order(np.random.default_rng((self.seed, epoch)), self.ranks)[: self._size]
             self._epoch = epoch
         errors: list[str] = []
-        for attempt in range(MOST_TRIES):
+        places: set[str] = set()  # a damaged page makes all of its images unreadable
+        for attempt in range(self._size // self.ranks):
             index = int(self._order[(position + attempt * self.ranks) % self._size])
             try:
                 canvas = self.images.canvas(index)
@@ -86,11 +87,14 @@ class TrainingImages(Dataset):
                 if self.strict:
                     raise strictly(error) from error
                 errors.append(str(error))
+                places.add(error.place)
+                if len(places) == MOST_TRIES:
+                    break
                 continue
             if self.augment is not None:
                 canvas = self.augment(canvas, np.random.default_rng((self.seed, epoch, position)))
             return _item(canvas, self.images.labels, index), errors
-        raise ValueError(f"{MOST_TRIES} images in a row cannot be read: {some(errors)}")
+        raise ValueError(f"{len(errors)} images in a row cannot be read: {some(errors)}")
 
 
 class EvaluationImages(Dataset):

@@ -7,14 +7,14 @@ What is done with what a canvas cannot hold:
   profile, transparency is dropped. An animation is its first frame.
 - **16-bit grey** is scaled to 8 bits (65535 becomes 255). Pillow's own conversion, which the published pipelines would
   meet, clips everything above 255 to white; ImageNet has no such file.
+- **Other formats** than JPEG, PNG, GIF, BMP, WebP, TIFF and PPM, and images of more than 2^28 pixels, count as
+  unreadable, whatever the file is called.
 - **Floating-point images** have no known range: they count as unreadable.
 """
 
 from __future__ import annotations
 
 import io
-import struct
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,14 +22,21 @@ import numpy as np
 from PIL import Image
 
 SUFFIXES = (".jpeg", ".jpg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
-MOST_PIXELS = 2**28  # of an enlarged image, as of one that is opened (about 0.8 GB)
-
-# Whatever Pillow's decoders raise on damaged files.
-DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")  # Pillow looks at the content, not at the suffix
+MOST_PIXELS = 2**28  # of an image that is opened, or enlarged (about 0.8 GB)
 
 
 class UnreadableImageError(ValueError):
-    """One image cannot be read; the message names it."""
+    """One image cannot be read; the message names it.
+
+    Args:
+        message: what is wrong with it.
+        place: what else cannot be read with it, such as the page of a shard; by default the image is alone.
+    """
+
+    def __init__(self, message: str, place: str | None = None) -> None:
+        super().__init__(message)
+        self.place = message if place is None else place
 
 
 def decode(source: Path | bytes, name: str) -> Image.Image:
@@ -43,10 +50,13 @@ def decode(source: Path | bytes, name: str) -> Image.Image:
         An RGB image.
 
     Raises:
-        UnreadableImageError: no image, a damaged one, or one that is too large.
+        UnreadableImageError: no image of `FORMATS`, a damaged one, or one of more than `MOST_PIXELS`.
     """
     try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+        # Other formats, such as EPS, would start other programs.
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as image:
+            if image.width * image.height > MOST_PIXELS:
+                raise ValueError(f"{image.width} x {image.height} pixels are more than {MOST_PIXELS}")
             image.load()
             if image.mode == "F":
                 raise ValueError("it holds floating-point numbers of unknown range")
@@ -54,7 +64,8 @@ def decode(source: Path | bytes, name: str) -> Image.Image:
                 deep = np.asarray(image).astype(np.int64).clip(0, 65535)
                 return Image.fromarray(((deep + 128) // 257).astype(np.uint8)).convert("RGB")
             return image.convert("RGB")
-    except DAMAGED as error:
+    # A damaged file can raise whatever Pillow's decoders raise.
+    except Exception as error:
         raise UnreadableImageError(f"{name}: cannot be read as an image ({error})") from error
 
 

@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from datamodules.folders import some
 from datamodules.image_decoding import Crop, UnreadableImageError, decode
+from litscale.storage.files import DamagedError, named_errors
+from litscale.storage.parquet import read_column, shard_facts
 
 BLOCK_BYTES = 128 * 2**20  # of encoded images that are mixed
 KEPT_BYTES = 2 * BLOCK_BYTES  # that a worker keeps: two blocks, as batches may reach into the next one
@@ -41,13 +42,18 @@ class ParquetSource:
         """Shards are read as they are."""
 
     def class_names(self) -> list[str]:
-        """The names that the shards give their classes; empty if they give none."""
+        """The names that the shards give their classes; empty if they give none.
+
+        Raises:
+            ValueError: a shard is damaged; the message names it.
+        """
         for split in SPLIT_NAMES:
             for shard in shards(self.folder, split)[:1]:
-                described = (pq.read_schema(shard).metadata or {}).get(b"huggingface", b"{}")
-                feature = json.loads(described).get("info", {}).get("features", {}).get("label", {})
-                if names := feature.get("names"):
-                    return list(names)
+                with named_errors(shard, "its metadata do not describe images as the hub's do"):
+                    described = json.loads(shard_facts(shard).metadata.get(b"huggingface", b"{}"))
+                    names = described.get("info", {}).get("features", {}).get("label", {}).get("names")
+                    if names:
+                        return [str(name) for name in names]
         return []
 
     def open(self, split: str, crop: Crop) -> ParquetImages:
@@ -66,18 +72,18 @@ class ParquetSource:
             raise FileNotFoundError(f"folder: there is no {split}-*.parquet in {self.folder} or the data folder in it")
         groups, rows, size, labels = [], [], 0, []
         for number, path in enumerate(files):
-            try:
-                file = pq.ParquetFile(path)
-                if missing := {"image", "label"} - set(file.schema_arrow.names) - (set() if self.labels else {"label"}):
-                    raise ValueError(f"it has no column {some(sorted(missing))}, but {some(file.schema_arrow.names)}")
-                sizes = [file.metadata.row_group(group) for group in range(file.metadata.num_row_groups)]
-                if self.labels:
-                    labels.append(file.read(["label"])["label"].to_numpy().astype(np.int64))
-            except (pa.ArrowException, ValueError, OSError) as error:
-                raise ValueError(f"{path}: cannot be read as a parquet shard of images ({error})") from error
-            groups += [(number, group) for group in range(len(sizes))]
-            rows += [group.num_rows for group in sizes]
-            size += sum(group.total_byte_size for group in sizes)
+            facts = shard_facts(path)
+            if missing := {"image", "label"} - set(facts.columns) - (set() if self.labels else {"label"}):
+                raise ValueError(
+                    f"{path}: cannot be read as a parquet shard of images (it has no column {some(sorted(missing))}, "
+                    f"but {some(facts.columns)})"
+                )
+            if self.labels:
+                with named_errors(path, "its labels are no whole numbers"):
+                    labels.append(read_column(path, "label").to_numpy().astype(np.int64))
+            groups += [(number, group) for group in range(len(facts.rows))]
+            rows += facts.rows
+            size += facts.size
         if not sum(rows):
             raise FileNotFoundError(f"folder: the {split} shards in {self.folder} have no rows")
         block = max(1, BLOCK_BYTES * sum(rows) // max(size, 1))
@@ -104,7 +110,7 @@ class ParquetImages:
     block: int
     labels: np.ndarray | None
     crop: Crop
-    _kept: OrderedDict[int, pa.ChunkedArray] = field(default_factory=OrderedDict, repr=False)
+    _kept: OrderedDict[int, pa.ChunkedArray | str] = field(default_factory=OrderedDict, repr=False)
 
     def __len__(self) -> int:
         return int(self.starts[-1])
@@ -124,32 +130,44 @@ class ParquetImages:
         return shares.T.reshape(-1)
 
     def canvas(self, index: int) -> np.ndarray:
-        """An image, uint8 ``[3, size, size]``; raises as `decode` and `Crop` do."""
+        """An image, uint8 ``[3, size, size]``; raises as `decode` and `Crop` do.
+
+        Raises:
+            UnreadableImageError: its row group cannot be read.
+        """
         group = int(np.searchsorted(self.starts, index, side="right")) - 1
         row = int(index - self.starts[group])
         shard, number = self.groups[group]
         name = f"row {row} of row group {number} of {self.files[shard]}"
-        value: Any = self._column(group)[row].as_py()
+        column = self._column(group)
+        if isinstance(column, str):
+            raise UnreadableImageError(f"{name}: {column}", place=f"row group {number} of {self.files[shard]}")
+        value: Any = column[row].as_py()
         data = value.get("bytes") if isinstance(value, dict) else value
         if not isinstance(data, bytes):
             raise UnreadableImageError(f"{name}: has no image bytes")
         return self.crop(decode(data, name), name)
 
-    def _column(self, group: int) -> pa.ChunkedArray:
-        """The images of a row group; the latest ones are kept."""
+    def _column(self, group: int) -> pa.ChunkedArray | str:
+        """The images of a row group, or why there are none; the latest ones are kept."""
         if group not in self._kept:
             shard, number = self.groups[group]
-            # Without threads of its own: this runs in worker processes. Opened anew: those are forks.
-            with pq.ParquetFile(self.files[shard], memory_map=True) as file:
-                table = file.read_row_group(int(number), ["image"], use_threads=False)
-            self._kept[group] = table["image"]
-            while len(self._kept) > 1 and sum(column.nbytes for column in self._kept.values()) > KEPT_BYTES:
+            try:
+                self._kept[group] = read_column(self.files[shard], "image", int(number))
+            except (DamagedError, FileNotFoundError) as error:
+                self._kept[group] = str(error)
+            while len(self._kept) > 1 and sum(map(_size, self._kept.values())) > KEPT_BYTES:
                 self._kept.popitem(last=False)
         self._kept.move_to_end(group)
         return self._kept[group]
 
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_kept": OrderedDict()}
+
+
+def _size(column: pa.ChunkedArray | str) -> int:
+    """Bytes of images."""
+    return 0 if isinstance(column, str) else column.nbytes
 
 
 def shards(folder: Path, split: str) -> list[Path]:

@@ -41,6 +41,7 @@ class ImageNetDataModule(ImageDataModule):
     through ``val``, each image once over all devices, so devices may differ by one image.
 
     An image that cannot be read is replaced by another one in training and left out in evaluation; warnings count them.
+    So is a page of a parquet shard; a batch of arrays that cannot be read is left out, and a warning names it.
     """
 
     def __init__(
@@ -87,7 +88,7 @@ class ImageNetDataModule(ImageDataModule):
             val_images: evaluate at most so many images in validation, evenly spread over the split; 0 = no validation
                 while training, null = all.
             test_images: the same for the test; null = all.
-            strict: stop at images that cannot be read.
+            strict: stop at images, or batches of arrays, that cannot be read.
             num_workers: processes that load and decode batches, for each device.
             seed: of order, places and flips.
             cache_dir: where arrays go that cannot be mapped as they are (pickles, compressed files), 12 GB at 64
@@ -140,7 +141,7 @@ class ImageNetDataModule(ImageDataModule):
         if form == "folder":
             return FolderSource(self.folder, labels, self.class_map, self.val_labels)
         if form == "arrays":
-            return ArraySource(self.folder, labels, self.class_map, self.cache_dir)
+            return ArraySource(self.folder, labels, self.class_map, self.cache_dir, self.strict)
         return ParquetSource(self.folder, labels)
 
     @cached_property

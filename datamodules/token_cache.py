@@ -22,7 +22,8 @@ from typing import Any
 
 import numpy as np
 
-from litscale.storage.files import write_atomically
+from litscale.storage.files import DamagedError, named_errors, read_json, write_atomically
+from litscale.storage.npz import read_npy
 
 INDEX = "index.json"
 
@@ -69,9 +70,22 @@ class TokenFacts:
                 "and callbacks.TokenWriter"
             )
         try:
-            return cls(**json.loads(path.read_bytes()))
-        except (ValueError, TypeError) as error:
-            raise ValueError(f"{path} is damaged ({error}): write the cache anew with litscale predict") from error
+            with named_errors(path, "damaged"):
+                return cls._checked(**read_json(path))
+        except DamagedError as error:
+            raise ValueError(f"{error}: write the cache anew with litscale predict") from error
+
+    @classmethod
+    def _checked(cls, **facts: Any) -> TokenFacts:
+        """The facts that an index holds; raises whatever if they are none."""
+        found = cls(**facts)
+        numbers = [found.vocab, found.num_classes, *found.patch_nums, *found.shards.values()]
+        names = [found.tokenizer, *found.shards]
+        if not all(isinstance(number, int) and number >= 0 for number in numbers):
+            raise ValueError(f"{numbers} are not all whole numbers")
+        if not all(isinstance(name, str) for name in names) or not isinstance(found.patch_nums, list):
+            raise ValueError("its entries are of other kinds")
+        return found
 
 
 @dataclass
@@ -133,27 +147,31 @@ def read_shard(folder: Path, facts: TokenFacts, split: str, number: int, verify:
     path, record = shard_paths(folder, split, number)
     mend = "run litscale predict with callbacks.TokenWriter again, which writes what is missing or damaged"
     try:
-        described: dict[str, Any] = json.loads(record.read_bytes())
-        tokens = np.load(path, mmap_mode="r", allow_pickle=False)
-        if tokens.shape != (described["count"], facts.length):
-            raise ValueError(f"it holds {list(tokens.shape)} tokens, not {[described['count'], facts.length]}")
-        if verify and _hash(path.read_bytes(), described["labels"]) != described["sha256"]:
-            raise ValueError("its checksum differs")
-        if verify and tokens.size and not 0 <= tokens.min() <= tokens.max() < facts.vocab:
-            raise ValueError(f"its tokens are {tokens.min()} to {tokens.max()}, the vocabulary has {facts.vocab}")
+        with named_errors(path, "damaged or truncated"):
+            described: dict[str, Any] = read_json(record)
+            tokens = read_npy(path, mapped=True)
+            labels = described["labels"]
+            if tokens.shape != (described["count"], facts.length) or not np.issubdtype(tokens.dtype, np.integer):
+                raise ValueError(
+                    f"it holds {tokens.dtype} {list(tokens.shape)}, not tokens of {[described['count'], facts.length]}"
+                )
+            if labels is not None and (len(labels) != len(tokens) or not all(isinstance(one, int) for one in labels)):
+                raise ValueError(f"{record} has no label for each image")
+            if verify and _hash(path.read_bytes(), labels) != described["sha256"]:
+                raise ValueError("its checksum differs")
+            if verify and tokens.size and not 0 <= tokens.min() <= tokens.max() < facts.vocab:
+                raise ValueError(f"its tokens are {tokens.min()} to {tokens.max()}, the vocabulary has {facts.vocab}")
+            classes = None if labels is None else np.array(labels, np.int64)
     except FileNotFoundError as error:
         raise ValueError(f"the token cache is incomplete, {error.filename} is missing: {mend}") from error
-    except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
-        raise ValueError(f"the shard {path} is truncated or damaged ({error}): {mend}") from error
-    if described["labels"] is None:
-        return Shard(tokens, None)
-    labels = np.array(described["labels"], dtype=np.int64)
-    if len(labels) and not 0 <= labels.min() <= labels.max() < facts.num_classes:
+    except DamagedError as error:
+        raise ValueError(f"the shard {error}: {mend}") from error
+    if classes is not None and len(classes) and not 0 <= classes.min() <= classes.max() < facts.num_classes:
         raise ValueError(
-            f"the labels in {record} are {labels.min()} to {labels.max()}, out of range: the cache has "
+            f"the labels in {record} are {classes.min()} to {classes.max()}, out of range: the cache has "
             f"{facts.num_classes} classes; {mend}"
         )
-    return Shard(tokens, labels)
+    return Shard(tokens, classes)
 
 
 def good_shards(folder: Path, facts: TokenFacts) -> set[tuple[str, int]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset
 
 from litscale.storage.files import write_atomically
+from litscale.storage.npz import npz_names, read_npz
 from metrics.frechet import Statistics
 
 PROBES = 32  # items of a data set that stand for all
@@ -51,13 +51,15 @@ def read_reference(path: str | Path, num_features: int) -> Reference:
     if not path.is_file():
         raise FileNotFoundError(f"reference: no file {path}; give an .npz with mu and sigma, or with images as arr_0")
     try:
-        with np.load(path, allow_pickle=False) as file:
-            found = {name: file[name] for name in ("mu", "sigma", "count", "features", "arr_0") if name in file}
-            names = list(file)
-    except (ValueError, AttributeError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"reference {path} is no .npz of numbers, or damaged: {error}") from error
+        found = read_npz(path, ("mu", "sigma", "count", "features", "arr_0"))
+        names = npz_names(path)
+    except ValueError as error:
+        raise ValueError(f"reference {error}; give another copy") from error
     if not {"mu", "sigma"} <= found.keys() and "arr_0" not in found:
         raise ValueError(f"reference {path} has neither mu and sigma nor images as arr_0, but {', '.join(names)}")
+    for name in found.keys() - {"arr_0"}:
+        if not np.issubdtype(found[name].dtype, np.integer if name == "count" else np.floating):
+            raise ValueError(f"reference {path}: {name} is of {found[name].dtype}, not of real numbers")
     statistics = None
     if {"mu", "sigma"} <= found.keys():
         mu, sigma = found["mu"], found["sigma"]
@@ -66,13 +68,20 @@ def read_reference(path: str | Path, num_features: int) -> Reference:
                 f"reference {path} holds mu of shape {list(mu.shape)} and sigma of {list(sigma.shape)}, the extractor "
                 f"gives {num_features} features: use the statistics of the same extractor"
             )
-        count = int(found["count"]) if "count" in found else None
-        statistics = Statistics(torch.from_numpy(mu).double(), torch.from_numpy(sigma).double(), count)
+        count = found.get("count")
+        if count is not None and count.size != 1:
+            raise ValueError(f"reference {path}: count is {list(count.shape)}, not one number")
+        mean, covariance = (torch.from_numpy(array.astype(np.float64)) for array in (mu, sigma))
+        statistics = Statistics(mean, covariance, None if count is None else int(count.item()))
     images = found.get("arr_0")
     if images is not None and (images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3):
         raise ValueError(f"reference {path}: arr_0 is {images.dtype} {list(images.shape)}, not uint8 [N, H, W, 3]")
-    features = torch.from_numpy(found["features"]) if "features" in found else None
-    return Reference(statistics, features, images)
+    features = found.get("features")
+    if features is None:
+        return Reference(statistics, None, images)
+    if features.ndim != 2 or features.shape[1] != num_features:
+        raise ValueError(f"reference {path}: features are {list(features.shape)}, not [M, {num_features}]")
+    return Reference(statistics, torch.from_numpy(features.astype(np.float32)), images)
 
 
 def write_reference(path: Path, statistics: Statistics, features: Tensor) -> Path:

@@ -39,6 +39,7 @@ def read_midi(
     *,
     velocity_bins: int = 127,
     drums: bool = False,
+    longest: int = LONGEST,
 ) -> Roll:
     """Read a MIDI file onto the beat grid.
 
@@ -56,6 +57,7 @@ def read_midi(
             the grid.
         velocity_bins: number of velocity bins, 1..127.
         drums: also read channel 10, as pitches.
+        longest: steps that a file may have; a file of 40 bytes can claim times that would fill the memory.
 
     Returns:
         A roll over all 128 pitches, ``[128, step]``, that ends with its last note, or where `write_midi`
@@ -63,7 +65,7 @@ def read_midi(
 
     Raises:
         FileNotFoundError: there is no such file.
-        MidiError: the file is damaged, cut short, no MIDI file, in SMPTE time, longer than 2^20 steps, or has
+        MidiError: the file is damaged, cut short, no MIDI file, in SMPTE time, longer than ``longest`` steps, or has
             no notes (a silent roll written by `write_midi` is read back as such).
         ValueError: an argument is not one of those above.
     """
@@ -78,7 +80,7 @@ def read_midi(
     ticks = np.concatenate([_note_ticks(**track) for track in tracks] or [np.empty(0, NOTE)])
     ends = [event.time for track in score.tracks for event in track.lyrics if event.text == END]
     tempo = min(score.tempos, key=lambda event: event.time).qpm if score.tempos else form.tempo
-    return _to_roll(ticks, ends, score.ticks_per_quarter, tempo, form, phase, str(path))
+    return _to_roll(ticks, ends, score.ticks_per_quarter, tempo, form, phase, str(path), longest)
 
 
 def from_pretty_midi(
@@ -210,6 +212,7 @@ def _to_roll(
     form: RollFormat,
     phase: str | float,
     name: str,
+    longest: int = LONGEST,
 ) -> Roll:
     """Notes in ticks -> roll; ``ends`` holds the ticks of the end events, ``name`` goes into errors."""
     if phase != "auto" and (isinstance(phase, str) or not math.isfinite(phase)):
@@ -229,7 +232,7 @@ def _to_roll(
     played["end"] = np.maximum(np.floor(ticks["end"] / ticks_per_step + shift), played["start"] + 1)
     edges = np.floor(np.array(ends) / ticks_per_step + shift)
     steps = int(max(played["end"].max(initial=0), edges.max(initial=0)))
-    if steps > LONGEST:
-        raise MidiError(f"{name}: {steps} steps are more than {LONGEST}")
+    if steps > longest:
+        raise MidiError(f"{name}: {steps} steps are more than {longest}")
     placed = RollFormat(form.encoding, form.steps_per_beat, form.velocity_bins, tempo=float(tempo))
     return paint(played, placed, steps)

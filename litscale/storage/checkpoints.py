@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from litscale.storage.archives import check_entries
+from litscale.storage.files import DamagedError
 
 STAMP = "litscale_checksum"
 THREADS = 8  # that hash tensors
@@ -42,8 +43,8 @@ def read_checkpoint(path: str | Path, option: str = "checkpoint") -> Any:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is damaged, no file of ``torch.save``, or holds more than weights and plain values; the message
-            names it.
+        ValueError: it is damaged or no file of ``torch.save`` (a `DamagedError`), or holds more than weights and plain
+            values; the message names it.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"{option} {path}: no such file")
@@ -61,12 +62,12 @@ def read_checkpoint(path: str | Path, option: str = "checkpoint") -> Any:
             raise ValueError(
                 f"{option} {path} holds more than weights and plain values; loading it could run code, so it is refused"
             ) from error
-        raise ValueError(f"{option} {path} is damaged or truncated, or no file of torch.save: use another copy") from (
-            error
-        )
+        raise DamagedError(
+            f"{option} {path} is damaged or truncated, or no file of torch.save: use another copy"
+        ) from error
     # A damaged file can raise whatever the code raises that rebuilds its objects.
     except Exception as error:
-        raise ValueError(f"{option} {path} is damaged or truncated ({error}): use another copy") from error
+        raise DamagedError(f"{option} {path} is damaged or truncated ({error}): use another copy") from error
 
 
 def stamp(checkpoint: dict[str, Any]) -> dict[str, Any]:

@@ -3,55 +3,89 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
-from uuid import uuid4
+from typing import Any, BinaryIO
 
 from PIL import Image
 
+from litscale.storage.temporaries import temporary_file
+
+
+class DamagedError(ValueError):
+    """A file that cannot be read as what it should be; the message names it."""
+
 
 @contextmanager
-def whole_file(path: str | Path) -> Iterator[BinaryIO]:
-    """A file to write to that takes its name only when all is written, so that no reader ever meets half of it.
+def named_errors(path: str | Path, kind: str) -> Iterator[None]:
+    """What a reader of files raises becomes one error that names the file; FileNotFoundError and such an error stay.
 
-    The bytes go to a temporary name in the same folder, whatever ``$TMPDIR`` is, reach the disk, and are then renamed;
-    what was at ``path`` stays until that moment, and for good if the block raises.
+    Args:
+        path: what is read.
+        kind: what is wrong with it, if anything is; the message goes on with the reason in brackets.
+
+    Raises:
+        DamagedError: whatever was raised.
+    """
+    try:
+        yield
+    except (FileNotFoundError, DamagedError):
+        raise
+    # A damaged file can raise whatever the parser's code can raise, MemoryError and RecursionError included.
+    except Exception as error:
+        raise DamagedError(f"{path}: {kind} ({_reason(error)})") from error
+
+
+def read_json(path: str | Path) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged; the message names it.
+    """
+    with named_errors(path, "damaged, or no JSON"):
+        return json.loads(Path(path).read_bytes())
+
+
+def _reason(error: Exception) -> str:
+    """What an error says, or its kind if it says nothing."""
+    return str(error) or type(error).__name__
+
+
+@contextmanager
+def atomic_file(path: str | Path) -> Iterator[BinaryIO]:
+    """A file to write, which is at ``path`` when all is written, and never half.
+
+    The bytes go to a temporary name in the same folder (see `litscale.storage.temporaries`), reach the disk at the end,
+    and are then renamed; what was at ``path`` stays until that moment.
 
     Args:
         path: where the file shall be; its folder must exist.
 
-    Yields:
-        The open file.
-
     Raises:
-        OSError: the folder is missing or not writable, or the disk is full; the error keeps its ``errno`` and names
-            ``path``. Nothing is left behind.
+        OSError: the folder is missing or not writable, or the disk is full; the error keeps its ``errno`` and
+            names ``path``. Nothing is left behind.
     """
     path = Path(path)
-    temporary = path.with_name(f".{uuid4().hex}.tmp")
     try:
-        with temporary.open("wb") as file:
+        with temporary_file(path.parent) as file:
             yield file
             file.flush()
             # Some file systems report a full disk only here, after which a rename would publish a damaged
             # file.
             os.fsync(file.fileno())
-        temporary.replace(path)
-        _sync_folder(path.parent)
+            Path(file.name).replace(path)
+            _sync_folder(path.parent)
     except OSError as error:
         raise OSError(error.errno, f"could not write the file ({error.strerror})", str(path)) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _sync_folder(folder: Path) -> None:
-    """Have the new name itself reach the disk, where the system can."""
-    if not hasattr(os, "O_DIRECTORY"):
-        return
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    """Have a new name itself reach the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
@@ -59,7 +93,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def write_atomically(path: str | Path, data: bytes) -> Path:
-    """Write ``data`` to ``path`` as `whole_file` does.
+    """Write ``data`` to ``path`` as `atomic_file` does, which see.
 
     Args:
         path: where the file shall be; its folder must exist.
@@ -69,9 +103,9 @@ def write_atomically(path: str | Path, data: bytes) -> Path:
         The path written.
 
     Raises:
-        OSError: as of `whole_file`.
+        OSError: the file could not be written.
     """
-    with whole_file(path) as file:
+    with atomic_file(path) as file:
         file.write(data)
     return Path(path)
 

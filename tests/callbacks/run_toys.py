@@ -1,4 +1,4 @@
-"""A small run with all that a checkpoint must hold: a buffer that training steps change, averages, dropout, an order."""
+"""A small run with all that a checkpoint must hold: averages, dropout, an order, a buffer that steps change."""
 
 import shutil
 

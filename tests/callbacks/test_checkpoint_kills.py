@@ -6,6 +6,7 @@ import random
 import resource
 import signal
 import time
+from functools import partial
 
 import pytest
 from run_toys import Model, assert_same, fit, last
@@ -56,9 +57,9 @@ def test_killed_twenty_times(tmp_path, monkeypatch, temporary):
     for _ in range(KILLS):
         started = tmp_path / "started"
         started.unlink(missing_ok=True)
-        begin = Model({"forward": lambda step, flag=started: flag.touch()})
-        resumed = path if path.exists() else None
-        child = forked(lambda: fit(run, begin, ckpt_path=resumed, policy=Checkpoints("val/score", minutes=0)))
+        model = Model({"forward": lambda step, flag=started: flag.touch()})
+        options = {"ckpt_path": path if path.exists() else None, "policy": Checkpoints("val/score", minutes=0)}
+        child = forked(partial(fit, run, model, **options))
         while not started.exists() and os.waitpid(child, os.WNOHANG) == (0, 0):
             time.sleep(0.005)
         time.sleep(draw.uniform(0, 0.15))

@@ -1,4 +1,5 @@
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ from image_files import WNIDS, batch, published, write_arrays
 from PIL import Image
 
 from datamodules.image_arrays import ArraySource
-from datamodules.image_decoding import Crop
+from datamodules.image_decoding import Crop, UnreadableImageError
 
 SORTED = {1: 2, 2: 0, 3: 1}  # the release's numbers -> sorted wnids
 
@@ -129,17 +130,53 @@ def test_wrong_batches(tmp_path: Path, kind: str, changes: dict[str, object], me
         read()
 
 
-def test_damaged_files(tmp_path: Path) -> None:
-    write_arrays(tmp_path, "compressed", [30, 1])
-    path = tmp_path / "train_data_batch_1.npz"
+@pytest.mark.parametrize("kind", ["npz", "compressed", "pickle"])
+def test_a_damaged_batch_is_left_out_and_named(tmp_path: Path, kind: str) -> None:
+    batches = write_arrays(tmp_path, kind, [30, 20, 1])
+    (path,) = tmp_path.glob("train_data_batch_1*")
     path.write_bytes(path.read_bytes()[:2000])
-    with pytest.raises(ValueError, match=r"train_data_batch_1\.npz: damaged, or no \.npz file"):
+    source(tmp_path).prepare("train")
+    with pytest.warns(UserWarning, match=rf"^1 of 2 train batches cannot be read, and .* left out: {path}: damaged"):
+        images = source(tmp_path).open("train", Crop(8, upsample=False))
+    assert len(images) == 20
+    assert np.array_equal(images.canvas(3).ravel(), batches["train_data_batch_2"]["data"][3])
+
+    def strictly() -> None:
+        strict = replace(source(tmp_path), strict=True)
+        strict.prepare("train")
+        strict.open("train", Crop(8, upsample=False))
+
+    with pytest.raises(ValueError, match=rf"^strict: {path}: damaged, .*; get it again, or set strict to false"):
+        strictly()
+
+
+def test_a_batch_that_was_damaged_is_converted_when_it_is_whole(tmp_path: Path) -> None:
+    write_arrays(tmp_path, "pickle", [3, 1])
+    whole = (tmp_path / "val_data").read_bytes()
+    (tmp_path / "val_data").write_bytes(whole[:200])
+    source(tmp_path).prepare("val")
+    with pytest.raises(ValueError, match=r"^none of the val batches in .* can be read: .*val_data: damaged, truncated"):
+        source(tmp_path).open("val", Crop(8, upsample=False))
+    (tmp_path / "val_data").write_bytes(whole)
+    source(tmp_path).prepare("val")
+    assert len(source(tmp_path).open("val", Crop(8, upsample=False))) == 1
+
+
+def test_a_batch_that_is_replaced_makes_its_images_unreadable(tmp_path: Path) -> None:
+    write_arrays(tmp_path, "npz", [2, 1])
+    images = source(tmp_path).open("train", Crop(8, upsample=False))
+    path = tmp_path / "train_data_batch_1.npz"
+    path.write_bytes(b"something else")
+    with pytest.raises(UnreadableImageError, match=rf"^image 1: {path}: damaged") as caught:
+        images.canvas(1)
+    assert caught.value.place == str(path)
+
+
+def test_code_in_a_pickle_is_no_damage(tmp_path: Path) -> None:
+    write_arrays(tmp_path, "pickle", [2, 1])
+    (tmp_path / "train_data_batch_1").write_bytes(pickle.dumps({"data": print, "labels": [1]}))
+    with pytest.raises(ValueError, match=r"train_data_batch_1: the pickle asks for builtins\.print"):
         source(tmp_path).prepare("train")
-    path.unlink()
-    (tmp_path / "train_data_batch_1").write_bytes(b"no pickle")
-    with pytest.raises(ValueError, match="train_data_batch_1: damaged, truncated or no pickle"):
-        source(tmp_path).prepare("train")
-    assert not list(tmp_path.glob("cache/*"))
 
 
 def test_an_unwritable_cache_names_its_option(tmp_path: Path) -> None:

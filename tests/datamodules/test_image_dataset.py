@@ -89,8 +89,26 @@ def test_strict_reading() -> None:
 
 
 def test_training_stops_if_nothing_can_be_read() -> None:
-    with pytest.raises(ValueError, match=r"100 images in a row cannot be read: \d\.JPEG: cannot be read; "):
+    with pytest.raises(ValueError, match=r"^5 images in a row cannot be read: \d\.JPEG: cannot be read; "):
         training(5, (0, 1, 2, 3, 4))[0, 0]
+    with pytest.raises(ValueError, match=r"^100 images in a row cannot be read: .*; and 95 more"):
+        training(250, tuple(range(250)))[0, 0]
+
+
+def test_a_damaged_page_of_many_images_is_one_place() -> None:
+    """Of 250 images the last 130 share a damaged page: each of them counts, and they do not stop training."""
+    data = training(250)
+
+    def canvas(index: int) -> np.ndarray:
+        if index >= 120:
+            raise UnreadableImageError(f"row {index}: damaged page", place="the page")
+        return np.full((1, 1, 4), index, np.uint8)
+
+    data.images.canvas = canvas
+    data._order, data._epoch = np.roll(np.arange(250), -120), 0
+    item, errors = data[0, 0]
+    assert int(item["canvas"][0, 0, 0]) == 0
+    assert errors == [f"row {index}: damaged page" for index in range(120, 250)]
 
 
 def test_evaluation_is_spread_evenly_and_in_order() -> None:

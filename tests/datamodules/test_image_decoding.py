@@ -1,4 +1,7 @@
 import io
+import struct
+import subprocess
+import zlib
 from collections import Counter
 from pathlib import Path
 
@@ -103,6 +106,37 @@ def test_floating_point_has_no_range() -> None:
     data = encoded(Image.fromarray(np.ones((4, 4), np.float32)), "TIFF")
     with pytest.raises(UnreadableImageError, match="floating-point numbers of unknown range"):
         decode(data, "it")
+
+
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n%%EOF\n"
+
+
+def test_other_formats_are_not_opened_whatever_their_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow would run Ghostscript for EPS in a file called .JPEG."""
+    started: list[object] = []
+    monkeypatch.setattr(subprocess, "Popen", lambda *command, **_: started.append(command))
+    path = tmp_path / "n0001_1.JPEG"
+    for content in (EPS, encoded(photo(8, 8), "TGA"), encoded(photo(8, 8), "ICO")):
+        path.write_bytes(content)
+        for source in (path, content):
+            with pytest.raises(UnreadableImageError, match=r"^n0001_1: cannot be read as an image"):
+                decode(source, "n0001_1")
+    assert started == []
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "MPO"])
+def test_formats_that_are_opened(kind: str) -> None:
+    assert decode(encoded(photo(9, 7), kind), "photo").size == (9, 7)
+
+
+def test_an_image_that_would_fill_the_memory_is_not_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where another library has lifted Pillow's own limit."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+    png = bytearray(encoded(photo(8, 8)))
+    png[16:24] = struct.pack(">II", 2**15, 2**14)  # width and height, in the header
+    png[29:33] = struct.pack(">I", zlib.crc32(png[12:29]))
+    with pytest.raises(UnreadableImageError, match=r"^bomb: .* \(32768 x 16384 pixels are more than 268435456\)"):
+        decode(bytes(png), "bomb")
 
 
 def test_small_images_are_an_error_with_a_mend() -> None:

@@ -10,8 +10,10 @@ from image_files import encoded, photo, published, write_parquet
 from PIL import Image
 
 from datamodules import image_parquet
+from datamodules.image_dataset import EvaluationImages, TrainingImages
 from datamodules.image_decoding import Crop, UnreadableImageError
 from datamodules.image_parquet import ParquetImages, ParquetSource
+from litscale.storage.parquet import read_column
 
 CROP = Crop(16, upsample=False)
 
@@ -79,12 +81,11 @@ def test_orders_are_permutations_in_blocks_of_row_groups(images: ParquetImages, 
 def test_row_groups_are_read_once_per_block(images: ParquetImages, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[int] = []
 
-    class Counting(pq.ParquetFile):
-        def read_row_group(self, i: int, *args: object, **options: object) -> pa.Table:
-            read.append(i)
-            return super().read_row_group(i, *args, **options)
+    def counting(path: Path, name: str, group: int) -> pa.ChunkedArray:
+        read.append(group)
+        return read_column(path, name, group)
 
-    monkeypatch.setattr(pq, "ParquetFile", Counting)
+    monkeypatch.setattr(image_parquet, "read_column", counting)
     images.block = 8
     for index in images.order(np.random.default_rng(0), 1).tolist():
         images.canvas(index)
@@ -112,6 +113,60 @@ def test_rows_without_an_image(tmp_path: Path, rows: list[tuple[bytes, int]]) ->
         images.canvas(3)
     with pytest.raises(UnreadableImageError, match=r"row 0 of row group 1 of .*: cannot be read as an image"):
         images.canvas(4)
+
+
+def damage_page(path: Path, group: int) -> None:
+    """Overwrite the header of the first page of images of a row group."""
+    described = pq.ParquetFile(path).metadata.row_group(group).column(0)
+    assert described.path_in_schema == "image.bytes"
+    data = bytearray(path.read_bytes())
+    start = described.dictionary_page_offset or described.data_page_offset
+    data[start : start + 16] = b"\xff" * 16
+    path.write_bytes(data)
+
+
+def test_a_damaged_page_names_its_shard_and_is_replaced_and_counted(
+    tmp_path: Path, rows: list[tuple[bytes, int]]
+) -> None:
+    write_parquet(tmp_path, "train", rows[:12], shards=1)
+    (path,) = (tmp_path / "data").iterdir()
+    damage_page(path, 1)  # rows 4 to 7
+    images = ParquetSource(tmp_path, True).open("train", CROP)
+    for index in (3, 8):
+        assert np.array_equal(images.canvas(index), reference(rows[index][0]))
+    for row in (0, 3):
+        message = rf"^row {row} of row group 1 of {path}: {path}: cannot be read as a parquet shard"
+        with pytest.raises(UnreadableImageError, match=message) as caught:
+            images.canvas(4 + row)
+        assert caught.value.place == f"row group 1 of {path}"
+    data = EvaluationImages(images, None, False)
+    assert [number for number in range(12) if data[number][0] is None] == [4, 5, 6, 7]
+    training = TrainingImages(images, 0, None, False, 1)
+    found = [training[0, position] for position in range(12)]
+    assert all(item is not None for item, _ in found)
+    assert len({error for _, errors in found for error in errors}) == 4
+
+
+def test_a_shard_that_declares_too_much(tmp_path: Path) -> None:
+    """A million labels of one value fit into a few hundred bytes; as images, they cannot."""
+    table = pa.table({"image": pa.nulls(2**20, pa.binary()), "label": np.zeros(2**20, np.int64)})
+    pq.write_table(table, tmp_path / "train-0.parquet")
+    with pytest.raises(ValueError, match=r"train-0\.parquet: .*declares 1048576 rows and \d+ bytes in a file of "):
+        ParquetSource(tmp_path, True).open("train", CROP)
+
+
+@pytest.mark.parametrize("labels", [["a"], [None]])
+def test_labels_that_are_no_numbers(tmp_path: Path, labels: list[object]) -> None:
+    pq.write_table(pa.table({"image": [b"x"], "label": labels}), tmp_path / "train-0.parquet")
+    with pytest.raises(ValueError, match=r"train-0\.parquet: its labels are no whole numbers"):
+        ParquetSource(tmp_path, True).open("train", CROP)
+
+
+def test_damaged_names_of_classes(tmp_path: Path) -> None:
+    table = pa.table({"image": [b"x"], "label": [0]}).replace_schema_metadata({b"huggingface": b'{"info": [1]}'})
+    pq.write_table(table, tmp_path / "train-0.parquet")
+    with pytest.raises(ValueError, match=r"train-0\.parquet: its metadata do not describe images"):
+        ParquetSource(tmp_path, True).class_names()
 
 
 def test_wrong_shards(tmp_path: Path) -> None:

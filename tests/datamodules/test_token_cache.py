@@ -167,17 +167,20 @@ def test_a_folder_with_another_cache_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda path, record: path.write_bytes(path.read_bytes()[:-4]), r"train_00001.npy is truncated or damaged"),
+        (lambda path, record: path.write_bytes(path.read_bytes()[:-4]), r"train_00001.npy: damaged"),
         (
             lambda path, record: path.unlink(),
             r"cache is incomplete, .*train_00001.npy is missing: run litscale predict",
         ),
         (lambda path, record: record.unlink(), r"cache is incomplete, .*train_00001.json is missing"),
-        (lambda path, record: record.write_text("{"), r"train_00001.npy is truncated or damaged"),
-        (lambda path, record: path.write_bytes(path.read_bytes()[:-1] + b"\1"), r"damaged \(its checksum differs\)"),
+        (lambda path, record: record.write_text("{"), r"train_00001.json: damaged"),
+        (
+            lambda path, record: path.write_bytes(path.read_bytes()[:-1] + b"\1"),
+            r"damaged or truncated \(its checksum differs\)",
+        ),
         (
             lambda path, record: record.write_text(json.dumps(json.loads(record.read_text()) | {"labels": [0, 7]})),
-            r"damaged \(its checksum differs\)",
+            r"damaged or truncated \(its checksum differs\)",
         ),
         (
             lambda path, record: write_shard(path.parent, "train", 1, np.zeros((2, 5), int), np.array([0, 3])),
@@ -189,7 +192,7 @@ def test_a_folder_with_another_cache_is_refused(tmp_path):
         ),
         (
             lambda path, record: write_shard(path.parent, "train", 1, np.zeros((2, 4), int), None),
-            r"it holds \[2, 4\] tokens, not \[2, 5\]",
+            r"it holds int16 \[2, 4\], not tokens of \[2, 5\]",
         ),
     ],
 )
@@ -213,7 +216,7 @@ def test_a_truncated_shard_is_found_without_verification(tmp_path):
     path.write_bytes(path.read_bytes()[:-4])
     data = TokenDataModule(str(tmp_path), batch_size=1, verify=False)
     data.prepare_data()
-    with pytest.raises(ValueError, match=r"train_00001.npy is truncated or damaged"):
+    with pytest.raises(ValueError, match=r"train_00001.npy: damaged"):
         data.setup("fit")
 
 
@@ -223,7 +226,7 @@ def test_a_folder_without_a_cache(tmp_path):
     ):
         TokenDataModule(str(tmp_path)).setup("fit")
     (tmp_path / "index.json").write_text('{"vocab": 3}')
-    with pytest.raises(ValueError, match=r"index.json is damaged .* write the cache anew"):
+    with pytest.raises(ValueError, match=r"index.json: damaged .* write the cache anew"):
         TokenDataModule(str(tmp_path)).setup("fit")
 
 

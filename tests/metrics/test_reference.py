@@ -50,10 +50,10 @@ def test_bad_files(tmp_path):
         read_reference(path, 3)
     for content in (b"nothing", b"PK\x03\x04 cut off", b""):
         path.write_bytes(content)
-        with pytest.raises(ValueError, match=r"bad.npz is no .npz of numbers, or damaged"):
+        with pytest.raises(ValueError, match=r"reference .*bad.npz: damaged, truncated or no file of plain arrays"):
             read_reference(path, 3)
     np.savez(path, mu=np.array([print, 1], dtype=object), sigma=np.eye(3))
-    with pytest.raises(ValueError, match=r"bad.npz is no .npz of numbers, or damaged"):
+    with pytest.raises(ValueError, match=r"reference .*bad.npz: damaged, truncated or no file of plain arrays"):
         read_reference(path, 3)
     np.savez(path, mu=np.zeros(3), other=np.zeros(3))
     with pytest.raises(ValueError, match="neither mu and sigma nor images as arr_0, but mu, other"):
@@ -64,6 +64,23 @@ def test_bad_files(tmp_path):
     np.savez(path, np.zeros((2, 3, 4, 4), dtype=np.uint8))
     with pytest.raises(ValueError, match=r"arr_0 is uint8 \[2, 3, 4, 4\], not uint8 \[N, H, W, 3\]"):
         read_reference(path, 3)
+
+
+def test_entries_of_another_kind(tmp_path):
+    path = tmp_path / "bad.npz"
+    good = {"mu": np.zeros(3), "sigma": np.eye(3), "count": np.int64(5), "features": np.zeros((5, 3), np.float32)}
+    for name, value, message in (
+        ("mu", np.array(["a", "b", "c"]), "mu is of <U1, not of real numbers"),
+        ("sigma", np.eye(3, dtype=complex), "sigma is of complex128, not of real numbers"),
+        ("count", np.array(np.nan), "count is of float64, not of real numbers"),
+        ("count", np.array([5, 5]), r"count is \[2\], not one number"),
+        ("features", np.zeros((5, 4)), r"features are \[5, 4\], not \[M, 3\]"),
+    ):
+        np.savez(path, **good | {name: value})
+        with pytest.raises(ValueError, match=rf"bad\.npz: {message}"):
+            read_reference(path, 3)
+    np.savez(path, **good | {"mu": np.array([1.0, 2.0, 3.0], dtype=">f8")})
+    assert read_reference(path, 3).statistics.mu.tolist() == [1, 2, 3]
 
 
 def test_data_are_known_by_length_and_content():

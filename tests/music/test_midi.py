@@ -219,6 +219,13 @@ def test_an_endless_file(tmp_path: Path) -> None:
         read_midi(midi_file(tmp_path / "long.mid", note(60, 0, 120), note(60, 240_000_000, 240_000_120)))
 
 
+def test_a_file_longer_than_it_may_be(tmp_path: Path) -> None:
+    path = midi_file(tmp_path / "long.mid", note(60, 0, 120), note(62, 1080, 1200))
+    assert read_midi(path, longest=10).steps == 10
+    with pytest.raises(MidiError, match=r"long\.mid: 10 steps are more than 9"):
+        read_midi(path, longest=9)
+
+
 def test_no_notes(tmp_path: Path) -> None:
     tempo = [(0, mido.MetaMessage("set_tempo", tempo=500000))]
     with pytest.raises(MidiError, match=r"drums\.mid: no notes"):

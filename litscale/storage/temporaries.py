@@ -1,0 +1,111 @@
+"""Files and folders that are being written, under temporary names, and the removal of those that nobody writes.
+
+A writer holds a lock (``flock``) on its temporary file, which the system takes back when the process ends, however it
+ends. So a temporary file whose lock is free is left over from a process that was killed, and the next process that
+writes into the folder removes it; a file that another process is writing is never touched. Where a file system has no
+locks, nothing is removed. Locks of another machine may not be visible on a network file system, so what another machine
+left over must also be a day old.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import platform
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
+from pathlib import Path
+from typing import BinaryIO
+from uuid import uuid4
+
+NAME = re.compile(r"\.litscale-(?P<host>[\w.-]*)-[0-9a-f]{32}\.tmp")
+DAY = 24 * 3600  # seconds
+
+
+@contextmanager
+def temporary_file(folder: Path) -> Iterator[BinaryIO]:
+    """A new file in a folder, open for writing; its ``name`` is its path. It is gone at the end, unless renamed.
+
+    The first one in a folder removes what killed processes left there.
+
+    Raises:
+        OSError: the folder is missing or not writable.
+    """
+    _remove_stale_once(folder)
+    file = _locked(folder)
+    try:
+        with file:
+            yield file
+    finally:
+        Path(file.name).unlink(missing_ok=True)
+
+
+@contextmanager
+def temporary_folder(folder: Path) -> Iterator[Path]:
+    """A new folder in a folder, with a locked file beside it. It is gone at the end, unless renamed; as above."""
+    with temporary_file(folder) as file:
+        made = _content(Path(file.name))
+        try:
+            made.mkdir()
+            yield made
+        finally:
+            shutil.rmtree(made, ignore_errors=True)
+
+
+def remove_stale(folder: Path) -> None:
+    """Remove the temporary files and folders in a folder whose processes were killed; nothing if there is no folder."""
+    # Tidying up is not what the caller is here for: what cannot be listed or removed stays.
+    with suppress(OSError):
+        found = [Path(entry.path) for entry in os.scandir(folder) if NAME.fullmatch(entry.name)]
+        for path in found:
+            _remove_if_stale(path)
+
+
+@cache
+def _remove_stale_once(folder: Path) -> None:
+    remove_stale(folder)
+
+
+def _remove_if_stale(path: Path) -> None:
+    with suppress(OSError), path.open("r+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        content = _content(path)
+        named = NAME.fullmatch(path.name)
+        if named and named["host"] != _host():
+            times = [each.stat().st_mtime for each in (path, *content.glob("*"))]
+            if time.time() - max(times) < DAY:
+                return
+        # The folder first: without its file, nobody would find it.
+        shutil.rmtree(content, ignore_errors=True)
+        path.unlink()
+
+
+def _locked(folder: Path) -> BinaryIO:
+    """A new file that this process has locked."""
+    while True:
+        path = folder / f".litscale-{_host()}-{uuid4().hex}.tmp"
+        file = path.open("xb")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            # Another process took it for a stale one, before it was locked, and is about to remove it.
+            file.close()
+            continue
+        except OSError:
+            return file  # a file system without locks
+        if path.exists():
+            return file
+        file.close()  # removed just before it was locked
+
+
+def _content(path: Path) -> Path:
+    """The folder that belongs to a locked file."""
+    return path.with_name(f"{path.name}.d")
+
+
+def _host() -> str:
+    return re.sub(r"[^\w.-]", "", platform.node())
