@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from datamodules.loading import ResumableLoader
 from datamodules.ranked import RankedDataModule, check_least
+from datamodules.requests import DescribesRequest, RequestRecord
 from datamodules.token_cache import Shard, TokenFacts, read_shard
 
 STAGE_SPLITS = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}
@@ -136,6 +137,16 @@ class TokenDataModule(RankedDataModule):
         """What the source is asked to generate."""
         self.source.trainer = self.trainer
         return self.source.predict_dataloader()
+
+    def described_request(self) -> RequestRecord:
+        """What the source is asked to generate.
+
+        Raises:
+            ValueError: the source cannot say.
+        """
+        if not isinstance(self.source, DescribesRequest):
+            raise ValueError(f"data.source, a {type(self.source).__name__}, has no described_request")
+        return self.source.described_request()
 
     def _in_order(self, split: str) -> DataLoader:
         return self.ordered_loader(Tokens(self._shards[split]), split)

@@ -39,6 +39,10 @@ class LitModule(LightningModule):
         """The networks that are trained."""
         return [self.network]
 
+    def weight_files(self) -> dict[str, str]:
+        """Option -> file of those options that bring all weights; empty where an evaluation needs a checkpoint."""
+        return {}
+
     def blocks(self) -> Iterable[nn.Module]:
         """Parts of the networks that are compiled, and sharded, one by one."""
         return ()

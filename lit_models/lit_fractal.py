@@ -78,6 +78,7 @@ class LitFractal(GeneratingModule):
         self.optimization = optimization
         self.generation = generation
         self.nll_passes = 1 if network.exact_likelihood else nll_passes
+        self.official_checkpoint = official_checkpoint
         if official_checkpoint is not None:
             fill_official(network, official_checkpoint)
         if compile_blocks:
@@ -95,6 +96,10 @@ class LitFractal(GeneratingModule):
         if self.nll_passes > 1:
             metrics |= {f"{name}_standard_error": StandardError() for name in names}
         return nn.ModuleDict(metrics)
+
+    def weight_files(self) -> dict[str, str]:
+        """The official_checkpoint, where it is given."""
+        return {} if self.official_checkpoint is None else {"official_checkpoint": self.official_checkpoint}
 
     def blocks(self) -> list[Block]:
         """The transformer blocks of all levels."""

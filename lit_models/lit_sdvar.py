@@ -121,6 +121,11 @@ class LitSDVAR(GeneratingModule):
         """The draft."""
         return [self.draft]
 
+    def weight_files(self) -> dict[str, str]:
+        """The files of draft, target and tokenizer, where draft and target are given."""
+        given = {option: path for option, path in self.files.items() if path is not None}
+        return given if {"draft_checkpoint", "target_checkpoint"} <= given.keys() else {}
+
     @property
     def vqvae(self) -> VQVAE:
         """The tokenizer."""
