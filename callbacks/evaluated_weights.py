@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
@@ -34,18 +33,20 @@ class EvaluatedWeights:
         facts = {"checkpoint": record.checkpoint, "step": record.step, "sha256": record.sha256}
         return {**facts, "weight_files": self.files}
 
-    @cached_property
+    @property
     def name(self) -> str:
         """For people: ``step_700``, or ``checkpoint`` where the step is unknown, ``files``, ``untrained``."""
         if self.record is not None:
             return "checkpoint" if self.record.step is None else f"step_{self.record.step}"
         return "files" if self.files else "untrained"
 
-    @cached_property
+    @property
     def key(self) -> str:
-        """A hash of the weights' files, the same wherever these lie."""
+        """The checkpoint's SHA-256, else a hash of the model's own files: the same wherever these lie."""
+        if self.record is not None:
+            return self.record.sha256
         hashes = [file["sha256"] for _, file in sorted(self.files.items())]
-        return hashlib.sha256(" ".join([self.record.sha256 if self.record else "", *hashes]).encode()).hexdigest()
+        return hashlib.sha256(" ".join(hashes).encode()).hexdigest()
 
 
 def evaluated_weights(trainer: Trainer, pl_module: LightningModule) -> EvaluatedWeights:

@@ -63,6 +63,7 @@ class LitFractal(GeneratingModule):
     """
 
     shardable = True
+    weight_options = ("official_checkpoint",)
 
     def __init__(
         self,

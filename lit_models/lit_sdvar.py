@@ -70,6 +70,7 @@ class LitSDVAR(GeneratingModule):
     """
 
     frequencies: Tensor
+    weight_options = ("draft_checkpoint", "target_checkpoint")
 
     def __init__(
         self,
@@ -124,7 +125,7 @@ class LitSDVAR(GeneratingModule):
     def weight_files(self) -> dict[str, str]:
         """The files of draft, target and tokenizer, where draft and target are given."""
         given = {option: path for option, path in self.files.items() if path is not None}
-        return given if {"draft_checkpoint", "target_checkpoint"} <= given.keys() else {}
+        return given if set(self.weight_options) <= given.keys() else {}
 
     @property
     def vqvae(self) -> VQVAE:

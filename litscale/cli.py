@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +14,17 @@ from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import WandbLogger
 
-from callbacks.json_text import json_text
+from lit_models.base import LitModule
 from litscale import compare
+from litscale.evaluation import Evaluation
+from litscale.scores import not_finite, write_scores
+from litscale.signals import ending_at_sigterm
 from litscale.storage.checkpoints import read_checkpoint
-from litscale.storage.files import write_atomically
 
 SPECIAL_CHECKPOINTS = ("best", "last", "hpc", "registry")
+
+
+EVALUATIONS = ("validate", "test", "predict")
 
 
 class SaveConfig(SaveConfigCallback):
@@ -49,11 +56,23 @@ class LitscaleCLI(LightningCLI):
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
         wanted = {"weights_only": True, "return_predictions": False, "trainer.default_root_dir": "runs/default"}
         parser.set_defaults({key: value for key, value in wanted.items() if key in parser.get_defaults()})
+        if subcommand in EVALUATIONS:
+            parser.add_argument(
+                "--untrained", type=bool, default=False, help="Whether random weights will do, if no others are given."
+            )
         return parser
 
     def before_instantiate_classes(self) -> None:
-        """Let loggers whose ``save_dir`` is ``.`` write to the run folder."""
+        """Make an evaluation's folder, and let loggers whose ``save_dir`` is ``.`` write to the run folder.
+
+        Raises:
+            OSError: the folder cannot be made or written to.
+        """
         trainer = self.config[self.config.subcommand].trainer
+        if self.config.subcommand != "fit":
+            make_folder(Path(trainer.default_root_dir))
+        # What is saved still says ``.``, so that an evaluation with another folder logs there.
+        self._given = self.config.clone()
         loggers = trainer.logger if isinstance(trainer.logger, list) else [trainer.logger]
         for logger in loggers:
             arguments: Any = getattr(logger, "init_args", None)
@@ -63,11 +82,34 @@ class LitscaleCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Build the trainer; checkpoints without a folder of their own go to ``checkpoints`` in the run folder."""
+        self.config = self._given
         trainer = super().instantiate_trainer(**kwargs)
+        if self.subcommand in EVALUATIONS:
+            self._evaluation = Evaluation()
+            trainer.callbacks.append(self._evaluation)
         for callback in trainer.checkpoint_callbacks:
             if getattr(callback, "dirpath", "") is None:
                 callback.dirpath = str(Path(trainer.default_root_dir) / "checkpoints")
         return trainer
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Run it; SIGTERM ends evaluations and benchmarks at once, and ``fit`` in its own way."""
+        with nullcontext() if subcommand == "fit" else ending_at_sigterm():
+            super()._run_subcommand(subcommand)
+
+    def _check_weights(self) -> None:
+        """Refuse to evaluate random weights, unless that is asked for."""
+        given = self.config[self.subcommand]
+        own = isinstance(self.model, LitModule) and self.model.weight_files()
+        if given.ckpt_path is None and not own and not given.untrained:
+            options = self.model.weight_options if isinstance(self.model, LitModule) else ()
+            also = f" (or {' and '.join(f'--model.{name}' for name in options)})" if options else ""
+            raise ValueError(
+                f"litscale {self.subcommand} was given no weights: give --ckpt_path, such as runs/NAME/checkpoints/"
+                f"last.ckpt{also}, or --untrained true to use random ones"
+            )
+
+    before_validate = before_test = before_predict = _check_weights
 
     def after_validate(self) -> None:
         """Keep the scores, for ``litscale compare``."""
@@ -78,9 +120,25 @@ class LitscaleCLI(LightningCLI):
         self._keep_scores("test")
 
     def _keep_scores(self, stage: str) -> None:
-        if self.trainer.is_global_zero and not self.trainer.fast_dev_run:
-            values = {name: float(value) for name, value in self.trainer.logged_metrics.items()}
-            write_atomically(Path(self.trainer.default_root_dir) / f"scores_{stage}.json", json_text(values))
+        """Write the scores, and refuse those that are no numbers.
+
+        Raises:
+            FloatingPointError: some are not finite.
+        """
+        weights = self._evaluation.weights
+        if self.trainer.fast_dev_run or weights is None:
+            return
+        values = {name: float(value) for name, value in self.trainer.logged_metrics.items()}
+        where = ""
+        if self.trainer.is_global_zero:
+            path = write_scores(Path(self.trainer.default_root_dir), stage, weights, values)
+            print(f"Scores written to {path}")
+            where = f" (null in {path})"
+        if wrong := not_finite(values):
+            raise FloatingPointError(
+                f"not finite: {', '.join(wrong)}{where}. The weights are broken, or the network's precision does not "
+                "suffice: evaluate an earlier checkpoint, or with --trainer.precision 32-true"
+            )
 
     def _parse_ckpt_path(self) -> None:
         """Check the checkpoint before anything is built, and leave the config as it was given.
@@ -90,6 +148,22 @@ class LitscaleCLI(LightningCLI):
         """
         if self.config.get("subcommand"):
             check_checkpoint(self.config[self.config.subcommand].get("ckpt_path"))
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder for an evaluation, before that is run in vain.
+
+    Raises:
+        OSError: it cannot be made, or files in it cannot.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OSError(
+            error.errno, f"trainer.default_root_dir: cannot write there ({error.strerror}); give another", str(folder)
+        ) from error
 
 
 def check_checkpoint(path: str | os.PathLike[str] | None) -> None:

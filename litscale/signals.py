@@ -23,26 +23,23 @@ class Terminated(SystemExit):
 def end_at_sigterm() -> None:
     """From now on SIGTERM raises `Terminated` in the main thread, wherever that is; a second one ends the process.
 
-    Files that are written whole or not at all make that safe. Call it in the main thread.
+    Files that are written whole or not at all make that safe. Outside of the main thread, which alone may change what
+    signals do, this does nothing.
     """
-    signal.signal(signal.SIGTERM, _end)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _end)
 
 
 @contextmanager
 def ending_at_sigterm() -> Iterator[None]:
-    """`end_at_sigterm` inside the block; afterwards SIGTERM does what it did before.
-
-    Outside of the main thread, which alone may change what signals do, this does nothing.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
+    """`end_at_sigterm` inside the block; afterwards SIGTERM does what it did before."""
     before = signal.getsignal(signal.SIGTERM)
     end_at_sigterm()
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
 
 
 def _end(signum: int, frame: FrameType | None) -> None:
