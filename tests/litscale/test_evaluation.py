@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -33,14 +34,23 @@ class Slow(Callback):
 '''
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Where a trained run is kept for all tests."""
+    return tmp_path_factory.mktemp("trained") / "run"
+
+
 @pytest.fixture
-def run(tmp_path, monkeypatch, config):
+def run(tmp_path, monkeypatch, config, trained):
     """A run of three steps in ``run``, by its relative path; what evaluates its last checkpoint."""
     monkeypatch.chdir(tmp_path)
-    settings = yaml.safe_load(config.read_text())
-    settings["trainer"] |= {"default_root_dir": "run", "max_steps": 3}
-    config.write_text(yaml.safe_dump(settings))
-    main(["fit", "--config", str(config)])
+    if not trained.exists():
+        settings = yaml.safe_load(config.read_text())
+        settings["trainer"] |= {"default_root_dir": "run", "max_steps": 3}
+        config.write_text(yaml.safe_dump(settings))
+        main(["fit", "--config", str(config)])
+        shutil.copytree("run", trained)
+    shutil.copytree(trained, "run", dirs_exist_ok=True)
     return ["--config", "run/config.yaml", "--ckpt_path", "run/checkpoints/last.ckpt"]
 
 
@@ -51,7 +61,7 @@ def tree(folder):
 
 def test_an_evaluation_has_a_folder_of_its_own(run, capsys):
     before = tree("run")
-    assert yaml.safe_load(Path("run/config.yaml").read_text())["trainer"]["logger"][0]["init_args"]["save_dir"] == "."
+    assert yaml.safe_load(Path("run/config.yaml").read_text())["trainer"]["logger"]["init_args"]["save_dir"] == "."
     elsewhere = ["--trainer.default_root_dir", "evaluations/first"]
     main(["test", *run, *elsewhere])
     writer = "--trainer.callbacks+=callbacks.PredictionWriter"
@@ -77,7 +87,7 @@ def test_a_folder_that_cannot_be_made_is_an_error_before_anything_is_evaluated(r
         main(["test", *run, "--data.folder", "nowhere", "--trainer.default_root_dir", "file/inside"])
 
 
-@pytest.mark.parametrize("command", ["validate", "test", "predict"])
+@pytest.mark.parametrize("command", ["test", "predict"])
 def test_random_weights_are_evaluated_only_if_asked_for(tmp_path, monkeypatch, config, command):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(
@@ -91,18 +101,14 @@ def test_random_weights_are_evaluated_only_if_asked_for(tmp_path, monkeypatch, c
         assert "untrained" in scores.name
 
 
-@pytest.mark.parametrize("command", ["validate", "test"])
-def test_scores_that_are_not_finite_fail(run, command):
+def test_scores_that_are_not_finite_fail(run):
     state = torch.load("run/checkpoints/last.ckpt", weights_only=True)
     next(value for name, value in state["state_dict"].items() if "weight" in name).fill_(float("nan"))
     torch.save(state, "broken.ckpt")
-    prefix = {"validate": "val", "test": "test"}[command]
-    with pytest.raises(
-        FloatingPointError, match=rf"not finite: .*{prefix}/nats_per_step.* \(null in run/scores_.*json\)"
-    ):
-        main([command, *run, "--ckpt_path", "broken.ckpt"])
-    (scores,) = Path("run").glob("scores_*.json")
-    assert json.loads(scores.read_text())["scores"][f"{prefix}/nats_per_step"] is None
+    with pytest.raises(FloatingPointError, match=r"not finite: .*val/nats_per_step.* \(null in run/scores_.*json\)"):
+        main(["validate", *run, "--ckpt_path", "broken.ckpt"])
+    (scores,) = Path("run").glob("scores_validate_step_3_*.json")
+    assert json.loads(scores.read_text())["scores"]["val/nats_per_step"] is None
 
 
 def test_a_checkpoint_that_is_overwritten_while_it_is_read_is_noticed(run, monkeypatch):
@@ -120,7 +126,10 @@ def test_a_checkpoint_that_is_overwritten_while_it_is_read_is_noticed(run, monke
         main(["test", *run])
 
 
-@pytest.mark.parametrize("command", ["validate", "test", "predict"])
+SLOWLY = [pytest.param(command, marks=pytest.mark.slow) for command in ("validate", "test")]
+
+
+@pytest.mark.parametrize("command", ["predict", *SLOWLY])
 def test_sigterm_ends_an_evaluation_at_once(run, command):
     Path("slow.py").write_text(SLOW)
     before = tree("run/checkpoints")
@@ -135,4 +144,4 @@ def test_sigterm_ends_an_evaluation_at_once(run, command):
     assert process.wait(20) == 143  # of thirty seconds that a batch takes
     assert tree("run/checkpoints") == before
     assert not list(Path("run").glob("scores_*"))
-    assert not list(Path("run").glob("predictions/*"))
+    assert not list(Path("run").glob("predictions/*"))  # hidden ones included
