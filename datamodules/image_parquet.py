@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from datamodules.fingerprints import of_arrays, of_files
 from datamodules.folders import some
 from datamodules.image_decoding import Crop, UnreadableImageError, decode
 
@@ -134,6 +135,10 @@ class ParquetImages:
         if not isinstance(data, bytes):
             raise UnreadableImageError(f"{name}: has no image bytes")
         return self.crop(decode(data, name), name)
+
+    def fingerprint(self) -> str:
+        """Names, sizes and times of the shards, the crop and the labels; OSError if a shard is gone."""
+        return f"{of_files(self.files)} {self.crop} {of_arrays(self.labels)}"
 
     def _column(self, group: int) -> pa.ChunkedArray:
         """The images of a row group; the latest ones are kept."""

@@ -13,6 +13,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 
+from datamodules.fingerprints import of_arrays
 from datamodules.loading import ResumableLoader
 from datamodules.ranked import RankedDataModule, check_least
 from datamodules.requests import DescribesRequest, RequestRecord
@@ -165,6 +166,10 @@ class Tokens(Dataset):
 
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
+
+    def fingerprint(self) -> str:
+        """A hash of all tokens and labels."""
+        return " ".join(of_arrays(shard.tokens, shard.labels) for shard in self.shards)
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         which = bisect_right(self._ends, index)

@@ -93,7 +93,7 @@ class LitFractal(GeneratingModule):
     def _metrics(self, suffixes: list[str]) -> nn.ModuleDict:
         """Mean and standard error of each unit and condition of the likelihood."""
         names = [unit + suffix for suffix in suffixes for unit in self.units]
-        metrics: dict[str, nn.Module] = {name: MeanMetric() for name in names}
+        metrics: dict[str, nn.Module] = {name: MeanMetric(nan_strategy="disable") for name in names}
         if self.nll_passes > 1:
             metrics |= {f"{name}_standard_error": StandardError() for name in names}
         return nn.ModuleDict(metrics)

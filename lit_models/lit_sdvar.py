@@ -115,7 +115,10 @@ class LitSDVAR(GeneratingModule):
         self.register_buffer("frequencies", torch.zeros(self.scales, vqvae.vocab, dtype=torch.long))
         names = ("divergence", "overlap", "accepted_scales_per_call")
         self.scores = nn.ModuleDict(
-            {stage: nn.ModuleDict({name: MeanMetric() for name in names}) for stage in ("val", "test")}
+            {
+                stage: nn.ModuleDict({name: MeanMetric(nan_strategy="disable") for name in names})
+                for stage in ("val", "test")
+            }
         )
 
     def trained(self) -> list[nn.Module]:
