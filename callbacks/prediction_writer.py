@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from PIL import Image
 from torch import Tensor
 
+from callbacks.evaluated_weights import evaluated_weights
 from callbacks.generation import frames_of, renderer_of
 from callbacks.json_text import json_text
 from callbacks.loggers import run_folder
+from datamodules.requests import DescribesRequest
 from litscale.storage.files import write_atomically, write_image
+from litscale.storage.folders import NewFolder, remove_abandoned
 
 MOST_NAMES = 24  # more files than this are counted, not listed
 MOST_ON_SHEET, COLUMNS = 100, 10
@@ -22,14 +28,20 @@ MOST_ROWS, MOST_STEPS = 4, 16
 
 
 class PredictionWriter(Callback):
-    """Writes each sample of ``predict`` as soon as its batch is done.
+    """Writes the samples of a ``predict`` into a folder of the request's own.
 
-    ``sample_00000.mid`` and ``.png`` (or what the data module's renderer writes), on demand ``.gif`` and ``.wav``, and
-    ``sample_00000.json`` with settings, row of its batch, label, checkpoint and statistics. The number is the sample's
-    own over all devices, each of which writes what it made. A file of the same name is overwritten; files appear whole
-    or not at all. Of images there is also ``sheet.png``, the first hundred of rank zero side by side, and with ``gif``
-    ``steps.png``, how the first ones came into being, one a row. Use it with ``return_predictions=False``, or all
-    samples are kept in memory as well.
+    The folder is called after the request, the weights and a hash of all that the samples depend on (request, files
+    that it names, weights, precision, how samples are drawn), such as
+    ``predictions/prefix_song_64_steps-step_700-1a2b3c4d``: the same request has the same folder, any other one another.
+    It appears when all samples are there, and then takes the place of its predecessor as a whole; until then it is
+    hidden (``.unfinished-...``), and one that a killed process left is removed by the next ``predict``.
+
+    In it are ``sample_00000.mid`` and ``.png`` (or what the data module's renderer writes), on demand ``.gif`` and
+    ``.wav``, and ``sample_00000.json`` with the request, the checkpoint (path, step, SHA-256), settings, row of its
+    batch, label and statistics. The number is the sample's own over all devices, each of which writes what it made; all
+    must see the folder. Of images there is also ``sheet.png``, the first hundred of rank zero side by side, and with
+    ``gif`` ``steps.png``, how the first ones came into being, one a row. Use it with ``return_predictions=False``, or
+    all samples are kept in memory as well.
 
     It is no `BasePredictionWriter`: that one has Lightning look for the indices of a batch, and warn in vain, which
     the batch itself knows.
@@ -39,7 +51,7 @@ class PredictionWriter(Callback):
         """Nothing is written yet.
 
         Args:
-            output_dir: folder of the files; by default ``predictions`` in the run folder.
+            output_dir: where the requests' folders go; by default ``predictions`` in the run folder.
             gif: also animate how each sample comes into being.
             wav: also play each sample.
         """
@@ -47,24 +59,39 @@ class PredictionWriter(Callback):
         self.output_dir = output_dir
         self.gif = gif
         self.wav = wav
-        self._files: list[Path] = []
-        self._shown: list[np.ndarray] = []
-        self._steps: list[tuple[Tensor, Tensor]] = []
+        self._new: NewFolder | None = None  # on rank zero, while samples are made
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Make the folder, and have the module keep the steps if they are to be animated.
+        """Begin a folder, and have the module keep the steps if they are to be animated; on all ranks together.
 
         Raises:
-            MisconfigurationException: the data module has no renderer.
+            MisconfigurationException: the data module has no renderer, or does not describe its request.
             OSError: the folder cannot be made.
         """
         if stage != "predict":
             return
         renderer_of(trainer, self)
-        self._folder = Path(self.output_dir or run_folder(trainer) / "predictions")
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self._files, self._shown, self._steps = [], [], []
+        data: Any = trainer.datamodule
+        if not isinstance(data, DescribesRequest):
+            raise MisconfigurationException(
+                f"PredictionWriter needs {type(data).__name__} to have `described_request`; leave the callback out"
+            )
+        self._request = data.described_request()
+        self._files: list[str] = []
+        self._shown: list[np.ndarray] = []
+        self._steps: list[tuple[Tensor, Tensor]] = []
+        self._settings: dict[str, Any] = {}
         pl_module.record_frames = self.gif
+        if trainer.is_global_zero:
+            parent = Path(self.output_dir or run_folder(trainer) / "predictions")
+            remove_abandoned(parent)
+            self._new = NewFolder(parent)
+        self._folder: Path = trainer.strategy.broadcast(self._new and self._new.path)
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Look at the weights that were loaded."""
+        self._weights = evaluated_weights(trainer, pl_module)
+        self._precision = str(trainer.precision)
 
     def on_predict_batch_end(
         self,
@@ -87,26 +114,27 @@ class PredictionWriter(Callback):
         canvases, known = outputs["canvas"].cpu().numpy(), outputs["known"].cpu().numpy()
         if self.gif and not self._steps:
             self._steps = outputs["frames"]
+        self._settings = self._settings or outputs["settings"]
         self._shown += list(canvases[: MOST_ON_SHEET - len(self._shown)])
         for row, index in enumerate(outputs["index"].tolist()):
             stem = self._folder / f"sample_{index:05d}"
             given = known[row] if known[row].any() else None
             animated = frames_of(outputs["frames"], row) if self.gif else {}
-            files = renderer.save(canvases[row], stem, known=given, wav=self.wav, **animated)
+            files = [file.name for file in renderer.save(canvases[row], stem, known=given, wav=self.wav, **animated)]
             record = {
                 "index": index,
                 "row": row,
                 "label": None if outputs["label"] is None else int(outputs["label"][row]),
-                "checkpoint": None if trainer.ckpt_path is None else str(trainer.ckpt_path),
+                "request": self._request.options,
+                **self._weights.facts,
                 "settings": outputs["settings"],
                 "statistics": renderer.statistics(canvases[row]),
-                "files": [file.name for file in files],
+                "files": files,
             }
-            self._files += [*files, write_atomically(f"{stem}.json", json_text(record))]
+            self._files += [*files, write_atomically(f"{stem}.json", json_text(record)).name]
 
     def on_predict_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draw the sheet and say what was written, on rank zero."""
-        # Without asking the other ranks: one that had no batch never comes here, and would be waited for in vain.
+        """Draw the sheet, on rank zero."""
         if not trainer.is_global_zero:
             return
         renderer = renderer_of(trainer, self)
@@ -117,13 +145,43 @@ class PredictionWriter(Callback):
             canvases, done = (torch.stack(part)[chosen, :MOST_ROWS] for part in zip(*self._steps, strict=True))
             canvases, done = (x.transpose(0, 1).flatten(0, 1).numpy() for x in (canvases, done))  # row after row
             self._draw("steps.png", renderer.sheet(canvases, len(chosen), ~done.astype(bool)))
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Give the folder its name when all ranks are done, and say what was written.
+
+        Raises:
+            OSError: the folder cannot be renamed.
+        """
+        if stage != "predict":
+            return
+        # Here and not at the end of the epoch, where a rank that had no batch never comes.
+        trainer.strategy.barrier("PredictionWriter")
+        if self._new is None:
+            return
+        if not self._files:  # limit_predict_batches is 0
+            self._new.discard()
+            return
+        folder = self._new.publish(self._name())
         if trainer.world_size > 1:
-            print(f"Wrote samples to {self._folder}, {len(self._files)} files of them on rank 0")
+            print(f"Wrote samples to {folder}, {len(self._files)} files of them on rank 0")
         elif len(self._files) > MOST_NAMES:
-            print(f"Wrote {len(self._files)} files to {self._folder}")
+            print(f"Wrote {len(self._files)} files to {folder}")
         else:
-            print("\n".join(["Wrote", *(f"  {file}" for file in self._files)]))
+            print("\n".join(["Wrote", *(f"  {folder / file}" for file in self._files)]))
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Leave nothing behind."""
+        if self._new is not None:
+            self._new.discard()
+
+    def _name(self) -> str:
+        """The folder's name."""
+        described = {"request": self._request.options, "weights": self._weights.key}
+        described |= {"settings": self._settings, "precision": self._precision}
+        key = hashlib.sha256(json.dumps(described, sort_keys=True, default=str).encode()).hexdigest()
+        return f"{self._request.title}-{self._weights.name}-{key[:8]}"
 
     def _draw(self, name: str, page: np.ndarray) -> None:
         """Write an RGB picture."""
-        self._files.append(write_image(self._folder / name, Image.fromarray(page)))
+        write_image(self._folder / name, Image.fromarray(page))
+        self._files.append(name)

@@ -19,9 +19,9 @@ from metrics.reference import Reference, data_identity, read_reference, write_re
 class QualityReference:
     """Statistics and features of real images: from a file, from the cache, or of the batches of this validation.
 
-    The cache is keyed by the extractor (structure, options, weights) and the data set (type, length, 32 of its items).
-    It is read if all ranks see the file, and written if no limit of the trainer kept images out. Data that cannot be
-    indexed are not cached.
+    The cache is keyed by the extractor (structure, options, weights) and the data set: its type, length and content, or
+    names, sizes and times of all its files. It is read if all ranks see the file, and written if no limit of the
+    trainer kept images out. Data that cannot be indexed are not cached.
 
     Args:
         extractor: see `metrics.features`; on its device.

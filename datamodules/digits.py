@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
+from datamodules.fingerprints import of_arrays
 from datamodules.image_dataset import Images
 from datamodules.image_module import ImageDataModule
 from datamodules.image_requests import ImageRequest
@@ -122,6 +123,10 @@ class Scans:
     def canvas(self, index: int) -> np.ndarray:
         """An image, uint8 ``[C, size, size]``."""
         return self.canvases[index]
+
+    def fingerprint(self) -> str:
+        """A hash of all images and labels."""
+        return of_arrays(self.canvases, self.labels)
 
 
 def split_of(labels: np.ndarray) -> np.ndarray:

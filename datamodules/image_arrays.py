@@ -20,6 +20,7 @@ import numpy as np
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from PIL import Image
 
+from datamodules.fingerprints import of_arrays, of_files
 from datamodules.folders import some
 from datamodules.image_classes import CLASS_MAPS, find_file, map_labels, read_class_map
 from datamodules.image_decoding import Crop, UnreadableImageError
@@ -176,6 +177,10 @@ class ArrayImages:
         side = math.isqrt(len(pixels) // 3)
         image = Image.fromarray(np.ascontiguousarray(pixels.reshape(3, side, side).transpose(1, 2, 0)))
         return self.crop(image, f"image {index} of {self.files[file]}")
+
+    def fingerprint(self) -> str:
+        """Names, sizes and times of the files, the crop and the labels; OSError if a file is gone."""
+        return f"{of_files(self.files)} {self.crop} {of_arrays(self.labels)}"
 
     def __getstate__(self) -> dict[str, object]:
         # A pickled map would carry all its bytes.

@@ -41,6 +41,9 @@ class Images(Protocol):
     def canvas(self, index: int) -> np.ndarray:
         """An image, uint8 ``[C, H, W]``; raises `UnreadableImageError`."""
 
+    def fingerprint(self) -> str:
+        """Text that differs wherever an image or a label does."""
+
 
 class TrainingImages(Dataset):
     """Shuffled images: item ``(epoch, position)`` is a function of these, the seed and the number of ranks alone.
@@ -115,6 +118,10 @@ class EvaluationImages(Dataset):
 
     def __len__(self) -> int:
         return self._size
+
+    def fingerprint(self) -> str:
+        """Text that differs wherever an item does."""
+        return f"{self.images.fingerprint()} {self._size}"
 
     def __getitem__(self, position: int) -> Item:
         index = position * len(self.images) // self._size

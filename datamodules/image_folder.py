@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from datamodules.fingerprints import of_arrays, of_files
 from datamodules.folders import some
 from datamodules.image_classes import CLASS_MAPS, VAL_LABELS, find_file, listed_labels, read_class_map
 from datamodules.image_decoding import SUFFIXES, Crop, decode
@@ -138,6 +139,12 @@ class FolderImages:
         """An image, uint8 ``[3, size, size]``; raises as `decode` and `Crop` do."""
         path = self.folders[self.which[index]] / os.fsdecode(self.names[index])
         return self.crop(decode(path, str(path)), str(path))
+
+    def fingerprint(self) -> str:
+        """Names, sizes and times of the files, the crop and the labels; OSError if a file is gone."""
+        folders = [os.fsencode(folder) + b"/" for folder in self.folders]
+        files = of_files(folders[which] + name for which, name in zip(self.which, self.names, strict=True))
+        return f"{files} {self.crop} {of_arrays(self.labels)}"
 
 
 def class_folders(root: Path) -> list[str]:

@@ -12,7 +12,7 @@ from datamodules.image_renderer import ImageRenderer
 from datamodules.image_requests import ImageRequest, image_requests
 from datamodules.loading import ResumableLoader
 from datamodules.ranked import RankedDataModule, check_least
-from datamodules.requests import Requests
+from datamodules.requests import RequestRecord, Requests, recorded
 
 
 class ImageDataModule(RankedDataModule, ABC):
@@ -103,6 +103,10 @@ class ImageDataModule(RankedDataModule, ABC):
     def predict_dataloader(self) -> DataLoader:
         """The requested batches, each on one device."""
         return self.batches_loader(self._requests)
+
+    def described_request(self) -> RequestRecord:
+        """What is generated, for the record; raises as `recorded` does."""
+        return recorded(self.request, self._requests)
 
     def _in_order(self, split: str, stage: str) -> DataLoader:
         """Each image of a split once."""

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from datamodules.fingerprints import of_arrays, of_files
 from datamodules.folders import some
 from datamodules.image_decoding import Crop, UnreadableImageError, decode
 from litscale.storage.files import DamagedError, named_errors
@@ -147,6 +148,10 @@ class ParquetImages:
         if not isinstance(data, bytes):
             raise UnreadableImageError(f"{name}: has no image bytes")
         return self.crop(decode(data, name), name)
+
+    def fingerprint(self) -> str:
+        """Names, sizes and times of the shards, the crop and the labels; OSError if a shard is gone."""
+        return f"{of_files(self.files)} {self.crop} {of_arrays(self.labels)}"
 
     def _column(self, group: int) -> pa.ChunkedArray | str:
         """The images of a row group, or why there are none; the latest ones are kept."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
 from datamodules.image_renderer import ImageRenderer
-from datamodules.requests import Requests
+from datamodules.requests import Requests, titled
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,16 @@ class ImageRequest:
             raise ValueError(
                 "predict.inpaint, the image to change, and predict.region, what to generate in it, need each other"
             )
+
+    @property
+    def title(self) -> str:
+        """Such as ``labels_3_1_4``, ``inpaint_photo_0_0_8_8``, ``unconditional`` or ``samples``; then the seed."""
+        words: list[str | int] = []
+        if self.inpaint is not None and self.region is not None:
+            words += ["inpaint", Path(self.inpaint).stem, *self.region]
+        words += [] if self.labels is None else ["labels", *self.labels]
+        words += ["unconditional"] if self.unconditional else []
+        return titled(words, self.seed)
 
     def check_labels(self, num_classes: int) -> None:
         """Raise ValueError if the data lacks a class that is asked for."""

@@ -15,7 +15,7 @@ import music
 from datamodules.folders import class_of, classes_of
 from datamodules.loading import ResumableLoader
 from datamodules.ranked import RankedDataModule, check_least
-from datamodules.requests import GenerationRequest, Requests, request_canvas
+from datamodules.requests import GenerationRequest, RequestRecord, Requests, recorded, request_canvas
 from datamodules.roll_cache import RollCache
 from datamodules.source import RollSource
 from datamodules.splits import Splits
@@ -206,6 +206,10 @@ class PianoRollDataModule(RankedDataModule):
     def predict_dataloader(self) -> DataLoader:
         """The requested batches, each on one device."""
         return self.batches_loader(self._requests)
+
+    def described_request(self) -> RequestRecord:
+        """What is generated, for the record; raises as `recorded` does."""
+        return recorded(self.request, self._requests, length=self._requests.canvas.shape[-1])
 
     def _in_order(self, split: str) -> DataLoader:
         """Each window of a split once."""

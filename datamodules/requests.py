@@ -5,9 +5,12 @@ Shapes: B requests, H pitch rows (row 0 the lowest), L steps.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -15,7 +18,29 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch.utils.data import Dataset
 
 import music
+from litscale.storage.checkpoint_record import file_sha256
 from music.roll import Roll, RollFormat
+
+
+@dataclass(frozen=True)
+class RequestRecord:
+    """What was asked for, as it is kept beside the samples.
+
+    Attributes:
+        title: a few words for the name of a folder, letters, digits, ``_`` and ``-``.
+        options: all that the samples depend on beside model and weights; JSON values.
+    """
+
+    title: str
+    options: dict[str, Any]
+
+
+@runtime_checkable
+class DescribesRequest(Protocol):
+    """A data module that says what its ``predict_dataloader`` asks for."""
+
+    def described_request(self) -> RequestRecord:
+        """The request, after ``setup("predict")``."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +93,26 @@ class GenerationRequest:
         """Classes to generate, in turn."""
         return None if self.label is None else [self.label]
 
+    @property
+    def title(self) -> str:
+        """Such as ``prefix_song_64_steps``, ``inpaint_song_steps_16_32``, ``label_3``, ``samples``; then the seed."""
+        words = []
+        if self.prefix is not None:
+            words += ["prefix", Path(self.prefix).stem]
+            words += [] if self.prefix_steps is None else [self.prefix_steps, "steps"]
+        if self.inpaint is not None:
+            words += ["inpaint", Path(self.inpaint).stem]
+            words += [] if self.region is None else ["steps", *self.region]
+            words += [] if self.region_pitches is None else ["pitches", *self.region_pitches]
+        words += [] if self.label is None else ["label", self.label]
+        return titled(words, self.seed)
+
+
+def titled(words: list[str | int], seed: int) -> str:
+    """Words as a part of a file name, ``samples`` if there are none, with the seed if it is not 0."""
+    words = (words or ["samples"]) + (["seed", seed] if seed else [])
+    return re.sub(r"[^A-Za-z0-9-]+", "_", "_".join(map(str, words)))[:80]
+
 
 def request_canvas(
     request: GenerationRequest, form: RollFormat, window: int, read: Callable[[str], Roll]
@@ -111,7 +156,12 @@ def request_canvas(
 
 
 class Request(Protocol):
-    """What `Requests` asks of the options of any kind of data; see `GenerationRequest`."""
+    """What `Requests` asks of the options of any kind of data, a dataclass; see `GenerationRequest`."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def title(self) -> str: ...
 
     @property
     def num_samples(self) -> int: ...
@@ -158,6 +208,27 @@ class Requests(Dataset):
         if self.labels is not None:
             batch["label"] = self.labels[index % len(self.labels)]
         return batch
+
+
+def recorded(request: Request, batches: Requests, **more: Any) -> RequestRecord:
+    """The record of a request: its options, hashes of the files that it names and of the cells that they give.
+
+    Args:
+        request: the options.
+        batches: made of it.
+        **more: what the data module adds, over the request's own options.
+
+    Raises:
+        OSError: a file that the request names cannot be read any more.
+    """
+    options: dict[str, Any] = {**asdict(request), **more, "batch_size": batches.batch_size}
+    for name in ("prefix", "inpaint"):
+        if (path := options.get(name)) is not None:
+            options[f"{name}_sha256"] = file_sha256(path)
+            # The same file means other cells where encoding, grid or pitches differ.
+            given = np.stack([batches.canvas.numpy(), batches.known.numpy()])
+            options["given_sha256"] = sha256(given.tobytes()).hexdigest()
+    return RequestRecord(request.title, options)
 
 
 def _read(option: str, path: str, read: Callable[[str], Roll], form: RollFormat) -> np.ndarray:

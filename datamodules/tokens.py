@@ -13,8 +13,10 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 
+from datamodules.fingerprints import of_arrays
 from datamodules.loading import ResumableLoader
 from datamodules.ranked import RankedDataModule, check_least
+from datamodules.requests import DescribesRequest, RequestRecord
 from datamodules.token_cache import Shard, TokenFacts, read_shard
 
 STAGE_SPLITS = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}
@@ -137,6 +139,16 @@ class TokenDataModule(RankedDataModule):
         self.source.trainer = self.trainer
         return self.source.predict_dataloader()
 
+    def described_request(self) -> RequestRecord:
+        """What the source is asked to generate.
+
+        Raises:
+            ValueError: the source cannot say.
+        """
+        if not isinstance(self.source, DescribesRequest):
+            raise ValueError(f"data.source, a {type(self.source).__name__}, has no described_request")
+        return self.source.described_request()
+
     def _in_order(self, split: str) -> DataLoader:
         return self.ordered_loader(Tokens(self._shards[split]), split)
 
@@ -154,6 +166,10 @@ class Tokens(Dataset):
 
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
+
+    def fingerprint(self) -> str:
+        """A hash of all tokens and labels."""
+        return " ".join(of_arrays(shard.tokens, shard.labels) for shard in self.shards)
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         which = bisect_right(self._ends, index)

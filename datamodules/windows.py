@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from datamodules.fingerprints import of_arrays
 from datamodules.roll_cache import RollCache
 
 
@@ -40,6 +41,12 @@ class Pieces:
     def lengths(self) -> np.ndarray:
         """Steps of each piece, int64 ``[n]``."""
         return self.cache.steps[self.chosen]
+
+    def fingerprint(self) -> str:
+        """The cache's name, which changes with the content of its pieces, and how they are cut."""
+        labels = None if self.labels is None else np.array(self.labels)
+        cut = f"{self.window} {self.low} {self.rows} {of_arrays(self.chosen, labels)}"
+        return f"{self.cache.path.name} {cut}"
 
     def item(self, which: int, start: int, shift: int = 0) -> dict[str, Tensor]:
         """One window.
@@ -125,6 +132,10 @@ class FixedWindows(Dataset):
 
     def __len__(self) -> int:
         return len(self._which)
+
+    def fingerprint(self) -> str:
+        """Text that differs wherever a window does."""
+        return self.pieces.fingerprint()
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         which = int(self._which[index])

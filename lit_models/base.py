@@ -38,15 +38,21 @@ class LitModule(LightningModule):
         optimization: how.
         shardable: whether it trains under `ModelParallelStrategy`; then training steps use weights of a trained part
             in its forward, or after it.
+        weight_options: options that bring all weights if they are given together, see :meth:`weight_files`.
     """
 
     network: nn.Module
     optimization: Optimization
     shardable = False
+    weight_options: tuple[str, ...] = ()
 
     def trained(self) -> list[nn.Module]:
         """The networks that are trained."""
         return [self.network]
+
+    def weight_files(self) -> dict[str, str]:
+        """Option -> file, of the options that bring all weights; empty where those need a checkpoint."""
+        return {}
 
     def blocks(self) -> Iterable[nn.Module]:
         """Parts of the networks that are compiled, and sharded, one by one."""

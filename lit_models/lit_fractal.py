@@ -63,6 +63,7 @@ class LitFractal(GeneratingModule):
     """
 
     shardable = True
+    weight_options = ("official_checkpoint",)
 
     def __init__(
         self,
@@ -78,6 +79,7 @@ class LitFractal(GeneratingModule):
         self.optimization = optimization
         self.generation = generation
         self.nll_passes = 1 if network.exact_likelihood else nll_passes
+        self.official_checkpoint = official_checkpoint
         if official_checkpoint is not None:
             fill_official(network, official_checkpoint)
         if compile_blocks:
@@ -91,10 +93,14 @@ class LitFractal(GeneratingModule):
     def _metrics(self, suffixes: list[str]) -> nn.ModuleDict:
         """Mean and standard error of each unit and condition of the likelihood."""
         names = [unit + suffix for suffix in suffixes for unit in self.units]
-        metrics: dict[str, nn.Module] = {name: MeanMetric() for name in names}
+        metrics: dict[str, nn.Module] = {name: MeanMetric(nan_strategy="disable") for name in names}
         if self.nll_passes > 1:
             metrics |= {f"{name}_standard_error": StandardError() for name in names}
         return nn.ModuleDict(metrics)
+
+    def weight_files(self) -> dict[str, str]:
+        """The official_checkpoint, where it is given."""
+        return {} if self.official_checkpoint is None else {"official_checkpoint": self.official_checkpoint}
 
     def blocks(self) -> list[Block]:
         """The transformer blocks of all levels."""

@@ -70,6 +70,7 @@ class LitSDVAR(GeneratingModule):
     """
 
     frequencies: Tensor
+    weight_options = ("draft_checkpoint", "target_checkpoint")
 
     def __init__(
         self,
@@ -114,12 +115,20 @@ class LitSDVAR(GeneratingModule):
         self.register_buffer("frequencies", torch.zeros(self.scales, vqvae.vocab, dtype=torch.long))
         names = ("divergence", "overlap", "accepted_scales_per_call")
         self.scores = nn.ModuleDict(
-            {stage: nn.ModuleDict({name: MeanMetric() for name in names}) for stage in ("val", "test")}
+            {
+                stage: nn.ModuleDict({name: MeanMetric(nan_strategy="disable") for name in names})
+                for stage in ("val", "test")
+            }
         )
 
     def trained(self) -> list[nn.Module]:
         """The draft."""
         return [self.draft]
+
+    def weight_files(self) -> dict[str, str]:
+        """The files of draft, target and tokenizer, where draft and target are given."""
+        given = {option: path for option, path in self.files.items() if path is not None}
+        return given if set(self.weight_options) <= given.keys() else {}
 
     @property
     def vqvae(self) -> VQVAE:

@@ -36,7 +36,7 @@ class ReconstructionMetrics(nn.Module):
         if not planes.is_image:
             metrics["note_f1"] = BinaryF1Score()
         if with_lpips:
-            metrics["lpips"] = MeanMetric()
+            metrics["lpips"] = MeanMetric(nan_strategy="disable")
         if extractor is not None:
             metrics["rfid"] = FrechetDistance(checked_size(extractor))
             self.real = FeatureStatistics(checked_size(extractor))

@@ -23,7 +23,7 @@ class TokenMetrics(nn.ModuleDict):
     def __init__(self, scales: int) -> None:
         names = ["nats_per_token", "nats_per_image", "accuracy", "unigram_nats_per_token", "unigram_nats_per_image"]
         names += [f"{name}/scale_{k}" for k in range(scales) for name in ("loss", "accuracy")]
-        super().__init__({name: MeanMetric() for name in names})
+        super().__init__({name: MeanMetric(nan_strategy="disable") for name in names})
 
     def record(self, model: VAR, logits: Tensor, tokens: Tensor, frequencies: Tensor) -> None:
         """Take in a batch.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,18 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from lightning.pytorch.loggers import WandbLogger
 
 from callbacks import Checkpoints
-from callbacks.json_text import json_text
+from lit_models.base import LitModule
 from litscale import compare
+from litscale.evaluation import Evaluation
 from litscale.runs import find_checkpoint, requeued_checkpoint
+from litscale.scores import not_finite, write_scores
+from litscale.signals import ending_at_sigterm
 from litscale.storage.files import write_atomically
 from litscale.storage.run_folders import CHECKPOINTS
 
 # What a command says of one call, not of the run.
 OF_ONE_CALL = ("ckpt_path", "config", "checkpoints.overwrite", "overwrite")
+EVALUATIONS = ("validate", "test", "predict")
 
 
 class SaveConfig(SaveConfigCallback):
@@ -71,14 +76,30 @@ class LitscaleCLI(LightningCLI):
         wanted = {"weights_only": True, "return_predictions": False, "trainer.default_root_dir": "runs/default"}
         parser.set_defaults({key: value for key, value in wanted.items() if key in parser.get_defaults()})
         if subcommand == "fit":
-            about = "Replace the run whose checkpoints lie in the run folder, and all of its results."
-            parser.add_argument("--overwrite", type=bool, default=False, help=about)
+            parser.add_argument(
+                "--overwrite",
+                type=bool,
+                default=False,
+                help="Replace the run whose checkpoints lie in the run folder, and all of its results.",
+            )
             parser.link_arguments("overwrite", "checkpoints.overwrite")
+        if subcommand in EVALUATIONS:
+            parser.add_argument(
+                "--untrained", type=bool, default=False, help="Whether random weights will do, if no others are given."
+            )
         return parser
 
     def before_instantiate_classes(self) -> None:
-        """Let loggers whose ``save_dir`` is ``.`` write to the run folder."""
+        """Make an evaluation's folder, and let loggers whose ``save_dir`` is ``.`` write to the run folder.
+
+        Raises:
+            OSError: the folder cannot be made or written to.
+        """
         trainer = self.config[self.config.subcommand].trainer
+        if self.config.subcommand != "fit":
+            make_folder(Path(trainer.default_root_dir))
+        # What is saved still says ``.``, so that an evaluation with another folder logs there.
+        self._given = self.config.clone()
         loggers = trainer.logger if isinstance(trainer.logger, list) else [trainer.logger]
         for logger in loggers:
             arguments: Any = getattr(logger, "init_args", None)
@@ -88,7 +109,11 @@ class LitscaleCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Build the trainer; checkpoints of callbacks without a folder of their own go to the run folder's."""
+        self.config = self._given
         trainer = super().instantiate_trainer(**kwargs)
+        if self.subcommand in EVALUATIONS:
+            self._evaluation = Evaluation()
+            trainer.callbacks.append(self._evaluation)
         for callback in trainer.checkpoint_callbacks:
             if getattr(callback, "dirpath", "") is None:
                 callback.dirpath = str(Path(trainer.default_root_dir) / CHECKPOINTS)
@@ -99,6 +124,25 @@ class LitscaleCLI(LightningCLI):
             callbacks = [callback for callback in callbacks if not isinstance(callback, Checkpoints)]
         return super()._instantiate_trainer(config, callbacks)
 
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Run it; SIGTERM ends it at once, and a training after the step that is under way."""
+        with ending_at_sigterm():
+            super()._run_subcommand(subcommand)
+
+    def _check_weights(self) -> None:
+        """Refuse to evaluate random weights, unless that is asked for."""
+        given = self.config[self.subcommand]
+        own = isinstance(self.model, LitModule) and self.model.weight_files()
+        if given.ckpt_path is None and not own and not given.untrained:
+            options = self.model.weight_options if isinstance(self.model, LitModule) else ()
+            also = f" (or {' and '.join(f'--model.{name}' for name in options)})" if options else ""
+            raise ValueError(
+                f"litscale {self.subcommand} was given no weights: give --ckpt_path, such as runs/NAME/checkpoints/"
+                f"last.ckpt{also}, or --untrained true to use random ones"
+            )
+
+    before_validate = before_test = before_predict = _check_weights
+
     def after_validate(self) -> None:
         """Keep the scores, for ``litscale compare``."""
         self._keep_scores("validate")
@@ -108,9 +152,25 @@ class LitscaleCLI(LightningCLI):
         self._keep_scores("test")
 
     def _keep_scores(self, stage: str) -> None:
-        if self.trainer.is_global_zero and not self.trainer.fast_dev_run:
-            values = {name: float(value) for name, value in self.trainer.logged_metrics.items()}
-            write_atomically(Path(self.trainer.default_root_dir) / f"scores_{stage}.json", json_text(values))
+        """Write the scores, and refuse those that are no numbers.
+
+        Raises:
+            FloatingPointError: some are not finite.
+        """
+        weights = self._evaluation.weights
+        if self.trainer.fast_dev_run or weights is None:
+            return
+        values = {name: float(value) for name, value in self.trainer.logged_metrics.items()}
+        where = ""
+        if self.trainer.is_global_zero:
+            path = write_scores(Path(self.trainer.default_root_dir), stage, weights, values)
+            print(f"Scores written to {path}")
+            where = f" (null in {path})"
+        if wrong := not_finite(values):
+            raise FloatingPointError(
+                f"not finite: {', '.join(wrong)}{where}. The weights are broken, or the network's precision does not "
+                "suffice: evaluate an earlier checkpoint, or with --trainer.precision 32-true"
+            )
 
     def _parse_ckpt_path(self) -> None:
         """Find and check the checkpoint before anything is built, and leave the config as it was given.
@@ -128,6 +188,22 @@ class LitscaleCLI(LightningCLI):
         config.ckpt_path = find_checkpoint(config.ckpt_path, folders)
         if subcommand == "fit" and config.ckpt_path is None:
             config.ckpt_path = requeued_checkpoint(folders[0])
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder for an evaluation, before that is run in vain.
+
+    Raises:
+        OSError: it cannot be made, or files in it cannot.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OSError(
+            error.errno, f"trainer.default_root_dir: cannot write there ({error.strerror}); give another", str(folder)
+        ) from error
 
 
 class BenchCLI(LitscaleCLI):

@@ -3,41 +3,46 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
+from litscale.scores import Scores, newest_scores
+
 STAGES = ("test", "validate")
 
 
-def scores(folder: Path) -> dict[str, float]:
+def scores(folder: Path) -> Scores:
     """What the last ``litscale test`` of a run found, or the last ``litscale validate`` where there was no test.
 
     Raises:
         FileNotFoundError: the run was neither tested nor validated.
-        ValueError: the file of scores is damaged.
+        ValueError: a file of scores is damaged.
     """
-    for stage in STAGES:
-        path = folder / f"scores_{stage}.json"
-        if path.is_file():
-            try:
-                found: dict[str, float] = json.loads(path.read_text())
-            except json.JSONDecodeError as error:
-                raise ValueError(f"{path} is damaged ({error}): run litscale {stage} again") from error
-            return found
-    raise FileNotFoundError(f"{folder} holds no scores of a test or validation: run litscale test with it first")
+    found = newest_scores(folder, STAGES)
+    if found is None:
+        raise FileNotFoundError(f"{folder} holds no scores of a test or validation: run litscale test with it first")
+    return found
 
 
 def table(runs: Sequence[str]) -> Table:
-    """Scores as rows, runs as columns; raises as `scores` does."""
+    """Scores as rows below the weights that they are of, runs as columns; raises as `scores` does."""
     found = {run: scores(Path(run)) for run in runs}
     result = Table("score", *(Path(run).name for run in runs), title="Scores")
-    for name in dict.fromkeys(name for row in found.values() for name in row):
-        result.add_row(name, *(f"{row[name]:.4g}" if name in row else "" for row in found.values()))
+    result.add_row("weights", *(row.source for row in found.values()))
+    for name in dict.fromkeys(name for row in found.values() for name in row.scores):
+        result.add_row(name, *(_cell(row, name) for row in found.values()))
     return result
+
+
+def _cell(row: Scores, name: str) -> str:
+    """A score as text, empty if the run has none of that name."""
+    if name not in row.scores:
+        return ""
+    value = row.scores[name]
+    return "not finite" if value is None else f"{value:.4g}"
 
 
 def main(args: Sequence[str]) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from datamodules.loading import ShardSampler
+from datamodules.requests import RequestRecord
 from lit_models.lit_fractal import Generation, LitFractal
 from lit_models.optimization import Optimization
 from models.fractal import Fractal
@@ -162,6 +163,9 @@ class ToyRolls(LightningDataModule):
 
     def test_dataloader(self) -> DataLoader:
         return self.val_dataloader()
+
+    def described_request(self) -> RequestRecord:
+        return RequestRecord("toys", {"batches": len(self.requests)})
 
     def predict_dataloader(self) -> DataLoader:
         # As the real data module does; Lightning's own sampler would repeat a request to make ranks even.

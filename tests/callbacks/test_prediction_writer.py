@@ -1,13 +1,16 @@
 """Samples of predict as files."""
 
 import json
+from hashlib import sha256
 
 import pytest
 import torch
 from callback_toys import FORM, Requests, ToyRolls, fractal, roll, trainer
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from PIL import Image
 
 from callbacks import PredictionWriter
+from lit_models import Optimization
 from music import MidiError, RollRenderer, read_midi
 
 
@@ -15,7 +18,8 @@ def predict(folder, module=None, **options):
     callback = PredictionWriter(str(folder / "out"), **options)
     run = trainer(folder, callbacks=[callback])
     canvases = run.predict(module or fractal(), ToyRolls())
-    return folder / "out", torch.cat([batch["canvas"] for batch in canvases])
+    (made,) = (folder / "out").iterdir()
+    return made, torch.cat([batch["canvas"] for batch in canvases])
 
 
 def test_each_sample_has_its_files(tmp_path, capsys):
@@ -34,7 +38,13 @@ def test_each_sample_has_its_files(tmp_path, capsys):
         assert (record["index"], record["row"], record["settings"]["seed"]) == (i, i % 2, i // 2)
         assert record["settings"]["iterations"] == 2
         assert record["label"] is None
-        assert record["checkpoint"] is None
+        assert (record["checkpoint"], record["step"], record["sha256"], record["weight_files"]) == (
+            None,
+            None,
+            None,
+            {},
+        )
+        assert record["request"] == {"batches": 3}
         assert record["files"] == [f"sample_0000{i}.mid", f"sample_0000{i}.png"]
         expected = RollRenderer(FORM).statistics(canvas)
         assert record["statistics"]["note_density"] == expected["note_density"]
@@ -61,28 +71,93 @@ def test_animations_and_sounds(tmp_path):
     assert Image.open(folder / "sample_00003.gif").n_frames == 4
 
 
-def test_files_of_a_few_are_listed_and_overwritten(tmp_path, capsys):
-    class Fixed(type(fractal())):
-        def predict_step(self, batch, batch_idx):
-            canvas = torch.from_numpy(roll(self.number))[None, None]
-            index = torch.tensor([4])
-            known, settings = torch.zeros_like(canvas), {"temperature": float("nan")}
-            label = torch.tensor([3])
-            return {"canvas": canvas, "known": known, "index": index, "label": label, "settings": settings}
+class Fixed(type(fractal())):
+    """Makes one sample known beforehand, with a number of its own."""
 
-    for number in (1, 2):
-        module = fractal()
-        module.__class__ = Fixed
-        module.number = number
-        run = trainer(tmp_path, callbacks=[PredictionWriter(str(tmp_path / "out"))], limit_predict_batches=1)
-        run.predict(module, ToyRolls(), return_predictions=False)
+    number, index = 1, 4
+
+    def predict_step(self, batch, batch_idx):
+        canvas = torch.from_numpy(roll(self.number))[None, None]
+        known, settings = torch.zeros_like(canvas), {"temperature": float("nan")}
+        made = {"canvas": canvas, "known": known, "index": torch.tensor([self.index]), "label": torch.tensor([3])}
+        return made | {"settings": settings}
+
+
+def fixed(number, index=4):
+    module = fractal()
+    module.__class__ = Fixed
+    module.number, module.index = number, index
+    return module
+
+
+def run_of(folder, module, data=None, **options):
+    """Predict one batch into ``folder / "out"``."""
+    run = trainer(folder, callbacks=[PredictionWriter(str(folder / "out"))], limit_predict_batches=1, **options)
+    run.predict(module, data or ToyRolls(), return_predictions=False)
+
+
+def test_files_of_a_few_are_listed_and_replaced_as_a_whole(tmp_path, capsys):
+    run_of(tmp_path, fixed(1, index=4))
+    run_of(tmp_path, fixed(2, index=5))
     out = capsys.readouterr().out
-    assert out.count("sample_00004.mid") == 2
-    restored = read_midi(tmp_path / "out" / "sample_00004.mid", FORM.encoding, phase=0, velocity_bins=3)
+    assert (out.count("sample_00004.mid"), out.count("sample_00005.mid")) == (1, 1)
+    (folder,) = (tmp_path / "out").iterdir()
+    assert folder.name.startswith("toys-untrained-")
+    assert sorted(path.name for path in folder.iterdir()) == [f"sample_00005.{kind}" for kind in ("json", "mid", "png")]
+    restored = read_midi(folder / "sample_00005.mid", FORM.encoding, phase=0, velocity_bins=3)
     assert (restored.symbols[60:72] == roll(2)).all()
-    record = json.loads((tmp_path / "out" / "sample_00004.json").read_text())
+    record = json.loads((folder / "sample_00005.json").read_text())
     assert record["label"] == 3
     assert record["settings"] == {"temperature": None}
+
+
+def test_different_requests_do_not_mix(tmp_path):
+    run_of(tmp_path, fixed(1), ToyRolls(requests=1))
+    run_of(tmp_path, fixed(1), ToyRolls(requests=2))
+    folders = sorted((tmp_path / "out").iterdir())
+    requests = [json.loads((folder / "sample_00004.json").read_text())["request"] for folder in folders]
+    assert sorted(request["batches"] for request in requests) == [1, 2]
+
+
+def test_a_checkpoint_is_recorded_with_its_step_and_hash(tmp_path):
+    module = fractal()
+    module.optimization = Optimization(lr=0.1)
+    made = trainer(tmp_path, max_steps=2)
+    made.fit(module, ToyRolls())
+    path = tmp_path / "some.ckpt"
+    made.save_checkpoint(path)
+    run = trainer(tmp_path, callbacks=[PredictionWriter(str(tmp_path / "out"))])
+    run.predict(fractal(), ToyRolls(), ckpt_path=path, return_predictions=False)
+    (folder,) = (tmp_path / "out").iterdir()
+    assert folder.name.startswith("toys-step_2-")
+    record = json.loads((folder / "sample_00000.json").read_text())
+    assert (record["checkpoint"], record["step"]) == (str(path.resolve()), 2)
+    assert record["sha256"] == sha256(path.read_bytes()).hexdigest()
+
+
+class Failing(Fixed):
+    def predict_step(self, batch, batch_idx):
+        if batch_idx:
+            raise OSError(28, "No space left on device")
+        return super().predict_step(batch, batch_idx)
+
+
+def test_a_failure_leaves_what_was_there(tmp_path):
+    run_of(tmp_path, fixed(1))
+    before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    module = fixed(2)
+    module.__class__ = Failing
+    with pytest.raises(OSError, match="No space"):
+        trainer(tmp_path, callbacks=[PredictionWriter(str(tmp_path / "out"))]).predict(module, ToyRolls())
+    assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()} == before
+
+
+def test_data_that_cannot_describe_a_request_is_refused(tmp_path):
+    class Silent(ToyRolls):
+        described_request = None
+
+    with pytest.raises(MisconfigurationException, match="PredictionWriter needs Silent to have `described_request`"):
+        run_of(tmp_path, fixed(1), Silent())
 
 
 def test_no_frames_to_animate_is_an_error(tmp_path):

@@ -60,7 +60,8 @@ def check_each_predicted_file_is_written_once(ranks, folder, output):
     files = ranks[0]["files"] + ranks[1]["files"]
     expected = [f"sample_0000{i}.{kind}" for i in range(6) for kind in ("json", "mid", "png")]
     assert sorted(files) == expected
-    assert sorted(path.name for path in (folder / "out").iterdir()) == expected
+    (written,), (single,) = ((folder / name).iterdir() for name in ("out", "single"))
+    assert sorted(path.name for path in written.iterdir()) == expected
     assert min(len(seen["files"]) for seen in ranks) == 6
-    assert len(list((folder / "single").glob("*.mid"))) == 2
-    assert f"Wrote samples to {folder / 'out'}, {len(ranks[0]['files'])} files of them on rank 0" in output
+    assert len(list(single.glob("*.mid"))) == 2
+    assert f"Wrote samples to {written}, {len(ranks[0]['files'])} files of them on rank 0" in output

@@ -46,7 +46,7 @@ def main(folder: Path) -> None:
     writer = PredictionWriter(str(folder / "out"))
     run = trainer(folder, callbacks=[writer], **DDP)
     run.predict(fractal(), ToyRolls(), return_predictions=False)
-    seen["files"] = [path.name for path in writer._files]
+    seen["files"] = writer._files
 
     # One batch: rank 1 has none, and is not waited for.
     writer = PredictionWriter(str(folder / "single"))

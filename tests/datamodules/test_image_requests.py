@@ -5,11 +5,12 @@ import numpy as np
 import pytest
 import torch
 from image_files import encoded, photo, published
+from lightning.pytorch import LightningDataModule
 
-from datamodules import ImageRequest
+from datamodules import DigitsDataModule, ImageRequest, TokenDataModule
 from datamodules.image_renderer import ImageRenderer
 from datamodules.image_requests import image_requests
-from datamodules.requests import Requests
+from datamodules.requests import RequestRecord, Requests
 
 RGB = ImageRenderer(3, 16)
 
@@ -56,6 +57,31 @@ def test_a_region_is_unknown_and_nothing_else(tmp_path: Path) -> None:
     for canvas, known in zip(batch["canvas"], batch["known"], strict=True):
         assert known.equal(~hole)
         assert np.array_equal(canvas, np.where(hole, 0, published(photo(40, 33), 16)))
+
+
+@pytest.mark.parametrize(
+    ("options", "title"),
+    [
+        ({}, "samples"),
+        ({"labels": [3, 1], "seed": 2}, "labels_3_1_seed_2"),
+        ({"unconditional": True}, "unconditional"),
+        ({"inpaint": "a b/my photo.png", "region": (2, 4, 10, 16)}, "inpaint_my_photo_2_4_10_16"),
+        ({"labels": list(range(100))}, "labels_" + "_".join(map(str, range(100)))[:73]),
+    ],
+)
+def test_titles_for_folders(options: dict[str, Any], title: str) -> None:
+    assert ImageRequest(**options).title == title
+
+
+def test_requests_are_described(tmp_path: Path) -> None:
+    dm = DigitsDataModule(batch_size=5, predict=ImageRequest(num_samples=7, labels=[3, 1]))
+    dm.setup("predict")
+    asked = {"num_samples": 7, "labels": [3, 1], "unconditional": False, "inpaint": None, "region": None, "seed": 0}
+    assert dm.described_request() == RequestRecord("labels_3_1", asked | {"batch_size": 5})
+    tokens = TokenDataModule(str(tmp_path), source=dm)
+    assert tokens.described_request() == dm.described_request()
+    with pytest.raises(ValueError, match=r"data\.source, a LightningDataModule, has no described_request"):
+        TokenDataModule(str(tmp_path), source=LightningDataModule()).described_request()
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 import warnings
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from jsonargparse import ArgumentParser
 
 from datamodules import GenerationRequest, PianoRollDataModule
+from datamodules.requests import RequestRecord
 from music import read_midi
 from music.roll import RollFormat
 
@@ -209,6 +211,38 @@ def test_prediction_needs_no_data(tmp_path: Path) -> None:
     assert [batch["index"].tolist() for batch in batches] == [[0, 1], [2]]
     assert [batch["seed"] for batch in batches] == [5, 6]
     assert batches[0]["known"].shape == (2, 1, 128, 8)
+
+
+def test_requests_are_described(module: Make, songs: Path) -> None:
+    song = str(songs / "a" / "00.mid")
+
+    def described(pitch_range: tuple[int, int] = (40, 79), **options: Any) -> RequestRecord:
+        dm = module(pitch_range=pitch_range, window=16, batch_size=2, predict=GenerationRequest(**options))
+        dm.setup("predict")
+        return dm.described_request()
+
+    plain = described(num_samples=3)
+    assert plain.title == "samples"
+    assert plain.options == {
+        "num_samples": 3,
+        "length": 16,
+        "prefix": None,
+        "prefix_steps": None,
+        "inpaint": None,
+        "region": None,
+        "region_pitches": None,
+        "label": None,
+        "seed": 0,
+        "batch_size": 2,
+    }
+    going_on = described(prefix=song, prefix_steps=3, length=24, seed=7)
+    assert going_on.title == f"prefix_{Path(song).stem}_3_steps_seed_7"
+    assert (going_on.options["prefix"], going_on.options["length"]) == (song, 24)
+    assert going_on.options["prefix_sha256"] == sha256(Path(song).read_bytes()).hexdigest()
+    other_rows = described(pitch_range=(41, 80), prefix=song, prefix_steps=3, length=24, seed=7)
+    assert other_rows.options["given_sha256"] != going_on.options["given_sha256"]
+    changed = described(inpaint=song, region=(2, 5), region_pitches=(60, 71))
+    assert changed.title == f"inpaint_{Path(song).stem}_steps_2_5_pitches_60_71"
 
 
 def test_predicted_classes_must_exist(module: Make) -> None:

@@ -91,5 +91,9 @@ def test_data_are_known_by_length_and_content():
     assert len({data_identity(data()), data_identity(data(51)), data_identity(data(value=1))}) == 3
     assert data_identity(data(1)) != data_identity(data(2))
     assert len({data_identity([(item, ["error"]) for item in data(value=value)]) for value in (0, 1, 1)}) == 2
+    for changed in range(50):  # data that say nothing of themselves are read as a whole
+        other = data()
+        other[changed] = {"canvas": torch.ones(1, 2, 2, dtype=torch.uint8)}
+        assert data_identity(other) != data_identity(data())
     assert data_identity(Stream()) is None
     assert data_identity(None) is None

@@ -1,0 +1,62 @@
+"""Which weights an evaluation is of, beside everything that it writes."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+
+from lit_models.base import LitModule
+from litscale.storage.checkpoint_record import CheckpointRecord, file_sha256, record_checkpoint
+
+
+@dataclass(frozen=True)
+class EvaluatedWeights:
+    """A checkpoint, or the files that the model itself was given, or nothing: random weights.
+
+    Attributes:
+        record: of the checkpoint, None without one.
+        files: option of the model -> its file and the file's SHA-256; empty with a checkpoint.
+    """
+
+    record: CheckpointRecord | None
+    files: dict[str, dict[str, str]]
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """``checkpoint``, ``step`` and ``sha256``, null without a checkpoint, and ``weight_files`` of the model."""
+        record = self.record
+        if record is None:
+            return {"checkpoint": None, "step": None, "sha256": None, "weight_files": self.files}
+        facts = {"checkpoint": record.checkpoint, "step": record.step, "sha256": record.sha256}
+        return {**facts, "weight_files": self.files}
+
+    @property
+    def name(self) -> str:
+        """For people: ``step_700``, or ``checkpoint`` where the step is unknown, ``files``, ``untrained``."""
+        if self.record is not None:
+            return "checkpoint" if self.record.step is None else f"step_{self.record.step}"
+        return "files" if self.files else "untrained"
+
+    @property
+    def key(self) -> str:
+        """The checkpoint's SHA-256, else a hash of the model's own files: the same wherever these lie."""
+        if self.record is not None:
+            return self.record.sha256
+        hashes = [file["sha256"] for _, file in sorted(self.files.items())]
+        return hashlib.sha256(" ".join(hashes).encode()).hexdigest()
+
+
+def evaluated_weights(trainer: Trainer, pl_module: LightningModule) -> EvaluatedWeights:
+    """What was loaded. Ask as soon as it is, before a training run that is going on writes the next checkpoint.
+
+    Raises:
+        FileNotFoundError: a file is gone already.
+        ValueError: the checkpoint was damaged since it was loaded.
+    """
+    if trainer.ckpt_path is not None:
+        return EvaluatedWeights(record_checkpoint(str(trainer.ckpt_path), "--ckpt_path"), {})
+    options = pl_module.weight_files() if isinstance(pl_module, LitModule) else {}
+    return EvaluatedWeights(None, {name: {"file": path, "sha256": file_sha256(path)} for name, path in options.items()})

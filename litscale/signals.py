@@ -1,0 +1,51 @@
+"""SIGTERM: what batch systems, ``timeout`` and ``kill`` send first."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+STATUS = 128 + signal.SIGTERM  # 143, what shells report of a process that SIGTERM ended
+GRACE = 10.0  # seconds for the way out; then the process ends wherever it is
+
+
+class Terminated(SystemExit):
+    """SIGTERM came: the process is to end with status 143."""
+
+    def __init__(self) -> None:
+        super().__init__(STATUS)
+
+
+def end_at_sigterm() -> None:
+    """From now on SIGTERM raises `Terminated` in the main thread, wherever that is; a second one ends the process.
+
+    Files that are written whole or not at all make that safe. Outside of the main thread, which alone may change what
+    signals do, this does nothing.
+    """
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _end)
+
+
+@contextmanager
+def ending_at_sigterm() -> Iterator[None]:
+    """`end_at_sigterm` inside the block; afterwards SIGTERM does what it did before."""
+    before = signal.getsignal(signal.SIGTERM)
+    end_at_sigterm()
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
+
+
+def _end(signum: int, frame: FrameType | None) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # Python drops an exception that is raised while an object is deleted, and the way out may wait for other processes.
+    last = threading.Timer(GRACE, os._exit, (STATUS,))
+    last.daemon = True
+    last.start()
+    raise Terminated
