@@ -27,13 +27,13 @@ def midi_folder(tmp_path_factory):
     return folder
 
 
-@pytest.fixture
-def config(tmp_path, midi_folder):
-    """Path of a config that trains a small mixed model on the folder for 12 steps of 3 an epoch."""
-    settings = {
+@pytest.fixture(scope="session")
+def settings(midi_folder):
+    """By its run folder, the content of a config that trains a small mixed model for 12 steps of 3 an epoch."""
+    return lambda run: {
         "seed_everything": 3,
         "trainer": {
-            "default_root_dir": str(tmp_path / "run"),
+            "default_root_dir": str(run),
             "accelerator": "cpu",
             "max_steps": 12,
             "log_every_n_steps": 1,
@@ -89,8 +89,13 @@ def config(tmp_path, midi_folder):
             },
         },
     }
+
+
+@pytest.fixture
+def config(tmp_path, settings):
+    """Path of a config that trains a small mixed model on the folder for 12 steps of 3 an epoch."""
     path = tmp_path / "config.yaml"
-    path.write_text(yaml.safe_dump(settings))
+    path.write_text(yaml.safe_dump(settings(tmp_path / "run")))
     return path
 
 
