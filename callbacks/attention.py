@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -21,8 +22,8 @@ class AttentionDiagnostics(Callback):
 
     ``attention/entropy/level_0/block_1/head_2`` is its entropy in nats (0: one place only), ``attention/reach/...`` the
     mean distance in patches to where it looks. The picture ``attention/heads`` is also written to the run's folder, as
-    ``attention/step_<n>.png``. Rank zero alone measures, on its first batch; attention weights are computed in full,
-    which takes memory, so keep the canvases few.
+    ``attention/step_<n>.png``, outside of ``fit`` ``validate.png``. Rank zero alone measures, on its first batch;
+    attention weights are computed in full, which takes memory, so keep the canvases few.
     """
 
     def __init__(self, every_n_validations: int = 1, num_canvases: int = 2) -> None:
@@ -75,7 +76,9 @@ class AttentionDiagnostics(Callback):
                     numbers[f"attention/{measure}/{level}/block_{block}/head_{head}"] = float(value)
         send_numbers(trainer, numbers)
         figure = heatmaps(tables)
-        path = run_folder(trainer) / "attention" / f"step_{trainer.global_step}.png"
+        # Elsewhere trainers count no steps, and the pictures of a training run are to stay.
+        name = f"step_{trainer.global_step}" if trainer.state.fn == TrainerFn.FITTING else "validate"
+        path = run_folder(trainer) / "attention" / f"{name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         write_picture(figure, path)
         send_pictures(trainer, "attention/heads", [pixels(figure)])

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
@@ -21,10 +22,11 @@ class MusicEvaluation(SampleEvaluation):
     """Compares generated music with the windows of validation (or test).
 
     Logs, over all ranks: ``music/<statistic>`` of the samples, ``music/ratio/<statistic>`` (samples over data) and
-    ``music/overlap/<statistic>`` (of the two histograms), see `metrics.MusicStatistics`; statistics that the data does
-    not define are left out. With ``baselines`` also ``val/nats_per_step/independent_pitches`` and
-    ``.../repeat_or_redraw`` (``test/...`` in a test): what two small models, fitted to the training pieces, give to the
-    windows on which the model's own ``val/nats_per_step`` is measured.
+    ``music/overlap/<statistic>`` (of the two histograms), see `metrics.MusicStatistics`. Statistics that the data does
+    not define are left out, outside of ``fit`` also those that the samples do not define. With ``baselines`` also
+    ``val/nats_per_step/independent_pitches`` and ``.../repeat_or_redraw`` (``test/...`` in a test): what two small
+    models, fitted to the training pieces, give to the windows on which the model's own ``val/nats_per_step`` is
+    measured.
 
     Statistics of the data and baselines are measured once, in the first validation. Outside of ``fit`` the outcome is
     also printed as a table and written to the run's folder as ``music_validate.json`` and ``.md`` (``music_test...``).
@@ -112,6 +114,10 @@ class MusicEvaluation(SampleEvaluation):
         for name, row in self._compared().items():
             values |= {f"music/{name}": row["generated"]}
             values |= {f"music/{kind}/{name}": row[kind] for kind in ("ratio", "overlap")}
+        if trainer.state.fn != TrainerFn.FITTING:
+            # Silent samples have no pitches, and the data may have a mean of 0: no score then, which is no failure.
+            # Callbacks of `fit` that watch a score need it each time.
+            values = {name: value for name, value in values.items() if value.isfinite()}
         _, prefix = stage_of(trainer)
         for name, nats in self._baseline_nats.items():
             values[f"{prefix}/nats_per_step/{name}"] = torch.tensor(nats, device=pl_module.device)

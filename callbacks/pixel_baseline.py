@@ -50,7 +50,7 @@ class PixelBaseline(Callback):
             raise MisconfigurationException(f"PixelBaseline needs a data module of images, not {type(data).__name__}")
         bits = _bits(data.open("train"), self.num_images, data.alphabet) if trainer.is_global_zero else None
         self._bits = trainer.strategy.broadcast(bits).to(pl_module.device)
-        self._mean = MeanMetric().to(pl_module.device)
+        self._mean = MeanMetric(nan_strategy="disable").to(pl_module.device)
 
     def on_test_batch_end(
         self,

@@ -41,8 +41,9 @@ class TargetCalls(Callback):
       noise, and ``sdvar/fid_difference``. As many images as the data has make a FID that compares the two, not one to
       publish.
 
-    The timeline of rank zero's first batch and a table go to the loggers, and outside of ``fit`` to the run's folder
-    as ``timeline.png`` and ``decode_validate.json`` and ``.md`` (``decode_test...``).
+    The timeline of rank zero's first batch and a table go to the loggers, the timeline also to the run's folder as
+    ``timeline.png``. Outside of ``fit`` both go there as ``decode_validate.png``, ``.json`` and ``.md``
+    (``decode_test...``).
     """
 
     def __init__(
@@ -149,13 +150,14 @@ class TargetCalls(Callback):
         folder = run_folder(trainer)
         folder.mkdir(parents=True, exist_ok=True)
         figure = timeline(self._first)
-        picture = write_picture(figure, folder / "timeline.png")
+        fitting = trainer.state.fn == TrainerFn.FITTING
+        picture = write_picture(figure, folder / ("timeline.png" if fitting else f"decode_{stage}.png"))
         send_pictures(trainer, "sdvar/timeline", [pixels(figure)])
         send_histogram(trainer, "sdvar/accepted", self._accepted)
         table = self._table(pl_module, stage)
         head, *lines = table.lines()
         send_table(trainer, "sdvar/decoders", head, lines)
-        if trainer.state.fn == TrainerFn.FITTING:
+        if fitting:
             return
         table.show()
         print("Written to " + ", ".join(map(str, [*table.write(folder), picture])))

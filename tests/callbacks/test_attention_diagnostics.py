@@ -38,7 +38,7 @@ def test_numbers_and_picture(tmp_path):
     (event,) = events.Scalars("attention/reach/level_0/block_1/head_2")
     assert event.value == 16
     (image,) = events.Images("attention/heads/0")
-    with Image.open(tmp_path / "attention" / "step_0.png") as picture:
+    with Image.open(tmp_path / "attention" / "validate.png") as picture:
         assert picture.size == (image.width, image.height)
 
 

@@ -53,6 +53,20 @@ def test_what_the_data_does_not_define_is_left_out(tmp_path):
     assert not [key for key in run.callback_metrics if "groove" in key or "redraw" in key]
 
 
+def test_what_silent_samples_do_not_define_is_left_out_of_an_evaluation(tmp_path):
+    class Silent(Drawing):
+        def generate(self, label=None, *, batch_size=1, seed=0, frames=None):
+            return torch.zeros(batch_size, 1, FORM.pitches, STEPS, dtype=torch.uint8)
+
+    run = trainer(tmp_path, callbacks=[MusicEvaluation(num_samples=2, baselines=False)])
+    run.validate(Silent(), ToyRolls(), verbose=False)
+    assert run.callback_metrics["music/note_density"] == 0
+    assert not [name for name in run.callback_metrics if "mean_velocity" in name]
+    assert all(value.isfinite() for value in run.callback_metrics.values())
+    run.fit(Silent(), ToyRolls())
+    assert run.callback_metrics["music/mean_velocity"].isnan()
+
+
 @pytest.mark.parametrize("stage", ["validate", "test"])
 def test_table(tmp_path, capsys, stage):
     run = trainer(tmp_path, callbacks=[MusicEvaluation(num_samples=2)], logger=CSVLogger(tmp_path, "run", 1))

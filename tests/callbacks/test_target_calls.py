@@ -60,7 +60,7 @@ def test_counts_rates_and_files(tmp_path, stage, capsys):
     assert found["rows"]["target only"]["target_calls_per_image"] == SCALES
     assert f"| {label} |" in (tmp_path / f"decode_{stage}.md").read_text()
     assert "3.00x" in capsys.readouterr().out
-    with Image.open(tmp_path / "timeline.png") as picture:
+    with Image.open(tmp_path / f"decode_{stage}.png") as picture:
         assert picture.format == "PNG"
 
 

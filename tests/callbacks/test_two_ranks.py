@@ -40,7 +40,7 @@ def check_norms_are_those_of_the_mean_gradient(ranks):
 def check_samples_and_attention_are_of_rank_zero(ranks, folder):
     assert [seen["samples"] for seen in ranks] == [1, 0]
     assert sorted(path.name for path in (folder / "samples").rglob("*.*")) == ["sample_00000.mid", "sample_00000.png"]
-    assert [path.name for path in (folder / "attention").iterdir()] == ["step_0.png"]
+    assert [path.name for path in (folder / "attention").iterdir()] == ["validate.png"]
 
 
 def check_music_is_the_same_for_one_rank_and_two(ranks, folder, output, alone):

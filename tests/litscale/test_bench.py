@@ -2,6 +2,8 @@
 
 import csv
 import json
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from PIL import Image
 from sdvar_lit_toys import SIZES, Patches
 
 from lit_models import Decoding
+from litscale import signals
 from litscale.bench import Bench, Quality, decodings
 from litscale.cli import main
 
@@ -117,6 +120,28 @@ def test_an_interrupted_benchmark_goes_on(config, tmp_path, monkeypatch):
     measured.clear()
     main(arguments)
     assert len(measured) == 5
+
+
+def test_sigterm_ends_a_benchmark_at_once(config, tmp_path, monkeypatch):
+    arguments = ["bench", "decode", "--config", config, *SHORT, "--acceptances", "[coupled]", "--entry_nums", "[]"]
+    before, whole = signal.getsignal(signal.SIGTERM), Bench.row
+    monkeypatch.setattr(signals, "GRACE", 3600.0)  # or the tests would end, too
+    labels = []
+
+    def row(self, options):
+        if len(labels) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+            labels.append("went on")
+        labels.append(options.label)
+        return whole(self, options)
+
+    monkeypatch.setattr(Bench, "row", row)
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    assert end.value.code == 143
+    assert list(json.loads((tmp_path / "run" / "bench_decode_unfinished.json").read_text())["rows"]) == labels
+    assert len(labels) == 2
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_a_checkpoint_wins_over_files(config, tmp_path):

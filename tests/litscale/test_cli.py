@@ -38,15 +38,18 @@ def test_from_midi_to_midi(tmp_path, litscale, config, midi_folder):
     assert yaml.safe_load((run / "config.yaml").read_text()) == saved
     options = ["--data.predict.prefix", prefix, "--data.predict.prefix_steps", 10, "--data.predict.length", 24]
     litscale("predict", *known, writer, *options, "--trainer.callbacks.gif", "true", "--trainer.callbacks.wav", "true")
-    files = sorted(path.name for path in (run / "predictions").iterdir())
+    (predictions,) = (run / "predictions").iterdir()
+    assert predictions.name.startswith("prefix_piece_0_10_steps-step_12-")
+    files = sorted(path.name for path in predictions.iterdir())
     assert files == [f"sample_{i:05d}.{end}" for i in range(4) for end in ("gif", "json", "mid", "png", "wav")]
     given = music.read_midi(prefix, velocity_bins=1).symbols[:, :10]
     for i in range(4):
-        sample = music.read_midi(run / "predictions" / f"sample_{i:05d}.mid", velocity_bins=1)
+        sample = music.read_midi(predictions / f"sample_{i:05d}.mid", velocity_bins=1)
         assert sample.steps == 24
         assert (sample.symbols[:, :10] == given).all()
-    record = json.loads((run / "predictions" / "sample_00000.json").read_text())
+    record = json.loads((predictions / "sample_00000.json").read_text())
     assert record["settings"]["temperature"] == 1.0
+    assert (record["request"]["prefix"], record["request"]["prefix_steps"]) == (str(prefix), 10)
 
 
 @pytest.mark.parametrize(
@@ -72,6 +75,7 @@ def test_bad_input_is_one_clear_error(tmp_path, monkeypatch, config, midi_folder
     monkeypatch.chdir(tmp_path)
     options = [str(midi_folder / "piece_0.mid") if option == "PIECE" else option for option in options]
     arguments = [command, "--config", str(config), *options, "--trainer.fast_dev_run", "true"]
+    arguments += ["--untrained", "true"] if command == "predict" else []
     if message is None:  # accepted by the parser; generation would refuse it
         main(arguments)
         return

@@ -13,7 +13,8 @@ def scores_of(litscale, config, folder):
     common = ["--config", config, "--trainer.default_root_dir", folder]
     litscale("fit", *common, "--trainer.enable_progress_bar", "false", timeout=1200)
     litscale("test", *common, "--ckpt_path", folder / "checkpoints" / "last.ckpt")
-    return json.loads((folder / "scores_test.json").read_text())
+    (scores,) = folder.glob("scores_test_*.json")
+    return json.loads(scores.read_text())["scores"]
 
 
 @pytest.mark.slow

@@ -48,7 +48,8 @@ def test_digits_train_evaluate_and_sample(tmp_path, kind, capsys):
     for name in ("test/bits_per_dim", "test/bits_per_dim/independent", "test/class_accuracy", "test/fid"):
         assert name in out
     main(["predict", *config, *quick, *checkpoint, "--data.predict.num_samples", "3"])
-    written = sorted(path.name for path in (tmp_path / "predictions").iterdir())
+    (predictions,) = (tmp_path / "predictions").iterdir()
+    written = sorted(path.name for path in predictions.iterdir())
     assert written == sorted(
         ["sheet.png", "steps.png", *(f"sample_{i:05d}.{ending}" for i in range(3) for ending in ("png", "gif", "json"))]
     )

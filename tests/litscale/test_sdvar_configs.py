@@ -73,7 +73,8 @@ def test_digits_from_distillation_to_samples(tmp_path, monkeypatch, capsys):
     quick = ["--trainer.enable_progress_bar", "false", "--trainer.limit_test_batches", "1"]
     main(["test", *own, *quick, "--data.batch_size", "16"])
     assert "speculative (gamma 3, kl, threshold 0.8)" in capsys.readouterr().out
-    assert (folder / "timeline.png").is_file()
+    assert (folder / "decode_test.png").is_file()
     main(["predict", *own, *quick, "--data.predict.num_samples", "2"])
-    with Image.open(folder / "predictions/sample_00000.gif") as picture:
+    (predictions,) = (folder / "predictions").iterdir()
+    with Image.open(predictions / "sample_00000.gif") as picture:
         assert picture.n_frames > 1

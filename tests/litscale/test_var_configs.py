@@ -104,5 +104,6 @@ def test_digits_from_images_to_samples(tmp_path, monkeypatch, capsys):
     own += ["--ckpt_path", str(tmp_path / "runs/digits_var_target/checkpoints/last.ckpt")]
     capsys.readouterr()
     main(["predict", *own, *quick, "--data.predict.num_samples", "3"])
-    written = {path.name for path in Path("runs/digits_var_target/predictions").iterdir()}
+    (predictions,) = Path("runs/digits_var_target/predictions").iterdir()
+    written = {path.name for path in predictions.iterdir()}
     assert {f"sample_{i:05d}.{end}" for i in range(3) for end in ("png", "gif", "json")} <= written
