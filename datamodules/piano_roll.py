@@ -17,7 +17,7 @@ from datamodules.loading import ResumableLoader
 from datamodules.ranked import RankedDataModule, check_least
 from datamodules.requests import GenerationRequest, RequestRecord, Requests, recorded, request_canvas
 from datamodules.roll_cache import RollCache
-from datamodules.source import RollSource
+from datamodules.source import LONGEST, RollSource
 from datamodules.splits import Splits
 from datamodules.windows import FixedWindows, Pieces, RandomWindows
 from music.roll import PITCHES, RollFormat
@@ -67,6 +67,7 @@ class PianoRollDataModule(RankedDataModule):
         num_workers: int = 0,
         seed: int = 0,
         cache_dir: str | None = None,
+        longest: int = LONGEST,
         predict: GenerationRequest = SAMPLES,
     ) -> None:
         """Check the options; nothing is read yet.
@@ -98,13 +99,17 @@ class PianoRollDataModule(RankedDataModule):
             seed: of the random windows.
             cache_dir: where rolls are kept once they are read; null = the environment variable LITSCALE_CACHE, else
                 litscale in XDG_CACHE_HOME or ~/.cache. All devices must see it.
+            longest: steps that a MIDI file may have; a longer one counts as one that cannot be read. A damaged file of
+                40 bytes can claim a length that would fill the memory.
             predict: what `litscale predict` generates.
 
         Raises:
             ValueError: an option is impossible, or contradicts another one; the message names it.
         """
         super().__init__()
-        self.source = RollSource(folder, corpus, encoding, steps_per_beat, velocity_bins, phase, drums, cache_dir)
+        self.source = RollSource(
+            folder, corpus, encoding, steps_per_beat, velocity_bins, phase, drums, cache_dir, longest
+        )
         self.splits = Splits(val_fraction, test_fraction, split_files)
         self.pitch_range, self.window, self.batch_size = pitch_range, window, batch_size
         self.samples_per_epoch, self.transpose, self.seed = samples_per_epoch, transpose, seed

@@ -8,39 +8,48 @@ A cache is a folder that never changes once it is there:
     index.json   names, first steps and lengths of the pieces, and the files that could not be read, with the reason
 
 It is built in a temporary folder and renamed when complete. Of two processes that build the same cache at once, the
-second throws its own away; nobody waits for a lock, which network file systems do not reliably have.
+second throws its own away; nobody waits for a lock, which network file systems do not reliably have. What a killed
+process was building is removed by the next one that prepares data (see `litscale.storage.temporaries`).
+
+Pieces are read by several processes. What they send and what is not written yet is bounded in bytes, and they end when
+the process ends that started them, however it ends.
 """
 
 from __future__ import annotations
 
 import gc
 import json
+import multiprocessing
 import os
-import shutil
+import threading
+import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import sha256
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
-from typing import TypeVar
-from uuid import uuid4
 
 import numpy as np
 from tqdm import tqdm
 
 import music
 from datamodules.folders import some
+from litscale.storage.files import DamagedError, named_errors, read_json
+from litscale.storage.npz import read_npy
+from litscale.storage.temporaries import temporary_folder
 from music.roll import PITCHES, Roll
 
 PIECES, NOTES, INDEX = "rolls.u8", "notes.npy", "index.json"
 CHUNK = 16  # pieces that go to a reading process at a time
-AT_ONCE = 1024  # pieces that may wait to be written
+CHUNK_BYTES = 2**24  # of rolls, after which it sends what it has
+CHUNKS_WAITING = 2  # for each process, read or being read, not yet written
 MOST_PROCESSES = 8
-
-_T = TypeVar("_T")
+WATCH = 0.5  # seconds between looks at whether the parent is there
 
 
 def default_cache_dir() -> Path:
@@ -97,15 +106,18 @@ class RollCache:
             The cache, or None if it is missing or damaged.
         """
         try:
-            index = json.loads((path / INDEX).read_text(encoding="utf-8"))
-            steps = np.array(index["steps"], dtype=np.int64)
-            notes = np.load(path / NOTES)
-            size = (path / PIECES).stat().st_size
-        except (OSError, ValueError, KeyError, TypeError, EOFError):
+            with named_errors(path, "damaged"):
+                index = read_json(path / INDEX)
+                names, errors = list(index["names"]), dict(index["errors"])
+                steps = np.array(index["steps"], dtype=np.int64)
+                notes = read_npy(path / NOTES)
+                size = (path / PIECES).stat().st_size
+                whole = size == int(steps.sum()) * PITCHES and notes.shape == (len(steps), PITCHES)
+        except (DamagedError, FileNotFoundError):
             return None
-        if size != int(steps.sum()) * PITCHES or notes.shape != (len(steps), PITCHES):
+        if not whole or len(names) != len(steps) or steps.min(initial=1) < 1:
             return None
-        return cls(path, index["names"], np.cumsum(steps) - steps, steps, notes, index["errors"])
+        return cls(path, names, np.cumsum(steps) - steps, steps, notes, errors)
 
     def window(self, piece: int, start: int, length: int) -> np.ndarray:
         """Some steps of a piece.
@@ -145,20 +157,23 @@ def build_cache(path: Path, names: Sequence[str], read: Callable[[str], Roll], w
         ValueError: not one piece could be read; the message gives the reasons.
         OSError: the cache could not be written; nothing is left behind.
     """
-    temporary = path.with_name(f".{path.name}-{uuid4().hex}")
-    try:
+    with ExitStack() as stack:
         with _naming_the_option(path.parent):
-            temporary.mkdir(parents=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = stack.enter_context(temporary_folder(path.parent))
         read_all = tqdm(_read_all(names, partial(_read, read)), desc=f"Reading {what}", total=len(names))
         _write(temporary, zip(names, read_all, strict=True))
         with _naming_the_option(path.parent):
             return _publish(temporary, path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _read(read: Callable[[str], Roll], name: str) -> tuple[np.ndarray, np.ndarray] | str:
-    """A piece's symbols, uint8 ``[step, 128]``, and notes on each pitch; or why there are none."""
+Piece = (
+    tuple[np.ndarray, np.ndarray] | str
+)  # symbols, uint8 [step, 128], and notes on each pitch; or why there are none
+
+
+def _read(read: Callable[[str], Roll], name: str) -> Piece:
+    """One piece."""
     try:
         roll = read(name)
     except (ValueError, OSError) as error:
@@ -168,21 +183,59 @@ def _read(read: Callable[[str], Roll], name: str) -> tuple[np.ndarray, np.ndarra
     return np.ascontiguousarray(roll.symbols.T), np.bincount(music.notes(roll)["pitch"], minlength=PITCHES)
 
 
-def _read_all(names: Sequence[str], read: Callable[[str], _T]) -> Iterator[_T]:
-    """``read`` of each name, in order."""
+def _read_chunk(read: Callable[[str], Piece], names: Sequence[str]) -> list[Piece]:
+    """The first pieces of a chunk, until they have `CHUNK_BYTES`; at least one."""
+    found: list[Piece] = []
+    size = 0
+    for name in names:
+        found.append(read(name))
+        size += 0 if isinstance(found[-1], str) else found[-1][0].nbytes
+        if size >= CHUNK_BYTES:
+            break
+    return found
+
+
+def _read_all(names: Sequence[str], read: Callable[[str], Piece]) -> Iterator[Piece]:
+    """``read`` of each name, in order.
+
+    Waiting for the caller are at most two chunks for each process, each of `CHUNK_BYTES` and one piece.
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     processes = min(cores, MOST_PROCESSES, len(names) // CHUNK)
     if processes < 2:
         yield from map(read, names)
         return
+    chunks = iter([names[first : first + CHUNK] for first in range(0, len(names), CHUNK)])
+    waiting: deque[tuple[Sequence[str], Future[list[Piece]]]] = deque()
+    with ProcessPoolExecutor(processes, initializer=_begin_reading) as pool:
+        while True:
+            for chunk in islice(chunks, CHUNKS_WAITING * processes - len(waiting)):
+                waiting.append((chunk, pool.submit(_read_chunk, read, chunk)))
+            if not waiting:
+                return
+            chunk, future = waiting.popleft()
+            found = future.result()
+            if rest := chunk[len(found) :]:
+                waiting.appendleft((rest, pool.submit(_read_chunk, read, rest)))
+            yield from found
+
+
+def _begin_reading() -> None:
+    """What a reading process does first."""
     # Without `freeze`, each collection of garbage in a process would walk, and so copy, the memory that it inherited.
-    with ProcessPoolExecutor(processes, initializer=gc.freeze) as pool:
-        # A bounded number at a time: `map` would keep every result that nobody has taken yet.
-        for first in range(0, len(names), AT_ONCE):
-            yield from pool.map(read, names[first : first + AT_ONCE], chunksize=CHUNK)
+    gc.freeze()
+    parent = multiprocessing.parent_process()
+    threading.Thread(target=_end_with_parent, args=(parent.pid if parent else os.getppid(),), daemon=True).start()
 
 
-def _write(folder: Path, results: Iterable[tuple[str, tuple[np.ndarray, np.ndarray] | str]]) -> None:
+def _end_with_parent(parent: int) -> None:
+    """End this process when its parent is gone: a killed one tells nobody, and we would wait for work for ever."""
+    while os.getppid() == parent:
+        time.sleep(WATCH)
+    os._exit(1)
+
+
+def _write(folder: Path, results: Iterable[tuple[str, Piece]]) -> None:
     """The three files of a cache."""
     names, steps, notes, errors = [], [], [], {}
     with _naming_the_option(folder.parent), (folder / PIECES).open("wb") as file:
@@ -213,9 +266,8 @@ def _publish(temporary: Path, path: Path) -> RollCache:
         except OSError:
             if not path.exists():
                 raise
-            aside = path.with_name(f".{path.name}-{uuid4().hex}")
-            path.rename(aside)
-            shutil.rmtree(aside, ignore_errors=True)
+            with temporary_folder(path.parent) as aside:
+                path.rename(aside / path.name)
     return cache
 
 

@@ -10,7 +10,10 @@ import music
 from datamodules.bach import chorale_files, read_chorale
 from datamodules.folders import content_hashes, midi_files, some
 from datamodules.roll_cache import RollCache, build_cache, cache_path, default_cache_dir
+from litscale.storage.temporaries import remove_stale
 from music.roll import Roll, RollFormat
+
+LONGEST = 2**17  # steps of a piece: over two hours of sixteenths at 120 quarter notes a minute, in 16 MB
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,7 @@ class RollSource:
     phase: Literal["auto"] | float
     drums: bool
     cache_dir: str | None
+    longest: int = LONGEST
 
     def __post_init__(self) -> None:
         if (self.folder is None) == (self.corpus is None):
@@ -39,6 +43,8 @@ class RollSource:
         if isinstance(self.phase, str) and self.phase != "auto":
             raise ValueError(f"phase must be auto or a number of steps, not {self.phase!r}")
 
+        if self.longest < 1:
+            raise ValueError(f"longest must be at least 1 step, not {self.longest}")
         _ = self.format  # checks the encoding, the grid and the bins
 
     @property
@@ -77,11 +83,13 @@ class RollSource:
             self.phase,
             velocity_bins=self.velocity_bins,
             drums=self.drums,
+            longest=self.longest,
         )
 
     def prepare(self) -> None:
         """Build the cache if it is missing or damaged; raises as `names` and `build_cache` do."""
         path = self._cache_path()
+        remove_stale(path.parent)
         if RollCache.open(path) is None:
             build_cache(path, self.names(), self.read, "MIDI files" if self.corpus is None else "chorales")
 
@@ -120,5 +128,5 @@ class RollSource:
         if self.folder is None:
             # The version of music21, which is part of every cache's name, stands for its scores.
             return cache_path(directory, {}, {**options, "corpus": self.corpus})
-        options |= {"phase": self.phase, "drums": self.drums}
+        options |= {"phase": self.phase, "drums": self.drums, "longest": self.longest}
         return cache_path(directory, content_hashes(self.root, midi_files(self.root)), options)

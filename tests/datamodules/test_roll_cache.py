@@ -2,6 +2,10 @@ import errno
 import multiprocessing
 import os
 import pickle
+import subprocess
+import sys
+import time
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -117,6 +121,54 @@ def test_a_damaged_cache_is_not_opened_and_is_replaced(tmp_path: Path, damage: s
     prepare(tmp_path)
     assert RollCache.open(folder) is not None
     assert list(tmp_path.iterdir()) == [folder]
+
+
+SLOW = """
+import os, sys, time
+from pathlib import Path
+from datamodules.roll_cache import build_cache
+os.sched_getaffinity = lambda _: {0, 1}
+folder = Path(sys.argv[1])
+def read(name):
+    (folder / "reading").touch()
+    time.sleep(0.1)
+    raise ValueError(name)
+build_cache(folder / "cache" / "rolls", [str(number) for number in range(1000)], read, "pieces")
+"""
+
+
+def test_reading_processes_end_with_a_killed_parent_and_the_next_removes_what_it_left(tmp_path: Path) -> None:
+    root = Path(__file__).parents[2]
+    script = [sys.executable, "-c", SLOW, str(tmp_path)]
+    process = subprocess.Popen(script, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    while not (tmp_path / "reading").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.kill()
+    # The output ends when the last process ends that could write to it.
+    process.communicate(timeout=120)
+    assert len(list((tmp_path / "cache").iterdir())) == 2  # a folder and its lock
+    prepare(tmp_path / "cache")
+    assert list((tmp_path / "cache").iterdir()) == [path_in(tmp_path / "cache")]
+
+
+def touch(folder: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
+    (folder / name).touch()
+    return np.full((1, 128), int(name.split()[1]), np.uint8), np.zeros(128, int)
+
+
+def test_what_waits_to_be_written_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chunks are of 16 pieces, but end with a piece that fills them; then the next waits until this one is taken."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
+    monkeypatch.setattr(roll_cache, "CHUNK_BYTES", 1)
+    results = roll_cache._read_all(NAMES, partial(touch, tmp_path))
+    first = next(results)
+    until = time.monotonic() + 60
+    while len(list(tmp_path.iterdir())) < 4 and time.monotonic() < until:
+        time.sleep(0.05)
+    time.sleep(0.5)
+    assert {path.name for path in tmp_path.iterdir()} == {"piece 0", "piece 1", "piece 16", "piece 32"}
+    assert [int(piece[0][0, 0]) for piece in (first, *results)] == list(range(40))
 
 
 def test_a_full_disk_leaves_nothing_and_names_the_option(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
