@@ -1,0 +1,97 @@
+"""Rolls at the ends of their ranges, and statistics of uneven music, by hand."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from music import Roll, RollFormat, notes, read_midi, statistics, write_midi
+from music.notes import NOTE, bin_to_velocity, paint, velocity_to_bin
+
+
+def test_the_lowest_and_the_highest_pitch_and_velocity_are_painted_and_read(tmp_path: Path) -> None:
+    played = np.array([(0, 0, 1, 1), (127, 2, 5, 127), (126, 3, 4, 64)], NOTE)
+    roll = paint(played, RollFormat(), 5)
+    assert roll.symbols[127].tolist() == [0, 0, 127, 128, 128]
+    assert roll.symbols[126].tolist() == [0, 0, 0, 64, 0]
+    assert roll.symbols[0].tolist() == [1, 0, 0, 0, 0]
+    back = read_midi(write_midi(roll, tmp_path / "ends.mid"), phase=0)
+    np.testing.assert_array_equal(back.symbols, roll.symbols)
+
+
+def test_the_ends_of_a_cropped_format_are_inside() -> None:
+    form = RollFormat("velocity", velocity_bins=4).cropped(60, 62)
+    played = np.array([(62, 0, 2, 127), (60, 1, 3, 1)], NOTE)
+    assert paint(played, form, 3).symbols.tolist() == [[0, 1, 1], [0, 0, 0], [4, 4, 0]]
+    for pitch in (59, 63):
+        with pytest.raises(ValueError, match="notes outside the roll of 3 pitches and 3 steps"):
+            paint(np.array([(pitch, 0, 1, 64)], NOTE), form, 3)
+    with pytest.raises(ValueError, match="outside"):
+        paint(np.array([(60, -1, 1, 64)], NOTE), form, 3)
+    assert RollFormat(lowest_pitch=127, pitches=1).pitches == 1
+    with pytest.raises(ValueError, match=r"pitch rows 127..128 are not within 0..127"):
+        RollFormat(lowest_pitch=127, pitches=2)
+
+
+def test_of_notes_that_overlap_the_later_ends_the_earlier_and_the_loudest_stays() -> None:
+    form = RollFormat(velocity_bins=127, lowest_pitch=60, pitches=2)
+    played = np.array([(60, 0, 6, 10), (60, 2, 3, 90), (60, 2, 5, 20), (61, 1, 3, 30), (61, 1, 4, 30)], NOTE)
+    assert paint(played, form, 7).symbols.tolist() == [[10, 128, 90, 0, 0, 0, 0], [0, 30, 128, 128, 0, 0, 0]]
+
+
+def test_velocity_bins_by_hand() -> None:
+    # four bins of 127: 1..31, 32..63, 64..95, 96..127
+    assert velocity_to_bin(np.array([1, 31, 32, 63, 64, 95, 96, 127]), 4).tolist() == [1, 1, 2, 2, 3, 3, 4, 4]
+    assert bin_to_velocity(np.arange(1, 5), 4).tolist() == [16, 48, 80, 112]
+    assert bin_to_velocity(np.array([1, 2]), 2).tolist() == [32, 96]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "alphabet", "hold"), [("binary", 2, None), ("velocity", 6, None), ("onset_hold", 7, 6)]
+)
+def test_alphabets_by_hand(encoding: str, alphabet: int, hold: int | None) -> None:
+    form = RollFormat(encoding, velocity_bins=5, pitches=1)
+    assert (form.alphabet, form.hold) == (alphabet, hold)
+    assert Roll(np.array([[alphabet - 1]], np.uint8), form).steps == 1
+    with pytest.raises(ValueError, match=f"symbol {alphabet} is outside"):
+        Roll(np.array([[alphabet]], np.uint8), form)
+
+
+def test_rows_are_pitches_from_the_lowest_up() -> None:
+    form = RollFormat("onset_hold", velocity_bins=3, lowest_pitch=50, pitches=3)
+    roll = Roll(np.array([[0, 0, 1, 4], [2, 4, 4, 0], [0, 3, 0, 3]], np.uint8), form)
+    low, middle, high = bin_to_velocity(np.array([1, 2, 3]), 3).tolist()
+    assert notes(roll).tolist() == [
+        (51, 0, 3, middle),
+        (52, 1, 2, high),
+        (50, 2, 4, low),
+        (52, 3, 4, high),
+    ]
+
+
+def test_statistics_of_uneven_music_by_hand() -> None:
+    """Two steps a beat; the chord D4 F#4 for 3 steps, then D5 for 1, then 2 steps of silence, then G#4 for 1."""
+    symbols = np.zeros((128, 9), np.uint8)
+    symbols[[62, 66], 0], symbols[[62, 66], 1:3] = 30, 128
+    symbols[74, 3], symbols[68, 6] = 60, 80
+    found = statistics(Roll(symbols, RollFormat(steps_per_beat=2)), beats_per_bar=2)
+    assert found["note_density"] == pytest.approx(4 / 4.5)
+    assert found["polyphony"] == pytest.approx((2 + 2 + 2 + 1 + 1) / 5)
+    assert found["pitch_range"] == 12
+    assert found["pitch_classes_used"] == 3
+    assert found["pitch_class_entropy"] == pytest.approx(0.5 * 1 + 2 * 0.25 * 2)
+    assert found["scale_consistency"] == 1  # A major
+    # bars of 4 steps: onsets at 0 and 3, then at 2: all three steps differ
+    assert found["groove_consistency"] == pytest.approx(1 - 3 / 4)
+    assert found["mean_velocity"] == pytest.approx((30 + 30 + 60 + 80) / 4)
+
+
+def test_the_empty_beats_of_uneven_music() -> None:
+    symbols = np.zeros((128, 20), np.uint8)
+    symbols[60, [0, 13]] = 64
+    found = statistics(Roll(symbols, RollFormat(steps_per_beat=4)))
+    assert found["empty_beat_rate"] == pytest.approx(2 / 4)  # beats 1 and 2 of the four that end with the music
+    assert math.isnan(found["groove_consistency"])
