@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from models.sdvar import DecodeReport, Round
+from models.sdvar import AdaptiveGamma, CostGamma, Costs, DecodeReport, Round
 from models.sdvar.acceptance import Coupled, Divergence, Proposal, Rejection, TopShare
 from models.sdvar.state import Draw
 
@@ -85,3 +85,46 @@ def test_reports_that_differ_in_everything_add_up():
         3,
     ]
     assert (totals["images"], totals["accepted_scales"], totals["drafted/scale_1"]) == (6, 4, 4)
+
+
+def test_the_running_rate_of_acceptance_by_hand():
+    policy = AdaptiveGamma(low=2, high=9, confidence=0.4, start=0.6, memory=0.5)
+    # log 0.4 / log 0.6 = 1.79, below the least
+    assert policy.choose(0) == 2
+    policy.update(3, [4, 3], [4, 2])
+    assert (policy.rate.accepted, policy.rate.judged) == pytest.approx((0.5 * 0.6 + 6, 0.5 * 1 + 7))
+    policy.update(0, [2], [2])
+    assert policy.rate.value == pytest.approx((0.5 * 6.3 + 2) / (0.5 * 7.5 + 2))
+    # log 0.4 / log 0.8957 = 8.3
+    assert policy.choose(0) == 8
+    policy.update(0, [0, 0], [0, 0])  # nothing was judged: nothing is learned
+    assert policy.choose(0) == 8
+    policy.update(0, [100], [99])
+    assert policy.choose(0) == 9
+    policy.reset()
+    assert (policy.rate.value, policy.choose(0)) == (0.6, 2)
+
+
+def test_scales_have_rates_of_their_own():
+    policy = CostGamma(Costs((0.1,) * 3, (1.0,) * 3), start=0.5, memory=0.8)
+    policy.update(1, [4, 0], [1, 0])
+    assert policy._rate(1).value == pytest.approx((0.8 * 0.5 + 1) / (0.8 + 4))
+    assert [policy._rate(k).value for k in (0, 2)] == [0.5, 0.5]
+
+
+def test_what_calls_cost_by_hand():
+    costs = Costs((0.1, 0.2, 0.4), (1.0, 1.5, 2.5), 0.75)
+    assert costs.call(1, 1) == pytest.approx(1.5)
+    assert costs.call(0, 2) == pytest.approx(5.0 - 2 * 0.75)
+    # of the last scale 2.5; of the two last: alone 1.5 + 2.5, or drafted 0.2 + 3.25 + (1 - 0.3) * 2.5
+    gammas, seconds = costs.plan([0.9, 0.3, 0.5])
+    alone = 1.5 + 2.5
+    assert 0.2 + 3.25 + 0.7 * 2.5 > alone
+    one = 0.1 + 1.75 + 0.1 * alone + 0.9 * 2.5
+    two = 0.1 + 0.2 + 3.5 + 0.1 * alone + 0.9 * 0.7 * 2.5
+    assert one < two
+    assert (gammas, seconds) == ([1, 0, 0], pytest.approx(one))
+    gammas, seconds = costs.plan([0.9, 0.3, 0.5], low=2)
+    assert gammas == [2, 1, 0]
+    assert seconds == pytest.approx(0.3 + 3.5 + 0.1 * (0.2 + 3.25 + 0.7 * 2.5) + 0.9 * 0.7 * 2.5)
+    assert costs.plan([0.9, 0.9, 0.9], high=1)[0] == [1, 1, 0]

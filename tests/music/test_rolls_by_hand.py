@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from music import Roll, RollFormat, notes, read_midi, statistics, write_midi
+from music import IndependentPitches, RepeatOrRedraw, Roll, RollFormat, notes, read_midi, statistics, write_midi
 from music.notes import NOTE, bin_to_velocity, paint, velocity_to_bin
+from music.phase import close_share, estimate_phase
 
 
 def test_the_lowest_and_the_highest_pitch_and_velocity_are_painted_and_read(tmp_path: Path) -> None:
@@ -95,3 +96,27 @@ def test_the_empty_beats_of_uneven_music() -> None:
     found = statistics(Roll(symbols, RollFormat(steps_per_beat=4)))
     assert found["empty_beat_rate"] == pytest.approx(2 / 4)  # beats 1 and 2 of the four that end with the music
     assert math.isnan(found["groove_consistency"])
+
+
+def test_the_phase_by_hand() -> None:
+    # distances from the grid up to an eighth of a step count: at 0 these are three of five
+    onsets = np.array([0.0, 1.125, 1.875, 3.14, 4.5])
+    assert close_share(onsets) == pytest.approx(3 / 5)
+    assert close_share(onsets, 0.125) == pytest.approx(3 / 5)
+    assert close_share(onsets, 0.5) == pytest.approx(1 / 5)
+    # of phases with equally many close onsets, the one that they are nearest to
+    assert estimate_phase(np.array([0.25, 1.25, 2.375])) == 0.25
+    assert estimate_phase(np.array([0.25, 1.375, 2.375])) == 0.375
+
+
+def test_a_repeating_column_by_hand() -> None:
+    independent = IndependentPitches(np.log([[0.5, 0.25, 0.25], [0.8, 0.1, 0.1]]))
+    model = RepeatOrRedraw(0.6, 0.3, {bytes([1, 0]): 1.0, bytes([2, 0]): 3.0}, independent, hold=2)
+    roll = np.array([[1, 2, 2, 0], [0, 0, 1, 0]], np.uint8)
+    # an onset becomes a hold; the third column is new to the training data, and the fourth carries nothing on
+    first = 0.3 * 1 / 4 + 0.7 * 0.25 * 0.8
+    held = 0.6 + 0.4 * (0.3 * 3 / 4 + 0.7 * 0.25 * 0.8)
+    struck = 0.4 * 0.7 * 0.25 * 0.1
+    silent = 0.4 * 0.7 * 0.5 * 0.8
+    np.testing.assert_allclose(np.exp(-model.column_nats(roll)), [first, held, struck, silent])
+    assert model.nats_per_step(roll) == pytest.approx(-math.log(first * held * struck * silent) / 4)
