@@ -6,7 +6,7 @@ from statistics import NormalDist
 import pytest
 import torch
 
-from models.fractal import Fractal
+from models.fractal import Fractal, attention_report
 from models.fractal.canvas import neighbours, patchify, scan_order, unpatchify
 from models.fractal.codec import CODECS, Codec
 from models.fractal.guidance import draw, guided, scheduled
@@ -232,3 +232,24 @@ def test_dropout_of_attention_weights_is_on_in_training():
     whole = attention.eval()(x)
     assert torch.equal(attention(x), whole)
     assert not torch.equal(attention.train()(x), whole)
+
+
+@torch.no_grad()
+def test_where_even_attention_looks():
+    """With queries of zero every head looks evenly at all it may see: MAR's at all tokens, AR's at those before."""
+    model = Fractal([(2, 6), (2, 2), (1, 1)], ["mar", "ar"], [8, 8, 8], [2, 1, 1], [2, 2, 2], codec="binary")
+    for level in model.levels:
+        for block in level.generator.blocks:
+            for parameter in block.attn.qkv.parameters():
+                parameter.zero_()
+    report = attention_report(model, torch.zeros(2, 1, 2, 6, dtype=torch.uint8))
+    # three patches in a row behind one condition; the middle one is 1 from both others
+    top = report["level_0"]
+    torch.testing.assert_close(top.entropy, torch.full((2, 2), math.log(4)))
+    torch.testing.assert_close(top.reach, torch.full((2, 2), (3 / 3 + 2 / 3 + 3 / 3) / 3))
+    # the neighbours' five conditions, then three of the four cells of a square: 0, 1 to the right, 1 below
+    below = report["level_1"]
+    wanted = sum(math.log(seen) for seen in range(1, 9)) / 8
+    torch.testing.assert_close(below.entropy, torch.full((1, 2), wanted))
+    distances = [0.0, 1 / 2, (1 + math.sqrt(2)) / 3]
+    torch.testing.assert_close(below.reach, torch.full((1, 2), sum(distances) / 3))

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from music import IndependentPitches, RepeatOrRedraw, Roll, RollFormat, notes, read_midi, statistics, write_midi
+from music import IndependentPitches, RepeatOrRedraw, Roll, RollFormat, notes, read_midi, render, statistics, write_midi
 from music.notes import NOTE, bin_to_velocity, paint, velocity_to_bin
 from music.phase import close_share, estimate_phase
 
@@ -120,3 +120,63 @@ def test_a_repeating_column_by_hand() -> None:
     silent = 0.4 * 0.7 * 0.5 * 0.8
     np.testing.assert_allclose(np.exp(-model.column_nats(roll)), [first, held, struck, silent])
     assert model.nats_per_step(roll) == pytest.approx(-math.log(first * held * struck * silent) / 4)
+
+
+def em_by_hand(column: list[int], repeats: list[bool], starts: list[int], invented: list[float]) -> list[float]:
+    """Weights of repeating, recalling and inventing after 100 rounds; column by column, without logarithms."""
+    number, drawn = len(column), [0.0 if repeat else 1.0 for repeat in repeats]
+    weights = [1 / 3] * 3
+    for _ in range(100):
+        used = [0.5] * 3
+        shares = []
+        for i in range(number):
+            others = [drawn[j] for j in range(number) if j != i and column[j] == column[i]]
+            recalled = sum(others) / (sum(drawn) - drawn[i])
+            ways = [weights[0] * repeats[i], weights[1] * recalled, weights[2] * invented[i]]
+            shares.append([way / sum(ways) for way in ways])
+        for i in range(number):
+            drawn[i] = 1.0 if i in starts else 1 - shares[i][0]
+            if i not in starts:
+                used = [sum(pair) for pair in zip(used, shares[i], strict=True)]
+        weights = [part / sum(used) for part in used]
+    return weights
+
+
+def test_the_weights_of_the_baseline_against_a_plain_loop() -> None:
+    rolls = [
+        np.array([[1, 1, 0, 0, 0, 1, 0], [0, 0, 0, 0, 1, 1, 0]], np.uint8),
+        np.array([[1, 1, 1], [1, 0, 0]], np.uint8),
+    ]
+    model = RepeatOrRedraw.fit(rolls, 2)
+    columns = [tuple(roll[:, step]) for roll in rolls for step in range(roll.shape[1])]
+    repeats = [i not in (0, 7) and columns[i] == columns[i - 1] for i in range(10)]
+    invented = [math.exp(-value) for roll in rolls for value in model.independent.column_nats(roll)]
+    numbers = [columns.index(entry) for entry in columns]
+    weights = em_by_hand(numbers, repeats, [0, 7], invented)
+    assert model.repeat == pytest.approx(weights[0], rel=1e-4)
+    assert model.recall == pytest.approx(weights[1] / (weights[1] + weights[2]), rel=1e-4)
+    # the independent part is counted where columns change: 1, 0, 0, 1, 0, 1, 1 above and 0, 0, 1, 1, 0, 1, 0 below
+    np.testing.assert_allclose(np.exp(model.independent.logp[:, 1]), [4.5 / 8, 3.5 / 8])
+
+
+@pytest.mark.parametrize(("pitch", "velocity", "rate"), [(69, 127, 8000), (45, 60, 4000), (100, 20, 8000)])
+def test_the_sound_of_a_note_by_its_definition(pitch: int, velocity: int, rate: int) -> None:
+    symbols = np.zeros((128, 5), np.uint8)
+    symbols[pitch, 1:4] = [velocity, 128, 128]
+    sound = render(Roll(symbols, RollFormat(tempo=150.0)), rate)
+    step, release, attack = rate // 10, int(0.12 * rate), int(0.004 * rate)
+    assert len(sound) == 5 * step + release
+    length, frequency, loudness = 3 * step + release, 440 * 2 ** ((pitch - 69) / 12), velocity / 127
+    seconds = np.arange(length) / rate
+    tone = np.zeros(length)
+    for partial in range(1, 9):
+        if partial * frequency < rate / 2:
+            decay = 1.2 * 2 ** ((pitch - 60) / 22) * (0.6 + 0.4 * partial)
+            bright = 1 if partial <= 2 else loudness  # louder notes are brighter
+            wave = np.sin(2 * np.pi * partial * frequency * seconds)
+            tone += bright * np.exp(-decay * seconds) * wave / partial**1.3
+    tone[:attack] *= np.sin(np.linspace(0, np.pi / 2, attack)) ** 2
+    tone[-release:] *= np.cos(np.linspace(0, np.pi / 2, release)) ** 2
+    expected = np.zeros(len(sound))
+    expected[step : step + length] = 0.9 * tone / np.abs(tone).max()
+    np.testing.assert_allclose(sound, expected, atol=1e-6)

@@ -45,7 +45,9 @@ def test_what_is_changed_and_what_is_not() -> None:
     assert [sorted(found[i].lines) for i in (0, 3, 5, 10)] == [[4], [6], [8], [10]]
     changed = mutate(SOURCE, found[5])
     assert "if v > least and v < 100" in changed
-    assert changed.replace("v > least", "v >= least") == mutate(SOURCE, found[3]).replace("if values:", "if not values:")
+    assert changed.replace("v > least", "v >= least") == mutate(SOURCE, found[3]).replace(
+        "if values:", "if not values:"
+    )
 
 
 def test_a_name_survives_lines_that_move_and_is_unique() -> None:
