@@ -7,6 +7,9 @@ import pytest
 import torch
 
 from models.fractal import Fractal, sample_any_width
+from models.fractal.ar import AR
+from models.fractal.head import CategoricalHead, DrawOptions
+from models.fractal.options import per_level
 from models.fractal.sampling import Sampling, generate
 
 
@@ -155,3 +158,88 @@ def test_levels_below_the_first_are_guided_at_the_scale_of_its_step():
     model.leaf.sample = leaf
     model.sample(label=torch.tensor([1]), cfg=3.0)
     assert seen == pytest.approx([2.0] * 4 + [3.0] * 4)
+
+
+@torch.no_grad()
+def test_an_ar_level_shows_each_patch_that_it_made():
+    """Column by column; the second patch of the order is known, so nothing is shown for it."""
+    model = Fractal([(4, 4), (2, 2), (1, 1)], ["ar", "ar"], [8] * 3, [1] * 3, [2] * 3, "binary", scan="column_major")
+    model.leaf.sample = lambda conditions, draw, cfg, symbols, known: (1 - symbols, torch.zeros(len(symbols)))
+    canvas = torch.zeros(1, 1, 4, 4, dtype=torch.uint8)
+    known = torch.zeros_like(canvas, dtype=torch.bool)
+    known[..., 2:, :2] = True
+    shown = []
+    made = model.sample(canvas=canvas, known=known, on_step=lambda part, done: shown.append((part.clone(), done)))
+    corners = [[[1, 0], [1, 0]], [[1, 1], [1, 0]], [[1, 1], [1, 1]]]
+    assert [done[0, 0, ::2, ::2].int().tolist() for _, done in shown] == corners
+    assert [part[0, 0, ::2, ::2].tolist() for part, _ in shown] == [
+        [[1, 0], [0, 0]],
+        [[1, 1], [0, 0]],
+        [[1, 1], [0, 1]],
+    ]
+    assert torch.equal(made, shown[-1][0])
+    assert torch.equal(made, model.sample(canvas=canvas, known=known))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("guided", [False, True])
+def test_the_head_draws_what_it_predicts(stir, guided):
+    """The log-probability of a draw is that of the teacher-forced pass; channels that are known are free."""
+    torch.manual_seed(0)
+    head = stir(CategoricalHead(4, 8, 2, 2, channels=3, alphabet=5))
+    conditions = torch.randn(40, 1, 4)
+    known = torch.zeros(40, 3, dtype=torch.bool)
+    known[::2, 1] = True
+    given = torch.randint(0, 5, (40, 3))
+    options = DrawOptions(threshold=0.0, generator=torch.Generator().manual_seed(0))
+    rows = conditions.repeat(2, 1, 1) if guided else conditions  # with equal halves guidance changes nothing
+    drawn, log_prob = head.sample(rows, options, 3.0 if guided else None, given, known)
+    assert torch.equal(drawn[known], given[known])
+    nats, entropy = head(drawn, conditions, with_entropy=True)
+    torch.testing.assert_close(log_prob, -(nats * ~known).sum(1), atol=1e-4, rtol=1e-4)
+    shares = head.logits(drawn, conditions).softmax(-1)
+    assert entropy.item() == pytest.approx(-(shares * shares.log()).sum(-1).mean().item(), rel=1e-5)
+
+
+def test_learned_positions_refuse_more_rows_or_more_columns():
+    generator = AR(3, (2, 5), 8, 1, 2, 1, 4)
+    for grid in ((2, 5), (1, 5), (2, 1)):
+        generator.check_grid(grid)
+    for grid in ((3, 1), (1, 6), (3, 6)):
+        with pytest.raises(ValueError, match=f"a grid of 2x5 patches, the canvas has {grid[0]}x{grid[1]}"):
+            generator.check_grid(grid)
+    AR(3, (2, 5), 8, 1, 2, 1, 4, positions="rope").check_grid((9, 9))
+
+
+def test_the_defaults_are_the_published_ones():
+    model = Fractal([(4, 4), (2, 2), (1, 1)], ["mar", "ar"], [8] * 3, [1] * 3, [2] * 3, guiding=True, num_classes=50)
+    head = model.levels[1].guide_head
+    assert (len(head.blocks), head.blocks[0].attn.heads, head.codebook.shape[-1]) == (3, 4, 128)
+    assert (model.mask_mean, model.mask_std, model.label_drop, model.root_conditions) == (1.0, 0.25, 0.1, 1)
+    assert (Sampling([1], 1.0, None, "linear", 0.0, "random", True, False, None).draw.temperature) == 1.0
+    assert DrawOptions() == DrawOptions(1.0, 1e-4, False, None)
+
+
+def test_initial_weights():
+    torch.manual_seed(0)
+    model = Fractal([(16, 16), (4, 4), (1, 1)], ["mar", "ar"], [64] * 3, [1] * 3, [2] * 3, num_classes=50)
+    top = model.levels[0].generator
+    for name, parameter in model.named_parameters():
+        if name.endswith(("no_class", "pos_emb", "mask_token", "codebook", "class_emb.weight")):
+            assert parameter.std().item() == pytest.approx(0.02, rel=0.3), name
+            assert parameter.mean().abs().item() < 0.01, name
+        elif name.endswith("bias"):
+            assert not parameter.any(), name
+    # uniform up to (6 / (in + out)) ** 0.5
+    bound = (6 / (64 + 192)) ** 0.5
+    weight = top.blocks[0].attn.qkv.weight
+    assert weight.abs().max().item() == pytest.approx(bound, rel=0.01)
+    assert weight.std().item() == pytest.approx(bound / 3**0.5, rel=0.05)
+
+
+def test_options_for_all_levels_or_for_each():
+    assert per_level("scan", "row_major", 3) == ["row_major"] * 3
+    assert per_level("iterations", 4, 2) == [4, 4]
+    assert per_level("iterations", [4, 2], 2) == [4, 2]
+    with pytest.raises(ValueError, match="iterations has 2 entries for 3 levels"):
+        per_level("iterations", [4, 2], 3)

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from models.var.blocks import VARAttention, VARBlock
 from models.var.quantizer import Quantizer
 from models.var.sampling import Sampling, ScaleGeneration, draw, guided, keep_likely, mixture
 from models.var.scales import check_patch_nums, phi_index, token_masks
@@ -168,3 +169,66 @@ def test_the_losses_by_hand():
     assert out.loss.item() == pytest.approx(1.3 * mean)
     assert out.counts.tolist() == [[1, 3]]
     assert out.f_hat.flatten().tolist() == [1, 5, 5, 5]
+
+
+@torch.no_grad()
+def test_dropout_and_drop_path_are_off_in_evaluation():
+    torch.manual_seed(0)
+    x, condition = torch.randn(3, 5, 8), torch.randn(3, 8)
+    block = VARBlock(8, 2, 4.0, False, True, attn_dropout=0.5, dropout=0.5, drop_path=0.5)
+    plain = VARBlock(8, 2, 4.0, False, True, 0.0, 0.0, 0.0)
+    plain.load_state_dict(block.state_dict())
+    assert torch.equal(block.eval()(x, condition, None), plain.train()(x, condition, None))
+    block.drop_path, block.mlp.drop.p, block.attn.drop.p = 0.0, 0.0, 0.0
+    assert not torch.equal(block.train()(x, condition, None), plain(x, condition, None))  # of attention weights alone
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("l2_norm", [False, True])
+def test_attention_against_plain_sums(l2_norm):
+    torch.manual_seed(0)
+    attention = VARAttention(6, 2, l2_norm, 0.0, 0.0)
+    for parameter in attention.parameters():
+        torch.nn.init.normal_(parameter)
+    x, mask = torch.randn(1, 4, 6), torch.ones(4, 4, dtype=torch.bool).tril()
+    q = (x[0] @ attention.qkv.weight[:6].t() + attention.q_bias).view(4, 2, 3)
+    k = (x[0] @ attention.qkv.weight[6:12].t()).view(4, 2, 3)
+    v = (x[0] @ attention.qkv.weight[12:].t() + attention.v_bias).view(4, 2, 3)
+    heads = []
+    for head in range(2):
+        rows, keys = q[:, head], k[:, head]
+        if l2_norm:
+            factor = min(100.0, math.exp(attention.log_scale.flatten()[head]))
+            rows, keys = factor * rows / rows.norm(dim=1, keepdim=True), keys / keys.norm(dim=1, keepdim=True)
+        else:
+            rows = 0.25 * rows / 3**0.5
+        scores = (rows @ keys.t()).masked_fill(~mask, REMOVED)
+        heads.append(scores.softmax(1) @ v[:, head])
+    expected = torch.cat(heads, dim=1) @ attention.proj.weight.t() + attention.proj.bias
+    torch.testing.assert_close(attention(x, mask)[0], expected, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_a_block_is_gated_scaled_and_shifted_by_its_class():
+    torch.manual_seed(0)
+    block = VARBlock(8, 2, 2.0, False, False, 0.0, 0.0, 0.0)
+    x, modulation = torch.randn(2, 3, 8), torch.randn(2, 1, 6, 8)
+    gates, scales, shifts = (modulation[:, :, i : i + 2] for i in (0, 2, 4))
+
+    def normed(x, i):
+        mean, deviation = x.mean(-1, keepdim=True), x.var(-1, unbiased=False, keepdim=True).add(1e-6).sqrt()
+        return (x - mean) / deviation * (1 + scales[:, :, i]) + shifts[:, :, i]
+
+    after = x + gates[:, :, 0] * block.attn(normed(x, 0))
+    after = after + gates[:, :, 1] * block.mlp(normed(after, 1))
+    torch.testing.assert_close(block.run(x, modulation), after, atol=1e-5, rtol=1e-5)
+
+
+def test_drop_path_skips_whole_images_and_scales_the_rest():
+    torch.manual_seed(0)
+    block = VARBlock(8, 2, 2.0, False, False, 0.0, 0.0, drop_path=0.25).train()
+    made = block._branch(torch.ones(8000, 2, 3))
+    assert made.flatten(1).unique(dim=1).shape[1] == 1
+    shares = made[:, 0, 0]
+    assert sorted({round(value, 4) for value in shares.tolist()}) == [0.0, 1.3333]
+    assert (shares > 0).float().mean().item() == pytest.approx(0.75, abs=0.02)

@@ -5,7 +5,7 @@
 
 The tree is copied to a temporary folder, so that no file of it is edited. Each test file is run once there to learn
 which tests run which lines; then each mutant of the sample is written into the copy and the tests that run its lines
-are run, the fastest first, up to the first that fails. All that is learned is kept in ``runs/mutants/`` for as long as
+are run, the fastest first, up to the first that fails, and for at most 100 s. All that is learned is kept in ``runs/mutants/`` for as long as
 the files that it depends on stay as they are.
 
 A mutant is caught by a test that fails, or that takes ten times as long as before. The exit status is 0 if the sample's
@@ -26,6 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from mutants.operators import Mutant, mutants, mutate
 
 SEED = 14
 LEAST_CAUGHT = 0.92
+MOST_SECONDS = 100  # of tests, as long as they took before, for one mutant
 TARGETS = (
     "models",
     "music",
@@ -154,7 +156,7 @@ class Bench:
         return results
 
     def _covering(self, mutant: Mutant, tests: dict[str, dict[str, Any]]) -> dict[str, float]:
-        """Seconds by test, for the tests that run the mutant's lines; the fastest comes first."""
+        """Seconds by test, for the tests that run the mutant's lines: the fastest, in this order."""
         found = {}
         for entry in tests.values():
             lines = entry["lines"].get(mutant.file, {})
@@ -163,7 +165,9 @@ class Bench:
             for name in lines if "" in names else names:
                 if name in entry["seconds"]:
                     found[name] = entry["seconds"][name]
-        return dict(sorted(found.items(), key=lambda item: item[1]))
+        fastest = sorted(found.items(), key=lambda item: item[1])
+        ends = accumulate(seconds for _, seconds in fastest)
+        return {name: seconds for (name, seconds), end in zip(fastest, ends, strict=True) if end <= MOST_SECONDS}
 
     def _try(self, mutant: Mutant, covering: dict[str, float]) -> dict[str, Any]:
         if not covering:
