@@ -28,7 +28,10 @@ class Recorder:
 
     def sample(self, *, canvas, known, **options):
         self.calls.append({"canvas": canvas.clone(), "known": known.clone(), **options})
-        return torch.where(known, canvas, 100 + len(self.calls))
+        made = torch.where(known, canvas, 100 + len(self.calls))
+        if options["on_step"] is not None:
+            options["on_step"](made, torch.ones_like(known))
+        return made
 
 
 @pytest.mark.parametrize(
@@ -67,6 +70,19 @@ def test_windows_without_a_seed_have_none():
     model = Recorder(4, 2)
     sample_any_width(model, torch.zeros(1, 1, 2, 10, dtype=torch.uint8), torch.zeros(1, 1, 2, 10, dtype=torch.bool))
     assert [call["seed"] for call in model.calls] == [None] * 4
+
+
+def test_each_step_of_a_window_shows_the_whole_canvas():
+    """Windows of 4 at 0, 2 and 4 of 7 columns (padded to 8), the first of which is known."""
+    canvas, known, shown = torch.full((1, 1, 2, 7), 9, dtype=torch.uint8), torch.zeros(1, 1, 2, 7, dtype=torch.bool), []
+    known[..., :1] = True
+    sample_any_width(Recorder(4, 2), canvas, known, on_step=lambda *step: shown.append([x.clone() for x in step]))
+    rows = [part[0, 0, 1].tolist() for part, _ in shown]
+    assert rows[0] == [9, 101, 101, 101, 9, 9, 9]
+    assert rows[1] == [9, 101, 101, 101, 102, 102, 9]
+    assert rows[2] == [9, 101, 101, 101, 102, 102, 103]
+    assert [done[0, 0, 0].sum().item() for _, done in shown] == [4, 6, 7]
+    assert all(part.shape == done.shape == canvas.shape for part, done in shown)
 
 
 @pytest.mark.parametrize("generators", [["ar", "ar"], ["mar", "mar"], ["ar", "mar"], ["mar", "ar"]])

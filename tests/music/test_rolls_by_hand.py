@@ -180,3 +180,11 @@ def test_the_sound_of_a_note_by_its_definition(pitch: int, velocity: int, rate: 
     expected = np.zeros(len(sound))
     expected[step : step + length] = 0.9 * tone / np.abs(tone).max()
     np.testing.assert_allclose(sound, expected, atol=1e-6)
+
+
+def test_a_last_track_without_events_belongs_to_a_whole_file(tmp_path: Path) -> None:
+    path = write_midi(paint(np.array([(60, 0, 2, 64)], NOTE), RollFormat(), 3), tmp_path / "a.mid")
+    data = path.read_bytes()
+    tracks = int.from_bytes(data[10:12]) + 1
+    path.write_bytes(data[:10] + tracks.to_bytes(2) + data[12:] + b"MTrk" + bytes(4))
+    assert read_midi(path).symbols[60].tolist() == [64, 128, 0]
