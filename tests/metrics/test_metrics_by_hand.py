@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from music_ranks import filled
 
-from metrics import MusicStatistics
+from metrics import FeatureStatistics, MusicStatistics
+from metrics.frechet import Statistics, frechet_distance
 from metrics.music_statistics import _overlap
+from metrics.reference import read_reference
 from metrics.standard_error import StandardError
 from music import Roll
 
@@ -56,3 +60,28 @@ def test_standard_error_by_hand() -> None:
     # two passes over one more: variance 2, of its mean 1
     error.update(torch.tensor([[1.0], [3.0]]))
     assert error.compute().item() == pytest.approx((11 / 3 + 1) ** 0.5 / 3)
+
+
+@pytest.mark.parametrize(("mu", "sigma"), [((3,), (4, 4)), ((4,), (3, 3)), ((3,), (3, 4)), ((3, 1), (3, 3))])
+def test_reference_statistics_of_which_one_does_not_fit(tmp_path: Path, mu: tuple, sigma: tuple) -> None:
+    np.savez(tmp_path / "a.npz", mu=np.zeros(mu), sigma=np.zeros(sigma))
+    with pytest.raises(ValueError, match="use the statistics of the same extractor"):
+        read_reference(tmp_path / "a.npz", 3)
+
+
+def test_a_covariance_by_hand() -> None:
+    found = FeatureStatistics(2)
+    for rows in ([[1.0, 0.0], [3.0, 4.0]], [[8.0, 2.0]]):
+        found.update(torch.tensor(rows))
+    statistics = found.compute()
+    assert (statistics.mu.tolist(), statistics.count) == ([4.0, 2.0], 3)
+    # deviations -3, -1, 4 and -2, 2, 0; divided by 2
+    assert statistics.sigma.flatten().tolist() == pytest.approx([13, 2, 2, 4])
+
+
+def test_the_distance_of_correlated_gaussians_by_hand() -> None:
+    """Both covariances have the axes (1, 1) and (1, -1): variances 9 and 1 there, and 4 and 25."""
+    first = Statistics(torch.tensor([1.0, 2.0]).double(), torch.tensor([[5.0, 4.0], [4.0, 5.0]]).double())
+    second = Statistics(torch.tensor([3.0, 1.0]).double(), torch.tensor([[14.5, -10.5], [-10.5, 14.5]]).double())
+    for one, other in ((first, second), (second, first)):
+        assert frechet_distance(one, other).item() == pytest.approx(4 + 1 + (3 - 2) ** 2 + (1 - 5) ** 2)

@@ -102,6 +102,13 @@ def test_guidance_by_hand():
         found = guided(conditional, unconditional, 3.0, threshold)
         assert found.tolist() == pytest.approx(wanted, abs=1e-5)
     torch.testing.assert_close(guided(conditional, unconditional, 1.0, 0.1), conditional)
+    # every row by itself, whatever the level of its logits
+    rows = torch.stack([conditional, conditional.flip(0) + 7, unconditional, conditional])
+    others = torch.stack([unconditional, unconditional.flip(0) - 5, conditional, unconditional + 3])
+    found = guided(rows, others, 3.0, 0.04)
+    torch.testing.assert_close(
+        found, torch.stack([guided(*pair, 3.0, 0.04) for pair in zip(rows, others, strict=True)])
+    )
 
 
 def test_guidance_rises_over_the_steps():
