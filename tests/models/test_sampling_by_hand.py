@@ -230,6 +230,9 @@ def test_learned_positions_refuse_more_rows_or_more_columns():
 def test_the_defaults_are_the_published_ones():
     model = Fractal([(4, 4), (2, 2), (1, 1)], ["mar", "ar"], [8] * 3, [1] * 3, [2] * 3, guiding=True, num_classes=50)
     head = model.levels[1].guide_head
+    # a MAR level hands down its neighbours' states too, unless the leaf takes them, which reads the first only
+    lowest = Fractal([(4, 4), (2, 2), (1, 1)], ["mar", "mar"], [8] * 3, [1] * 3, [2] * 3).levels
+    assert [level.generator.conditions_out for level in (*model.levels, *lowest)] == [5, 1, 5, 1]
     assert (len(head.blocks), head.blocks[0].attn.heads, head.codebook.shape[-1]) == (3, 4, 128)
     assert (model.mask_mean, model.mask_std, model.label_drop, model.root_conditions) == (1.0, 0.25, 0.1, 1)
     assert (Sampling([1], 1.0, None, "linear", 0.0, "random", True, False, None).draw.temperature) == 1.0

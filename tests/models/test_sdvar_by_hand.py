@@ -128,3 +128,11 @@ def test_what_calls_cost_by_hand():
     assert gammas == [2, 1, 0]
     assert seconds == pytest.approx(0.3 + 3.5 + 0.1 * (0.2 + 3.25 + 0.7 * 2.5) + 0.9 * 0.7 * 2.5)
     assert costs.plan([0.9, 0.9, 0.9], high=1)[0] == [1, 1, 0]
+
+
+def test_the_lead_of_the_drawn_tokens():
+    logits = torch.tensor([[[1.0, 0.5, -2.0], [0.0, 3.0, 2.0]], [[9.0, 1.0, 0.0], [1.0, 1.5, 1.25]]])
+    noise = torch.tensor([[[0.0, 1.0, 0.0], [0.5, 0.0, 0.25]], [[0.0, 0.0, 0.0], [0.0, 0.0, 0.5]]])
+    assert Draw(logits, logits, noise, logits.argmax(-1)).lead().tolist() == [0.5, 0.25]
+    alone = torch.zeros(2, 3, 1)
+    assert Draw(alone, alone, alone, alone[..., 0].long()).lead().tolist() == [float("inf")] * 2
