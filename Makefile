@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 DEMO := runs/demo
-.PHONY: demo demo-images demo-var demo-sdvar test test-slow lint
+.PHONY: demo demo-images demo-var demo-sdvar test test-slow mutants lint
 
 $(READY): setup.cfg pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -62,3 +62,8 @@ test: lint
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow
+
+# hours long, and resumed where it was stopped
+mutants: export OMP_NUM_THREADS = 1
+mutants: $(READY)
+	PYTHONPATH=tests nice -n 10 $(BIN)/python -m mutants.run

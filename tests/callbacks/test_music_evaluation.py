@@ -36,8 +36,14 @@ def test_values(tmp_path):
         own, other = mean(name, samples), mean(name, WINDOWS)
         assert values[f"music/{name}"] == pytest.approx(own, rel=1e-5)
         assert values[f"music/ratio/{name}"] == pytest.approx(own / other, rel=1e-5)
-        assert 0 <= values[f"music/overlap/{name}"] <= 1
     assert values["music/overlap/note_density"] == 1
+    own, other = (
+        [statistics(Roll(symbols, FORM))["pitch_class_entropy"] for symbols in rolls] for rolls in (samples, WINDOWS)
+    )
+    edges = np.linspace(min(own + other), max(own + other), 21)
+    shares = [np.histogram(found, edges)[0] / len(found) for found in (own, other)]
+    assert 0 < np.minimum(*shares).sum() < 1
+    assert values["music/overlap/pitch_class_entropy"] == pytest.approx(np.minimum(*shares).sum(), rel=1e-5)
     for name, kind in (("independent_pitches", IndependentPitches), ("repeat_or_redraw", RepeatOrRedraw)):
         model = kind.fit(TRAINING, FORM.alphabet, FORM.hold)
         expected = sum(model.nats(window) for window in WINDOWS) / (len(WINDOWS) * STEPS)

@@ -129,6 +129,8 @@ def test_evaluation_leaves_unreadable_images_out_and_counts_them(workers: int) -
         warnings.simplefilter("always")
         # Python 3.12 and newer warn of forks beside threads
         warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
+        # torch warns where fewer CPUs than workers are visible
+        warnings.filterwarnings("ignore", "This DataLoader will create 2 worker processes", UserWarning)
         seen = [batch["canvas"][:, 0, 0, 0].tolist() for batch in batches]
         again = [batch["canvas"][:, 0, 0, 0].tolist() for batch in batches]
     assert seen == again == [[0], [2, 3], [6, 7], [8]]  # the batch of 4 and 5 is left out

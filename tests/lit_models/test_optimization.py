@@ -90,3 +90,60 @@ def test_weight_decay_grows_on_half_a_cosine():
         assert [group["weight_decay"] for group in run.optimizers[0].param_groups] == pytest.approx([wanted, 0.0])
     Optimization(weight_decay=0.3).set_weight_decay(run)  # constant: left as it is
     assert run.optimizers[0].param_groups[0]["weight_decay"] == pytest.approx(0.08)
+
+
+def test_weights_of_every_kind_of_convolution_decay():
+    layers = [
+        nn.Linear(2, 3),
+        nn.Conv1d(1, 2, 3),
+        nn.Conv2d(1, 2, 3),
+        nn.ConvTranspose2d(1, 2, 3),
+        nn.Embedding(4, 2),
+        nn.BatchNorm2d(2),
+        nn.LayerNorm(3),
+        nn.GroupNorm(1, 2),
+    ]
+    decayed, plain = parameter_groups(nn.ModuleList(layers), 0.3)
+    assert [id(p) for p in decayed["params"]] == [id(layer.weight) for layer in layers[:4]]
+    rest = {id(layer.bias) for layer in layers if hasattr(layer, "bias")} | {id(layer.weight) for layer in layers[4:]}
+    assert {id(p) for p in plain["params"]} == rest
+    assert (decayed["decays"], plain["decays"]) == (True, False)
+
+
+def test_frozen_weights_are_in_no_group():
+    layers = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2, bias=False))
+    layers[0].requires_grad_(False)
+    decayed, plain = parameter_groups(layers, 0.3)
+    assert (decayed["params"], plain["params"]) == ([layers[1].weight], [])
+
+
+def test_a_schedule_by_hand_at_its_edges():
+    """6 steps of warm-up, of which 4 are one epoch of 8 batches, two of which make a step; 30 steps in all."""
+    run = trainer(steps=30, per_epoch=8, accumulate=2)
+    cosine = Optimization(warmup_steps=2, warmup_epochs=1.0, min_lr_ratio=0.2).factor(run)
+    assert [cosine(step) for step in (0, 1, 5)] == pytest.approx([1 / 6, 2 / 6, 1.0])
+    quarter = 0.2 + 0.8 * 0.5 * (1 + 0.5**0.5)
+    assert [cosine(step) for step in (6, 12, 18, 30, 31)] == pytest.approx([1.0, quarter, 0.6, 0.2, 0.2])
+    linear = Optimization(schedule="linear", warmup_steps=2, warmup_epochs=1.0, min_lr_ratio=0.2).factor(run)
+    # of the 24 steps after the warm-up a twentieth holds
+    assert [linear(step) for step in (6, 7, 18, 30)] == pytest.approx([1.0, 1.0, 0.2 + 0.8 * 0.5 / 0.95, 0.2])
+    short = Optimization(warmup_steps=40).factor(run)
+    assert [short(step) for step in (9, 29)] == pytest.approx([0.25, 0.75])
+    assert Optimization(warmup_steps=30).factor(run)(30) == 1.0
+
+
+def test_what_a_restored_optimiser_is_given():
+    """After 5 of 20 steps another peak, warm-up and weight decay are asked for."""
+    run = trainer(steps=20)
+    optimizer = torch.optim.AdamW(parameter_groups(nn.Linear(2, 2), 0.5), 1.0)
+    before = Optimization(lr=1.0, weight_decay=0.5, schedule="constant")
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, before.factor(run))
+    scheduler.last_epoch = 5
+    after = Optimization(lr=0.3, weight_decay=0.1, warmup_steps=12)
+    scheduler.lr_lambdas = [after.factor(run)] * 2
+    run.lr_scheduler_configs = [SimpleNamespace(scheduler=scheduler)]
+    after.reapply(run)
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.15, 0.15])
+    assert [group["initial_lr"] for group in optimizer.param_groups] == [0.3, 0.3]
+    assert scheduler.base_lrs == [0.3, 0.3]
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.1, 0.0]

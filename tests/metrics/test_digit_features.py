@@ -28,13 +28,28 @@ def test_it_recognises_held_out_scans(network):
     assert 1 > right[~held_out.numpy()].mean() > network.held_out_accuracy - 0.01
 
 
-def test_it_is_always_the_same_and_leaves_the_generator_alone(network):
+def test_it_is_always_the_same_and_leaves_generator_and_threads_alone(network):
     torch.manual_seed(5)
     expected = torch.rand(1)
     torch.manual_seed(5)
+    torch.set_num_threads(2)
     with torch.inference_mode():
-        assert identity(DigitFeatures()) == identity(network)
+        again = DigitFeatures()
+    assert torch.get_num_threads() == 2
+    assert identity(again) == identity(network)
     assert torch.rand(1) == expected
+    assert not again.training
+    assert not any(parameter.requires_grad for parameter in again.parameters())
+
+
+def test_canvases_become_grey_shares_of_full_brightness():
+    canvas = torch.zeros(1, 3, 8, 16, dtype=torch.uint8)
+    canvas[0, 0, 0, 0], canvas[0, :, 7, 14:] = 255, 51
+    grey = DigitFeatures._grey(canvas)
+    assert grey.shape == (1, 1, 8, 8)
+    assert grey[0, 0, 0, 0].item() == pytest.approx(1 / 2 / 3)  # half of the cell, one of three channels
+    assert grey[0, 0, 7, 7].item() == pytest.approx(0.2)
+    assert grey.sum().item() == pytest.approx(1 / 6 + 0.2)
 
 
 @pytest.mark.parametrize("size", [16, 32])
