@@ -236,6 +236,7 @@ def _naming_the_option(cache_dir: Path) -> Iterator[None]:
 def _code_hash() -> str:
     """Changes with the code and the packages that make symbols, so that no cache outlives a corrected reader."""
     files = [Path(__file__), Path(__file__).with_name("bach.py")]
-    files += [Path(music.__file__).with_name(name) for name in ("midi.py", "notes.py", "phase.py", "roll.py")]
-    versions = [f"{package} {version(package)}" for package in ("music21", "symusic")]
+    readers = ("meter.py", "midi.py", "midi_events.py", "notes.py", "pairing.py", "phase.py", "roll.py")
+    files += [Path(music.__file__).with_name(name) for name in readers]
+    versions = [f"music21 {version('music21')}"]
     return sha256(b"".join(file.read_bytes() for file in files) + " ".join(versions).encode()).hexdigest()
