@@ -5,7 +5,7 @@ A cache is a folder that never changes once it is there:
     rolls.u8     uint8 [total_steps, 128], all pieces one after the other; time runs first, so that a window is one
                  contiguous read
     notes.npy    int32 [pieces, 128], notes that start on each pitch
-    index.json   names, first steps and lengths of the pieces, and the files that could not be read, with the reason
+    index.json   names, lengths and meters of the pieces, and the files that could not be read, with the reason
 
 It is built in a temporary folder and renamed when complete. Of two processes that build the same cache at once, the
 second throws its own away; nobody waits for a lock, which network file systems do not reliably have.
@@ -76,6 +76,7 @@ class RollCache:
         steps: length of each piece in steps, int64 ``[pieces]``.
         notes: notes that start on each pitch, int32 ``[pieces, 128]``.
         errors: file -> why it could not be read.
+        beats_per_bar: meter of each piece in quarter notes, float64 ``[pieces]``.
     """
 
     path: Path
@@ -84,6 +85,7 @@ class RollCache:
     steps: np.ndarray
     notes: np.ndarray
     errors: dict[str, str]
+    beats_per_bar: np.ndarray = field(default_factory=lambda: np.empty(0))
     _symbols: np.memmap | None = field(default=None, repr=False)
 
     @classmethod
@@ -99,13 +101,14 @@ class RollCache:
         try:
             index = json.loads((path / INDEX).read_text(encoding="utf-8"))
             steps = np.array(index["steps"], dtype=np.int64)
+            meters = np.array(index["beats_per_bar"], dtype=np.float64)
             notes = np.load(path / NOTES)
             size = (path / PIECES).stat().st_size
         except (OSError, ValueError, KeyError, TypeError, EOFError):
             return None
         if size != int(steps.sum()) * PITCHES or notes.shape != (len(steps), PITCHES):
             return None
-        return cls(path, index["names"], np.cumsum(steps) - steps, steps, notes, index["errors"])
+        return cls(path, index["names"], np.cumsum(steps) - steps, steps, notes, index["errors"], meters)
 
     def window(self, piece: int, start: int, length: int) -> np.ndarray:
         """Some steps of a piece.
@@ -157,15 +160,16 @@ def build_cache(path: Path, names: Sequence[str], read: Callable[[str], Roll], w
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _read(read: Callable[[str], Roll], name: str) -> tuple[np.ndarray, np.ndarray] | str:
-    """A piece's symbols, uint8 ``[step, 128]``, and notes on each pitch; or why there are none."""
+def _read(read: Callable[[str], Roll], name: str) -> tuple[np.ndarray, np.ndarray, float] | str:
+    """A piece's symbols, uint8 ``[step, 128]``, notes on each pitch, and quarter notes per bar; or why it has none."""
     try:
         roll = read(name)
     except (ValueError, OSError) as error:
         return str(error)
     if not roll.steps:
         return f"{name}: no steps"
-    return np.ascontiguousarray(roll.symbols.T), np.bincount(music.notes(roll)["pitch"], minlength=PITCHES)
+    counts = np.bincount(music.notes(roll)["pitch"], minlength=PITCHES)
+    return np.ascontiguousarray(roll.symbols.T), counts, roll.format.beats_per_bar
 
 
 def _read_all(names: Sequence[str], read: Callable[[str], _T]) -> Iterator[_T]:
@@ -182,9 +186,9 @@ def _read_all(names: Sequence[str], read: Callable[[str], _T]) -> Iterator[_T]:
             yield from pool.map(read, names[first : first + AT_ONCE], chunksize=CHUNK)
 
 
-def _write(folder: Path, results: Iterable[tuple[str, tuple[np.ndarray, np.ndarray] | str]]) -> None:
+def _write(folder: Path, results: Iterable[tuple[str, tuple[np.ndarray, np.ndarray, float] | str]]) -> None:
     """The three files of a cache."""
-    names, steps, notes, errors = [], [], [], {}
+    names, steps, notes, meters, errors = [], [], [], [], {}
     with _naming_the_option(folder.parent), (folder / PIECES).open("wb") as file:
         for name, result in results:
             if isinstance(result, str):
@@ -194,6 +198,7 @@ def _write(folder: Path, results: Iterable[tuple[str, tuple[np.ndarray, np.ndarr
             names.append(name)
             steps.append(len(result[0]))
             notes.append(result[1])
+            meters.append(result[2])
         # Some file systems report a full disk only here.
         file.flush()
         os.fsync(file.fileno())
@@ -201,7 +206,7 @@ def _write(folder: Path, results: Iterable[tuple[str, tuple[np.ndarray, np.ndarr
         raise ValueError(f"none of {len(errors)} files could be read: {some(list(errors.values()))}")
     with _naming_the_option(folder.parent):
         np.save(folder / NOTES, np.array(notes, dtype=np.int32))
-        index = {"names": names, "steps": steps, "errors": errors}
+        index = {"names": names, "steps": steps, "beats_per_bar": meters, "errors": errors}
         (folder / INDEX).write_text(json.dumps(index), encoding="utf-8")
 
 

@@ -28,6 +28,7 @@ class RollSource:
     velocity_bins: int
     phase: Literal["auto"] | float
     drums: bool
+    pedal: bool
     cache_dir: str | None
 
     def __post_init__(self) -> None:
@@ -77,6 +78,7 @@ class RollSource:
             self.phase,
             velocity_bins=self.velocity_bins,
             drums=self.drums,
+            pedal=self.pedal,
         )
 
     def prepare(self) -> None:
@@ -120,5 +122,5 @@ class RollSource:
         if self.folder is None:
             # The version of music21, which is part of every cache's name, stands for its scores.
             return cache_path(directory, {}, {**options, "corpus": self.corpus})
-        options |= {"phase": self.phase, "drums": self.drums}
+        options |= {"phase": self.phase, "drums": self.drums, "pedal": self.pedal}
         return cache_path(directory, content_hashes(self.root, midi_files(self.root)), options)

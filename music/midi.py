@@ -60,8 +60,8 @@ def read_midi(
         drums: also read channel 10, as pitches.
         pedal: notes that end while the sustain pedal of their channel is down last until it comes up, or their
             pitch is struck again; otherwise pedals are ignored.
-        beats_per_bar: quarter notes per bar; None takes the time signature that most of the piece is in, see
-            `music.meter.longest_lasting`.
+        beats_per_bar: quarter notes per bar, 3.5 in 7/8; None takes the time signature that most of the piece is in,
+            see `music.meter.longest_lasting`.
         longest: steps that a file may have; a file of 40 bytes can claim times that would fill the memory.
 
     Returns:

@@ -59,8 +59,10 @@ class RollFormat:
             raise ValueError(f"tempo must be positive, not {self.tempo}")
         if not 1 <= self.velocity <= 127:
             raise ValueError(f"velocity must be in 1..127, not {self.velocity}")
-        if not 0 < self.beats_per_bar < math.inf:
-            raise ValueError(f"beats_per_bar must be a positive number of quarter notes, not {self.beats_per_bar}")
+        if not 1 <= self.steps_per_bar < math.inf:
+            raise ValueError(
+                f"beats_per_bar must be at least 1 step of the grid, not {self.beats_per_bar} quarter notes"
+            )
 
     @property
     def alphabet(self) -> int:
@@ -80,6 +82,10 @@ class RollFormat:
     def hold(self) -> int | None:
         """The symbol for a note that goes on, in ``onset_hold``."""
         return self.velocity_bins + 1 if self.encoding == "onset_hold" else None
+
+    def with_meter(self, beats_per_bar: float | None) -> RollFormat:
+        """The same format with bars of so many quarter notes; None changes nothing."""
+        return self if beats_per_bar is None else replace(self, beats_per_bar=beats_per_bar)
 
     def cropped(self, low: int, high: int) -> RollFormat:
         """The same format over MIDI pitches ``low`` to ``high``, both included."""
