@@ -29,7 +29,7 @@ def test_a_chorale_with_a_pickup() -> None:
     assert (notes["start"] == 12).sum() == 4
 
 
-@pytest.mark.parametrize(("name", "expected"), [("bach/bwv29.8", 3), ("bach/bwv299", 4)])
+@pytest.mark.parametrize(("name", "expected"), [("bach/bwv29.8", 3), ("bach/bwv253", 4)])
 def test_meters_of_chorales(name: str, expected: float) -> None:
     assert read_chorale(name, RollFormat()).format.beats_per_bar == expected
 
