@@ -9,7 +9,9 @@ import mido
 import numpy as np
 import pretty_midi
 import pytest
-from midi_bytes import header, meter, off, on, pedal, tempo, track, write
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from midi_bytes import STEP, header, meter, off, on, pedal, tempo, track, write
 
 from music import MidiError, Roll, from_pretty_midi, notes, read_midi
 from music.midi_events import read_events
@@ -64,6 +66,29 @@ def test_lost_releases(events: list, expected: list | None, tmp_path: Path) -> N
     midi = pretty_midi.PrettyMIDI(str(tmp_path / "a.mid"))
     if events[-1] != events[-2]:  # of two releases at once pretty_midi takes one for the later notes
         assert found(from_pretty_midi(midi, phase=0)) == expected
+
+
+@settings(deadline=None, max_examples=100)
+@given(data=st.data())
+def test_a_lost_release_costs_the_end_of_its_own_note_alone(data: st.DataObject) -> None:
+    """Notes on few pitches and channels, one after the other on each, of which one loses its release."""
+    played, end = [], 50
+    for voice in ((60, 0), (60, 1), (61, 0)):
+        edges = sorted(data.draw(st.sets(st.integers(0, 40), min_size=2, max_size=12)))
+        played += [(*voice, start, stop) for start, stop in zip(edges[::2], edges[1::2], strict=False)]
+    lost = data.draw(st.integers(0, len(played) - 1))
+    strikes = [(start, 1, on(pitch, 64, channel)) for pitch, channel, start, _ in played]
+    releases = [(stop, 0, off(pitch, channel)) for pitch, channel, _, stop in played]
+    del releases[lost]
+    events = [(tick, message) for tick, _, message in sorted(strikes + releases)]
+    found = read_events(header() + track(*events, (end, b"\xff\x2f\x00"), end=b""), "a")
+
+    pitch, channel, start, _ = played[lost]
+    later = [other[2] for other in played if other[:2] == (pitch, channel) and other[2] > start]
+    played[lost] = (pitch, channel, start, min(later, default=end))
+    expected = sorted((pitch, channel, STEP * start, STEP * stop) for pitch, channel, start, stop in played)
+    rows = zip(found.notes.tolist(), found.channels.tolist(), strict=True)
+    assert sorted((note[0], channel, *note[1:3]) for note, channel in rows) == expected
 
 
 def test_the_last_release_lost(tmp_path: Path) -> None:
