@@ -73,8 +73,7 @@ class MusicEvaluation(SampleEvaluation):
                 f"{type(pl_module).__name__} to have `generate`; leave the callback out"
             )
         self._format = renderer.format
-        self._samples = MusicStatistics(renderer.beats_per_bar)
-        self._data = MusicStatistics(renderer.beats_per_bar)
+        self._samples, self._data = MusicStatistics(), MusicStatistics()
         self._windows = 0
         self._baselines: LikelihoodBaselines | None = None
         self._baseline_nats: dict[str, float] = {}
@@ -95,10 +94,12 @@ class MusicEvaluation(SampleEvaluation):
         self._samples.update([Roll(canvas[0], self._format) for canvas in canvases.numpy()])
 
     def take_data(self, trainer: Trainer, batch: dict[str, Any]) -> None:
-        """Take in windows."""
+        """Take in windows, each in the meter of its piece."""
         windows = batch["canvas"][:, 0].cpu().numpy()
+        meters = batch["beats_per_bar"].tolist() if "beats_per_bar" in batch else [None] * len(windows)
         self._windows += len(windows)
-        self._data.update([Roll(window, self._format) for window in windows])
+        formats = [self._format.with_meter(meter) for meter in meters]
+        self._data.update([Roll(window, form) for window, form in zip(windows, formats, strict=True)])
         if self._baselines is not None:
             self._baselines.update(windows)
 

@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 
+from music.meter import longest_lasting
 from music.notes import NOTE, paint
 from music.roll import Roll, RollFormat
 
@@ -55,7 +56,7 @@ def read_chorale(name: str, form: RollFormat) -> Roll:
         form: encoding, steps per beat and velocity bins; all 128 pitches.
 
     Returns:
-        A roll ``[128, step]``.
+        A roll ``[128, step]``, with the meter that most of it is in.
 
     Raises:
         KeyError: there is no such chorale.
@@ -63,6 +64,7 @@ def read_chorale(name: str, form: RollFormat) -> Roll:
     """
     from music21 import converter, stream
     from music21.instrument import Instrument
+    from music21.meter import TimeSignature
 
     score: Any = converter.parse(chorale_files()[name], forceSource=True)
     parts = list(score.parts)
@@ -81,7 +83,9 @@ def read_chorale(name: str, form: RollFormat) -> Roll:
     played["start"], played["end"] = steps[:, 0], np.maximum(steps[:, 1], steps[:, 0] + 1)
     played["velocity"] = form.velocity
     length = int((float(score.highestTime) + silence) * per_beat + 0.5)
-    return paint(_held_by_either(played), form, max(length, int(played["end"].max())))
+    changes = [(m.offset + silence, m.numerator, m.denominator) for m in parts[0].flatten()[TimeSignature]]
+    meter = longest_lasting([(0, *changes[0][1:]), *changes[1:]], float(score.highestTime) + silence)
+    return paint(_held_by_either(played), form.with_meter(meter), max(length, int(played["end"].max())))
 
 
 def _score_file(name: str) -> Path:

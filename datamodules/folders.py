@@ -5,7 +5,9 @@ A file is known by its path relative to the folder, with forward slashes, on eve
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections import deque
+from collections.abc import Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
 
@@ -18,7 +20,10 @@ def some(items: Sequence[str], most: int = 5) -> str:
 
 
 def midi_files(folder: str | Path) -> list[str]:
-    """The MIDI files in a folder and the folders in it.
+    """The MIDI files in a folder and the folders in it, also those that symbolic links lead to.
+
+    A folder that can be reached by several ways is read once, without links if it can be: its pieces would be in
+    several splits otherwise, and links may lead in circles. A link to a file that is not there is listed.
 
     Args:
         folder: where to look; suffixes ``.mid`` and ``.midi``, in any case.
@@ -32,13 +37,28 @@ def midi_files(folder: str | Path) -> list[str]:
     root = Path(folder).expanduser()
     if not root.is_dir():
         raise FileNotFoundError(f"folder: there is no folder {folder}; give one that holds MIDI files")
-    found = (path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-    names = sorted(path.relative_to(root).as_posix() for path in found)
+    names = sorted(path.relative_to(root).as_posix() for path in _files(root) if path.suffix.lower() in SUFFIXES)
     if not names:
         raise FileNotFoundError(
             f"folder: no .mid or .midi file in {folder} or the folders in it; give one that holds MIDI files"
         )
     return names
+
+
+def _files(root: Path) -> Iterator[Path]:
+    """Files, and links to nothing, in a folder and those below it; see `midi_files`."""
+    seen: set[str] = set()
+    waiting = deque([root])
+    while waiting:
+        for folder, subfolders, names in os.walk(waiting.popleft()):
+            real = os.path.realpath(folder)
+            if real in seen:
+                subfolders.clear()
+                continue
+            seen.add(real)
+            subfolders.sort()
+            waiting.extend(Path(folder, name) for name in subfolders if Path(folder, name).is_symlink())
+            yield from (path for name in names if (path := Path(folder, name)).is_file() or not path.exists())
 
 
 def content_hashes(folder: str | Path, names: Sequence[str]) -> dict[str, str]:

@@ -30,8 +30,8 @@ class PianoRollDataModule(RankedDataModule):
     """Piano rolls from a folder of MIDI files, or Bach's chorales.
 
     A batch is a dict: ``canvas`` uint8 ``[B, 1, H, W]`` of symbols (see `music.RollFormat`), H pitches, row 0 the
-    lowest, W steps; with ``labels`` also ``label`` int64 ``[B]``. Batches to predict are described at
-    `datamodules.requests.Requests`.
+    lowest, W steps; with ``labels`` also ``label`` int64 ``[B]``; where pieces are not all in the meter of ``format``
+    also ``beats_per_bar`` float32 ``[B]``. Batches to predict are described at `datamodules.requests.Requests`.
 
     Training draws random windows that depend on seed, epoch and index alone: the same for any number of workers, and
     exact when a run resumes in the middle of an epoch. Validation and test go through windows side by side, each once
@@ -54,6 +54,8 @@ class PianoRollDataModule(RankedDataModule):
         velocity_bins: int = 127,
         phase: Literal["auto"] | float = "auto",
         drums: bool = False,
+        pedal: bool = False,
+        beats_per_bar: float | None = None,
         pitch_range: tuple[int, int] | None = None,
         window: int = 128,
         batch_size: int = 16,
@@ -81,6 +83,10 @@ class PianoRollDataModule(RankedDataModule):
             velocity_bins: number of velocity bins, 1 to 127 (127 keeps MIDI velocities as they are).
             phase: where the grid of a MIDI file lies against its ticks, in steps; auto estimates it for each file.
             drums: also read the drum channel, as pitches.
+            pedal: let notes of MIDI files ring until the sustain pedal comes up or their pitch is struck again.
+            beats_per_bar: quarter notes per bar (3 in 6/8, 3.5 in 7/8) of all pieces and samples, for bar lines and
+                statistics; null = of each piece what its time signatures say, 4 without any, and of samples what the
+                file to go on from says, else what most pieces have.
             pitch_range: lowest and highest MIDI pitch to keep, both included; [36, 83] gives 48 rows. Notes outside are
                 cut and counted. null keeps all 128.
             window: steps of a canvas.
@@ -108,13 +114,15 @@ class PianoRollDataModule(RankedDataModule):
         """
         super().__init__()
         self.source = RollSource(
-            folder, corpus, encoding, steps_per_beat, velocity_bins, phase, drums, cache_dir, longest
+            folder, corpus, encoding, steps_per_beat, velocity_bins, phase, drums, pedal, cache_dir, longest
         )
         self.splits = Splits(val_fraction, test_fraction, split_files)
         self.pitch_range, self.window, self.batch_size = pitch_range, window, batch_size
         self.samples_per_epoch, self.transpose, self.seed = samples_per_epoch, transpose, seed
         self.labels, self.strict, self.num_workers = labels, strict, num_workers
-        self.request = predict
+        self.beats_per_bar, self.request = beats_per_bar, predict
+        self._given_meter: float | None = None  # of the file that a request goes on from
+        self._trained_meter: float | None = None  # of the data that a checkpoint was trained on
         self._cache: RollCache | None = None
         self._pieces: dict[str, Pieces] = {}
         self._requests: Requests | None = None
@@ -122,8 +130,8 @@ class PianoRollDataModule(RankedDataModule):
 
     @property
     def format(self) -> RollFormat:
-        """What the symbols and rows of a canvas mean."""
-        form = self.source.format
+        """What the symbols and rows of a canvas mean; the meter is that of samples, and known once the data is."""
+        form = self.source.format.with_meter(self._sample_meter())
         return form if self.pitch_range is None else form.cropped(*self.pitch_range)
 
     @property
@@ -174,14 +182,25 @@ class PianoRollDataModule(RankedDataModule):
             ValueError: a split is empty, all its pieces are shorter than the window, a file cannot be read and
                 ``strict`` is set, or the request does not fit; the message names the option.
         """
+        self._given_meter = None
         if stage == "predict":
             self._check_label()
             canvas, known = request_canvas(self.request, self.format, self.window, self.source.read_midi)
             self._requests = Requests(self.request, canvas, known, self.batch_size)
+            if self.request.given is not None:
+                self._given_meter = self.source.read_midi(self.request.given).format.beats_per_bar
         for split in STAGE_SPLITS[stage]:
             # Training without validation is possible; validating without it is a mistake.
             if split not in self._pieces and (self.splits.wants(split) or stage != "fit"):
                 self._pieces[split] = self._choose(split)
+
+    def state_dict(self) -> dict[str, float]:
+        """For checkpoints: the meter of samples, which prediction without the data cannot know."""
+        return {"beats_per_bar": float(self.format.beats_per_bar)}
+
+    def load_state_dict(self, state_dict: dict[str, float]) -> None:
+        """Take over what `state_dict` gave."""
+        self._trained_meter = state_dict["beats_per_bar"]
 
     def rolls(self, split: str) -> Iterator[np.ndarray]:
         """Whole pieces of a split (``train``, ``val`` or ``test``) that are long enough for a window.
@@ -229,8 +248,18 @@ class PianoRollDataModule(RankedDataModule):
         labels = None
         if self.labels:
             labels = [self.class_names.index(class_of(self._cache.names[piece])) for piece in chosen]
-        form = self.format
-        return Pieces(self._cache, chosen, self.window, form.lowest_pitch, form.pitches, labels)
+        form, meters = self.format, self._cache.beats_per_bar[chosen]
+        own_meters = None if self.beats_per_bar is not None or (meters == form.beats_per_bar).all() else meters.tolist()
+        return Pieces(self._cache, chosen, self.window, form.lowest_pitch, form.pitches, labels, own_meters)
+
+    def _sample_meter(self) -> float | None:
+        """Quarter notes per bar of samples, None if nothing says so."""
+        if self.beats_per_bar is not None or self._given_meter is not None:
+            return self.beats_per_bar if self.beats_per_bar is not None else self._given_meter
+        if self._cache is None:
+            return self._trained_meter
+        meters, counts = np.unique(self._cache.beats_per_bar, return_counts=True)
+        return float(meters[np.argmax(counts)])
 
     def _report(self, cache: RollCache) -> None:
         """Say, once, what was left out."""
@@ -250,6 +279,7 @@ class PianoRollDataModule(RankedDataModule):
 
     def _check_options(self) -> None:
         """Raise ValueError for impossible options."""
+        _ = self.source.format.with_meter(self.beats_per_bar)  # checks it
         low, high = self.pitch_range or (0, PITCHES - 1)
         if not 0 <= low <= high < PITCHES:
             raise ValueError(f"pitch_range must be two MIDI pitches, 0 to 127, lower first, not [{low}, {high}]")

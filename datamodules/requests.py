@@ -89,6 +89,11 @@ class GenerationRequest:
             )
 
     @property
+    def given(self) -> str | None:
+        """The MIDI file of which something is kept."""
+        return self.prefix if self.prefix is not None else self.inpaint
+
+    @property
     def labels(self) -> list[int] | None:
         """Classes to generate, in turn."""
         return None if self.label is None else [self.label]

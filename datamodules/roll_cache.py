@@ -5,7 +5,7 @@ A cache is a folder that never changes once it is there:
     rolls.u8     uint8 [total_steps, 128], all pieces one after the other; time runs first, so that a window is one
                  contiguous read
     notes.npy    int32 [pieces, 128], notes that start on each pitch
-    index.json   names, first steps and lengths of the pieces, and the files that could not be read, with the reason
+    index.json   names, lengths and meters of the pieces, and the files that could not be read, with the reason
 
 It is built in a temporary folder and renamed when complete. Of two processes that build the same cache at once, the
 second throws its own away; nobody waits for a lock, which network file systems do not reliably have. What a killed
@@ -85,6 +85,7 @@ class RollCache:
         steps: length of each piece in steps, int64 ``[pieces]``.
         notes: notes that start on each pitch, int32 ``[pieces, 128]``.
         errors: file -> why it could not be read.
+        beats_per_bar: meter of each piece in quarter notes, float64 ``[pieces]``.
     """
 
     path: Path
@@ -93,6 +94,7 @@ class RollCache:
     steps: np.ndarray
     notes: np.ndarray
     errors: dict[str, str]
+    beats_per_bar: np.ndarray = field(default_factory=lambda: np.empty(0))
     _symbols: np.memmap | None = field(default=None, repr=False)
 
     @classmethod
@@ -110,14 +112,15 @@ class RollCache:
                 index = read_json(path / INDEX)
                 names, errors = list(index["names"]), dict(index["errors"])
                 steps = np.array(index["steps"], dtype=np.int64)
+                meters = np.array(index["beats_per_bar"], dtype=np.float64)
                 notes = read_npy(path / NOTES)
                 size = (path / PIECES).stat().st_size
                 whole = size == int(steps.sum()) * PITCHES and notes.shape == (len(steps), PITCHES)
         except (DamagedError, FileNotFoundError):
             return None
-        if not whole or len(names) != len(steps) or steps.min(initial=1) < 1:
+        if not whole or len(names) != len(steps) or len(meters) != len(steps) or steps.min(initial=1) < 1:
             return None
-        return cls(path, names, np.cumsum(steps) - steps, steps, notes, errors)
+        return cls(path, names, np.cumsum(steps) - steps, steps, notes, errors, meters)
 
     def window(self, piece: int, start: int, length: int) -> np.ndarray:
         """Some steps of a piece.
@@ -167,9 +170,8 @@ def build_cache(path: Path, names: Sequence[str], read: Callable[[str], Roll], w
             return _publish(temporary, path)
 
 
-Piece = (
-    tuple[np.ndarray, np.ndarray] | str
-)  # symbols, uint8 [step, 128], and notes on each pitch; or why there are none
+# Symbols, uint8 ``[step, 128]``, notes on each pitch, and quarter notes per bar; or why there are none.
+Piece = tuple[np.ndarray, np.ndarray, float] | str
 
 
 def _read(read: Callable[[str], Roll], name: str) -> Piece:
@@ -180,7 +182,8 @@ def _read(read: Callable[[str], Roll], name: str) -> Piece:
         return str(error)
     if not roll.steps:
         return f"{name}: no steps"
-    return np.ascontiguousarray(roll.symbols.T), np.bincount(music.notes(roll)["pitch"], minlength=PITCHES)
+    counts = np.bincount(music.notes(roll)["pitch"], minlength=PITCHES)
+    return np.ascontiguousarray(roll.symbols.T), counts, roll.format.beats_per_bar
 
 
 def _read_chunk(read: Callable[[str], Piece], names: Sequence[str]) -> list[Piece]:
@@ -237,7 +240,7 @@ def _end_with_parent(parent: int) -> None:
 
 def _write(folder: Path, results: Iterable[tuple[str, Piece]]) -> None:
     """The three files of a cache."""
-    names, steps, notes, errors = [], [], [], {}
+    names, steps, notes, meters, errors = [], [], [], [], {}
     with _naming_the_option(folder.parent), (folder / PIECES).open("wb") as file:
         for name, result in results:
             if isinstance(result, str):
@@ -247,6 +250,7 @@ def _write(folder: Path, results: Iterable[tuple[str, Piece]]) -> None:
             names.append(name)
             steps.append(len(result[0]))
             notes.append(result[1])
+            meters.append(result[2])
         # Some file systems report a full disk only here.
         file.flush()
         os.fsync(file.fileno())
@@ -254,7 +258,7 @@ def _write(folder: Path, results: Iterable[tuple[str, Piece]]) -> None:
         raise ValueError(f"none of {len(errors)} files could be read: {some(list(errors.values()))}")
     with _naming_the_option(folder.parent):
         np.save(folder / NOTES, np.array(notes, dtype=np.int32))
-        index = {"names": names, "steps": steps, "errors": errors}
+        index = {"names": names, "steps": steps, "beats_per_bar": meters, "errors": errors}
         (folder / INDEX).write_text(json.dumps(index), encoding="utf-8")
 
 
@@ -288,6 +292,7 @@ def _naming_the_option(cache_dir: Path) -> Iterator[None]:
 def _code_hash() -> str:
     """Changes with the code and the packages that make symbols, so that no cache outlives a corrected reader."""
     files = [Path(__file__), Path(__file__).with_name("bach.py")]
-    files += [Path(music.__file__).with_name(name) for name in ("midi.py", "notes.py", "phase.py", "roll.py")]
-    versions = [f"{package} {version(package)}" for package in ("music21", "symusic")]
+    readers = ("meter.py", "midi.py", "midi_events.py", "notes.py", "pairing.py", "phase.py", "roll.py")
+    files += [Path(music.__file__).with_name(name) for name in readers]
+    versions = [f"music21 {version('music21')}"]
     return sha256(b"".join(file.read_bytes() for file in files) + " ".join(versions).encode()).hexdigest()

@@ -31,6 +31,7 @@ class RollSource:
     velocity_bins: int
     phase: Literal["auto"] | float
     drums: bool
+    pedal: bool
     cache_dir: str | None
     longest: int = LONGEST
 
@@ -84,6 +85,7 @@ class RollSource:
             velocity_bins=self.velocity_bins,
             drums=self.drums,
             longest=self.longest,
+            pedal=self.pedal,
         )
 
     def prepare(self) -> None:
@@ -128,5 +130,5 @@ class RollSource:
         if self.folder is None:
             # The version of music21, which is part of every cache's name, stands for its scores.
             return cache_path(directory, {}, {**options, "corpus": self.corpus})
-        options |= {"phase": self.phase, "drums": self.drums, "longest": self.longest}
+        options |= {"phase": self.phase, "drums": self.drums, "pedal": self.pedal, "longest": self.longest}
         return cache_path(directory, content_hashes(self.root, midi_files(self.root)), options)

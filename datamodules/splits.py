@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -96,7 +97,7 @@ def split_by_hash(name: str, val_fraction: float, test_fraction: float) -> str:
     Returns:
         ``train``, ``val`` or ``test``.
     """
-    share = int.from_bytes(sha256(name.encode()).digest()[:8]) / 2**64
+    share = int.from_bytes(sha256(os.fsencode(name)).digest()[:8]) / 2**64
     if share < test_fraction:
         return "test"
     return "val" if share < test_fraction + val_fraction else "train"
@@ -138,7 +139,7 @@ def split_by_lists(names: Sequence[str], lists: Mapping[str, Sequence[str] | str
 def _lines(path: str) -> list[str]:
     """The entries of a text file."""
     try:
-        text = Path(path).expanduser().read_text(encoding="utf-8")
+        text = Path(path).expanduser().read_text(encoding="utf-8", errors="surrogateescape")
     except FileNotFoundError as error:
         raise FileNotFoundError(f"split_files: there is no text file {path}") from error
     return [line.strip() for line in text.splitlines() if line.strip() and not line.strip().startswith("#")]

@@ -28,6 +28,7 @@ class Pieces:
         low: lowest MIDI pitch kept.
         rows: number of pitches kept.
         labels: class of each chosen piece, or None.
+        meters: quarter notes per bar of each chosen piece, or None.
     """
 
     cache: RollCache
@@ -36,6 +37,7 @@ class Pieces:
     low: int
     rows: int
     labels: Sequence[int] | None = None
+    meters: Sequence[float] | None = None
 
     @property
     def lengths(self) -> np.ndarray:
@@ -57,7 +59,8 @@ class Pieces:
             shift: semitones up; only silent rows may leave the canvas.
 
         Returns:
-            ``canvas`` uint8 ``[1, rows, window]`` and, with labels, ``label`` int64 ``[]``.
+            ``canvas`` uint8 ``[1, rows, window]``, with labels ``label`` int64 ``[]``, and with meters
+            ``beats_per_bar`` float32 ``[]``.
         """
         symbols = self.symbols(which, start)
         canvas = np.zeros(symbols.shape, dtype=np.uint8)
@@ -65,6 +68,8 @@ class Pieces:
         item = {"canvas": torch.from_numpy(canvas)[None]}
         if self.labels is not None:
             item["label"] = torch.tensor(self.labels[which])
+        if self.meters is not None:
+            item["beats_per_bar"] = torch.tensor(self.meters[which], dtype=torch.float32)
         return item
 
     def symbols(self, which: int, start: int) -> np.ndarray:

@@ -98,21 +98,20 @@ class MusicFeatures(nn.Module):
 
     Args:
         form: what the symbols mean.
-        beats_per_bar: quarter notes per bar, for the groove.
+        beats_per_bar: quarter notes per bar, for the groove of all rolls alike; None is those of ``form``.
     """
 
     num_features = len(NAMES)
     scales: Tensor
 
-    def __init__(self, form: RollFormat, beats_per_bar: int = 4) -> None:
+    def __init__(self, form: RollFormat, beats_per_bar: float | None = None) -> None:
         super().__init__()
-        self.form = form
-        self.beats_per_bar = beats_per_bar
+        self.form = form.with_meter(beats_per_bar)
         self.register_buffer("scales", torch.tensor([MUSIC_SCALES[name] for name in NAMES]))
 
     def extra_repr(self) -> str:
         """The options, for `identity`."""
-        return f"{self.form}, beats_per_bar={self.beats_per_bar}"
+        return str(self.form)
 
     def forward(self, canvases: Tensor) -> Tensor:
         """Statistics.
@@ -123,7 +122,7 @@ class MusicFeatures(nn.Module):
         Returns:
             float32 ``[B, 9]``, in the order of `music.statistics.NAMES`.
         """
-        found = [statistics(Roll(roll, self.form), self.beats_per_bar) for roll in canvases[:, 0].cpu().numpy()]
+        found = [statistics(Roll(roll, self.form)) for roll in canvases[:, 0].cpu().numpy()]
         table = torch.tensor([[row[name] for name in NAMES] for row in found], device=self.scales.device)
         return table.view(-1, self.num_features).nan_to_num(0.0) / self.scales
 

@@ -20,7 +20,7 @@ class MusicStatistics(Metric):
     ranks.
 
     Args:
-        beats_per_bar: quarter notes per bar, for the groove.
+        beats_per_bar: quarter notes per bar, for the groove; None is those of each roll's format.
         bins: number of histogram bins in `compare`.
         **kwargs: those of `torchmetrics.Metric`.
 
@@ -33,7 +33,7 @@ class MusicStatistics(Metric):
     full_state_update = False
     values: list[Tensor]
 
-    def __init__(self, beats_per_bar: int = 4, bins: int = 20, **kwargs: object) -> None:
+    def __init__(self, beats_per_bar: float | None = None, bins: int = 20, **kwargs: object) -> None:
         super().__init__(**kwargs)
         if bins < 1:
             raise ValueError(f"bins must be at least 1, not {bins}")

@@ -1,34 +1,33 @@
 """MIDI <-> rolls, as files and as `pretty_midi.PrettyMIDI` objects.
 
 Time is read in ticks of the beat, never in seconds, so tempo changes do not disturb the grid. Files that this
-module writes end with a lyric event ``litscale end`` at the right edge of the roll (a lyric, because symusic
-and pretty_midi both keep lyrics): it carries silence after the last note, and says that the notes lie on the
-grid.
+module writes end with a lyric event ``litscale end`` at the right edge of the roll (a lyric, because pretty_midi
+keeps lyrics): it carries silence after the last note, and says that the notes lie on the grid.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from operator import itemgetter
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pretty_midi
-import symusic
 
 from litscale.storage.files import write_atomically
+from music.meter import longest_lasting, signature
+from music.midi_events import DRUMS, SUSTAIN, MidiError, MidiEvents, file_bytes, read_events
 from music.notes import NOTE, notes, paint
+from music.pairing import sustained
 from music.phase import estimate_phase, wrap
 from music.roll import Roll, RollFormat
 
-END = "litscale end"
+END = b"litscale end"
 TICKS_PER_QUARTER = 480
 LONGEST = 2**20  # steps; damaged files can claim times that would fill the memory
 LONGEST_QUARTER = 2**24 - 1  # microseconds; the tempo event has three bytes
-
-
-class MidiError(ValueError):
-    """A MIDI file that cannot become a roll; the message names the file and the reason."""
+MOST_TICKS = 2**15 - 1  # per quarter note; the header has 15 bits for them
 
 
 def read_midi(
@@ -39,14 +38,16 @@ def read_midi(
     *,
     velocity_bins: int = 127,
     drums: bool = False,
+    pedal: bool = False,
+    beats_per_bar: float | None = None,
     longest: int = LONGEST,
 ) -> Roll:
     """Read a MIDI file onto the beat grid.
 
-    All tracks are merged and program changes ignored. An onset moves to the nearest step (halves up), and so
-    does an end, at least one step later: a note of no length becomes one step. Leading silence stays. A later
-    onset on a sounding pitch ends the note before it; of notes with one pitch and onset the loudest stays,
-    then the longest.
+    All tracks are merged and program changes ignored; how strikes and releases make notes, also where releases
+    are missing, is said at `music.pairing`. An onset moves to the nearest step (halves up), and so does an
+    end, at least one step later: a note of no length becomes one step. Leading silence stays. A later onset on a
+    sounding pitch ends the note before it; of notes with one pitch and onset the loudest stays, then the longest.
 
     Args:
         path: a standard MIDI file.
@@ -57,30 +58,30 @@ def read_midi(
             the grid.
         velocity_bins: number of velocity bins, 1..127.
         drums: also read channel 10, as pitches.
+        pedal: notes that end while the sustain pedal of their channel is down last until it comes up, or their
+            pitch is struck again; otherwise pedals are ignored.
+        beats_per_bar: quarter notes per bar, 3.5 in 7/8; None takes the time signature that most of the piece is in,
+            see `music.meter.longest_lasting`.
         longest: steps that a file may have; a file of 40 bytes can claim times that would fill the memory.
 
     Returns:
         A roll over all 128 pitches, ``[128, step]``, that ends with its last note, or where `write_midi`
-        ended it; ``format.tempo`` is the first tempo of the file, 120 if it states none.
+        ended it; ``format.tempo`` is the first tempo of the file, 120 if it states none (or only 0), and
+        ``format.beats_per_bar`` its meter, 4 if it states none.
 
     Raises:
         FileNotFoundError: there is no such file.
-        MidiError: the file is damaged, cut short, no MIDI file, in SMPTE time, longer than ``longest`` steps, or has
-            no notes (a silent roll written by `write_midi` is read back as such).
+        MidiError: the file is damaged (the error says at which byte), cut short, no MIDI file, in SMPTE time, of
+            format 2, longer than ``longest`` steps, or has no notes (a silent roll written by `write_midi` is
+            read back as such).
         ValueError: an argument is not one of those above.
     """
     form = RollFormat(encoding, steps_per_beat, velocity_bins)
-    data = Path(path).read_bytes()
-    _check_chunks(data, path)
-    try:
-        score: Any = symusic.Score.from_midi(data)  # symusic's stubs leave its classes empty
-    except (RuntimeError, ValueError) as error:
-        raise MidiError(f"{path}: damaged MIDI file ({error})") from error
-    tracks = [track.notes.numpy() for track in score.tracks if drums or not track.is_drum]
-    ticks = np.concatenate([_note_ticks(**track) for track in tracks] or [np.empty(0, NOTE)])
-    ends = [event.time for track in score.tracks for event in track.lyrics if event.text == END]
-    tempo = min(score.tempos, key=lambda event: event.time).qpm if score.tempos else form.tempo
-    return _to_roll(ticks, ends, score.ticks_per_quarter, tempo, form, phase, str(path), longest)
+    events = read_events(Path(path).read_bytes(), str(path))
+    if not drums:
+        heard = events.channels != DRUMS
+        events = replace(events, notes=events.notes[heard], channels=events.channels[heard])
+    return _to_roll(events, form, phase, pedal, beats_per_bar, str(path), longest)
 
 
 def from_pretty_midi(
@@ -91,6 +92,8 @@ def from_pretty_midi(
     *,
     velocity_bins: int = 127,
     drums: bool = False,
+    pedal: bool = False,
+    beats_per_bar: float | None = None,
 ) -> Roll:
     """The roll of a `pretty_midi.PrettyMIDI`, by the rules of `read_midi`.
 
@@ -101,6 +104,8 @@ def from_pretty_midi(
         phase: see `read_midi`.
         velocity_bins: see `read_midi`.
         drums: see `read_midi`.
+        pedal: see `read_midi`; here each instrument has a pedal of its own.
+        beats_per_bar: see `read_midi`.
 
     Returns:
         A roll over all 128 pitches, ``[128, step]``.
@@ -110,12 +115,24 @@ def from_pretty_midi(
         ValueError: an argument is not one of those of `read_midi`.
     """
     form = RollFormat(encoding, steps_per_beat, velocity_bins)
-    played = [note for track in midi.instruments if drums or not track.is_drum for note in track.notes]
     tick = midi.time_to_tick
-    ticks = np.array([(note.pitch, tick(note.start), tick(note.end), note.velocity) for note in played], NOTE)
-    ends = [tick(event.time) for event in midi.lyrics if event.text == END]
-    tempo = float(midi.get_tempo_changes()[1][0])
-    return _to_roll(ticks, ends, midi.resolution, tempo, form, phase, "PrettyMIDI object")
+    parts = list(enumerate(part for part in midi.instruments if drums or not part.is_drum))
+    played = [(note.pitch, tick(note.start), tick(note.end), note.velocity) for _, part in parts for note in part.notes]
+    moves = [(index, move) for index, part in parts for move in part.control_changes if move.number == SUSTAIN]
+    changes = zip(*midi.get_tempo_changes(), strict=True)
+    events = MidiEvents(
+        midi.resolution,
+        np.array(played, NOTE),
+        np.array([index for index, part in parts for _ in part.notes], np.int64),
+        sorted(((tick(move.time), index, move.value >= 64) for index, move in moves), key=itemgetter(0)),
+        [(tick(time), 60e6 / tempo) for time, tempo in changes],
+        sorted(
+            ((tick(meter.time), meter.numerator, meter.denominator) for meter in midi.time_signature_changes),
+            key=itemgetter(0),
+        ),
+        [(tick(event.time), event.text.encode()) for event in midi.lyrics],
+    )
+    return _to_roll(events, form, phase, pedal, beats_per_bar, "PrettyMIDI object", LONGEST)
 
 
 def to_pretty_midi(roll: Roll) -> pretty_midi.PrettyMIDI:
@@ -137,7 +154,9 @@ def to_pretty_midi(roll: Roll) -> pretty_midi.PrettyMIDI:
         for pitch, start, end, velocity in notes(roll)
     ]
     midi.instruments.append(piano)
-    midi.lyrics.append(pretty_midi.Lyric(END, roll.steps * seconds))
+    midi.lyrics.append(pretty_midi.Lyric(END.decode(), roll.steps * seconds))
+    if meter := signature(roll.format.beats_per_bar):
+        midi.time_signature_changes.append(pretty_midi.TimeSignature(*meter, 0))
     return midi
 
 
@@ -147,7 +166,7 @@ def write_midi(roll: Roll, path: str | Path) -> Path:
     ``read_midi(write_midi(roll, path), ...)`` with the format's encoding, grid and bins gives the same
     symbols back, silence at the end included, for rolls over 128 pitches that are canonical (see
     `music.repair`). Velocities are the middles of their bins; tempos are kept to a microsecond per quarter
-    note.
+    note. The meter is written as the time signature of its length with the fewest parts (3/4 for 6/8), if MIDI has one.
 
     Args:
         roll: any roll, silent or without columns too.
@@ -158,20 +177,29 @@ def write_midi(roll: Roll, path: str | Path) -> Path:
 
     Raises:
         OSError: the file could not be written; the error names it.
-        ValueError: the tempo is too slow for MIDI (below 3.6 quarter notes per minute).
+        ValueError: the tempo is too slow for MIDI (below 3.6 quarter notes per minute), or a beat has more than
+            32767 steps.
     """
     microseconds = round(60e6 / roll.format.tempo)
     if not 1 <= microseconds <= LONGEST_QUARTER:
         raise ValueError(f"MIDI cannot hold a tempo of {roll.format.tempo} quarter notes per minute")
     ticks_per_step = _ticks_per_step(roll.format)
-    score: Any = symusic.Score(ticks_per_step * roll.format.steps_per_beat)
-    score.tempos.append(symusic.Tempo(0, mspq=microseconds))
-    track: Any = symusic.Track(name="litscale")
-    for pitch, start, end, velocity in notes(roll).tolist():
-        track.notes.append(symusic.Note(start * ticks_per_step, (end - start) * ticks_per_step, pitch, velocity))
-    track.lyrics.append(symusic.TextMeta(roll.steps * ticks_per_step, END))
-    score.tracks.append(track)
-    return write_atomically(path, score.dumps_midi())
+    ticks_per_quarter = ticks_per_step * roll.format.steps_per_beat
+    if ticks_per_quarter > MOST_TICKS:
+        raise ValueError(f"MIDI cannot hold {roll.format.steps_per_beat} steps per beat, at most {MOST_TICKS}")
+    played = notes(roll)
+    played["start"] *= ticks_per_step
+    played["end"] *= ticks_per_step
+    return write_atomically(
+        path,
+        file_bytes(
+            ticks_per_quarter,
+            played,
+            microseconds,
+            signature(roll.format.beats_per_bar),
+            (roll.steps * ticks_per_step, END),
+        ),
+    )
 
 
 def _ticks_per_step(form: RollFormat) -> int:
@@ -179,42 +207,19 @@ def _ticks_per_step(form: RollFormat) -> int:
     return max(1, TICKS_PER_QUARTER // form.steps_per_beat)
 
 
-def _note_ticks(time: np.ndarray, duration: np.ndarray, pitch: np.ndarray, velocity: np.ndarray) -> np.ndarray:
-    """symusic's columns as `NOTE`, with ticks for steps."""
-    result = np.empty(len(time), NOTE)
-    result["pitch"], result["velocity"] = pitch, velocity
-    result["start"], result["end"] = time, time.astype(np.int64) + duration
-    return result
-
-
-def _check_chunks(data: bytes, path: str | Path) -> None:
-    """What symusic passes over: a file cut between two tracks, and time that is not counted in beats."""
-    if len(data) < 14 or data[:4] != b"MThd":
-        raise MidiError(f"{path}: not a MIDI file ({len(data)} bytes, no MThd header)")
-    promised, division = int.from_bytes(data[10:12]), int.from_bytes(data[12:14])
-    if division == 0 or division & 0x8000:
-        raise MidiError(f"{path}: time is not counted in ticks per quarter note")
-    position, found = 8 + int.from_bytes(data[4:8]), 0
-    while position + 8 <= len(data):
-        found += data[position : position + 4] == b"MTrk"
-        position += 8 + int.from_bytes(data[position + 4 : position + 8])
-    if found < promised:
-        raise MidiError(f"{path}: cut short ({found} of {promised} tracks)")
-    if position > len(data):
-        raise MidiError(f"{path}: cut short (the last track lacks {position - len(data)} bytes)")
-
-
 def _to_roll(
-    ticks: np.ndarray,
-    ends: list[int],
-    ticks_per_quarter: int,
-    tempo: float,
+    events: MidiEvents,
     form: RollFormat,
     phase: str | float,
+    pedal: bool,
+    beats_per_bar: float | None,
     name: str,
-    longest: int = LONGEST,
+    longest: int,
 ) -> Roll:
-    """Notes in ticks -> roll; ``ends`` holds the ticks of the end events, ``name`` goes into errors."""
+    """Events -> roll, by the rules of `read_midi`; ``name`` goes into errors."""
+    # 1. what cannot become a roll
+    ticks = sustained(events.notes, events.channels, events.pedals) if pedal else events.notes
+    ends = [tick for tick, text in events.lyrics if text == END]
     if phase != "auto" and (isinstance(phase, str) or not math.isfinite(phase)):
         raise ValueError(f"phase must be 'auto' or a number of steps, not {phase!r}")
     if not len(ticks) and not ends:
@@ -222,7 +227,9 @@ def _to_roll(
     pitch, velocity = ticks["pitch"], ticks["velocity"]
     if len(ticks) and (ticks["start"].min() < 0 or pitch.min() < 0 or pitch.max() > 127 or velocity.max() > 127):
         raise MidiError(f"{name}: damaged MIDI file (notes outside of the ranges of MIDI)")
-    ticks_per_step = ticks_per_quarter / form.steps_per_beat
+
+    # 2. onto the grid
+    ticks_per_step = events.ticks_per_quarter / form.steps_per_beat
     if isinstance(phase, str):
         phase = 0.0 if ends else estimate_phase(ticks["start"] / ticks_per_step)
     shift = 0.5 - wrap(float(phase))
@@ -234,5 +241,8 @@ def _to_roll(
     steps = int(max(played["end"].max(initial=0), edges.max(initial=0)))
     if steps > longest:
         raise MidiError(f"{name}: {steps} steps are more than {longest}")
-    placed = RollFormat(form.encoding, form.steps_per_beat, form.velocity_bins, tempo=float(tempo))
-    return paint(played, placed, steps)
+
+    # 3. the tempo and the meter
+    tempo = next((60e6 / microseconds for _, microseconds in events.tempos if microseconds > 0), form.tempo)
+    meter = longest_lasting(events.meters, max([events.end, *ends])) if beats_per_bar is None else beats_per_bar
+    return paint(played, replace(form, tempo=float(tempo), beats_per_bar=meter), steps)

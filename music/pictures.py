@@ -37,7 +37,7 @@ def picture(
     *,
     known: np.ndarray | None = None,
     unknown: np.ndarray | None = None,
-    beats_per_bar: int = 4,
+    beats_per_bar: float | None = None,
     cell: tuple[int, int] | None = None,
 ) -> np.ndarray:
     """Draw a roll.
@@ -47,26 +47,27 @@ def picture(
         path: where to write it as PNG as well; whole or not at all.
         known: bool ``[pitch, step]``, the cells that were given; drawn in grey.
         unknown: bool ``[pitch, step]``, the cells not made yet; drawn as blank shade.
-        beats_per_bar: quarter notes between bar lines.
+        beats_per_bar: quarter notes between bar lines, which go to the nearest step; None is those of the format.
         cell: height and width of a cell in pixels; by default 6 by 8, narrower for more than 256 steps.
 
     Returns:
         uint8 RGB ``[height, width, 3]``; the size depends on the roll's shape and ``cell`` only.
 
     Raises:
-        ValueError: a mask has another shape than the roll, or ``beats_per_bar`` or ``cell`` is below 1.
+        ValueError: a mask has another shape than the roll, or bars or the sides of a cell are too short.
         OSError: the file could not be written.
     """
     height, width = cell or (6, int(np.clip(2048 // max(roll.steps, 1), 2, 8)))
-    if beats_per_bar < 1 or height < 1 or width < 1:
-        raise ValueError("beats_per_bar and the sides of a cell must be at least 1")
+    if height < 1 or width < 1:
+        raise ValueError(f"the sides of a cell must be at least 1, not {height} and {width}")
     for name, mask in (("known", known), ("unknown", unknown)):
         if mask is not None and mask.shape != roll.symbols.shape:
             raise ValueError(f"{name} has shape {mask.shape}, the roll {roll.symbols.shape}")
-    field = _field(roll, known, unknown, beats_per_bar, (height, width))
+    bars = _bars(roll.format.with_meter(beats_per_bar), roll.steps)
+    field = _field(roll, known, unknown, bars, (height, width))
     page = Image.new("RGB", (LEFT + field.shape[1] + RIGHT, TOP + field.shape[0] + BOTTOM), PAPER)
     page.paste(Image.fromarray(field), (LEFT, TOP))
-    _label(page, roll, known is not None, beats_per_bar, (height, width))
+    _label(page, roll, known is not None, bars, (height, width))
     if path is not None:
         write_image(path, page)
     return np.asarray(page)
@@ -79,7 +80,7 @@ def animation(
     *,
     known: np.ndarray | None = None,
     unknown: Sequence[np.ndarray] | None = None,
-    beats_per_bar: int = 4,
+    beats_per_bar: float | None = None,
     seconds: float = 0.12,
     pause: float = 2.0,
 ) -> Path:
@@ -91,7 +92,7 @@ def animation(
         form: what the symbols mean.
         known: bool ``[pitch, step]``, the cells that were given from the start.
         unknown: for each frame, bool ``[pitch, step]``, the cells not made yet.
-        beats_per_bar: quarter notes between bar lines.
+        beats_per_bar: see `picture`.
         seconds: how long a frame stays.
         pause: how long the last frame stays.
 
@@ -131,11 +132,17 @@ def _colours(velocity: np.ndarray) -> np.ndarray:
     return 255 * np.asarray(shade)[:, :3]
 
 
+def _bars(form: RollFormat, steps: int) -> np.ndarray:
+    """The steps where bars start, int64 ``[n]``, the first at 0; the nearest ones where bars end between two steps."""
+    starts = np.floor(np.arange(0, max(steps, 1), form.steps_per_bar) + 0.5).astype(np.int64)
+    return starts[starts < max(steps, 1)]
+
+
 def _field(
     roll: Roll,
     known: np.ndarray | None,
     unknown: np.ndarray | None,
-    beats_per_bar: int,
+    bars: np.ndarray,
     cell: tuple[int, int],
 ) -> np.ndarray:
     """The part inside the margins, uint8 ``[pitches * cell height, max(steps, 1) * cell width, 3]``."""
@@ -147,12 +154,14 @@ def _field(
     # Row 0 is the lowest pitch: the field is drawn upside down and turned over at the end.
     field[:] = np.repeat(np.where(black[:, None], BLACK_KEY, WHITE_KEY), height, axis=0)[:, None]
     given[:] = np.repeat(np.where(black[:, None], GIVEN_BLACK_KEY, GIVEN_WHITE_KEY), height, axis=0)[:, None]
-    beat, bar = form.steps_per_beat * width, form.steps_per_beat * width * beats_per_bar
+    # Beats are counted from each bar line: bars of 7/8 end within one.
+    ends = [*bars[1:], max(roll.steps, 1)]
+    beats = [beat * width for bar, end in zip(bars, ends, strict=True) for beat in range(bar, end, form.steps_per_beat)]
     octaves = [row * height for row in range(1, rows) if (form.lowest_pitch + row) % 12 == 0]
     for layer in (field, given):
-        layer[:, ::beat] = np.minimum(layer[:, ::beat], BEAT_LINE)
+        layer[:, beats] = np.minimum(layer[:, beats], BEAT_LINE)
         layer[octaves] = OCTAVE_LINE
-        layer[:, ::bar] = BAR_LINE
+        layer[:, bars * width] = BAR_LINE
 
     played = notes(roll)
     colours = _colours(played["velocity"])
@@ -176,7 +185,7 @@ def _field(
     return field[::-1]
 
 
-def _label(page: Image.Image, roll: Roll, has_known: bool, beats_per_bar: int, cell: tuple[int, int]) -> None:
+def _label(page: Image.Image, roll: Roll, has_known: bool, bars: np.ndarray, cell: tuple[int, int]) -> None:
     """Write octaves, bar numbers and the legend into the margins."""
     height, width = cell
     form = roll.format
@@ -187,11 +196,10 @@ def _label(page: Image.Image, roll: Roll, has_known: bool, beats_per_bar: int, c
         pitch = form.lowest_pitch + row
         if pitch % 12 == 0:
             draw.text((LEFT - 6, floor - (row + 0.5) * height), f"C{pitch // 12 - 1}", INK, font, "rm")
-    bar = form.steps_per_beat * width * beats_per_bar
-    # Numbers closer than this run into each other.
-    every = max(1, -(-28 // bar))
-    for index in range(0, -(-roll.steps * width // bar), every):
-        draw.text((LEFT + index * bar + 2, TOP - 4), str(index + 1), FAINT_INK, small, "ls")
+    # Numbers closer than 28 pixels run into each other.
+    every = 1 if len(bars) < 2 else max(1, -(-28 // int(np.diff(bars).min() * width)))
+    for index in range(0, len(bars) if roll.steps else 0, every):
+        draw.text((LEFT + bars[index] * width + 2, TOP - 4), str(index + 1), FAINT_INK, small, "ls")
     if has_known:
         right = page.width - RIGHT
         draw.rectangle((right - 42, 5, right - 33, 14), GIVEN_WHITE_KEY, BAR_LINE)

@@ -25,14 +25,18 @@ class RollRenderer:
 
     Args:
         form: what the symbols mean.
-        beats_per_bar: quarter notes per bar, for bar lines and the groove.
+        beats_per_bar: quarter notes per bar, for bar lines and the groove; None is those of ``form``.
         phase: where the grid of files lies that `read` is given; see `music.read_midi`.
     """
 
-    def __init__(self, form: RollFormat, beats_per_bar: int = 4, phase: str | float = "auto") -> None:
-        self.format = form
-        self.beats_per_bar = beats_per_bar
+    def __init__(self, form: RollFormat, beats_per_bar: float | None = None, phase: str | float = "auto") -> None:
+        self.format = form.with_meter(beats_per_bar)
         self.phase = phase
+
+    @property
+    def beats_per_bar(self) -> float:
+        """Quarter notes per bar."""
+        return self.format.beats_per_bar
 
     def picture(self, symbols: np.ndarray, known: np.ndarray | None = None) -> np.ndarray:
         """Draw symbols.
@@ -45,7 +49,7 @@ class RollRenderer:
             uint8 RGB ``[height, width, 3]``.
         """
         given = None if known is None else _mask(known)
-        return picture(self._roll(symbols), known=given, beats_per_bar=self.beats_per_bar)
+        return picture(self._roll(symbols), known=given)
 
     def audio(self, symbols: np.ndarray) -> tuple[np.ndarray, int]:
         """Play symbols.
@@ -60,7 +64,7 @@ class RollRenderer:
 
     def statistics(self, symbols: np.ndarray) -> dict[str, float]:
         """Statistics of symbols, uint8 ``[1, pitch, step]``; see `music.statistics`."""
-        return statistics(self._roll(symbols), self.beats_per_bar)
+        return statistics(self._roll(symbols))
 
     def save(
         self,
@@ -88,16 +92,15 @@ class RollRenderer:
         Raises:
             OSError: a file could not be written; the error names it.
         """
-        roll, stem, bar = self._roll(symbols), Path(stem), self.beats_per_bar
+        roll, stem = self._roll(symbols), Path(stem)
         given = None if known is None else _mask(known)
         # Not `with_suffix`, which would cut a stem like `temperature_0.9`.
         paths = [write_midi(roll, f"{stem}.mid"), Path(f"{stem}.png")]
-        picture(roll, paths[-1], known=given, beats_per_bar=bar)
+        picture(roll, paths[-1], known=given)
         if frames is not None:
             planes = [self._roll(frame).symbols for frame in frames]
             masks = None if unknown is None else [_mask(mask) for mask in unknown]
-            gif = f"{stem}.gif"
-            paths.append(animation(planes, gif, self.format, known=given, unknown=masks, beats_per_bar=bar))
+            paths.append(animation(planes, f"{stem}.gif", self.format, known=given, unknown=masks))
         if wav:
             paths.append(write_wav(render(roll, RATE), f"{stem}.wav", RATE))
         return paths

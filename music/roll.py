@@ -6,6 +6,7 @@ grid.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -28,6 +29,7 @@ class RollFormat:
         pitches: number of rows.
         tempo: quarter notes per minute, used when notes are written or played.
         velocity: MIDI velocity written where the symbols hold none (``binary``).
+        beats_per_bar: quarter notes per bar, which may end within a beat: 3 in 3/4 and 6/8, 3.5 in 7/8.
 
     Raises:
         ValueError: an argument is outside what is listed here; the message names it.
@@ -40,6 +42,7 @@ class RollFormat:
     pitches: int = PITCHES
     tempo: float = 120.0
     velocity: int = 80
+    beats_per_bar: float = 4
 
     def __post_init__(self) -> None:
         if self.encoding not in ENCODINGS:
@@ -56,6 +59,10 @@ class RollFormat:
             raise ValueError(f"tempo must be positive, not {self.tempo}")
         if not 1 <= self.velocity <= 127:
             raise ValueError(f"velocity must be in 1..127, not {self.velocity}")
+        if not 1 <= self.steps_per_bar < math.inf:
+            raise ValueError(
+                f"beats_per_bar must be at least 1 step of the grid, not {self.beats_per_bar} quarter notes"
+            )
 
     @property
     def alphabet(self) -> int:
@@ -67,9 +74,18 @@ class RollFormat:
         }[self.encoding]
 
     @property
+    def steps_per_bar(self) -> float:
+        """Grid steps per bar; not whole where the grid is too coarse for the meter (7/8 on quarter notes)."""
+        return self.steps_per_beat * self.beats_per_bar
+
+    @property
     def hold(self) -> int | None:
         """The symbol for a note that goes on, in ``onset_hold``."""
         return self.velocity_bins + 1 if self.encoding == "onset_hold" else None
+
+    def with_meter(self, beats_per_bar: float | None) -> RollFormat:
+        """The same format with bars of so many quarter notes; None changes nothing."""
+        return self if beats_per_bar is None else replace(self, beats_per_bar=beats_per_bar)
 
     def cropped(self, low: int, high: int) -> RollFormat:
         """The same format over MIDI pitches ``low`` to ``high``, both included."""

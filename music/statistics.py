@@ -20,7 +20,7 @@ NAMES = (
 )
 
 
-def statistics(roll: Roll, beats_per_bar: int = 4) -> dict[str, float]:
+def statistics(roll: Roll, beats_per_bar: float | None = None) -> dict[str, float]:
     """Statistics of the notes of a roll (see `music.notes`), in the order of `NAMES`.
 
     - ``note_density``: notes per quarter note of the whole roll, silence at its ends included. A note that sounds at
@@ -31,28 +31,28 @@ def statistics(roll: Roll, beats_per_bar: int = 4) -> dict[str, float]:
     - ``pitch_class_entropy``: bits, over the notes, not over their lengths; at most log2(12) = 3.58.
     - ``scale_consistency``: share of the notes within the major or minor scale that fits best.
     - ``groove_consistency``: 1 - the mean share of steps of a bar where it and the next bar differ in having an onset.
-      Steps that are silent in both count as alike, so *sparse music scores high whatever its rhythm*: compare it only
-      between rolls of like density.
+      Bars are counted from the first step to the last note's end. Steps that are silent in both count as alike, so
+      *sparse music scores high whatever its rhythm*: compare it only between rolls of like density.
     - ``empty_beat_rate``: share of beats without a sounding note, from the first step to the last note's end. muspy
       counts the beat in which a note's end lies as sounding even if it ends as that beat begins.
     - ``mean_velocity``: over the notes, 1..127.
 
-    All but the first and the last are muspy's functions of (nearly) the same name.
+    All but the first and the last are muspy's functions of (nearly) the same name. The groove is ours, since muspy
+    compares the last bar with an empty one where the last note ends at a bar line.
 
     Args:
         roll: any roll.
-        beats_per_bar: quarter notes per bar, for the groove.
+        beats_per_bar: quarter notes per bar, for the groove; None is ``roll.format.beats_per_bar``.
 
     Returns:
         Floats, NaN where undefined: without notes all but ``note_density`` and ``pitch_classes_used``, which are 0;
-        ``note_density`` for a roll without steps; ``groove_consistency`` of less than a bar; ``mean_velocity`` of
-        ``binary`` rolls.
+        ``note_density`` for a roll without steps; ``groove_consistency`` of up to a bar, and where bars are no
+        whole number of steps; ``mean_velocity`` of ``binary`` rolls.
 
     Raises:
-        ValueError: ``beats_per_bar`` is below 1.
+        ValueError: bars of ``beats_per_bar`` are shorter than a step.
     """
-    if beats_per_bar < 1:
-        raise ValueError(f"beats_per_bar must be at least 1, not {beats_per_bar}")
+    steps_per_bar = roll.format.with_meter(beats_per_bar).steps_per_bar
     # muspy takes over a second to import, which programs that only read MIDI files need not wait for.
     import muspy
 
@@ -75,8 +75,18 @@ def statistics(roll: Roll, beats_per_bar: int = 4) -> dict[str, float]:
     values["pitch_classes_used"] = muspy.n_pitch_classes_used(music)
     values["pitch_class_entropy"] = muspy.pitch_class_entropy(music)
     values["scale_consistency"] = muspy.scale_consistency(music)
-    values["groove_consistency"] = muspy.groove_consistency(music, beats_per_bar * steps_per_beat)
+    values["groove_consistency"] = _groove(played, steps_per_bar)
     values["empty_beat_rate"] = muspy.empty_beat_rate(music)
     if roll.format.encoding != "binary":
         values["mean_velocity"] = np.mean(played["velocity"])
     return {name: float(value) for name, value in values.items()}
+
+
+def _groove(played: np.ndarray, steps_per_bar: float) -> float:
+    """1 - the mean share of steps where a bar and the next one differ in having an onset; see `statistics`."""
+    bars = -(-int(played["end"].max()) // steps_per_bar)
+    if bars < 2 or not float(steps_per_bar).is_integer():
+        return float("nan")
+    struck = np.zeros((int(bars), int(steps_per_bar)), dtype=bool)
+    struck.flat[played["start"]] = True
+    return 1 - float(np.mean(struck[1:] != struck[:-1]))

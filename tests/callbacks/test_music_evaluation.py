@@ -10,6 +10,7 @@ from callback_toys import FORM, STEPS, Drawing, ToyRolls, TwoLevels, Windows, dr
 from lightning.pytorch.callbacks import EMAWeightAveraging
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch.utils.data import DataLoader
 
 from callbacks import MusicEvaluation
 from callbacks.likelihood_baselines import LikelihoodBaselines
@@ -71,6 +72,23 @@ def test_what_silent_samples_do_not_define_is_left_out_of_an_evaluation(tmp_path
     assert all(value.isfinite() for value in run.callback_metrics.values())
     run.fit(Silent(), ToyRolls())
     assert run.callback_metrics["music/mean_velocity"].isnan()
+
+
+def test_windows_are_measured_in_the_meter_of_their_piece(tmp_path):
+    items = [
+        {**Windows()[index], "beats_per_bar": torch.tensor([1.0, 2.0][index % 2])} for index in range(len(Windows()))
+    ]
+    data = ToyRolls()
+    data.val_dataloader = lambda: DataLoader(items, batch_size=4)
+    run = trainer(tmp_path, callbacks=[MusicEvaluation(num_samples=2, baselines=False)])
+    run.validate(Drawing(), data, verbose=False)
+    found = json.loads((tmp_path / "music_validate.json").read_text())["statistics"]["groove_consistency"]
+    grooves = [
+        statistics(Roll(window, FORM.with_meter(1 + index % 2)))["groove_consistency"]
+        for index, window in enumerate(WINDOWS)
+    ]
+    assert found["data"] == pytest.approx(np.mean(grooves), rel=1e-5)
+    assert found["data"] != pytest.approx(np.mean([statistics(Roll(w, FORM))["groove_consistency"] for w in WINDOWS]))
 
 
 @pytest.mark.parametrize("stage", ["validate", "test"])

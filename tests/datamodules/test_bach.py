@@ -24,8 +24,14 @@ def test_a_chorale_with_a_pickup() -> None:
     assert sorted(notes["pitch"][:4]) == [43, 59, 62, 67]
     assert roll.steps == 12 + 63 * 4 - 4
     assert not roll.symbols[:, :8].any()
+    assert roll.format.beats_per_bar == 3
     # The first full bar: the beats of all parts fall together on multiples of a beat.
     assert (notes["start"] == 12).sum() == 4
+
+
+@pytest.mark.parametrize(("name", "expected"), [("bach/bwv29.8", 3), ("bach/bwv253", 4)])
+def test_meters_of_chorales(name: str, expected: float) -> None:
+    assert read_chorale(name, RollFormat()).format.beats_per_bar == expected
 
 
 def test_more_than_four_parts_are_the_singers() -> None:

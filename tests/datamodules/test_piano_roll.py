@@ -1,3 +1,5 @@
+import os
+import sys
 import warnings
 from collections.abc import Callable
 from hashlib import sha256
@@ -8,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from jsonargparse import ArgumentParser
+from midi_bytes import header, meter, off, on, pedal, track, write
 
 from datamodules import GenerationRequest, PianoRollDataModule
 from datamodules.requests import RequestRecord
@@ -128,6 +131,101 @@ def test_unreadable_files_are_listed_and_skipped(module: Make, songs: Path, writ
         ready(module(split_files=lists, strict=True))
 
 
+NOT_UTF_8 = os.fsdecode(b"caf\xe9 \xff.mid")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not allow such names")
+def test_names_that_are_not_utf_8(module: Make, songs: Path, tmp_path: Path) -> None:
+    (songs / "a" / "00.mid").rename(songs / "a" / NOT_UTF_8)
+    (songs / "b" / os.fsdecode(b"bad\xff.mid")).write_bytes(b"no music")
+    dm = module(split_files=None, val_fraction=0.2, test_fraction=0)
+    dm.prepare_data()
+    with pytest.warns(
+        UserWarning, match=r"1 of 13 files cannot be read and are skipped:\n.*bad.*\.mid: not a MIDI file"
+    ):
+        dm.setup("fit")
+    assert dm._cache is not None
+    assert f"a/{NOT_UTF_8}" in dm._cache.names
+    assert sum(len(pieces.chosen) for pieces in dm._pieces.values()) == 12
+    listed = tmp_path / "val.txt"
+    listed.write_bytes(os.fsencode(f"a/{NOT_UTF_8}\n"))
+    lists = {"train": ["*/0[1-7].mid"], "val": str(listed)}
+    by_list = module(split_files=lists)
+    with pytest.warns(UserWarning, match="1 of 13 files cannot be read"):
+        by_list.setup("fit")
+    assert [dm._cache.names[piece] for piece in by_list._pieces["val"].chosen] == [f"a/{NOT_UTF_8}"]
+
+
+@pytest.fixture
+def meters(tmp_path: Path) -> Path:
+    """Two waltzes, a piece in 4/4 and one that states nothing, of 48 quarter notes each."""
+    notes = [
+        event for step in range(0, 192, 4) for event in ((step, on(60 + step % 7)), (step + 3, off(60 + step % 7)))
+    ]
+    folder = tmp_path / "meters"
+    folder.mkdir()
+    for name, signature in (("a", [(0, meter(3, 4))]), ("b", [(0, meter(6, 8))]), ("c", [(0, meter(4, 4))]), ("d", [])):
+        write(folder / f"{name}.mid", header(), track(*signature, *notes))
+    return folder
+
+
+def test_meters_come_from_the_files(module: Make, meters: Path) -> None:
+    lists = {"train": ["b.mid", "c.mid"], "val": ["d.mid"], "test": ["a.mid"]}
+    write(meters / "e.mid", header(), track((0, meter(3, 4)), (0, on(60)), (64, off(60))))
+    dm = module(folder=str(meters), split_files=lists)
+    assert dm.format.beats_per_bar == dm.renderer.beats_per_bar == 4
+    ready(dm, "fit", "test")
+    assert dm._cache is not None
+    assert dm._cache.beats_per_bar.tolist() == [3, 3, 4, 4, 3]
+    # Samples are in the meter of most pieces; batches say where data is in another one.
+    assert dm.format.beats_per_bar == dm.renderer.beats_per_bar == 3
+    batch = next(iter(dm.val_dataloader()))
+    assert batch["beats_per_bar"].tolist() == [4] * 4
+    assert batch["beats_per_bar"].dtype == torch.float32
+    assert {meter for batch in dm.train_dataloader() for meter in batch["beats_per_bar"].tolist()} == {3, 4}
+    assert "beats_per_bar" not in next(iter(dm.test_dataloader()))
+
+
+def test_the_option_beats_per_bar_is_for_all_pieces(module: Make, meters: Path) -> None:
+    dm = ready(module(folder=str(meters), beats_per_bar=3.5, split_files={"train": ["a.mid"], "val": ["c.mid"]}))
+    assert dm.format.beats_per_bar == 3.5
+    assert "beats_per_bar" not in next(iter(dm.val_dataloader()))
+    assert dm.format.steps_per_bar == 14
+
+
+def test_samples_without_data_are_in_the_meter_of_the_request_or_the_checkpoint(module: Make, meters: Path) -> None:
+    lists = {"train": ["[ab].mid"], "val": ["c.mid"]}
+    (meters / "d.mid").unlink()
+    trained = ready(module(folder=str(meters), split_files=lists))
+    assert trained.state_dict() == {"beats_per_bar": 3}
+    dm = module(folder="elsewhere", predict=GenerationRequest(1))
+    dm.setup("predict")
+    assert dm.format.beats_per_bar == 4
+    dm.load_state_dict(trained.state_dict())
+    assert dm.format.beats_per_bar == 3
+    for request in (
+        GenerationRequest(1, prefix=str(meters / "c.mid"), prefix_steps=8),
+        GenerationRequest(1, inpaint=str(meters / "c.mid"), region=(0, 4)),
+    ):
+        dm = module(folder="elsewhere", predict=request)
+        dm.load_state_dict(trained.state_dict())
+        dm.setup("predict")
+        assert dm.format.beats_per_bar == dm.renderer.beats_per_bar == 4
+        assert module(folder="elsewhere", beats_per_bar=5, predict=request).format.beats_per_bar == 5
+
+
+def test_the_pedal_is_an_option(module: Make, tmp_path: Path) -> None:
+    folder = tmp_path / "pedal"
+    folder.mkdir()
+    write(folder / "a.mid", header(), track((0, pedal(127)), (0, on(60)), (2, off(60)), (16, pedal(0))))
+    lists = {"train": ["a.mid"]}
+    sounding = {}
+    for option in (False, True):
+        dm = ready(module(folder=str(folder), window=2, pedal=option, encoding="binary", split_files=lists))
+        sounding[option] = [int(roll.sum()) for roll in dm.rolls("train")]
+    assert sounding == {False: [2], True: [16]}
+
+
 def test_no_readable_file_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "bad.mid").write_bytes(b"no music")
     with pytest.raises(ValueError, match=r"none of 1 files could be read: .*bad\.mid: not a MIDI file"):
@@ -151,6 +249,8 @@ def test_missing_preparation_and_folders(module: Make, tmp_path: Path) -> None:
         ({"encoding": "text"}, "encoding must be one of"),
         ({"velocity_bins": 0}, "velocity_bins must be in 1..127"),
         ({"steps_per_beat": 0}, "steps_per_beat must be at least 1"),
+        ({"beats_per_bar": 0}, "beats_per_bar must be at least 1 step"),
+        ({"beats_per_bar": float("nan")}, "beats_per_bar must be at least 1 step"),
         ({"phase": "late"}, "phase must be auto or a number"),
         ({"pitch_range": (60, 50)}, r"pitch_range must be two MIDI pitches, 0 to 127, lower first, not \[60, 50\]"),
         ({"pitch_range": (0, 128)}, "pitch_range must be"),

@@ -61,6 +61,16 @@ def test_music_features_are_scaled_statistics_and_zero_where_undefined():
     assert extract(network, torch.zeros(0, 1, 12, 48, dtype=torch.uint8))[0].shape == (0, network.num_features)
 
 
+def test_music_features_follow_the_meter():
+    symbols = torch.zeros(1, 1, 12, 48, dtype=torch.uint8)
+    symbols[0, 0, 5, [0, 8, 12, 20, 24, 32, 36, 44]] = 1
+    place = NAMES.index("groove_consistency")
+    for network in (MusicFeatures(FORM.with_meter(3)), MusicFeatures(FORM, beats_per_bar=3)):
+        assert (network(symbols) * network.scales)[0, place] == 1
+    four = MusicFeatures(FORM)
+    assert (four(symbols) * four.scales)[0, place] == pytest.approx(1 - 6 / 32)
+
+
 def test_identity_is_of_weights_and_options():
     with torch.random.fork_rng():
         torch.manual_seed(0)

@@ -23,6 +23,17 @@ def test_means() -> None:
         assert found[name].item() == pytest.approx(np.mean([statistics(roll)[name] for roll in rolls]), rel=1e-5)
 
 
+def test_each_roll_is_measured_in_its_own_meter() -> None:
+    symbols = np.zeros((128, 48), np.uint8)
+    symbols[60, [0, 8, 12, 20, 24, 32, 36, 44]] = 64  # bars of 12 steps are alike, of 16 differ in three
+    three, four = Roll(symbols, RollFormat(beats_per_bar=3)), Roll(symbols)
+    assert filled([three]).compute()["groove_consistency"].item() == 1
+    assert filled([three, three, four]).compute()["groove_consistency"].item() == pytest.approx(1 - 6 / 32 / 3)
+    forced = MusicStatistics(beats_per_bar=3)
+    forced.update([four])
+    assert forced.compute()["groove_consistency"].item() == 1
+
+
 def test_undefined_values_are_left_out() -> None:
     silent = Roll(np.zeros((128, 32), np.uint8))
     rolls = random_rolls(1, 0)

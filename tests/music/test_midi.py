@@ -94,6 +94,22 @@ def test_round_trip_through_pretty_midi_and_its_files(roll: Roll, tmp_path_facto
     np.testing.assert_array_equal(read_back(path, form).symbols, roll.symbols)
 
 
+@pytest.mark.parametrize("beats", [1.5, 2, 3, 3.5, 4, 5, 6.75, 255])
+def test_meters_come_back(beats: float, tmp_path: Path) -> None:
+    roll = Roll(np.zeros((128, 8), np.uint8), RollFormat(beats_per_bar=beats))
+    assert read_midi(write_midi(roll, tmp_path / "a.mid")).format.beats_per_bar == beats
+    midi = to_pretty_midi(roll)
+    assert from_pretty_midi(midi).format.beats_per_bar == beats
+    midi.write(str(tmp_path / "pretty.mid"))
+    assert read_midi(tmp_path / "pretty.mid").format.beats_per_bar == beats
+
+
+def test_a_meter_that_midi_cannot_hold_is_not_stated(tmp_path: Path) -> None:
+    roll = Roll(np.zeros((128, 8), np.uint8), RollFormat(beats_per_bar=3.3))
+    assert read_midi(write_midi(roll, tmp_path / "a.mid")).format.beats_per_bar == 4
+    assert from_pretty_midi(to_pretty_midi(roll)).format.beats_per_bar == 4
+
+
 @pytest.mark.parametrize("encoding", ENCODINGS)
 @pytest.mark.parametrize("steps", [0, 5])
 def test_silent_rolls_come_back(encoding: str, steps: int, tmp_path: Path) -> None:

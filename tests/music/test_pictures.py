@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from music import Roll, RollFormat, animation, picture
-from music.pictures import BOTTOM, LEFT, RIGHT, TOP
+from music.pictures import BAR_LINE, BEAT_LINE, BOTTOM, LEFT, RIGHT, TOP
 
 PIANO = RollFormat().cropped(21, 108)
 
@@ -87,6 +87,25 @@ def test_unknown_cells_hide_their_notes() -> None:
 
 def test_bar_lines_follow_the_metre() -> None:
     assert (picture(some_roll(), beats_per_bar=3) != picture(some_roll(), beats_per_bar=4)).any()
+
+
+@pytest.mark.parametrize(
+    ("steps_per_beat", "beats_per_bar", "bars", "beats"),
+    [
+        (4, 4, [0, 16], [0, 4, 8, 12, 16, 20, 24, 28]),
+        (4, 3, [0, 12, 24], [0, 4, 8, 12, 16, 20, 24, 28]),
+        (4, 3.5, [0, 14, 28], [0, 4, 8, 12, 14, 18, 22, 26, 28]),
+        (1, 3.5, [0, 4, 7, 11, 14, 18, 21, 25, 28], list(range(32))),
+    ],
+)
+def test_where_lines_are(steps_per_beat: int, beats_per_bar: float, bars: list[int], beats: list[int]) -> None:
+    form = RollFormat(steps_per_beat=steps_per_beat, beats_per_bar=beats_per_bar)
+    image = picture(Roll(np.zeros((128, 32), np.uint8), form), cell=(6, 8))
+    row = image[TOP + 2, LEFT : LEFT + 32 * 8]
+    assert [x // 8 for x in np.flatnonzero((row == BAR_LINE).all(axis=1))] == bars
+    assert [x // 8 for x in np.flatnonzero((row <= BEAT_LINE).all(axis=1))] == beats
+    plain = Roll(np.zeros((128, 32), np.uint8), RollFormat(steps_per_beat=steps_per_beat))
+    np.testing.assert_array_equal(picture(plain, cell=(6, 8), beats_per_bar=beats_per_bar), image)
 
 
 def test_png_holds_the_picture(tmp_path: Path) -> None:

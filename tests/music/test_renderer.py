@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +40,25 @@ def test_read_what_was_saved(symbols: np.ndarray, tmp_path: Path) -> None:
     symbols[(symbols == 9) & (np.arange(64) == 0)] = 5
     paths = renderer.save(symbols, tmp_path / "sample")
     np.testing.assert_array_equal(renderer.read(paths[0]), symbols)
+
+
+def test_the_meter_is_drawn_counted_and_written(tmp_path: Path) -> None:
+    symbols = np.zeros((1, 88, 36), np.uint8)
+    symbols[0, 30, [0, 8, 12, 20, 24, 32]] = 3
+    in_three, stated = RollRenderer(PIANO, beats_per_bar=3), RollRenderer(replace(PIANO, beats_per_bar=3))
+    assert in_three.format == stated.format
+    assert stated.beats_per_bar == 3
+    assert (
+        in_three.statistics(symbols)["groove_consistency"]
+        == 1
+        > RollRenderer(PIANO).statistics(symbols)["groove_consistency"]
+    )
+    np.testing.assert_array_equal(in_three.picture(symbols), stated.picture(symbols))
+    assert (in_three.picture(symbols) != RollRenderer(PIANO).picture(symbols)).any()
+    mid, _, gif = in_three.save(symbols, tmp_path / "a", frames=[symbols])
+    assert read_midi(mid).format.beats_per_bar == 3
+    with Image.open(gif) as shown:
+        assert np.abs(np.asarray(shown.convert("RGB")).astype(int) - in_three.picture(symbols)).mean() < 3
 
 
 def test_save_writes_what_is_asked_for(symbols: np.ndarray, tmp_path: Path) -> None:

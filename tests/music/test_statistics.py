@@ -39,6 +39,38 @@ def test_groove_of_bars_with_two_of_sixteen_onsets_moved() -> None:
     assert statistics(roll({(60, 0): 64, (60, 12): 64}, 24), beats_per_bar=3)["groove_consistency"] == 1
 
 
+def waltz(bars: int) -> Roll:
+    """Regular bars of 3/4: a note on each beat."""
+    return roll({(60 + beat, 12 * bar + 4 * beat): 64 for bar in range(bars) for beat in range(3)}, 12 * bars)
+
+
+def test_the_groove_of_a_regular_waltz() -> None:
+    regular = waltz(8)
+    in_three = Roll(regular.symbols, RollFormat(beats_per_bar=3))
+    assert statistics(in_three)["groove_consistency"] == statistics(regular, 3)["groove_consistency"] == 1
+    # Without the third beat, bars of 16 steps are no longer alike.
+    uneven = {(60, 12 * bar + 4 * beat): 64 for bar in range(4) for beat in range(2)}
+    assert statistics(Roll(roll(uneven, 48).symbols, RollFormat(beats_per_bar=3)))["groove_consistency"] == 1
+    # Bars of 16: onsets 0 4 12, 0 8 12, 4 8; which differ in two steps, then in three.
+    assert statistics(roll(uneven, 48))["groove_consistency"] == pytest.approx(1 - (2 + 3) / 32)
+
+
+def test_bars_end_with_the_last_note() -> None:
+    # A note that lasts to the bar line of the second of two equal bars: no third, empty bar is compared.
+    cells = {(60, 0): 64, (60, 16): 64} | {(60, 16 + step): 128 for step in range(1, 16)}
+    assert statistics(roll(cells, 32))["groove_consistency"] == 1
+    assert math.isnan(statistics(roll({(60, 0): 64, (60, 15): 64}, 32))["groove_consistency"])
+
+
+def test_bars_that_end_within_a_beat_or_a_step() -> None:
+    # 7/8 on sixteenths: bars of 14 steps.
+    cells = {(60, start): 64 for start in (0, 6, 14, 20, 28, 34)}
+    assert statistics(roll(cells, 42), 3.5)["groove_consistency"] == 1
+    assert statistics(roll(cells, 42))["groove_consistency"] < 1
+    coarse = Roll(roll(cells, 42).symbols, RollFormat(steps_per_beat=1, beats_per_bar=3.5))
+    assert math.isnan(statistics(coarse)["groove_consistency"])
+
+
 def test_a_note_outside_of_every_scale() -> None:
     chromatic = roll({(60 + index, index): 64 for index in range(12)}, 12)
     assert statistics(chromatic)["scale_consistency"] == pytest.approx(7 / 12)
