@@ -16,17 +16,17 @@ demo demo-images demo-var demo-sdvar: export MALLOC_MMAP_MAX_ = 0
 demo demo-images demo-var demo-sdvar: export MALLOC_TRIM_THRESHOLD_ = 100000000000
 demo demo-images demo-var demo-sdvar: export MALLOC_TOP_PAD_ = 100000000
 demo: $(READY)
-	$(BIN)/litscale fit --config configs/demo.yaml
-	$(BIN)/litscale validate --config $(DEMO)/config.yaml --ckpt_path $(DEMO)/checkpoints/last.ckpt --verbose false
-	$(BIN)/litscale predict --config $(DEMO)/config.yaml --ckpt_path $(DEMO)/checkpoints/last.ckpt
+	$(BIN)/litscale fit --config configs/demo.yaml --overwrite true
+	$(BIN)/litscale validate --config $(DEMO)/config.yaml --ckpt_path last --verbose false
+	$(BIN)/litscale predict --config $(DEMO)/config.yaml --ckpt_path last
 
 # fit, test and predict a run of runs/ by its config
 define run
-$(BIN)/litscale fit --config configs/digits/$(1).yaml
-$(BIN)/litscale test --config runs/digits_$(2)/config.yaml --ckpt_path runs/digits_$(2)/checkpoints/last.ckpt --verbose false
+$(BIN)/litscale fit --config configs/digits/$(1).yaml --overwrite true
+$(BIN)/litscale test --config runs/digits_$(2)/config.yaml --ckpt_path last --verbose false
 endef
 define samples
-$(BIN)/litscale predict --config runs/digits_$(1)/config.yaml --ckpt_path runs/digits_$(1)/checkpoints/last.ckpt
+$(BIN)/litscale predict --config runs/digits_$(1)/config.yaml --ckpt_path last
 endef
 
 demo-images: $(READY)
@@ -45,8 +45,8 @@ demo-var: $(READY)
 
 # after demo-var
 demo-sdvar: $(READY)
-	$(BIN)/litscale fit --config configs/sdvar/digits.yaml
-	$(BIN)/litscale test --config runs/sdvar_digits/config.yaml --ckpt_path runs/sdvar_digits/checkpoints/last.ckpt --verbose false
+	$(BIN)/litscale fit --config configs/sdvar/digits.yaml --overwrite true
+	$(BIN)/litscale test --config runs/sdvar_digits/config.yaml --ckpt_path last --verbose false
 	$(BIN)/litscale bench decode --config configs/sdvar/digits.yaml --drafts '{distilled: runs/sdvar_digits/draft.ckpt}' \
 	  --gammas [3] --acceptances [coupled,rejection,kl] --thresholds [0.7,0.8] --entry_nums [2] --num_images 500 \
 	  --batch_size 100 --features metrics.DigitFeatures
