@@ -22,9 +22,15 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
 from callbacks.checkpoint_io import NonFiniteError, use_checkpoint_files
 from callbacks.loggers import run_folder
-from lit_models.base import REMEDY, DivergedError
+from lit_models.base import REMEDY, DivergedError, GradientError
 from litscale.storage.checkpoints import read_checkpoint
-from litscale.storage.run_folders import checkpoint_in, clear_run_folder, lock_run_folder, refuse_used_folder
+from litscale.storage.run_folders import (
+    checkpoint_in,
+    clear_run_folder,
+    goes_on,
+    lock_run_folder,
+    refuse_used_folder,
+)
 
 # What the processes of a run agree on after a step: the largest of their wishes wins.
 GO_ON, SAVE, REQUEUE, INTERRUPT, TERMINATE = range(5)
@@ -41,8 +47,8 @@ class Checkpoints(Checkpoint):
 
     - ``last.ckpt``, the newest finished optimiser step. It is written every ``minutes``, at the end of each epoch and
       of the training, before and after each validation, and where a run is interrupted: by Ctrl-C, SIGTERM and SIGUSR1
-      after the step that is under way (a second Ctrl-C or SIGTERM does not wait for it), and by an exception as of the
-      step before.
+      after the step that is under way (in a validation at once, and a second signal never waits), and by an exception
+      as of the step before.
     - ``best.ckpt``, the weights with the best ``monitor`` so far. Nothing else writes it.
 
     Weights, moving averages and moments that are not finite are never saved, nor are weights whose loss or score is not
@@ -127,7 +133,7 @@ class Checkpoints(Checkpoint):
         if trainer.fast_dev_run:
             return
         if trainer.is_global_zero:
-            if self.overwrite and not trainer.ckpt_path:
+            if self.overwrite and not goes_on(self._folder, trainer.ckpt_path):
                 clear_run_folder(self._folder)
             self.best_score = self._recorded_score(checkpoint_in(self._folder, "best"))
         self._running = True
@@ -227,17 +233,16 @@ class Checkpoints(Checkpoint):
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save before a validation, which may be long and may fail."""
-        if self._running and not trainer.sanity_checking:
+        if self._running:
             self._save_last(trainer)
             self._validating = True
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the best weights, and the run again with what callbacks have learned from the scores."""
-        if not self._running or trainer.sanity_checking:
-            return
-        self._validating = False
-        self._save_best(trainer)
-        self._save_last(trainer, again=True)
+        if self._running:
+            self._validating = False
+            self._save_best(trainer)
+            self._save_last(trainer, again=True)
 
     def _save_best(self, trainer: Trainer) -> None:
         """Write ``best.ckpt`` if the score is better than the one that it records.
@@ -312,10 +317,10 @@ class Checkpoints(Checkpoint):
 
     def _can_save(self, trainer: Trainer, exception: BaseException) -> bool:
         """Whether there is a finished step to save, and the state at hand is that step's."""
-        if isinstance(exception, NonFiniteError | SystemExit) or self._validating or trainer.sanity_checking:
-            return False  # a SystemExit and a validation come after a save
+        torn = self._stepping and not isinstance(exception, GradientError)  # which comes before the step
         sharded = isinstance(trainer.strategy, ModelParallelStrategy)  # would need the other processes
-        return not (self._stepping or sharded) and trainer.global_step != self._saved_step
+        unfit = torn or sharded or isinstance(exception, NonFiniteError)
+        return not unfit and trainer.global_step != self._saved_step
 
     def _save_interrupted(self, trainer: Trainer, path: Path) -> None:
         """Write ``last.ckpt`` as of the last finished step, without the other processes, which may be gone."""
@@ -323,7 +328,7 @@ class Checkpoints(Checkpoint):
             for buffer, value in zip(self._buffers.values(), self._values, strict=True):
                 buffer.copy_(value)
             checkpoint = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
-            forget_unfinished(checkpoint["loops"]["fit_loop"], self._finished)
+            _forget_unfinished(checkpoint["loops"]["fit_loop"], self._finished)
             trainer.strategy.checkpoint_io.save_checkpoint(checkpoint, path)
             print(f"Saved step {trainer.global_step} as {path}", file=sys.stderr)
         # Whatever happens here must not hide the exception that ends the run; the checkpoint before is still whole.
@@ -345,9 +350,10 @@ class Checkpoints(Checkpoint):
 
         def note(number: int, frame: FrameType | None) -> None:
             wish = wishes[signal.Signals(number)]
-            if wish in EXIT_STATUS and self._wish >= INTERRUPT:
-                if wish == INTERRUPT:
-                    raise KeyboardInterrupt
+            # A validation comes after a save, and there is no step to wait for.
+            if wish in EXIT_STATUS and (self._validating or self._wish >= INTERRUPT):
+                if trainer.strategy.launcher is not None:
+                    trainer.strategy.launcher.kill(number)
                 sys.exit(EXIT_STATUS[wish])
             self._wish = max(self._wish, wish)
 
@@ -375,7 +381,7 @@ class Checkpoints(Checkpoint):
             self._lock = None
 
 
-def forget_unfinished(fit_loop: dict[str, Any], finished: int) -> None:
+def _forget_unfinished(fit_loop: dict[str, Any], finished: int) -> None:
     """Take the batches after the last optimiser step out of a checkpoint's account of the training.
 
     Args:

@@ -27,6 +27,10 @@ class DivergedError(FloatingPointError):
     """Weights whose loss, or score in validation, is not finite: no place to go on from."""
 
 
+class GradientError(FloatingPointError):
+    """A gradient that is not finite; the step is not taken."""
+
+
 class LitModule(LightningModule):
     """A LightningModule whose every step draws from a seed of its own.
 
@@ -132,7 +136,7 @@ class LitModule(LightningModule):
         """Refuse a step by gradients that are not finite; with float16, the loss scaler leaves such steps out itself.
 
         Raises:
-            FloatingPointError: a gradient is infinite or not a number; the parameter is named, and the step not taken.
+            GradientError: a gradient is infinite or not a number; the parameter is named, and the step not taken.
         """
         if getattr(self.trainer.precision_plugin, "scaler", None) is not None:
             return
@@ -140,7 +144,7 @@ class LitModule(LightningModule):
         if torch.isfinite(nn.utils.get_total_norm(list(gradients.values()))):
             return
         names = [name for name, gradient in gradients.items() if not torch.isfinite(gradient).all()]
-        raise FloatingPointError(
+        raise GradientError(
             f"the gradient of {names[0] if names else 'all parameters together'} is not finite at step "
             f"{self.global_step}, so the step is not taken: {REMEDY}"
         )

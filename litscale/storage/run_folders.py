@@ -23,7 +23,6 @@ OUTCOMES = (
     "music_*",
     "quality_*",
     "decode_*",
-    "timeline.png",
     "hpc_ckpt_*.ckpt",
 )
 OUTCOME_FOLDERS = ("predictions", "samples")
@@ -86,13 +85,18 @@ def refuse_used_folder(folder: Path, resumed: str | os.PathLike[str] | None) -> 
         RunFolderError: there are checkpoints in the folder, and the run does not go on from one of them.
     """
     held = sorted((folder / CHECKPOINTS).glob("*.ckpt"))
-    if not held or (resumed is not None and folder.resolve() in Path(resumed).resolve().parents):
+    if not held or goes_on(folder, resumed):
         return
     raise RunFolderError(
         f"{folder} holds the checkpoints of another run ({', '.join(path.name for path in held[:4])}): go on with that "
         "run by --ckpt_path last, replace it and all its results by --overwrite true, or give another folder as "
         "--trainer.default_root_dir"
     )
+
+
+def goes_on(folder: Path, resumed: str | os.PathLike[str] | None) -> bool:
+    """Whether a run that is resumed from a checkpoint is the one of the folder."""
+    return resumed is not None and folder.resolve() in Path(resumed).resolve().parents
 
 
 def clear_run_folder(folder: Path) -> None:

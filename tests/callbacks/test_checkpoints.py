@@ -161,7 +161,44 @@ def test_a_second_signal_does_not_wait(tmp_path, whole):
     with pytest.raises(SystemExit) as stop:
         fit(tmp_path, Model({"forward": kill}))
     assert stop.value.code == 143
-    assert last(tmp_path)["global_step"] in (BATCHES, 12)
+    assert last(tmp_path)["global_step"] == 12
+    fit(tmp_path, ckpt_path=tmp_path / "checkpoints" / "last.ckpt")
+    assert_same(last(tmp_path), whole())
+
+
+def test_a_validation_ends_at_once(tmp_path, whole):
+    def kill(step):
+        os.kill(os.getpid(), signal.SIGTERM)
+        pytest.fail("the validation went on")
+
+    with pytest.raises(SystemExit) as stop:
+        fit(tmp_path, Model({"validation": kill}))
+    assert stop.value.code == 143
+    assert last(tmp_path)["global_step"] == BATCHES
+    fit(tmp_path, ckpt_path=tmp_path / "checkpoints" / "last.ckpt")
+    assert_same(last(tmp_path), whole())
+
+
+def test_a_slurm_job_is_requeued_after_the_step(tmp_path, monkeypatch):
+    calls = tmp_path / "calls"
+    scontrol = tmp_path / "bin" / "scontrol"
+    scontrol.parent.mkdir()
+    scontrol.write_text(f'#!/bin/sh\necho "$@" >> {calls}\n')
+    scontrol.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{scontrol.parent}:{os.environ['PATH']}")
+    for name, value in {"NTASKS": "1", "JOB_NAME": "training", "JOB_ID": "71", "PROCID": "0", "LOCALID": "0"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    run = tmp_path / "run"
+
+    def requeue(step):
+        if step == 12:
+            os.kill(os.getpid(), signal.SIGUSR1)
+            assert not calls.exists()
+
+    fit(run, Model({"forward": requeue}))
+    assert calls.read_text() == "requeue 71\n"
+    assert read_checkpoint(run / "hpc_ckpt_1.ckpt")["global_step"] == 13
+    assert last(run)["global_step"] == STEPS
 
 
 def recorded(path):
@@ -214,6 +251,7 @@ def test_a_gradient_that_is_not_finite_stops_before_its_step(tmp_path, whole, cl
     model = Model({"gradient": lambda step: value if step == 12 else 0.25})
     with pytest.raises(FloatingPointError, match=r"gradient of network\.2\.bias is not finite at step 12, so the step"):
         fit(tmp_path, model, gradient_clip_val=clip)
+    assert last(tmp_path)["global_step"] == 12
     fixed = Model({"gradient": lambda step: 0.25})
     fit(tmp_path, fixed, ckpt_path=tmp_path / "checkpoints" / "last.ckpt", gradient_clip_val=clip)
     fit(tmp_path / "whole", Model({"gradient": lambda step: 0.25}), gradient_clip_val=clip)
