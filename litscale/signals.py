@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
+import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +14,8 @@ from types import FrameType
 
 STATUS = 128 + signal.SIGTERM  # 143, what shells report of a process that SIGTERM ended
 GRACE = 10.0  # seconds for the way out; then the process ends wherever it is
+
+_ending = threading.Event()  # set when SIGTERM came
 
 
 class Terminated(SystemExit):
@@ -44,8 +49,21 @@ def ending_at_sigterm() -> Iterator[None]:
 
 def _end(signum: int, frame: FrameType | None) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    _ending.set()
     # Python drops an exception that is raised while an object is deleted, and the way out may wait for other processes.
     last = threading.Timer(GRACE, os._exit, (STATUS,))
     last.daemon = True
     last.start()
     raise Terminated
+
+
+# Registered here, before loggers and the like register theirs, and so called after those.
+@atexit.register
+def _leave() -> None:
+    """End without Python's own end, which frees all memory piece by piece: seconds, or many on a busy machine."""
+    if _ending.is_set():
+        for child in multiprocessing.active_children():
+            child.terminate()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(STATUS)

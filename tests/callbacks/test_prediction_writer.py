@@ -98,6 +98,8 @@ def run_of(folder, module, data=None, **options):
 
 def test_files_of_a_few_are_listed_and_replaced_as_a_whole(tmp_path, capsys):
     run_of(tmp_path, fixed(1, index=4))
+    (tmp_path / "out" / ".unfinished-of-a-killed-process").mkdir()
+    (tmp_path / "out" / ".unfinished-of-a-killed-process" / ".lock").touch()
     run_of(tmp_path, fixed(2, index=5))
     out = capsys.readouterr().out
     assert (out.count("sample_00004.mid"), out.count("sample_00005.mid")) == (1, 1)

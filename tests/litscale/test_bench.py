@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import signal
+import threading
 from pathlib import Path
 
 import pytest
@@ -125,7 +126,9 @@ def test_an_interrupted_benchmark_goes_on(config, tmp_path, monkeypatch):
 def test_sigterm_ends_a_benchmark_at_once(config, tmp_path, monkeypatch):
     arguments = ["bench", "decode", "--config", config, *SHORT, "--acceptances", "[coupled]", "--entry_nums", "[]"]
     before, whole = signal.getsignal(signal.SIGTERM), Bench.row
-    monkeypatch.setattr(signals, "GRACE", 3600.0)  # or the tests would end, too
+    # or the tests would end, too
+    monkeypatch.setattr(signals, "GRACE", 3600.0)
+    monkeypatch.setattr(signals, "_ending", threading.Event())
     labels = []
 
     def row(self, options):
