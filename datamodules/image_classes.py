@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -66,23 +67,21 @@ def _text_pairs(path: Path) -> list[tuple[int, str]]:
 
 
 def _matlab_pairs(path: Path) -> list[tuple[int, str]]:
-    from scipy.io import loadmat
-    from scipy.io.matlab import MatReadError
+    # In a process of its own, as scipy's parser crashes on some damaged files.
+    with ProcessPoolExecutor(1) as pool:
+        try:
+            return pool.submit(_parse_matlab, path).result()
+        # A damaged file can raise whatever scipy's parser raises, UnboundLocalError and NotImplementedError included.
+        except Exception as error:
+            raise ValueError(f"class_map: {path} is no meta.mat of the ImageNet devkit ({error})") from error
 
-    try:
-        synsets = np.atleast_1d(loadmat(str(path), squeeze_me=True, variable_names=["synsets"])["synsets"])
-        # Inner nodes of WordNet are listed too; they are no classes.
-        return [(int(row["ILSVRC2012_ID"]), str(row["WNID"])) for row in synsets if int(row["num_children"]) == 0]
-    except (
-        KeyError,  # there are no synsets
-        IndexError,  # they are no table, or the file is cut off
-        ValueError,  # a column is missing, a number is none, or it is no file of MATLAB
-        TypeError,  # a number is empty
-        OSError,  # the file is cut off
-        MatReadError,  # likewise
-        NotImplementedError,  # how scipy says that it does not read files of MATLAB 7.3
-    ) as error:
-        raise ValueError(f"class_map: {path} is no meta.mat of the ImageNet devkit ({error})") from error
+
+def _parse_matlab(path: Path) -> list[tuple[int, str]]:
+    from scipy.io import loadmat
+
+    synsets = np.atleast_1d(loadmat(str(path), squeeze_me=True, variable_names=["synsets"])["synsets"])
+    # Inner nodes of WordNet are listed too; they are no classes.
+    return [(int(row["ILSVRC2012_ID"]), str(row["WNID"])) for row in synsets if int(row["num_children"]) == 0]
 
 
 def map_labels(numbers: np.ndarray, class_map: dict[int, str], wnids: Sequence[str], path: Path) -> np.ndarray:

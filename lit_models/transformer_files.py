@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lit_models.tokenizer import checksum, load_tokenizer, packed_tokenizer, unpack_tokenizer
-from litscale.storage.checkpoints import read_checkpoint
+from litscale.storage.checkpoints import read_checkpoint, stamp
 from litscale.storage.files import write_atomically
 from models.state_dicts import fill
 from models.var import VAR, fill_official
@@ -104,7 +104,7 @@ def save_as_lit_var(path: str | Path, network: VAR, frequencies: Tensor) -> None
     }
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     data = io.BytesIO()
-    torch.save(checkpoint, data)
+    torch.save(stamp(checkpoint), data)
     write_atomically(path, data.getvalue())
 
 

@@ -8,12 +8,13 @@ If the logits are those of the data's own classes, it also has an int ``num_clas
 from __future__ import annotations
 
 import hashlib
-import pickle
+import io
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from litscale.storage.checkpoints import read_checkpoint
 from music import Roll, RollFormat, statistics
 from music.statistics import NAMES
 
@@ -42,7 +43,7 @@ class InceptionFeatures(nn.Module):
 
     Raises:
         FileNotFoundError: there is no such file; the message says where to get it.
-        ValueError: the file holds other weights.
+        ValueError: the file is damaged, holds other weights or could run code.
     """
 
     num_features = 2048
@@ -57,11 +58,14 @@ class InceptionFeatures(nn.Module):
                 f"no weights of Inception at {path}: get {WEIGHTS} from {RELEASE} and put it there, or give its path "
                 "as InceptionFeatures.weights"
             )
+        state = read_checkpoint(path, "InceptionFeatures.weights")
+        # torch-fidelity wants a file, which it reads as a pickle that may run code: it gets what was read, from memory.
+        checked = io.BytesIO()
+        torch.save(state, checked)
+        checked.seek(0)
         try:
-            # torch-fidelity reads the file again, as a pickle that may run code: see first that it holds tensors only.
-            torch.load(path, map_location="meta", weights_only=True)
-            self.network = FeatureExtractorInceptionV3("inception", ["2048", "logits_unbiased"], str(path))
-        except (RuntimeError, pickle.UnpicklingError, EOFError, AttributeError) as error:
+            self.network = FeatureExtractorInceptionV3("inception", ["2048", "logits_unbiased"], checked)
+        except (RuntimeError, TypeError, AttributeError) as error:
             raise ValueError(
                 f"{path} does not hold the weights of torch-fidelity's Inception ({WEIGHTS}): {error}"
             ) from error

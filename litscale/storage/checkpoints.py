@@ -131,5 +131,5 @@ def _digest(name: str, value: Any) -> bytes:
         return sha256(f"{name} {value!r}".encode() if plain else name.encode()).digest()
     found = sha256(f"{name} {value.dtype} {list(value.shape)}".encode())
     flat = value.detach().cpu().resolve_conj().resolve_neg().contiguous().flatten()
-    found.update(flat.view(torch.uint8).numpy())
+    found.update(flat.view(torch.uint8).numpy().data)
     return found.digest()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import math
+import operator
 import os
 import struct
 import zipfile
 from collections.abc import Collection
+from functools import reduce
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 import numpy as np
 
@@ -95,13 +96,13 @@ def read_npy(path: str | Path, mapped: bool = False) -> np.ndarray:
     """
     with named_errors(path, KIND), Path(path).open("rb") as file:
         shape, columns_first, dtype = _check_header(file, os.fstat(file.fileno()).st_size)
-        if mapped and math.prod(shape):
+        if mapped and 0 not in shape:
             return np.memmap(path, dtype, "r", file.tell(), shape, "F" if columns_first else "C")
         file.seek(0)
         return np.lib.format.read_array(file, allow_pickle=False)
 
 
-def _check_header(file: BinaryIO, size: int) -> tuple[tuple[int, ...], bool, np.dtype]:
+def _check_header(file: IO[bytes], size: int) -> tuple[tuple[int, ...], bool, np.dtype]:
     """Read the header of an array that has ``size`` bytes with it: shape, order (true = columns first) and type.
 
     Raises:
@@ -113,7 +114,8 @@ def _check_header(file: BinaryIO, size: int) -> tuple[tuple[int, ...], bool, np.
     shape, columns_first, dtype = read_header(file)
     if dtype.hasobject or not dtype.itemsize:
         raise ValueError(f"it holds {dtype}, not numbers or text")
-    declared = file.tell() - start + math.prod(shape) * dtype.itemsize
+    # In Python's numbers, which do not overflow.
+    declared = file.tell() - start + reduce(operator.mul, shape, dtype.itemsize)
     if min(shape, default=0) < 0 or declared != size:
         raise ValueError(f"it has {size} bytes, not the {declared} of {dtype} {list(shape)}")
     return shape, columns_first, dtype

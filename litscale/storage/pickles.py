@@ -42,7 +42,7 @@ class _Kind:
 class _Array(np.ndarray):
     """An array as pickles make it: first an empty one, then a state of version, shape, kind, order and content."""
 
-    def __setstate__(self, state: tuple[Any, ...]) -> None:  # type: ignore[override]
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
         version, shape, kind, columns_first, content = state
         super().__setstate__((version, shape, kind.dtype, columns_first, content))
 

@@ -6,7 +6,8 @@ import torch
 from torch import nn
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-from metrics import InceptionFeatures, MusicFeatures
+from litscale.storage.checkpoints import read_checkpoint
+from metrics import InceptionFeatures, MusicFeatures, features
 from metrics.features import WEIGHTS, checked_size, default_weights, extract, identity
 from music import Roll, RollFormat, statistics
 from music.statistics import NAMES
@@ -24,11 +25,11 @@ def roll(*pitches):
 def test_inception_is_torch_fidelitys_of_rgb_and_grey(weights):
     network = InceptionFeatures(str(weights)).train()
     grey = torch.randint(0, 256, (2, 1, 20, 30), dtype=torch.uint8)
-    features, logits = extract(network, grey)
+    seen, logits = extract(network, grey)
     official = FeatureExtractorInceptionV3("x", ["2048", "logits_unbiased"], str(weights))
     expected = official(grey.repeat(1, 3, 1, 1))
-    assert features.shape == (2, network.num_features)
-    assert torch.equal(features, expected[0])
+    assert seen.shape == (2, network.num_features)
+    assert torch.equal(seen, expected[0])
     assert torch.equal(logits, expected[1])
 
 
@@ -43,11 +44,30 @@ def test_weights_of_inception_that_are_missing_or_others(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="does not hold the weights of torch-fidelity's Inception"):
         InceptionFeatures(str(other))
     torch.save({"weight": print}, other)
+    with pytest.raises(ValueError, match=r"InceptionFeatures\.weights .*other\.pth holds more than weights"):
+        InceptionFeatures(str(other))
+    for content in (b"no weights", b"\xff\xfetext", other.read_bytes()[:300]):
+        other.write_bytes(content)
+        with pytest.raises(ValueError, match=r"InceptionFeatures\.weights .*other\.pth is damaged or truncated"):
+            InceptionFeatures(str(other))
+    torch.save([1, 2], other)
     with pytest.raises(ValueError, match="does not hold the weights"):
         InceptionFeatures(str(other))
-    other.write_bytes(b"no weights")
-    with pytest.raises(ValueError, match="does not hold the weights"):
-        InceptionFeatures(str(other))
+
+
+def test_the_weights_file_is_read_once(weights, tmp_path, monkeypatch):
+    """What was checked is what is used, whatever the file has become since."""
+    path = tmp_path / "weights.pth"
+    path.write_bytes(weights.read_bytes())
+
+    def read_and_remove(path, option):
+        found = read_checkpoint(path, option)
+        path.unlink()
+        return found
+
+    monkeypatch.setattr(features, "read_checkpoint", read_and_remove)
+    found = InceptionFeatures(str(path)).network.state_dict()
+    assert torch.equal(found["fc.weight"], torch.load(weights)["fc.weight"])
 
 
 def test_music_features_are_scaled_statistics_and_zero_where_undefined():
