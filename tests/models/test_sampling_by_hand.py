@@ -38,11 +38,11 @@ class Recorder:
     ("width", "patch", "length", "given", "starts"),
     [
         # half of a window, cut to whole patches, lies before what is next to fill; the last ends with the canvas
-        (12, 4, 30, 6, [0, 4, 8, 12, 16, 20]),
+        (12, 4, 29, 6, [0, 4, 8, 12, 16, 20]),
         (16, 4, 40, 6, [0, 8, 16, 24]),
-        (8, 4, 26, 11, [4, 8, 12, 16, 20]),
-        (8, 8, 20, 3, [0, 8, 16]),
-        (16, 4, 14, 0, [0]),
+        (8, 4, 27, 11, [4, 8, 12, 16, 20]),
+        (8, 8, 19, 3, [0, 8, 16]),
+        (16, 4, 13, 0, [0]),
     ],
 )
 def test_windows_and_their_seeds_by_hand(width, patch, length, given, starts):

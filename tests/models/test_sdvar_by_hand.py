@@ -4,9 +4,11 @@ import math
 
 import pytest
 import torch
+from sdvar_toys import pair
 
-from models.sdvar import AdaptiveGamma, CostGamma, Costs, DecodeReport, Round
+from models.sdvar import AdaptiveGamma, CostGamma, Costs, DecodeReport, Handoff, Round
 from models.sdvar.acceptance import Coupled, Divergence, Proposal, Rejection, TopShare
+from models.sdvar.clock import Stopwatch
 from models.sdvar.state import Draw
 
 
@@ -136,3 +138,50 @@ def test_the_lead_of_the_drawn_tokens():
     assert Draw(logits, logits, noise, logits.argmax(-1)).lead().tolist() == [0.5, 0.25]
     alone = torch.zeros(2, 3, 1)
     assert Draw(alone, alone, alone, alone[..., 0].long()).lead().tolist() == [float("inf")] * 2
+
+
+def test_the_rounds_of_a_hand_over_by_hand():
+    """Scales of 1, 4 and 9 tokens; the target's first call reads all that the draft made, and makes one scale."""
+    draft, target = pair(patch_nums=(1, 2, 3))
+    rounds = {
+        entry: Handoff(draft, target, entry_num=entry).decode([0, 1], seed=0).report.rounds for entry in (1, 2, 3)
+    }
+    both = {"images": (0, 1), "judged": False}
+    none = {"drafted": 0, "accepted": (0, 0), "kept": (1, 1), "draft_tokens": 0}
+    one = Round(first=0, drafted=1, accepted=(1, 1), kept=(2, 2), draft_tokens=1, target_tokens=5, **both)
+    assert rounds[1] == (one, Round(first=2, target_tokens=9, **none, **both))
+    two = Round(first=0, drafted=2, accepted=(2, 2), kept=(3, 3), draft_tokens=5, target_tokens=14, **both)
+    assert rounds[2] == (two,)
+    whole = Round(first=0, drafted=3, accepted=(3, 3), kept=(3, 3), draft_tokens=14, target_tokens=0, **both)
+    assert rounds[3] == (whole,)
+
+
+def test_the_best_scale_to_hand_over_at_by_hand():
+    # at 1: 0.1 and both scales in one call, then the third; at 2: 0.6 and all in one call; at 3: 0.6 + 4
+    costs = Costs((0.1, 0.5, 4.0), (1.0, 1.5, 2.5), 0.2)
+    seconds = {0: 5.0, 1: 0.1 + 2.3 + 2.5, 2: 0.6 + 4.6, 3: 4.6}
+    assert (costs.entry_num(), costs.entry_num(high=3), costs.entry_num(0, 2)) == (1, 3, 1)
+    assert min(seconds, key=lambda entry: seconds[entry]) == 3
+    assert Costs((1.0, 0.5, 4.0), (1.0, 1.5, 2.5), 0.2).entry_num(0) == 0
+
+
+def test_options_at_the_edge():
+    for confidence in (0.0, 1.0):
+        with pytest.raises(ValueError, match="confidence must be above 0 and below 1"):
+            AdaptiveGamma(confidence=confidence)
+    for share in (0.0, 1.0):
+        AdaptiveGamma(start=share, memory=share)
+        CostGamma(start=share, memory=share)
+        Coupled(share)
+    assert Coupled().lossless and not Coupled(0.999).lossless  # noqa: PT018
+
+
+def test_the_clock_adds_up_its_parts(monkeypatch):
+    ticks = iter([10.0, 11.0, 13.0, 20.0, 24.5, 30.0])
+    monkeypatch.setattr("time.perf_counter", lambda: next(ticks))
+    watch = Stopwatch(torch.device("cpu"), profile=False)
+    with watch.whole():
+        for _ in range(2):
+            with watch.part("draft"):
+                pass
+    assert watch.seconds == {"draft": 2.0 + 4.5, "wall": 20.0}

@@ -5,7 +5,9 @@ import math
 import pytest
 import torch
 
+from models.var import VAR, VQVAE, Discriminator
 from models.var.blocks import VARAttention, VARBlock
+from models.var.discriminator import consistency_loss, random_shift
 from models.var.quantizer import Quantizer
 from models.var.sampling import Sampling, ScaleGeneration, draw, guided, keep_likely, mixture
 from models.var.scales import check_patch_nums, phi_index, token_masks
@@ -232,3 +234,63 @@ def test_drop_path_skips_whole_images_and_scales_the_rest():
     shares = made[:, 0, 0]
     assert sorted({round(value, 4) for value in shares.tolist()}) == [0.0, 1.3333]
     assert (shares > 0).float().mean().item() == pytest.approx(0.75, abs=0.02)
+
+
+def test_shifts_are_a_share_of_the_shorter_side():
+    torch.manual_seed(0)
+    images = torch.arange(4 * 12.0).view(1, 1, 4, 12).repeat(200, 1, 1, 1)
+    moved = random_shift(images, 0.25)
+    down, right = moved[:, 0, 1, 5] // 12 - 1, moved[:, 0, 1, 5] % 12 - 5
+    for moves in (down, right):
+        assert sorted(moves.unique().tolist()) == [-1, 0, 1]
+    rows, columns = torch.arange(4)[:, None], torch.arange(12)
+    for image, i, j in zip(moved[:, 0], down, right, strict=True):
+        assert torch.equal(image, 12 * (rows + i).clamp(0, 3) + (columns + j).clamp(0, 11))
+    assert len(set(zip(down.tolist(), right.tolist(), strict=True))) == 9
+    assert random_shift(images, 0.01).ne(images).any()  # at least a pixel
+
+
+def test_the_discriminator_layer_by_layer():
+    convolutions = [part for part in Discriminator(2, 8).body if isinstance(part, torch.nn.Conv2d)]
+    shapes = [(part.in_channels, part.out_channels, part.kernel_size[0], part.stride[0]) for part in convolutions]
+    assert shapes == [(2, 8, 4, 2), (8, 16, 4, 2), (16, 32, 4, 2), (32, 64, 3, 1), (64, 1, 3, 1)]
+    assert [part.bias is not None for part in convolutions] == [True, False, False, False, True]
+    deep = [part.out_channels for part in Discriminator(1, 4, 5).body if isinstance(part, torch.nn.Conv2d)]
+    assert deep == [4, 8, 16, 32, 32, 32, 1]
+    assert Discriminator(2).body[0].out_channels == 64
+
+
+def test_consistency_by_hand(monkeypatch):
+    monkeypatch.setattr("models.var.discriminator.random_shift", lambda images, share: images + 8 * share)
+    images = torch.tensor([1.0, 2.0, 3.0, 6.0]).view(2, 1, 1, 2)
+    logits = torch.tensor([0.5, 4.5]).view(2, 1, 1, 1)
+    # of the moved images 2 * 2.5 and 2 * 5.5, beside 0.5 and 4.5
+    assert consistency_loss(lambda x: 2 * x, images, logits) == pytest.approx((4.5**2 + 6.5**2) / 2)
+
+
+def test_initial_weights_of_the_transformer():
+    torch.manual_seed(0)
+    model = VAR(VQVAE((1, 4), 64, 8, 32, (1, 1), 1), num_classes=20, depth=3, width=48, heads=2)
+    std, cut = (1 / 48 / 3) ** 0.5, 0.02
+    block = model.blocks[1]
+    gates, others = block.modulation.weight[:96], block.modulation.weight[96:]
+    for weight, wanted in (
+        (model.word_emb.weight, std),
+        (model.class_emb.weight, std),
+        (model.pos_emb, std),
+        (block.attn.qkv.weight, std),
+        (block.mlp.fc1.weight, std),
+        (block.attn.proj.weight, std / 6**0.5),
+        (block.mlp.fc2.weight, std / 6**0.5),
+        (others, 0.5 * std),
+        (gates, 0.5 * std * 2e-5),
+        (model.head.weight, cut * std),
+        (model.head_modulation.weight, 0.5 * std),
+    ):
+        assert weight.std().item() == pytest.approx(wanted, rel=0.12)
+    assert not any(p.any() for name, p in model.named_parameters() if name.endswith("bias"))
+
+
+def test_the_default_options():
+    assert ScaleGeneration() == ScaleGeneration(1.5, 0, 0.0, 1.0, False, False)
+    assert Sampling().seed == 0
