@@ -83,8 +83,8 @@ def read_chorale(name: str, form: RollFormat) -> Roll:
     played["start"], played["end"] = steps[:, 0], np.maximum(steps[:, 1], steps[:, 0] + 1)
     played["velocity"] = form.velocity
     length = int((float(score.highestTime) + silence) * per_beat + 0.5)
-    changes = [(m.offset + silence, m.numerator, m.denominator) for m in parts[0].flatten()[TimeSignature]]
-    meter = longest_lasting([(0, *changes[0][1:]), *changes[1:]], float(score.highestTime) + silence)
+    changes = [(float(m.offset), m.numerator, m.denominator) for m in parts[0].flatten()[TimeSignature]]
+    meter = longest_lasting(changes, float(score.highestTime))
     return paint(_held_by_either(played), form.with_meter(meter), max(length, int(played["end"].max())))
 
 

@@ -130,7 +130,7 @@ def from_pretty_midi(
             ((tick(meter.time), meter.numerator, meter.denominator) for meter in midi.time_signature_changes),
             key=itemgetter(0),
         ),
-        [(tick(event.time), event.text.encode()) for event in midi.lyrics],
+        [(tick(event.time), event.text.encode(errors="replace")) for event in midi.lyrics],
     )
     return _to_roll(events, form, phase, pedal, beats_per_bar, "PrettyMIDI object", LONGEST)
 

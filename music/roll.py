@@ -42,7 +42,7 @@ class RollFormat:
     pitches: int = PITCHES
     tempo: float = 120.0
     velocity: int = 80
-    beats_per_bar: float = 4
+    beats_per_bar: float = 4.0
 
     def __post_init__(self) -> None:
         if self.encoding not in ENCODINGS:
