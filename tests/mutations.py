@@ -9,6 +9,10 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
+# A MIDI file of 36 bytes with one note of 2^28 - 1 ticks, which are 2^20 sixteenths of 256 ticks.
+_EVENTS = b"\x00\x90\x3c\x40" + b"\xff\xff\xff\x7f" + b"\x3c\x00" + b"\x00\xff\x2f\x00"
+BOMB = b"MThd\0\0\0\6\0\0\0\1\4\0" + b"MTrk" + len(_EVENTS).to_bytes(4, "big") + _EVENTS
+
 
 def outcome(read: Callable[[], T], name: str, error: type[ValueError] = ValueError) -> T | None:
     """What a reader gives, or None after an error of this type whose message holds ``name``; others pass through."""

@@ -11,6 +11,7 @@ import pytest
 import torch
 from jsonargparse import ArgumentParser
 from midi_bytes import header, meter, off, on, pedal, track, write
+from mutations import BOMB
 
 from datamodules import GenerationRequest, PianoRollDataModule
 from datamodules.requests import RequestRecord
@@ -114,6 +115,25 @@ def test_notes_outside_the_pitch_range_are_cut_and_reported_once(
     canvas = next(iter(dm.val_dataloader()))["canvas"]
     assert canvas.shape == (1, 1, 12, 16)
     assert (canvas > 0).sum() == 16 + 4
+
+
+def test_files_that_claim_to_be_longer_than_longest_are_skipped(module: Make, songs: Path) -> None:
+    """36 bytes would become 128 MB; the longest song has 152 steps."""
+    for number in range(4):
+        (songs / f"bomb{number}.mid").write_bytes(BOMB)
+    dm = module(split_files={"train": ["*/*"], "val": [], "test": []})
+    dm.prepare_data()
+    assert dm.source.open(strict=False).errors == {
+        f"bomb{number}.mid": f"{songs}/bomb{number}.mid: 1048576 steps are more than 131072" for number in range(4)
+    }
+    shorter = module(longest=151)
+    shorter.prepare_data()
+    assert "b/11.mid" in shorter.source.open(strict=False).errors
+    whole = module(longest=152)
+    whole.prepare_data()
+    assert "b/11.mid" in whole.source.open(strict=False).names
+    with pytest.raises(ValueError, match="longest must be at least 1 step, not 0"):
+        module(longest=0)
 
 
 def test_unreadable_files_are_listed_and_skipped(module: Make, songs: Path, write_notes: Write) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import errno
-import io
 import os
+import resource
 from pathlib import Path
 
 import mido
@@ -287,14 +287,15 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert [entry.read_bytes() for entry in tmp_path.iterdir()] == [b"before"]
 
 
-def test_a_full_disk_while_the_bytes_go_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Full(io.BytesIO):
-        def write(self, data: object) -> int:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(Path, "open", lambda *_: Full())
-    with pytest.raises(OSError, match=r"song\.mid"):
-        write_midi(Roll(np.zeros((128, 1), np.uint8)), tmp_path / "song.mid")
+def test_a_disk_that_takes_no_more_bytes(tmp_path: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, limits[1]))
+    try:
+        with pytest.raises(OSError, match=r"could not write the file \(File too large\).*song\.mid") as caught:
+            write_midi(Roll(np.zeros((128, 1), np.uint8)), tmp_path / "song.mid")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert caught.value.errno == errno.EFBIG
     assert not list(tmp_path.iterdir())
 
 
