@@ -114,3 +114,14 @@ def test_feed_forwards_by_hand():
     middle = y + block.attn(block.norm1(y), True)
     torch.testing.assert_close(block(y, True), middle + block.mlp(block.norm2(middle)))
     assert (block.norm1.eps, Block(4, 2, "vit").norm1.eps) == (1e-5, 1e-6)
+
+
+@torch.no_grad()
+def test_recorded_weights_of_two_causal_tokens():
+    attention = Attention(4, 1).eval()
+    with recorded_attention(attention) as weights:
+        attention(torch.randn(1, 2, 4), causal=True)
+        attention(torch.randn(1, 1, 4), causal=True)
+    assert weights[0][0, 0, 0].tolist() == [1, 0]
+    assert 0 < weights[0][0, 0, 1, 0] < 1
+    assert weights[1].tolist() == [[[[1]]]]
