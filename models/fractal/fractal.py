@@ -52,8 +52,9 @@ class Fractal(nn.Module):
         channel_weights: weights of the channels in the training loss; equal where none are given.
         mask_mean: mean of the truncated normal that gives MAR's share of hidden patches in training.
         mask_std: its standard deviation.
-        attn_dropout: dropout of attention weights.
-        proj_dropout: dropout after attention and feed-forward.
+        attn_dropout: dropout of the attention weights of MAR levels. AR levels, the leaf and the predictors of guiding
+            values have none, as in the published code.
+        proj_dropout: dropout after attention and feed-forward, of MAR and AR levels.
         zero_prefix_rope: silence the condition tokens' queries and keys in AR levels, as the published models do.
         grad_checkpointing: recompute activations in the backward pass to save memory.
 
@@ -112,7 +113,6 @@ class Fractal(nn.Module):
         if weights is not None and len(weights) != self.codec.channels:
             raise ValueError(f"channel_weights needs {self.codec.channels} numbers for codec {codec!r}")
         self.register_buffer("channel_weights", weights, persistent=False)
-        drops = {"attn_dropout": attn_dropout, "proj_dropout": proj_dropout}
         self.no_class = nn.Parameter(torch.empty(1, widths[0]))
         self.class_emb = nn.Embedding(num_classes, widths[0]) if num_classes else None
         levels = nn.ModuleList()
@@ -129,8 +129,7 @@ class Fractal(nn.Module):
                     guide_heads,
                     self.codec.channels,
                     self.codec.guide_alphabet(canvas[0] * canvas[1]),
-                    grad_checkpointing=grad_checkpointing,
-                    **drops,
+                    grad_checkpointing,
                 )
             generator = GENERATORS[generators[i]](
                 self.codec.features * patch[0] * patch[1],
@@ -144,9 +143,10 @@ class Fractal(nn.Module):
                 kinds[i],
                 scans[i],
                 zero_prefix_rope,
-                grad_checkpointing=grad_checkpointing,
+                attn_dropout,
+                proj_dropout,
+                grad_checkpointing,
                 lone=i + 1 == depth,
-                **drops,
             )
             levels.append(Level(patch, generator, guide_head))
             conditions, condition_width = generator.conditions_out, widths[i]
@@ -158,8 +158,7 @@ class Fractal(nn.Module):
             heads[-1],
             self.codec.channels,
             self.codec.alphabet,
-            grad_checkpointing=grad_checkpointing,
-            **drops,
+            grad_checkpointing,
         )
         initialise(self)
 

@@ -33,7 +33,7 @@ class Generator(nn.Module):
         scan: order of the patches in an AR sequence and in raster sampling, ``row_major`` or ``column_major``.
         zero_prefix_rope: give condition tokens a rotary table of zeros, which silences their queries and keys, as the
             published AR model does; otherwise they are not rotated.
-        attn_dropout: dropout of the attention weights.
+        attn_dropout: dropout of the attention weights; causal generators have none, as in the published code.
         proj_dropout: dropout after attention and feed-forward.
         grad_checkpointing: recompute activations in the backward pass.
         lone: hand down a patch's own state only, which is all that the leaf takes.
@@ -79,6 +79,7 @@ class Generator(nn.Module):
         self.pos_emb = nn.Parameter(torch.empty(self.prefix + learned, width))
         self.mask_token = None if self.causal else nn.Parameter(torch.empty(width))
         self.in_norm = nn.LayerNorm(width, eps=1e-6)
+        attn_dropout = 0.0 if self.causal else attn_dropout
         self.blocks = Stack(blocks, width, heads, self.style, attn_dropout, proj_dropout, grad_checkpointing)
         self.norm = nn.LayerNorm(width, eps=1e-6)
 
