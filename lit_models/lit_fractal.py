@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -13,32 +13,11 @@ from torchmetrics import MeanMetric
 from lit_models.base import GeneratingModule
 from lit_models.optimization import Optimization
 from metrics.standard_error import StandardError
-from models.fractal import Fractal, LevelAttention, attention_report, fill_official, sample_any_width
+from models.fractal import Fractal, Generation, LevelAttention, attention_report, fill_official, sample_any_width
 from models.fractal.codec import IMAGE_CODECS
 from models.layers.blocks import Block
 
-
-@dataclass(frozen=True)
-class Generation:
-    """How samples are drawn, see :meth:`models.fractal.Fractal.sample`.
-
-    Args:
-        iterations: MAR steps, one number for all levels or one per level; AR levels ignore theirs.
-        temperature: divides the logits; below 1 is safer.
-        cfg: classifier-free guidance scale, 1 for none.
-        cfg_schedule: ``linear`` or ``constant``.
-        filter_threshold: symbols less probable than this are not pushed up by guidance.
-        order: of MAR's patches: ``random``, ``raster`` or ``confidence``.
-        use_cache: keep keys and values of AR levels.
-    """
-
-    iterations: int | list[int] = 8
-    temperature: float = 1.0
-    cfg: float = 1.0
-    cfg_schedule: str = "linear"
-    filter_threshold: float = 1e-4
-    order: str = "random"
-    use_cache: bool = True
+GENERATION = Generation()
 
 
 class LitFractal(GeneratingModule):
@@ -59,7 +38,8 @@ class LitFractal(GeneratingModule):
 
     Raises:
         FileNotFoundError: there is no such official_checkpoint.
-        ValueError: the official_checkpoint cannot be read or does not fit the network.
+        ValueError: the official_checkpoint cannot be read or does not fit the network, or generation does not fit it
+            (``iterations`` of another number of levels, ``cfg`` without classes).
     """
 
     shardable = True
@@ -68,12 +48,15 @@ class LitFractal(GeneratingModule):
         self,
         network: Fractal,
         optimization: Optimization = Optimization(),
-        generation: Generation = Generation(),
+        generation: Generation = GENERATION,
         nll_passes: int = 1,
         official_checkpoint: str | None = None,
         compile_blocks: bool = False,
     ) -> None:
         super().__init__()
+        generation.steps(len(network.levels))
+        if generation.cfg != 1 and not network.num_classes:
+            raise ValueError(f"cfg {generation.cfg} needs a network with classes: set num_classes, or cfg to 1")
         self.network = network
         self.optimization = optimization
         self.generation = generation

@@ -282,7 +282,7 @@ class Fractal(nn.Module):
         options = Sampling(
             per_level("iterations", iterations, len(self.levels)),
             temperature,
-            None if cfg == 1.0 else cfg,
+            cfg,
             cfg_schedule,
             filter_threshold,
             order,
@@ -290,12 +290,13 @@ class Fractal(nn.Module):
             greedy,
             generator,
         )
+        scale = None if cfg == 1.0 else cfg
         with evaluating(self):
             root = self.root(canvas, label)
-            if options.cfg is not None:
+            if scale is not None:
                 root = torch.cat([root, self.root(canvas, None)])
             known = known.expand_as(canvas)
-            return generate(self, 0, canvas, known, root, options, options.cfg, on_step)[0]
+            return generate(self, 0, canvas, known, root, options, scale, on_step)[0]
 
     def root(self, canvas: Tensor, label: Tensor | None, drop: float = 0.0) -> Tensor:
         """Conditions of the first level ``[B, root_conditions, D]``, after checking the batch.
