@@ -31,7 +31,8 @@ class LitFractal(GeneratingModule):
         network: the model.
         optimization: learning rate, schedule, weight decay.
         generation: how samples are drawn.
-        nll_passes: passes averaged for the likelihood of each batch in evaluation; models without MAR levels need one.
+        nll_passes: passes averaged for the likelihood of each canvas in evaluation; models without MAR levels need one.
+            What they hide depends on the run's seed and the canvas alone, not on batches or processes.
         official_checkpoint: file with FractalGen's published weights to start from, for a network of that preset.
         compile_blocks: compile the transformer blocks for training and likelihoods (``torch.compile``); sampling, whose
             shapes change with each step, is not compiled.
@@ -84,11 +85,12 @@ class LitFractal(GeneratingModule):
         return [module for module in self.network.modules() if isinstance(module, Block)]
 
     def setup(self, stage: str) -> None:
-        """Check that the data's canvases fit the network.
+        """Check the precision, and that the data's canvases fit the network.
 
         Raises:
             ValueError: channels, rows or alphabet differ; the options to change are named.
         """
+        super().setup(stage)
         data = getattr(self.trainer, "datamodule", None)
         if data is None:
             return
@@ -117,21 +119,20 @@ class LitFractal(GeneratingModule):
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Likelihood of a batch, ``val/``."""
-        self._evaluate("val", batch, batch_idx)
+        self._evaluate("val", batch)
 
     def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Likelihood of a batch, ``test/``."""
-        self._evaluate("test", batch, batch_idx)
+        self._evaluate("test", batch)
 
-    def _evaluate(self, prefix: str, batch: dict[str, Any], batch_idx: int) -> None:
-        self.seed_step(1, batch_idx)
+    def _evaluate(self, prefix: str, batch: dict[str, Any]) -> None:
         canvas, label = batch["canvas"], batch.get("label")
         labels = {"": label}
         if prefix == "test" and label is not None:
             labels["_unconditional"] = None
         metrics = self.likelihoods[prefix]
         for suffix, given in labels.items():
-            nats = self.network.nll_of_passes(canvas, given, self.nll_passes) / canvas.shape[3]
+            nats = self.network.nll_of_passes(canvas, given, self.nll_passes, seed=self.run_seed) / canvas.shape[3]
             for unit, size in self.units.items():
                 name = f"{unit}{suffix}"
                 metrics[name].update(nats.mean(0) / size)

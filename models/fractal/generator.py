@@ -95,11 +95,16 @@ class Generator(nn.Module):
                 f"{grid[0]}x{grid[1]}: build the model with larger sizes or with positions 'rope'"
             )
 
+    def embed(self, patches: Tensor) -> Tensor:
+        """Features float32 ``[B, n, P]`` -> tokens ``[B, n, D]``, without positions."""
+        return self.patch_emb(patches.to(self.patch_emb.weight.dtype))
+
     def prefix_tokens(self, conditions: Tensor, guide: Tensor | None) -> Tensor:
         """Conditions ``[B, K, C]`` and guiding value ``[B, G]`` -> tokens ``[B, prefix, D]``, without positions."""
         tokens = self.cond_emb(conditions).flip(1)
         if self.guide_emb is not None and guide is not None:
-            tokens = torch.cat([self.guide_emb(guide)[:, None], tokens], dim=1)
+            embedded = self.guide_emb(guide.to(self.guide_emb.weight.dtype))
+            tokens = torch.cat([embedded[:, None], tokens], dim=1)
         return tokens
 
     def states(self, tokens: Tensor, added: Tensor, rope: Tensor | None, caches: list[KVCache] | None = None) -> Tensor:

@@ -118,7 +118,7 @@ def generate(
         on_step: called after each step.
 
     Returns:
-        Canvases ``[R, C, H, W]`` and the log-probability of what was drawn, float ``[R]``.
+        Canvases ``[R, C, H, W]`` and the log-probability of what was drawn, float32 ``[R]``.
     """
     if depth == len(model.levels):
         symbols, log_prob = model.leaf.sample(conditions, options.draw, cfg, canvas.flatten(1).long(), known.flatten(1))
@@ -151,7 +151,7 @@ class _Task:
         self.patches = patchify(canvas, level.patch).clone()  # [R, N, C, h, w]
         self.known = patchify(known_cells, level.patch)
         self.unknown = ~self.known.flatten(2).all(2)  # [R, N]
-        self.log_prob = torch.zeros(len(canvas), device=canvas.device)
+        self.log_prob = torch.zeros(len(canvas), device=canvas.device, dtype=torch.float32)
         self.guide = None
         if level.guide_head is not None:
             value, log_prob = level.guide_head.sample(self.conditions, self.options.draw, self.cfg)
@@ -242,7 +242,7 @@ class _Task:
     def _surest(self, row: Tensor, index: Tensor, log_prob: Tensor, number: Tensor) -> Tensor:
         """The ``number[r]`` candidates of each row with the highest log-probability per drawn cell, bool ``[R, N]``."""
         drawn = (~self.known[row, index]).flatten(1).sum(1)
-        score = torch.full(self.unknown.shape, float("-inf"), device=log_prob.device)
+        score = torch.full(self.unknown.shape, float("-inf"), device=log_prob.device, dtype=torch.float32)
         score[row, index] = log_prob / drawn
         return score.argsort(dim=1, descending=True, stable=True).argsort(1) < number[:, None]
 

@@ -98,7 +98,7 @@ def load_official_var(checkpoint: Checkpoint, vqvae: VQVAE, arguments: Arguments
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: a file that is damaged or holds code; the arguments are unknown or contradict the tokenizer; the
-            checkpoint is of another depth; or entries are missing, unexpected or of another shape, which are all listed.
+            checkpoint is of another depth; or entries are missing, unexpected or of another shape; all are listed.
     """
     state = unwrapped(checkpoint, "trainer", "var_wo_ddp", "model")
     given = dict(_arguments(arguments))
