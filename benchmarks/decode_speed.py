@@ -104,7 +104,6 @@ if __name__ == "__main__":
     vqvae = VQVAE(options.patch_nums, options.vocab, channels=32, multipliers=(1, 1), blocks=1)
     shapes = PUBLISHED if options.published else {"draft": options.draft, "target": options.target}
     draft, target = (build(shapes[name], vqvae, options) for name in ("draft", "target"))
-    vqvae.float()
     print(surroundings(options.device, "bfloat16" if options.bf16 else "float32"))
     print(f"(depth, width, heads): draft {tuple(shapes['draft'])}, target {tuple(shapes['target'])}")
     print(f"patch_nums {tuple(options.patch_nums)}, cfg {options.cfg}; median of {options.repeats} runs in turn\n")

@@ -54,7 +54,6 @@ def main() -> None:
         vqvae = VQVAE(options.patch_nums or preset["patch_nums"])
         model = VAR(vqvae, preset["num_classes"], preset["depth"], shared_aln=preset.get("shared_aln", False))
         model.to(device, precision).eval()
-        vqvae.float()
         clock = Clock(device)
         watch(model, clock)
         for batch in options.batches:

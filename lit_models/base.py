@@ -6,17 +6,20 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Self
 
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor, nn
+from torchmetrics import Metric
 
 from lit_models.optimization import Optimization
 from lit_models.sharding import gather, release, shard
+from models.precision import Convert, at_least_float32
 from models.state_dicts import mismatch
 
+HALF = ("bf16-true", "16-true")
 REMEDY = (
     "lower the learning rate (model's optimization.lr or base_lr), lengthen the warm-up or set "
     "trainer.gradient_clip_val, and go on with --ckpt_path last"
@@ -32,10 +35,13 @@ class GradientError(FloatingPointError):
 
 
 class LitModule(LightningModule):
-    """A LightningModule whose every step draws from a seed of its own.
+    """A LightningModule whose every training step draws from a seed of its own.
 
     The seed of a training step is made of the run's seed (``seed_everything``), the number of the batch and the rank,
-    so a resumed run draws what the uninterrupted one would have drawn, and no generator state has to be saved.
+    so a resumed run draws what the uninterrupted one would have drawn, and no generator state has to be saved. What
+    evaluation draws is keyed by the canvas or the image, so that batches and processes change no score.
+
+    Under ``trainer.precision`` bf16-true and 16-true it evaluates and generates; training is refused.
 
     Attributes:
         network: what is trained, unless :meth:`trained` says otherwise.
@@ -68,6 +74,25 @@ class LitModule(LightningModule):
         torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
         for block in self.blocks():
             block.compile(dynamic=True)
+
+    def setup(self, stage: str) -> None:
+        """Refuse to train in half precision alone.
+
+        Raises:
+            ValueError: trainer.precision is bf16-true or 16-true.
+        """
+        if stage == "fit" and self.trainer.precision in HALF:
+            raise ValueError(
+                f"trainer.precision {self.trainer.precision} cannot train, as most updates are too small to change a "
+                "weight in half precision, or are no numbers: give bf16-mixed (validate, test and predict may have it)"
+            )
+
+    def _apply(self, fn: Convert, recurse: bool = True) -> Self:
+        """Convert or move the weights; sums of metrics stay in float32 or wider."""
+        for child in self.children() if recurse else ():
+            measures = any(isinstance(part, Metric) for part in child.modules())
+            child._apply(at_least_float32(fn) if measures else fn)
+        return super()._apply(fn, recurse=False)
 
     def configure_model(self) -> None:
         """Shard what is trained, where the strategy is `ModelParallelStrategy`.
@@ -108,10 +133,14 @@ class LitModule(LightningModule):
 
     on_test_end = on_predict_end = on_validation_end
 
-    def seed_step(self, stage: int, number: int) -> None:
-        """Seed torch for batch ``number`` of a stage (0 training, 1 evaluation)."""
-        run = int(os.environ.get("PL_GLOBAL_SEED", 0))
-        words = (run, stage, number, self.global_rank)
+    @property
+    def run_seed(self) -> int:
+        """The run's seed (``seed_everything``), 0 where there is none."""
+        return int(os.environ.get("PL_GLOBAL_SEED", 0))
+
+    def seed_step(self, number: int) -> None:
+        """Seed torch for training batch ``number`` of this rank."""
+        words = (self.run_seed, 0, number, self.global_rank)
         mixed = 0
         for word in words:
             mixed = (mixed * 0x9E3779B1 + word + 0x7F4A7C15) % 2**63
@@ -120,7 +149,7 @@ class LitModule(LightningModule):
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Seed the step and set its weight decay."""
         self.optimization.set_weight_decay(self.trainer)
-        self.seed_step(0, self.trainer.fit_loop.epoch_loop.total_batch_idx)
+        self.seed_step(self.trainer.fit_loop.epoch_loop.total_batch_idx)
 
     def finite(self, loss: Tensor) -> Tensor:
         """The loss, if it is a number.

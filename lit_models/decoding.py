@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from models.sdvar import PRESETS, Decoder, DraftOnly, Handoff, Speculative, TargetOnly
+from models.sdvar.acceptance import acceptance_rule
+from models.sdvar.gamma import gamma_policy
+from models.sdvar.masks import check_mask
 from models.var import VAR, Sampling
 
 _OPTIONS: dict[str, tuple[str, ...]] = {
@@ -65,6 +68,15 @@ class Decoding:
         if foreign := [name for name in sorted(every.difference(own)) if getattr(self, name) is not None]:
             raise ValueError(f"decoder {self.name} has no {' and no '.join(foreign)}: set it to null")
         Sampling(**self.drawing)
+        given = self.arguments
+        if self.kind == "speculative":
+            gamma_policy(given.get("gamma", "adaptive"))
+            rule = {name: given[name] for name in ("threshold", "k", "partial") if name in given}
+            acceptance_rule(given.get("acceptance", "coupled"), **rule)
+        elif self.kind == "handoff":
+            check_mask(given.get("mask", "causal"))
+            if given.get("entry_num", 0) < 0:
+                raise ValueError(f"entry_num must not be negative, not {self.entry_num}")
 
     @property
     def kind(self) -> str:

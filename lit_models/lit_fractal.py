@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -13,32 +13,11 @@ from torchmetrics import MeanMetric
 from lit_models.base import GeneratingModule
 from lit_models.optimization import Optimization
 from metrics.standard_error import StandardError
-from models.fractal import Fractal, LevelAttention, attention_report, fill_official, sample_any_width
+from models.fractal import Fractal, Generation, LevelAttention, attention_report, fill_official, sample_any_width
 from models.fractal.codec import IMAGE_CODECS
 from models.layers.blocks import Block
 
-
-@dataclass(frozen=True)
-class Generation:
-    """How samples are drawn, see :meth:`models.fractal.Fractal.sample`.
-
-    Args:
-        iterations: MAR steps, one number for all levels or one per level; AR levels ignore theirs.
-        temperature: divides the logits; below 1 is safer.
-        cfg: classifier-free guidance scale, 1 for none.
-        cfg_schedule: ``linear`` or ``constant``.
-        filter_threshold: symbols less probable than this are not pushed up by guidance.
-        order: of MAR's patches: ``random``, ``raster`` or ``confidence``.
-        use_cache: keep keys and values of AR levels.
-    """
-
-    iterations: int | list[int] = 8
-    temperature: float = 1.0
-    cfg: float = 1.0
-    cfg_schedule: str = "linear"
-    filter_threshold: float = 1e-4
-    order: str = "random"
-    use_cache: bool = True
+GENERATION = Generation()
 
 
 class LitFractal(GeneratingModule):
@@ -52,14 +31,16 @@ class LitFractal(GeneratingModule):
         network: the model.
         optimization: learning rate, schedule, weight decay.
         generation: how samples are drawn.
-        nll_passes: passes averaged for the likelihood of each batch in evaluation; models without MAR levels need one.
+        nll_passes: passes averaged for the likelihood of each canvas in evaluation; models without MAR levels need one.
+            What they hide depends on the run's seed and the canvas alone, not on batches or processes.
         official_checkpoint: file with FractalGen's published weights to start from, for a network of that preset.
         compile_blocks: compile the transformer blocks for training and likelihoods (``torch.compile``); sampling, whose
             shapes change with each step, is not compiled.
 
     Raises:
         FileNotFoundError: there is no such official_checkpoint.
-        ValueError: the official_checkpoint cannot be read or does not fit the network.
+        ValueError: the official_checkpoint cannot be read or does not fit the network, or generation does not fit it
+            (``iterations`` of another number of levels, ``cfg`` without classes).
     """
 
     shardable = True
@@ -69,12 +50,15 @@ class LitFractal(GeneratingModule):
         self,
         network: Fractal,
         optimization: Optimization = Optimization(),
-        generation: Generation = Generation(),
+        generation: Generation = GENERATION,
         nll_passes: int = 1,
         official_checkpoint: str | None = None,
         compile_blocks: bool = False,
     ) -> None:
         super().__init__()
+        generation.steps(len(network.levels))
+        if generation.cfg != 1 and not network.num_classes:
+            raise ValueError(f"cfg {generation.cfg} needs a network with classes: set num_classes, or cfg to 1")
         self.network = network
         self.optimization = optimization
         self.generation = generation
@@ -107,11 +91,12 @@ class LitFractal(GeneratingModule):
         return [module for module in self.network.modules() if isinstance(module, Block)]
 
     def setup(self, stage: str) -> None:
-        """Check that the data's canvases fit the network.
+        """Check the precision, and that the data's canvases fit the network.
 
         Raises:
             ValueError: channels, rows or alphabet differ; the options to change are named.
         """
+        super().setup(stage)
         data = getattr(self.trainer, "datamodule", None)
         if data is None:
             return
@@ -140,21 +125,20 @@ class LitFractal(GeneratingModule):
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Likelihood of a batch, ``val/``."""
-        self._evaluate("val", batch, batch_idx)
+        self._evaluate("val", batch)
 
     def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Likelihood of a batch, ``test/``."""
-        self._evaluate("test", batch, batch_idx)
+        self._evaluate("test", batch)
 
-    def _evaluate(self, prefix: str, batch: dict[str, Any], batch_idx: int) -> None:
-        self.seed_step(1, batch_idx)
+    def _evaluate(self, prefix: str, batch: dict[str, Any]) -> None:
         canvas, label = batch["canvas"], batch.get("label")
         labels = {"": label}
         if prefix == "test" and label is not None:
             labels["_unconditional"] = None
         metrics = self.likelihoods[prefix]
         for suffix, given in labels.items():
-            nats = self.network.nll_of_passes(canvas, given, self.nll_passes) / canvas.shape[3]
+            nats = self.network.nll_of_passes(canvas, given, self.nll_passes, seed=self.run_seed) / canvas.shape[3]
             for unit, size in self.units.items():
                 name = f"{unit}{suffix}"
                 metrics[name].update(nats.mean(0) / size)

@@ -148,7 +148,8 @@ class LitSDVAR(GeneratingModule):
         return self._decoders[options]
 
     def setup(self, stage: str) -> None:
-        """Check the data, see :meth:`check_data`."""
+        """Check the precision, and the data, see :meth:`check_data`."""
+        super().setup(stage)
         self.check_data(getattr(self.trainer, "datamodule", None))
 
     def check_data(self, data: Any) -> None:

@@ -114,11 +114,12 @@ class LitVAR(GeneratingModule):
         return self.network.blocks
 
     def setup(self, stage: str) -> None:
-        """Check that the data fits the tokenizer and the network.
+        """Check the precision, and that the data fits the tokenizer and the network.
 
         Raises:
             ValueError: the data's canvases or classes differ.
         """
+        super().setup(stage)
         data = getattr(self.trainer, "datamodule", None)
         check_canvas(self.network.vqvae, self.planes, data)
         check_classes(self.network.num_classes, data)

@@ -16,6 +16,7 @@ from lit_models.perceptual import PerceptualLoss
 from lit_models.reconstruction import ReconstructionMetrics
 from lit_models.tokenizer import check_canvas, encode, planes_of, token_facts
 from lit_models.tokenizer_options import Adversary, TokenizerLoss
+from models.precision import Convert, at_least_float32
 from models.var import VQVAE, Discriminator, VQOutput
 from models.var.autoencoder import ResidualBlock, SpatialAttention
 from models.var.discriminator import adaptive_weight, consistency_loss, hinge_loss
@@ -30,6 +31,8 @@ class LitVQVAE(LitModule):
     gradient, the adversarial loss sees its weights without gradient. The steps are those of two optimisers that take
     turns on the same reconstruction, and accumulation, loss scaling, DDP and resuming work as for any other module.
     Gradients of the two are clipped by their own norms.
+
+    The tokenizer stays in float32 under ``trainer.precision`` bf16-true and 16-true, so its tokens and scores do too.
 
     Codes that no scale used since the last time are replaced, every ``restart_every`` steps, by what the batch at hand
     looked up, of all scales alike often.
@@ -101,11 +104,12 @@ class LitVQVAE(LitModule):
         return [part for part in self.network.modules() if isinstance(part, ResidualBlock | SpatialAttention)]
 
     def setup(self, stage: str) -> None:
-        """Check that the data's canvases fit the tokenizer.
+        """Check the precision, and that the data's canvases fit the tokenizer.
 
         Raises:
             ValueError: channels, sides or alphabet differ; the options to change are named.
         """
+        super().setup(stage)
         check_canvas(self.network, self.planes, getattr(self.trainer, "datamodule", None))
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
@@ -261,6 +265,11 @@ class LitVQVAE(LitModule):
         tokens = torch.cat(encode(self.network, self.planes, batch["canvas"]), dim=1)
         return {name: value for name, value in batch.items() if name != "canvas"} | {"tokens": tokens}
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Note the scales, which the weights do not show."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["patch_nums"] = list(self.network.patch_nums)
+
     def token_facts(self) -> dict[str, Any]:
         """What a cache must say of its tokens, see :func:`lit_models.tokenizer.token_facts`."""
         return token_facts(self.network)
@@ -276,7 +285,8 @@ class LitVQVAE(LitModule):
             parts["discriminator"] = [self.discriminator]
         return {name: [p for module in modules for p in module.parameters()] for name, modules in parts.items()}
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+    def _apply(self, fn: Convert, recurse: bool = True) -> Self:
+        fn = at_least_float32(fn)  # half precision would give other tokens than those that transformers are trained on
         super()._apply(fn, recurse)
         for tool in self._tools.values():
             if tool is not None:

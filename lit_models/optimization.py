@@ -48,8 +48,10 @@ class Optimization:
         if self.schedule not in ("cosine", "linear", "constant"):
             raise ValueError(f"optimization.schedule must be cosine, linear or constant, not {self.schedule!r}")
         for name, value in asdict(self).items():
-            if isinstance(value, int | float) and value < 0:
+            if isinstance(value, int | float) and not 0 <= value < math.inf:
                 raise ValueError(f"optimization.{name} must not be negative, got {value}")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"optimization.betas must be at least 0 and below 1, got {self.betas}")
 
     def configure(self, module: LightningModule, network: nn.Module) -> dict[str, object]:
         """What ``configure_optimizers`` returns for the parameters of ``network``.

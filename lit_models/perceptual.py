@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from lit_models.tokenizer_options import Net
 from litscale.storage.checkpoints import read_checkpoint
 from models.state_dicts import differences
 
-Net = Literal["vgg", "alex", "squeeze"]
 FILES = {"vgg": "vgg16-397923af.pth", "alex": "alexnet-owt-7be5be79.pth", "squeeze": "squeezenet1_1-b8a52dc0.pth"}
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from lit_models.token_metrics import by_scale
@@ -86,6 +87,9 @@ def encode(vqvae: VQVAE, planes: Planes, canvas: Tensor) -> list[Tensor]:
 def load_tokenizer(vqvae: VQVAE, path: str) -> None:
     """Fill a tokenizer from a checkpoint of :class:`lit_models.LitVQVAE`, or from an official file.
 
+    A tokenizer may be used at other ``patch_nums`` than it was trained at, as VAR's authors do for larger images; where
+    the checkpoint says that it is so, a note names both.
+
     Args:
         vqvae: the tokenizer.
         path: the file, read with weights only.
@@ -109,6 +113,12 @@ def load_tokenizer(vqvae: VQVAE, path: str) -> None:
             f"tokenizer_checkpoint {path} is of another tokenizer ({error}): make network.vqvae the one that it was "
             "trained as (patch_nums, vocab, dim, channels, multipliers, blocks, in_channels)"
         ) from error
+    trained = checkpoint.get("patch_nums")
+    if trained is not None and tuple(trained) != vqvae.patch_nums:
+        rank_zero_info(
+            f"tokenizer_checkpoint {path} was trained at patch_nums {list(trained)} and is used at "
+            f"{list(vqvae.patch_nums)}; make patch_nums of the vqvae those of its training if that is not what you want"
+        )
 
 
 def check_canvas(vqvae: VQVAE, planes: Planes, data: Any) -> None:
@@ -156,9 +166,9 @@ def tokens_of(model: VAR, planes: Planes, batch: Mapping[str, Any]) -> list[Tens
 
 
 def packed_tokenizer(vqvae: VQVAE) -> dict[str, Any]:
-    """A tokenizer as checkpoints hold it: ``state_dict`` and ``checksum``."""
+    """A tokenizer as checkpoints hold it: ``state_dict``, ``patch_nums`` and ``checksum``."""
     state = {name: value.detach().cpu().clone() for name, value in vqvae.state_dict().items()}
-    return {"state_dict": state, "checksum": checksum(vqvae)}
+    return {"state_dict": state, "patch_nums": list(vqvae.patch_nums), "checksum": checksum(vqvae)}
 
 
 def unpack_tokenizer(vqvae: VQVAE, packed: Mapping[str, Any], source: str) -> None:
@@ -168,6 +178,9 @@ def unpack_tokenizer(vqvae: VQVAE, packed: Mapping[str, Any], source: str) -> No
         ValueError: it is of another architecture or damaged; ``source`` says where it came from.
     """
     try:
+        sides = tuple(packed.get("patch_nums", vqvae.patch_nums))  # older checkpoints do not say
+        if sides != vqvae.patch_nums:
+            raise ValueError(f"patch_nums is {list(sides)} instead of {list(vqvae.patch_nums)}")
         fill(vqvae, packed["state_dict"])
     except ValueError as error:
         raise ValueError(

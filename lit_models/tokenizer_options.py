@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
+
+Net = Literal["vgg", "alex", "squeeze"]
 
 
 @dataclass(frozen=True)
@@ -20,20 +23,22 @@ class TokenizerLoss:
         quantizer: of the codebook loss plus ``beta`` times the commitment loss.
 
     Raises:
-        ValueError: a weight is negative, or LPIPS has no weights.
+        ValueError: a weight is negative, the classifier is unknown, or LPIPS has no weights.
     """
 
     l1: float = 0.2
     l2: float = 1.0
     perceptual: float = 0.0
-    perceptual_net: Literal["vgg", "alex", "squeeze"] = "vgg"
+    perceptual_net: Net = "vgg"
     perceptual_weights: str | None = None
     quantizer: float = 1.0
 
     def __post_init__(self) -> None:
         for name in ("l1", "l2", "perceptual", "quantizer"):
-            if getattr(self, name) < 0:
+            if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"loss.{name} must not be negative, got {getattr(self, name)}")
+        if self.perceptual_net not in get_args(Net):
+            raise ValueError(f"loss.perceptual_net must be {', '.join(get_args(Net))}, not {self.perceptual_net!r}")
         if self.perceptual and self.perceptual_weights is None:
             raise ValueError(
                 f"loss.perceptual is {self.perceptual}, but loss.perceptual_weights is not given: download "
@@ -69,8 +74,11 @@ class Adversary:
 
     def __post_init__(self) -> None:
         for name in ("weight", "start_step", "warmup_steps", "consistency"):
-            if getattr(self, name) < 0:
+            if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"adversary.{name} must not be negative, got {getattr(self, name)}")
+        for name in ("width", "layers"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"adversary.{name} must be at least 1, got {getattr(self, name)}")
 
     def factor(self, step: int) -> float:
         """Share of the weight at an optimiser step, 0 before the start."""

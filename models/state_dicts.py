@@ -1,10 +1,35 @@
-"""What two state dicts disagree on."""
+"""State dicts out of the files and wrappings that they come in, and what two of them disagree on."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
+
+from litscale.storage.checkpoints import read_checkpoint
+
+
+def unwrapped(checkpoint: Mapping[str, Any] | str | Path, *wrappers: str) -> Mapping[str, Tensor]:
+    """The state dict of a checkpoint.
+
+    Args:
+        checkpoint: a state dict, or a file that holds one.
+        wrappers: keys that it may stand under, from the outermost to the innermost; those that are absent are skipped.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged or holds code, or there is no state dict.
+    """
+    state: Any = read_checkpoint(checkpoint) if isinstance(checkpoint, (str, Path)) else checkpoint
+    for wrapper in wrappers:
+        if isinstance(state, Mapping):
+            state = state.get(wrapper, state)
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+        where = f"checkpoint {checkpoint}" if isinstance(checkpoint, (str, Path)) else "the checkpoint"
+        raise ValueError(f"{where} holds no state dict, tensors by name: give another file")
+    return state
 
 
 def differences(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:

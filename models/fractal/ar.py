@@ -34,7 +34,7 @@ class AR(Generator):
         order = self.order(grid, patches.device)
         added, rope = self.position_tables(grid, order)
         # the last patch conditions nothing, so its token is left out
-        tokens = torch.cat([self.prefix_tokens(conditions, guide), self.patch_emb(patches[:, order[:-1]])], dim=1)
+        tokens = torch.cat([self.prefix_tokens(conditions, guide), self.embed(patches[:, order[:-1]])], dim=1)
         states = self.states(tokens, added[:-1], None if rope is None else rope[:-1])
         middle = torch.empty_like(states[:, self.prefix - 1 :])
         middle[:, order] = states[:, self.prefix - 1 :]
@@ -63,7 +63,7 @@ class ARStepper:
 
     def feed(self, patches: Tensor) -> None:
         """Append the features ``[B, n, P]`` of the next patches in scan order."""
-        self._tokens = torch.cat([self._tokens, self.generator.patch_emb(patches)], dim=1)
+        self._tokens = torch.cat([self._tokens, self.generator.embed(patches)], dim=1)
 
     def condition(self) -> Tensor:
         """Condition ``[B, 1, D]`` of the next patch, given all that was fed."""

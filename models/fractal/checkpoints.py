@@ -9,10 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from litscale.storage.checkpoints import read_checkpoint
 from models.fractal.fractal import Fractal
 from models.fractal.presets import PRESETS
-from models.state_dicts import differences
+from models.state_dicts import differences, unwrapped
 
 _LLAMA = {
     "norm1.weight": "attention_norm.weight",
@@ -62,8 +61,7 @@ def fill_official(model: Fractal, checkpoint: Mapping[str, Any] | str | Path) ->
         ValueError: a file that is damaged or holds code; entries that are missing, unexpected or of another shape,
             which are all listed.
     """
-    state: Any = read_checkpoint(checkpoint) if isinstance(checkpoint, (str, Path)) else checkpoint
-    state = state.get("model", state)
+    state = unwrapped(checkpoint, "model")
     wanted = dict(_pairs(model))
     if problems := differences(wanted, state):
         raise ValueError("the official checkpoint does not fit this model: " + "; ".join(problems))

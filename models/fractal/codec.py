@@ -6,7 +6,9 @@ A codec is a table, so that every alphabet takes the same path. Suffixes: C chan
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from models.precision import FullPrecision
 
 IMAGE_CODECS = ("rgb", "gray")
 CODECS = (*IMAGE_CODECS, "binary", "velocity", "onset_hold")
@@ -14,8 +16,10 @@ RGB_MEAN = (0.485, 0.456, 0.406)
 RGB_STD = (0.229, 0.224, 0.225)
 
 
-class Codec(nn.Module):
+class Codec(FullPrecision):
     """What a model reads from symbols, and the alphabet that its leaf predicts.
+
+    Its tables and the means that it takes stay in float32: in half precision a guiding value would be another one.
 
     Args:
         name: ``rgb`` (three channels of 0..255, normalised with the ImageNet mean and deviation), ``gray`` (one channel
@@ -45,14 +49,14 @@ class Codec(nn.Module):
             raise ValueError(f"velocity_bins must be in 1..127, not {velocity_bins}")
         self.name = name
         self.velocity_bins = velocity_bins
-        shift, scale = torch.zeros(1), torch.ones(1)
+        shift, scale = torch.zeros(1, dtype=torch.float32), torch.ones(1, dtype=torch.float32)
         if name in IMAGE_CODECS:
             mean, std = (RGB_MEAN, RGB_STD) if name == "rgb" else ([0.5], [0.5])
-            shift, scale = torch.tensor(mean), torch.tensor(std)
-            tone = torch.arange(256).div(255).expand(len(mean), 256)
+            shift, scale = (torch.tensor(values, dtype=torch.float32) for values in (mean, std))
+            tone = torch.arange(256, dtype=torch.float32).div(255).expand(len(mean), 256)
             table = ((tone - shift[:, None]) / scale[:, None])[..., None]
         elif name == "binary":
-            tone = torch.tensor([[0.0, 1.0]])
+            tone = torch.tensor([[0.0, 1.0]], dtype=torch.float32)
             table = tone[..., None]
         else:
             symbols = velocity_bins + (2 if name == "onset_hold" else 1)
@@ -74,7 +78,7 @@ class Codec(nn.Module):
             symbols: integers ``[B, C, H, W]``.
 
         Returns:
-            float ``[B, F, H, W]``.
+            float32 ``[B, F, H, W]``.
         """
         channel = torch.arange(self.channels, device=symbols.device)[:, None, None]
         found = self.table[channel, symbols.long()]  # [B, C, H, W, F / C]
@@ -93,7 +97,7 @@ class Codec(nn.Module):
             patch: symbols ``[R, C, h, w]``.
 
         Returns:
-            The level to predict, int64 ``[R, C]``, and the exact mean as features, float ``[R, C]``.
+            The level to predict, int64 ``[R, C]``, and the exact mean as features, float32 ``[R, C]``.
         """
         channel = torch.arange(self.channels, device=patch.device)[:, None, None]
         mean = self.tone[channel, patch.long()].mean((2, 3))
@@ -101,5 +105,5 @@ class Codec(nn.Module):
         return (mean * top).round().long(), (mean - self.shift) / self.scale
 
     def guide_features(self, level: Tensor, cells: int) -> Tensor:
-        """Features of drawn guiding levels, int64 ``[R, C]`` -> float ``[R, C]``."""
-        return (level / (self.guide_alphabet(cells) - 1) - self.shift) / self.scale
+        """Features of drawn guiding levels, int64 ``[R, C]`` -> float32 ``[R, C]``."""
+        return (level.float() / (self.guide_alphabet(cells) - 1) - self.shift) / self.scale

@@ -29,6 +29,8 @@ class LevelAttention:
 def attention_report(model: Fractal, canvas: Tensor, label: Tensor | None = None) -> dict[str, LevelAttention]:
     """Measure attention on a batch, with attention weights computed in full: keep the batch small.
 
+    MAR levels hide what they hide in a pass of the likelihood, the same patches of a canvas every time.
+
     Args:
         model: to be measured, dropout off.
         canvas: uint8 ``[B, C, H, W]``.
@@ -42,7 +44,7 @@ def attention_report(model: Fractal, canvas: Tensor, label: Tensor | None = None
         for i, level in enumerate(model.levels):
             generator = level.generator
             with recorded_attention(generator) as weights:
-                model(canvas, label)
+                model.nll(canvas, label, seed=0)
             columns = canvas.shape[3] // level.patch[1] if i == 0 else generator.grid[1]
             rows = canvas.shape[2] // level.patch[0] if i == 0 else generator.grid[0]
             order = generator.order((rows, columns), canvas.device)

@@ -20,6 +20,7 @@ from models.fractal.masking import Masking
 from models.fractal.options import check_lengths, check_name, initialise, per_level
 from models.fractal.sampling import Sampling, generate
 from models.fractal.terms import FractalOutput, Terms
+from models.keyed import canvas_keys, numbers
 from models.modes import evaluating
 
 
@@ -52,8 +53,9 @@ class Fractal(nn.Module):
         channel_weights: weights of the channels in the training loss; equal where none are given.
         mask_mean: mean of the truncated normal that gives MAR's share of hidden patches in training.
         mask_std: its standard deviation.
-        attn_dropout: dropout of attention weights.
-        proj_dropout: dropout after attention and feed-forward.
+        attn_dropout: dropout of the attention weights of MAR levels. AR levels, the leaf and the predictors of guiding
+            values have none, as in the published code.
+        proj_dropout: dropout after attention and feed-forward, of MAR and AR levels.
         zero_prefix_rope: silence the condition tokens' queries and keys in AR levels, as the published models do.
         grad_checkpointing: recompute activations in the backward pass to save memory.
 
@@ -112,7 +114,6 @@ class Fractal(nn.Module):
         if weights is not None and len(weights) != self.codec.channels:
             raise ValueError(f"channel_weights needs {self.codec.channels} numbers for codec {codec!r}")
         self.register_buffer("channel_weights", weights, persistent=False)
-        drops = {"attn_dropout": attn_dropout, "proj_dropout": proj_dropout}
         self.no_class = nn.Parameter(torch.empty(1, widths[0]))
         self.class_emb = nn.Embedding(num_classes, widths[0]) if num_classes else None
         levels = nn.ModuleList()
@@ -129,8 +130,7 @@ class Fractal(nn.Module):
                     guide_heads,
                     self.codec.channels,
                     self.codec.guide_alphabet(canvas[0] * canvas[1]),
-                    grad_checkpointing=grad_checkpointing,
-                    **drops,
+                    grad_checkpointing,
                 )
             generator = GENERATORS[generators[i]](
                 self.codec.features * patch[0] * patch[1],
@@ -144,9 +144,10 @@ class Fractal(nn.Module):
                 kinds[i],
                 scans[i],
                 zero_prefix_rope,
-                grad_checkpointing=grad_checkpointing,
+                attn_dropout,
+                proj_dropout,
+                grad_checkpointing,
                 lone=i + 1 == depth,
-                **drops,
             )
             levels.append(Level(patch, generator, guide_head))
             conditions, condition_width = generator.conditions_out, widths[i]
@@ -158,8 +159,7 @@ class Fractal(nn.Module):
             heads[-1],
             self.codec.channels,
             self.codec.alphabet,
-            grad_checkpointing=grad_checkpointing,
-            **drops,
+            grad_checkpointing,
         )
         initialise(self)
 
@@ -192,7 +192,7 @@ class Fractal(nn.Module):
         return terms.output(self.channel_weights if self.training else None)
 
     @torch.no_grad()
-    def nll(self, canvas: Tensor, label: Tensor | None = None, passes: int = 1) -> Tensor:
+    def nll(self, canvas: Tensor, label: Tensor | None = None, passes: int = 1, *, seed: int | None = None) -> Tensor:
         """Negative log-likelihood in nats per canvas, dropout off.
 
         Exact for AR levels. With MAR levels an unbiased estimate of the mean over generation orders, an upper bound on
@@ -203,20 +203,30 @@ class Fractal(nn.Module):
             canvas: symbols, uint8 ``[B, C, H, W]``.
             label: int64 ``[B]``, -1 or none for no class.
             passes: number of random passes that are averaged.
+            seed: with it, a canvas has the same estimate in every batch and every process: what MAR levels hide depends
+                on the seed and the canvas alone. Without it, torch's generator decides.
 
         Returns:
-            float ``[B]``.
+            float32 ``[B]``.
         """
-        return self.nll_of_passes(canvas, label, passes).mean(0)
+        return self.nll_of_passes(canvas, label, passes, seed=seed).mean(0)
 
     @torch.no_grad()
-    def nll_of_passes(self, canvas: Tensor, label: Tensor | None = None, passes: int = 1) -> Tensor:
-        """What :meth:`nll` averages, float ``[passes, B]``; with AR levels alone all passes are equal."""
+    def nll_of_passes(
+        self, canvas: Tensor, label: Tensor | None = None, passes: int = 1, *, seed: int | None = None
+    ) -> Tensor:
+        """What :meth:`nll` averages, float32 ``[passes, B]``; with AR levels alone all passes are equal."""
         nats = []
+        if seed is None:
+            keys = torch.randint(2**62, (len(canvas),), device=canvas.device)
+        else:
+            keys = canvas_keys(canvas, seed)
+        of_passes = numbers(keys, passes)  # [B, passes]
         with evaluating(self):
             for i in range(passes):
                 terms = Terms()
-                self._collect(canvas, self.root(canvas, label), Masking("likelihood", stratum=(i, passes)), terms)
+                masking = Masking("likelihood", stratum=(i, passes), keys=of_passes[:, i])
+                self._collect(canvas, self.root(canvas, label), masking, terms)
                 nats.append(terms.nats_per_canvas(len(canvas)))
         return torch.stack(nats)
 
@@ -283,7 +293,7 @@ class Fractal(nn.Module):
         options = Sampling(
             per_level("iterations", iterations, len(self.levels)),
             temperature,
-            None if cfg == 1.0 else cfg,
+            cfg,
             cfg_schedule,
             filter_threshold,
             order,
@@ -291,12 +301,13 @@ class Fractal(nn.Module):
             greedy,
             generator,
         )
+        scale = None if cfg == 1.0 else cfg
         with evaluating(self):
             root = self.root(canvas, label)
-            if options.cfg is not None:
+            if scale is not None:
                 root = torch.cat([root, self.root(canvas, None)])
             known = known.expand_as(canvas)
-            return generate(self, 0, canvas, known, root, options, options.cfg, on_step)[0]
+            return generate(self, 0, canvas, known, root, options, scale, on_step)[0]
 
     def root(self, canvas: Tensor, label: Tensor | None, drop: float = 0.0) -> Tensor:
         """Conditions of the first level ``[B, root_conditions, D]``, after checking the batch.
@@ -317,13 +328,13 @@ class Fractal(nn.Module):
                 raise ValueError("labels were given to a model without classes: set num_classes")
             if bool(((label < -1) | (label >= self.num_classes)).any()):
                 raise ValueError(f"labels must be in -1..{self.num_classes - 1}, got {label.min()}..{label.max()}")
-            keep = (label >= 0) & (torch.rand(len(label), device=label.device) >= drop)
+            keep = (label >= 0) & (torch.rand(len(label), device=label.device, dtype=torch.float32) >= drop)
             embedded = torch.where(keep[:, None], self.class_emb(label.clamp(min=0)), nobody)
         return embedded[:, None].expand(-1, self.root_conditions, -1)
 
     def _collect(self, canvas: Tensor, conditions: Tensor, masking: Masking, terms: Terms) -> None:
         """One teacher-forced pass, level by level, entering every cross-entropy in ``terms``."""
-        weight = torch.ones(len(canvas), device=canvas.device)
+        weight = torch.ones(len(canvas), device=canvas.device, dtype=torch.float32)
         owner = torch.arange(len(canvas), device=canvas.device)
         for i, level in enumerate(self.levels):
             guide = None
@@ -336,6 +347,7 @@ class Fractal(nn.Module):
             patches = patchify(canvas, level.patch)
             features = self.codec(patches.flatten(0, 1)).unflatten(0, patches.shape[:2]).flatten(2)
             if level.generator.causal:
+                masking.descend(patches.shape[1])
                 handed = level.generator(features, conditions, grid, guide)
                 canvas, conditions = patches.flatten(0, 1), handed.flatten(0, 1)
                 weight = weight.repeat_interleave(patches.shape[1])
@@ -345,6 +357,7 @@ class Fractal(nn.Module):
                 handed = level.generator(features, conditions, grid, guide, mask=mask)
                 # index_select, because the gradient of x[row, index] is many times slower on a CPU
                 hidden = mask.flatten().nonzero()[:, 0]
+                masking.descend(patches.shape[1], hidden)
                 canvas = patches.flatten(0, 1).index_select(0, hidden)
                 conditions = handed.flatten(0, 1).index_select(0, hidden)
                 row = hidden // mask.shape[1]

@@ -33,7 +33,7 @@ class Generator(nn.Module):
         scan: order of the patches in an AR sequence and in raster sampling, ``row_major`` or ``column_major``.
         zero_prefix_rope: give condition tokens a rotary table of zeros, which silences their queries and keys, as the
             published AR model does; otherwise they are not rotated.
-        attn_dropout: dropout of the attention weights.
+        attn_dropout: dropout of the attention weights; causal generators have none, as in the published code.
         proj_dropout: dropout after attention and feed-forward.
         grad_checkpointing: recompute activations in the backward pass.
         lone: hand down a patch's own state only, which is all that the leaf takes.
@@ -79,6 +79,7 @@ class Generator(nn.Module):
         self.pos_emb = nn.Parameter(torch.empty(self.prefix + learned, width))
         self.mask_token = None if self.causal else nn.Parameter(torch.empty(width))
         self.in_norm = nn.LayerNorm(width, eps=1e-6)
+        attn_dropout = 0.0 if self.causal else attn_dropout
         self.blocks = Stack(blocks, width, heads, self.style, attn_dropout, proj_dropout, grad_checkpointing)
         self.norm = nn.LayerNorm(width, eps=1e-6)
 
@@ -94,11 +95,16 @@ class Generator(nn.Module):
                 f"{grid[0]}x{grid[1]}: build the model with larger sizes or with positions 'rope'"
             )
 
+    def embed(self, patches: Tensor) -> Tensor:
+        """Features float32 ``[B, n, P]`` -> tokens ``[B, n, D]``, without positions."""
+        return self.patch_emb(patches.to(self.patch_emb.weight.dtype))
+
     def prefix_tokens(self, conditions: Tensor, guide: Tensor | None) -> Tensor:
         """Conditions ``[B, K, C]`` and guiding value ``[B, G]`` -> tokens ``[B, prefix, D]``, without positions."""
         tokens = self.cond_emb(conditions).flip(1)
         if self.guide_emb is not None and guide is not None:
-            tokens = torch.cat([self.guide_emb(guide)[:, None], tokens], dim=1)
+            embedded = self.guide_emb(guide.to(self.guide_emb.weight.dtype))
+            tokens = torch.cat([embedded[:, None], tokens], dim=1)
         return tokens
 
     def states(self, tokens: Tensor, added: Tensor, rope: Tensor | None, caches: list[KVCache] | None = None) -> Tensor:

@@ -51,7 +51,7 @@ def draw(
         greedy: take the most probable symbol.
 
     Returns:
-        Symbols int64 ``[R]`` and their log-probabilities ``[R]``.
+        Symbols int64 ``[R]`` and their log-probabilities, float32 ``[R]``, whatever the dtype of the logits.
     """
     logits = logits.float() / temperature
     if cfg is not None:

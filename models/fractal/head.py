@@ -30,7 +30,7 @@ class CategoricalHead(nn.Module):
     """Predicts the channels of a cell one after the other from its condition.
 
     Tokens are the condition and the channels so far; the state before a channel gives its logits through that channel's
-    tied codebook. Of several conditions the first (the cell's own) is used, as in FractalGen.
+    tied codebook. Of several conditions the first (the cell's own) is used, as in FractalGen. There is no dropout.
 
     Args:
         condition_width: D.
@@ -39,8 +39,6 @@ class CategoricalHead(nn.Module):
         heads: attention heads.
         channels: C.
         alphabet: A.
-        attn_dropout: dropout of the attention weights.
-        proj_dropout: dropout after attention and feed-forward.
         grad_checkpointing: recompute activations in the backward pass.
     """
 
@@ -52,8 +50,6 @@ class CategoricalHead(nn.Module):
         heads: int,
         channels: int,
         alphabet: int,
-        attn_dropout: float = 0.0,
-        proj_dropout: float = 0.0,
         grad_checkpointing: bool = False,
     ) -> None:
         super().__init__()
@@ -61,7 +57,7 @@ class CategoricalHead(nn.Module):
         self.cond_proj = nn.Linear(condition_width, width)
         self.codebook = nn.Parameter(torch.empty(channels, alphabet, width))
         self.in_norm = nn.LayerNorm(width, eps=1e-6)
-        self.blocks = Stack(blocks, width, heads, "vit", attn_dropout, proj_dropout, grad_checkpointing)
+        self.blocks = Stack(blocks, width, heads, "vit", grad_checkpointing=grad_checkpointing)
         self.norm = nn.LayerNorm(width, eps=1e-6)
         self.bias = nn.Parameter(torch.zeros(channels, alphabet))
 

@@ -40,7 +40,7 @@ class MAR(Generator):
             ``[B, N, 5, D]``: middle, top, right, bottom, left; with ``lone`` only the first.
         """
         added, rope = self.position_tables(grid, self.order(grid, patches.device))
-        embedded = self.patch_emb(patches)
+        embedded = self.embed(patches)
         assert self.mask_token is not None
         visible = torch.where(mask[..., None], self.mask_token.to(embedded.dtype), embedded)
         tokens = torch.cat([self.prefix_tokens(conditions, guide), visible], dim=1)

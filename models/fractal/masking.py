@@ -7,21 +7,22 @@ import math
 import torch
 from torch import Tensor
 
+from models.keyed import mixed, numbers, uniform
+
 ORDERS = ("random", "raster", "confidence")
 
 
-def hide(counts: Tensor, patches: int) -> Tensor:
-    """Hide ``counts[b]`` of the patches of row b, chosen uniformly.
+def hide(counts: Tensor, order: Tensor) -> Tensor:
+    """Hide ``counts[b]`` of the patches of row b: the first of its order.
 
     Args:
         counts: integers ``[B]``.
-        patches: N.
+        order: sort key ``[B, N]``; with independent random numbers every choice is equally likely.
 
     Returns:
         bool ``[B, N]``, True where hidden.
     """
-    rank = torch.rand(len(counts), patches, device=counts.device).argsort(1).argsort(1)
-    return rank < counts[:, None]
+    return order.argsort(1).argsort(1) < counts[:, None]
 
 
 def training_ratio(rows: int, device: torch.device | None = None, mean: float = 1.0, std: float = 0.25) -> Tensor:
@@ -31,8 +32,8 @@ def training_ratio(rows: int, device: torch.device | None = None, mean: float = 
         float ``[B]``.
     """
     low, high = (0.5 * (1 + math.erf((x - mean) / (std * math.sqrt(2)))) for x in (0.0, 1.0))
-    uniform = low + (high - low) * torch.rand(rows, device=device, dtype=torch.float64)
-    normal = mean + std * math.sqrt(2) * torch.erfinv((2 * uniform - 1).clamp(-1 + 1e-12, 1 - 1e-12))
+    drawn = low + (high - low) * torch.rand(rows, device=device, dtype=torch.float64)
+    normal = mean + std * math.sqrt(2) * torch.erfinv((2 * drawn - 1).clamp(-1 + 1e-12, 1 - 1e-12))
     return normal.clamp(0, 1).float()
 
 
@@ -48,13 +49,23 @@ class Masking:
         stratum: (index, number) of this pass among the passes over one batch: pass i draws its counts from the i-th
             part of their range, which lowers the variance of the mean over passes. Only the first masked level of a
             pass is stratified: weights of nested levels multiply, and strata in step would bias the product.
+        keys: of the canvases, int64 ``[B]``: what ``likelihood`` hides is then a function of a canvas' key and of a
+            patch's place alone. Without them it comes from torch's generator, as in training.
     """
 
-    def __init__(self, kind: str, mean: float = 1.0, std: float = 0.25, stratum: tuple[int, int] = (0, 1)) -> None:
+    def __init__(
+        self,
+        kind: str,
+        mean: float = 1.0,
+        std: float = 0.25,
+        stratum: tuple[int, int] = (0, 1),
+        keys: Tensor | None = None,
+    ) -> None:
         self.kind = kind
         self.mean = mean
         self.std = std
         self.stratum = stratum
+        self.keys = keys
 
     def __call__(self, rows: int, patches: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """Draw a mask.
@@ -65,12 +76,27 @@ class Masking:
         if self.kind == "training":
             ratio = training_ratio(rows, device, self.mean, self.std)
             counts = (ratio * patches).ceil().long().clamp(min=1)
-            return hide(counts, patches), torch.ones(rows, device=device)
+            order = torch.rand(rows, patches, device=device, dtype=torch.float32)
+            return hide(counts, order), torch.ones(rows, device=device, dtype=torch.float32)
         index, number = self.stratum
         self.stratum = (0, 1)
-        uniform = (index + torch.rand(rows, device=device)) / number
-        counts = (uniform * patches).long().clamp(max=patches - 1) + 1
-        return hide(counts, patches), patches / counts
+        share, order = self._drawn(rows, patches, device)
+        counts = ((index + share) / number * patches).long().clamp(max=patches - 1) + 1
+        return hide(counts, order), patches / counts.float()
+
+    def descend(self, patches: int, chosen: Tensor | None = None) -> None:
+        """Go on with the patches of the rows so far: all ``[B * N]``, or those ``chosen``, int64 indices of them."""
+        if self.keys is not None:
+            below = mixed(numbers(self.keys, patches)).flatten()
+            self.keys = below if chosen is None else below[chosen]
+
+    def _drawn(self, rows: int, patches: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """A uniform number of each row, float32 ``[B]``, and random numbers of its patches ``[B, N]``."""
+        if self.keys is None:
+            drawn = torch.rand(rows, 1 + patches, device=device, dtype=torch.float32)
+            return drawn[:, 0], drawn[:, 1:]
+        bits = numbers(self.keys, 1 + patches)
+        return uniform(bits[:, 0]), bits[:, 1:]
 
 
 def cosine_schedule(counts: list[int], iterations: int) -> Tensor:
@@ -127,7 +153,7 @@ def generation_order(
         generator: source of randomness.
     """
     if kind == "raster":
-        key = torch.empty(len(scan), device=device)
+        key = torch.empty(len(scan), device=device, dtype=torch.float32)
         key[scan] = -torch.arange(len(scan), device=device, dtype=torch.float32)
         return key.expand(rows, -1)
-    return torch.rand(rows, len(scan), device=device, generator=generator)
+    return torch.rand(rows, len(scan), device=device, dtype=torch.float32, generator=generator)

@@ -6,6 +6,7 @@ on, the networks run on 2 R rows: conditional ones first, unconditional ones sec
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import InitVar, dataclass
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ from models.fractal.guidance import SCHEDULES, scheduled
 from models.fractal.head import DrawOptions
 from models.fractal.mar import MAR
 from models.fractal.masking import ORDERS, cosine_schedule, generation_order, generation_rank
+from models.fractal.options import per_level
 
 if TYPE_CHECKING:
     from models.fractal.fractal import Fractal
@@ -27,34 +29,65 @@ OnStep = Callable[[Tensor, Tensor], None]
 
 
 @dataclass(frozen=True)
-class Sampling:
-    """Options of :meth:`models.fractal.Fractal.sample`, checked; ``iterations`` has one entry per level.
+class Generation:
+    """How samples are drawn, see :meth:`models.fractal.Fractal.sample`.
+
+    Args:
+        iterations: MAR steps, one number for all levels or one per level; AR levels ignore theirs.
+        temperature: divides the logits; below 1 is safer.
+        cfg: classifier-free guidance scale, 1 for none.
+        cfg_schedule: ``linear`` or ``constant``.
+        filter_threshold: symbols less probable than this are not pushed up by guidance.
+        order: of MAR's patches: ``random``, ``raster`` or ``confidence``.
+        use_cache: keep keys and values of AR levels.
 
     Raises:
         ValueError: an option is out of range; the message names it.
     """
 
-    iterations: list[int]
-    temperature: float
-    cfg: float | None
-    cfg_schedule: str
-    filter_threshold: float
-    order: str
-    use_cache: bool
-    greedy: bool
-    generator: torch.Generator | None
+    iterations: int | list[int] = 8
+    temperature: float = 1.0
+    cfg: float = 1.0
+    cfg_schedule: str = "linear"
+    filter_threshold: float = 1e-4
+    order: str = "random"
+    use_cache: bool = True
 
     def __post_init__(self) -> None:
-        if min(self.iterations) < 1:
+        steps = self.iterations if isinstance(self.iterations, list) else [self.iterations]
+        if not steps or min(steps) < 1:
             raise ValueError(f"iterations must be at least 1, not {self.iterations}")
-        if self.temperature <= 0:
+        if not 0 < self.temperature < math.inf:
             raise ValueError(f"temperature must be positive, not {self.temperature}; greedy takes the likeliest symbol")
+        if not 0 <= self.cfg < math.inf:
+            raise ValueError(f"cfg must not be negative, not {self.cfg}; 1 is without guidance")
         if self.cfg_schedule not in SCHEDULES:
             raise ValueError(f"cfg_schedule must be one of {', '.join(SCHEDULES)}, not {self.cfg_schedule!r}")
-        if self.order not in ORDERS:
-            raise ValueError(f"order must be one of {', '.join(ORDERS)}, not {self.order!r}")
         if not 0 <= self.filter_threshold <= 1:
             raise ValueError(f"filter_threshold must be in 0..1, not {self.filter_threshold}")
+        if self.order not in ORDERS:
+            raise ValueError(f"order must be one of {', '.join(ORDERS)}, not {self.order!r}")
+
+    def steps(self, levels: int) -> list[int]:
+        """``iterations`` of each level.
+
+        Raises:
+            ValueError: there are more or fewer than levels.
+        """
+        return per_level("iterations", self.iterations, levels)
+
+
+@dataclass(frozen=True)
+class Sampling(Generation):
+    """The same with what one call adds.
+
+    Args:
+        greedy: take the most probable symbol everywhere.
+        generator: source of randomness; torch's global one if none is given.
+    """
+
+    greedy: bool = False
+    generator: torch.Generator | None = None
 
     @property
     def draw(self) -> DrawOptions:
@@ -85,7 +118,7 @@ def generate(
         on_step: called after each step.
 
     Returns:
-        Canvases ``[R, C, H, W]`` and the log-probability of what was drawn, float ``[R]``.
+        Canvases ``[R, C, H, W]`` and the log-probability of what was drawn, float32 ``[R]``.
     """
     if depth == len(model.levels):
         symbols, log_prob = model.leaf.sample(conditions, options.draw, cfg, canvas.flatten(1).long(), known.flatten(1))
@@ -118,7 +151,7 @@ class _Task:
         self.patches = patchify(canvas, level.patch).clone()  # [R, N, C, h, w]
         self.known = patchify(known_cells, level.patch)
         self.unknown = ~self.known.flatten(2).all(2)  # [R, N]
-        self.log_prob = torch.zeros(len(canvas), device=canvas.device)
+        self.log_prob = torch.zeros(len(canvas), device=canvas.device, dtype=torch.float32)
         self.guide = None
         if level.guide_head is not None:
             value, log_prob = level.guide_head.sample(self.conditions, self.options.draw, self.cfg)
@@ -150,7 +183,7 @@ class _Task:
         rows, patches = self.unknown.shape
         device = self.patches.device
         counts = self.unknown.sum(1).tolist()
-        schedule = cosine_schedule(counts, self.options.iterations[self.depth]).to(device)
+        schedule = cosine_schedule(counts, self.options.steps(len(self.model.levels))[self.depth]).to(device)
         partial = self.unknown & self.known.flatten(2).any(2)
         scan = scan_order(self.grid, generator.scan, device)
         key = generation_order(self.options.order, rows, scan, device, self.options.generator)
@@ -209,7 +242,7 @@ class _Task:
     def _surest(self, row: Tensor, index: Tensor, log_prob: Tensor, number: Tensor) -> Tensor:
         """The ``number[r]`` candidates of each row with the highest log-probability per drawn cell, bool ``[R, N]``."""
         drawn = (~self.known[row, index]).flatten(1).sum(1)
-        score = torch.full(self.unknown.shape, float("-inf"), device=log_prob.device)
+        score = torch.full(self.unknown.shape, float("-inf"), device=log_prob.device, dtype=torch.float32)
         score[row, index] = log_prob / drawn
         return score.argsort(dim=1, descending=True, stable=True).argsort(1) < number[:, None]
 

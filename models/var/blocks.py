@@ -143,4 +143,4 @@ class VARBlock(nn.Module):
         if not (self.training and self.drop_path):
             return x
         keep = 1 - self.drop_path
-        return x * (torch.rand(len(x), 1, 1, device=x.device) < keep) / keep
+        return x * (torch.rand(len(x), 1, 1, device=x.device, dtype=torch.float32) < keep) / keep

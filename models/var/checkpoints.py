@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from models.state_dicts import differences
+from models.state_dicts import differences, unwrapped
 from models.var.presets import PRESETS
 from models.var.transformer import VAR
 from models.var.vqvae import VQVAE
@@ -74,9 +74,11 @@ def load_official_vqvae(checkpoint: Checkpoint, arguments: Arguments, **options:
         options: further arguments of :class:`models.var.VQVAE`, which win.
 
     Raises:
-        ValueError: unknown arguments, or entries that are missing, unexpected or of another shape; all are listed.
+        FileNotFoundError: there is no such file.
+        ValueError: a file that is damaged or holds code; unknown arguments; or entries that are missing, unexpected or
+            of another shape, which are all listed.
     """
-    state = _state(checkpoint, "vae_local")
+    state = unwrapped(checkpoint, "trainer", "vae_local", "model")
     given = dict(_arguments(arguments))
     given.setdefault("ch_mult", _multipliers(state, given))
     return _filled(VQVAE(**_translated(given, _VQVAE_ARGUMENTS) | options), state)
@@ -94,10 +96,11 @@ def load_official_var(checkpoint: Checkpoint, vqvae: VQVAE, arguments: Arguments
         options: further arguments of :class:`models.var.VAR`, which win.
 
     Raises:
-        ValueError: the arguments are unknown or contradict the tokenizer, the checkpoint is of another depth, or
-            entries are missing, unexpected or of another shape; all are listed.
+        FileNotFoundError: there is no such file.
+        ValueError: a file that is damaged or holds code; the arguments are unknown or contradict the tokenizer; the
+            checkpoint is of another depth; or entries are missing, unexpected or of another shape; all are listed.
     """
-    state = _state(checkpoint, "var_wo_ddp")
+    state = unwrapped(checkpoint, "trainer", "var_wo_ddp", "model")
     given = dict(_arguments(arguments))
     for name, ours in _TOKENIZER_FACTS.items():
         theirs, own = given.pop(name, None), getattr(vqvae, ours)
@@ -116,10 +119,12 @@ def fill_official(model: VQVAE | VAR, checkpoint: Checkpoint) -> None:
         checkpoint: as in :func:`load_official_vqvae` or :func:`load_official_var`.
 
     Raises:
-        ValueError: the checkpoint is of another depth, or entries are missing, unexpected or of another shape; all are
-            listed.
+        FileNotFoundError: there is no such file.
+        ValueError: a file that is damaged or holds code; the checkpoint is of another depth; or entries are missing,
+            unexpected or of another shape, which are all listed.
     """
-    _filled(model, _state(checkpoint, "vae_local" if isinstance(model, VQVAE) else "var_wo_ddp"))
+    part = "vae_local" if isinstance(model, VQVAE) else "var_wo_ddp"
+    _filled(model, unwrapped(checkpoint, "trainer", part, "model"))
 
 
 def to_official(model: VQVAE | VAR) -> dict[str, Tensor]:
@@ -174,15 +179,6 @@ def _depth_problem(model: VQVAE | VAR, state: Mapping[str, Tensor]) -> Iterator[
         vocab = len(state.get("head.bias", model.head.bias))
         if vocab != model.vocab:
             yield f"its vocabulary is {vocab}, the tokenizer's {model.vocab}"
-
-
-def _state(checkpoint: Checkpoint, part: str) -> Mapping[str, Tensor]:
-    state: Any = checkpoint
-    if isinstance(checkpoint, (str, Path)):
-        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    for wrapper in ("trainer", part, "model"):
-        state = state.get(wrapper, state)
-    return state
 
 
 def _arguments(arguments: Arguments) -> Mapping[str, Any]:

@@ -74,7 +74,7 @@ class Planes:
             return values / 127.5 - 1
         hold = values > self._bins
         struck = torch.where((values > 0) & ~hold, values / self._bins, -1)
-        return torch.cat([struck, hold * 2.0 - 1], dim=1) if self.codec == "onset_hold" else struck
+        return torch.cat([struck, hold.float() * 2 - 1], dim=1) if self.codec == "onset_hold" else struck
 
     def to_symbols(self, planes: Tensor) -> Tensor:
         """Planes ``[B, P, H, W]``, of any values, to the nearest symbols, uint8 ``[B, C, H, W]``."""

@@ -95,7 +95,7 @@ class Quantizer(nn.Module):
             phi.requires_grad_(i in used)  # with few scales some serve none, and would never get a gradient
         self.codebook = nn.Embedding(vocab, dim)
         nn.init.uniform_(self.codebook.weight, -1 / vocab, 1 / vocab)
-        self.register_buffer("hits", torch.zeros(len(self.patch_nums), vocab))
+        self.register_buffer("hits", torch.zeros(len(self.patch_nums), vocab, dtype=torch.float32))
         self.register_buffer("hit_updates", torch.zeros((), dtype=torch.long))
 
     def forward(self, f: Tensor) -> Quantized:
@@ -218,7 +218,7 @@ class Quantizer(nn.Module):
         """
         scales = len(self.patch_nums)
         rows = self.hit_updates + torch.arange(scales, device=self.hits.device)[:, None]
-        decay = torch.where(rows < _WARM_UP, 0.9, 0.99).masked_fill(rows == 0, 0.0)
+        decay = torch.full_like(self.hits[:, :1], 0.99).masked_fill(rows < _WARM_UP, 0.9).masked_fill(rows == 0, 0.0)
         self.hits.copy_(decay * self.hits + (1 - decay) * counts)
         self.hit_updates += scales
 
@@ -261,7 +261,7 @@ class Quantizer(nn.Module):
         if not (self.training and self.scale_dropout):
             return kept
         fewer = torch.randint(1, scales + 1, (batch,), device=device)
-        return torch.where(torch.rand(batch, device=device) < self.scale_dropout, fewer, kept)
+        return torch.where(torch.rand(batch, device=device, dtype=torch.float32) < self.scale_dropout, fewer, kept)
 
     def _walk(self, f: Tensor, sides: Sequence[int]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Query ``[B, n, dim]``, tokens ``[B, n]`` and contribution ``[B, dim, h, h]`` of each scale."""

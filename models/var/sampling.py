@@ -5,6 +5,7 @@ Suffixes: B images, S scales, n tokens of a scale, V vocabulary.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
@@ -74,13 +75,13 @@ class ScaleGeneration:
     smooth: bool = False
 
     def __post_init__(self) -> None:
-        if self.cfg < 0:
+        if not 0 <= self.cfg < math.inf:
             raise ValueError(f"cfg must not be negative, not {self.cfg}; 0 is without guidance")
         if self.top_k < 0:
             raise ValueError(f"top_k must not be negative, not {self.top_k}; 0 draws among all tokens")
         if not 0 <= self.top_p <= 1:
             raise ValueError(f"top_p must be in 0..1, not {self.top_p}; 0 draws among all tokens")
-        if self.temperature <= 0:
+        if not 0 < self.temperature < math.inf:
             raise ValueError(f"temperature must be positive, not {self.temperature}; greedy takes the likeliest token")
 
 

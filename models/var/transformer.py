@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from models.layers.recomputing import run_block
+from models.precision import at_least_float32
 from models.var.blocks import VARBlock, modulated_norm
 from models.var.cache import Cache, Condition
 from models.var.sampling import Sampled, Sampling, classes_and_seed, sample
@@ -26,7 +27,8 @@ class VAR(nn.Module):
 
     The tokenizer is a tool that the model holds, not a part of it: its scales, vocabulary and width are read from it,
     it is frozen, it follows ``.to(device)``, and it is in neither ``parameters()`` nor ``state_dict()``. Several models
-    may hold the same one.
+    may hold the same one. It stays in float32 where the model is converted to half precision, since other weights would
+    give other tokens.
 
     Args:
         vqvae: the trained tokenizer; it is switched to evaluation and frozen.
@@ -142,7 +144,9 @@ class VAR(nn.Module):
         if labels is None:
             labels = torch.full((len(teacher_input),), -1, device=teacher_input.device)
         if self.training and self.label_drop:
-            labels = labels.masked_fill(torch.rand(len(labels), device=labels.device) < self.label_drop, -1)
+            labels = labels.masked_fill(
+                torch.rand(len(labels), device=labels.device, dtype=torch.float32) < self.label_drop, -1
+            )
         embedding = self._classes(labels)
         x = self.embed(teacher_input, embedding, 0)
         condition = self._block_condition(embedding)
@@ -213,7 +217,7 @@ class VAR(nn.Module):
         Raises:
             ValueError: the inputs end within a scale.
         """
-        parts = [] if inputs is None else [self.word_emb(inputs)]
+        parts = [] if inputs is None else [self.word_emb(inputs.to(self.word_emb.weight.dtype))]
         if first_scale == 0:
             parts.insert(0, classes[:, None] + self.pos_start)
         start = self.bounds[first_scale]
@@ -273,7 +277,7 @@ class VAR(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         super()._apply(fn, recurse)
-        self.vqvae._apply(fn, recurse)
+        self.vqvae._apply(at_least_float32(fn), recurse)
         return self
 
     def _classes(self, labels: Tensor) -> Tensor:

@@ -47,8 +47,8 @@ if __name__ == "__main__":
     devices, batch, generator, path = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4]
     data = InTurn(windows=14)  # 14 windows: with two processes the validation ends with smaller batches
     data.batch_size = batch
-    # every patch is hidden, so that masks, which differ from process to process, play no part
-    module = build((generator, "ar"), mask_std=1e-6)
+    # every patch is hidden in training, so that its masks, which differ from process to process, play no part
+    module = build((generator, "ar"), mask_std=1e-6, nll_passes=2)
     trainer = Trainer(
         accelerator="cpu",
         devices=devices,

@@ -25,5 +25,7 @@ def test_two_processes_equal_one(tmp_path, generator):
     assert len(one["gradients"]) > 30
     for name, gradient in one["gradients"].items():
         torch.testing.assert_close(gradient, two["gradients"][name], atol=1e-6, rtol=1e-4)
-    if generator == "ar":  # MAR's bound draws masks, which differ between processes
-        assert one["metrics"]["val/nats_per_step"] == pytest.approx(two["metrics"]["val/nats_per_step"], rel=1e-5)
+    # MAR's bound hides what depends on the canvas alone
+    for name in ("val/nats_per_step", "val/bits_per_dim", "val/nats_per_step_standard_error"):
+        if generator == "mar" or "error" not in name:
+            assert one["metrics"][name] == pytest.approx(two["metrics"][name], rel=2e-6)

@@ -330,3 +330,27 @@ def test_nan_loss_stops_before_the_step(tmp_path):
         module.network.head.bias.fill_(float("nan"))
     with pytest.raises(FloatingPointError, match=r"the loss is nan at step 0: lower the learning rate"):
         quiet(tmp_path, max_steps=1).fit(module, datamodule=ToyImages())
+
+
+@pytest.mark.parametrize("sides", [(1, 3, 4), (1, 2, 4)])
+def test_a_tokenizer_at_other_scales_than_those_of_its_training_is_noted(tmp_path, caplog, sides):
+    trainer = quiet(tmp_path)
+    trainer.strategy.connect(lit_vqvae())
+    trainer.save_checkpoint(tmp_path / "vqvae.ckpt")
+    module = lit_var(vqvae(patch_nums=sides), tokenizer_checkpoint=str(tmp_path / "vqvae.ckpt"))
+    with caplog.at_level("INFO"):
+        for _ in range(2):
+            quiet(tmp_path, max_steps=1).fit(module, datamodule=ToyImages())
+    notes = [message for message in caplog.messages if "vqvae.ckpt was trained at patch_nums" in message]
+    assert len(notes) == (1 if sides == (1, 3, 4) else 0)
+    assert all("patch_nums [1, 2, 4] and is used at [1, 3, 4]" in note for note in notes)
+
+
+def test_a_checkpoint_of_other_scales_is_refused_by_name(tmp_path):
+    trainer = quiet(tmp_path)
+    trainer.strategy.connect(lit_var())
+    trainer.save_checkpoint(tmp_path / "var.ckpt")
+    with pytest.raises(ValueError, match=r"patch_nums is \[1, 2, 4\] instead of \[1, 3, 4\]"):
+        quiet(tmp_path).validate(
+            lit_var(vqvae(patch_nums=(1, 3, 4))), datamodule=ToyImages(), ckpt_path=tmp_path / "var.ckpt"
+        )

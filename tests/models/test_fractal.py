@@ -80,13 +80,6 @@ def test_label_drop_applies_in_training_only():
     assert not torch.equal(model.eval()(canvas, label).loss, blank)
 
 
-def test_dropout_is_applied_as_configured():
-    model = small(["ar", "mar"], attn_dropout=0.25, proj_dropout=0.5)
-    assert {block.attn.attn_dropout for level in model.levels for block in level.generator.blocks} == {0.25}
-    drops = {module.p for module in model.modules() if isinstance(module, torch.nn.Dropout)}
-    assert drops == {0.5}
-
-
 def test_parameters_by_level_are_a_partition():
     model = small(["ar", "mar"], num_classes=3, guiding=True)
     groups = model.parameters_by_level()

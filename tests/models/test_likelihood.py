@@ -92,3 +92,25 @@ def test_mar_bound_is_the_mean_over_orders_and_above_the_exact_value(tiny):
         error = (estimates.std() / len(estimates) ** 0.5).item()
         assert estimates.mean().item() == pytest.approx(mean, abs=5 * error)
         assert estimates.mean().item() > exact - 5 * error
+
+
+def every_third(model, canvas, **options):
+    """Likelihoods of a batch taken canvas by canvas, in threes and at once."""
+    return [torch.cat([model.nll(part, **options) for part in canvas.split(size)]) for size in (1, 3, len(canvas))]
+
+
+@pytest.mark.parametrize("passes", [1, 3])
+def test_a_seeded_estimate_depends_on_the_canvas_alone(tiny, passes):
+    model = tiny(["mar", "mar"], [(4, 8), (2, 2), (1, 1)], std=0.7)
+    canvas = torch.randint(0, 2, (7, 1, 4, 8), generator=torch.Generator().manual_seed(0)).byte()
+    canvas[5] = canvas[1]
+    alone, in_threes, at_once = every_third(model, canvas, passes=passes, seed=3)
+    assert torch.allclose(alone, at_once, rtol=1e-6, atol=0)
+    assert torch.allclose(in_threes, at_once, rtol=1e-6, atol=0)
+    assert at_once[5] == pytest.approx(at_once[1].item(), rel=1e-6)
+    backwards = model.nll(canvas.flip(0), passes=passes, seed=3).flip(0)
+    assert torch.allclose(backwards, at_once, rtol=1e-6, atol=0)
+    other = model.nll(canvas, passes=passes, seed=4)
+    assert ((other - at_once).abs() > 1e-3).sum() >= 5
+    drawn = [model.nll(canvas, passes=passes) for _ in range(2)]
+    assert not torch.allclose(*drawn, rtol=1e-3)

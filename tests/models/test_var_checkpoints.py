@@ -1,5 +1,6 @@
 """Official names, shapes and counts, both ways; misfits are named."""
 
+import argparse
 import json
 
 import pytest
@@ -134,3 +135,20 @@ def test_unknown_arguments():
     with pytest.raises(ValueError, match=r"arguments must be a mapping or among vae_256, .*, not 'var_d17'"):
         load_official_var({}, tokenizer(), "var_d17")
     assert list(PRESETS) == ["vae_256", "vae_512", *DEPTHS]
+
+
+def test_files_are_read_as_all_checkpoints_are(tmp_path):
+    state = to_official(transformer("v0"))
+    options = argparse.Namespace(lr=1e-4)  # the official code's training checkpoints hold one
+    torch.save({"trainer": {"var_wo_ddp": state}, "args": options}, tmp_path / "training.pth")
+    model = load_official_var(tmp_path / "training.pth", tokenizer(), var_arguments("v0"))
+    assert all(torch.equal(value, state[name]) for name, value in to_official(model).items())
+    cut = tmp_path / "cut.pth"
+    cut.write_bytes((tmp_path / "training.pth").read_bytes()[:2000])
+    with pytest.raises(ValueError, match=r"cut\.pth is damaged or truncated"):
+        load_official_var(cut, tokenizer(), var_arguments("v0"))
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.pth: no such file"):
+        load_official_vqvae(tmp_path / "nowhere.pth", VQVAE_ARGUMENTS)
+    torch.save([1, 2], tmp_path / "list.pth")
+    with pytest.raises(ValueError, match=r"list\.pth holds no state dict"):
+        load_official_vqvae(tmp_path / "list.pth", VQVAE_ARGUMENTS)

@@ -1,0 +1,53 @@
+"""Random numbers that are a function of what they are for, not of when they are drawn.
+
+They are made with the mixing function of SplitMix64 (Steele et al., OOPSLA 2014) in wrapping 64-bit arithmetic, so the
+bits are the same on every device. Suffix: B canvases or rows.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+STEP = 0x9E3779B97F4A7C15
+
+
+def signed(x: int) -> int:
+    """The int64 with the same low 64 bits."""
+    return (x + 2**63) % 2**64 - 2**63
+
+
+def mixed(x: Tensor) -> Tensor:
+    """SplitMix64's finaliser of int64 numbers, in place; shifts are made logical by masks."""
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        x ^= (x >> shift).bitwise_and_(2 ** (64 - shift) - 1)
+        x *= signed(factor)
+    x ^= (x >> 31).bitwise_and_(2**33 - 1)
+    return x
+
+
+def canvas_keys(canvas: Tensor, seed: int) -> Tensor:
+    """A key for each canvas that depends on its content and the seed alone.
+
+    Args:
+        canvas: symbols, uint8 ``[B, C, H, W]``.
+        seed: any integer.
+
+    Returns:
+        int64 ``[B]``.
+    """
+    cells = canvas.flatten(1).long()
+    cells += 256 * torch.arange(1, cells.shape[1] + 1, device=canvas.device)
+    start = mixed(torch.full((1,), signed(seed), dtype=torch.long, device=canvas.device))
+    # a sum of mixed numbers is the same in whatever order a device adds them up
+    return mixed(mixed(cells * signed(STEP)).sum(1) ^ start)
+
+
+def numbers(keys: Tensor, count: int) -> Tensor:
+    """``count`` numbers for each key int64 ``[B]``, int64 ``[B, count]`` over the whole range."""
+    return mixed((keys[:, None] ^ torch.arange(count, device=keys.device)) + signed(STEP))
+
+
+def uniform(bits: Tensor) -> Tensor:
+    """Numbers of :func:`numbers` as float32 in [0, 1), multiples of 2**-24."""
+    return ((bits >> 40) & (2**24 - 1)).float() * 2**-24

@@ -1,0 +1,56 @@
+"""Options are refused where they are made, with a message that names them."""
+
+from math import inf, nan
+
+import pytest
+
+from lit_models import Adversary, Decoding, Generation, Optimization, ScaleGeneration, TokenizerLoss
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "message"),
+    [
+        (Generation, {"order": "spiral"}, "order must be one of random, raster, confidence, not 'spiral'"),
+        (Generation, {"temperature": -1.0}, r"temperature must be positive, not -1\.0"),
+        (Generation, {"temperature": nan}, "temperature must be positive, not nan"),
+        (Generation, {"iterations": 0}, "iterations must be at least 1, not 0"),
+        (Generation, {"iterations": [8, 0]}, r"iterations must be at least 1, not \[8, 0\]"),
+        (Generation, {"iterations": []}, r"iterations must be at least 1, not \[\]"),
+        (Generation, {"cfg": -0.5}, r"cfg must not be negative, not -0\.5"),
+        (Generation, {"cfg_schedule": "cosine"}, "cfg_schedule must be one of linear, constant, not 'cosine'"),
+        (Generation, {"filter_threshold": 1.5}, r"filter_threshold must be in 0\.\.1, not 1\.5"),
+        (ScaleGeneration, {"cfg": nan}, "cfg must not be negative, not nan"),
+        (ScaleGeneration, {"temperature": inf}, "temperature must be positive, not inf"),
+        (ScaleGeneration, {"top_p": 2.0}, r"top_p must be in 0\.\.1, not 2\.0"),
+        (ScaleGeneration, {"top_k": -1}, "top_k must not be negative, not -1"),
+        (Decoding, {"gamma": 0}, "gamma must be at least 1"),
+        (Decoding, {"gamma": "often"}, "gamma must be a number, 'adaptive' or 'cost', not 'often'"),
+        (Decoding, {"acceptance": "best"}, "unknown acceptance 'best'"),
+        (Decoding, {"threshold": 1.5}, r"threshold must be in 0\.\.1, not 1\.5"),
+        (Decoding, {"acceptance": "topk", "k": 0}, "k must be at least 1, not 0"),
+        (Decoding, {"name": "handoff", "mask": "half"}, "'half'"),
+        (Decoding, {"name": "handoff", "entry_num": -1}, "entry_num must not be negative, not -1"),
+        (Decoding, {"temperature": 0.0}, r"temperature must be positive, not 0\.0"),
+        (Optimization, {"lr": nan}, "optimization.lr must not be negative, got nan"),
+        (Optimization, {"betas": (0.9, 1.0)}, r"optimization.betas must be at least 0 and below 1, got \(0\.9, 1\.0\)"),
+        (TokenizerLoss, {"l1": -1.0}, r"loss.l1 must not be negative, got -1\.0"),
+        (TokenizerLoss, {"perceptual_net": "resnet"}, "loss.perceptual_net must be vgg, alex, squeeze, not 'resnet'"),
+        (Adversary, {"weight": nan}, "adversary.weight must not be negative, got nan"),
+        (Adversary, {"layers": 0}, "adversary.layers must be at least 1, got 0"),
+    ],
+)
+def test_one_clear_error(kind, options, message):
+    with pytest.raises(ValueError, match=message):
+        kind(**options)
+
+
+def test_iterations_of_another_number_of_levels_are_refused_by_the_module(toy_module):
+    with pytest.raises(ValueError, match="iterations has 3 entries for 2 levels: give one, or one per level"):
+        toy_module(generation=Generation(iterations=[4, 4, 4]))
+    assert toy_module(generation=Generation(iterations=[4, 2])).generation.steps(2) == [4, 2]
+
+
+def test_guidance_without_classes_is_refused_by_the_module(toy_module):
+    with pytest.raises(ValueError, match=r"cfg 2\.0 needs a network with classes: set num_classes, or cfg to 1"):
+        toy_module(generation=Generation(cfg=2.0))
+    assert toy_module(generation=Generation(cfg=2.0), num_classes=3).generation.cfg == 2
