@@ -2,8 +2,7 @@ import errno
 import multiprocessing
 import os
 import pickle
-import subprocess
-import sys
+import select
 import time
 from functools import partial
 from pathlib import Path
@@ -123,30 +122,34 @@ def test_a_damaged_cache_is_not_opened_and_is_replaced(tmp_path: Path, damage: s
     assert list(tmp_path.iterdir()) == [folder]
 
 
-SLOW = """
-import os, sys, time
-from pathlib import Path
-from datamodules.roll_cache import build_cache
-os.sched_getaffinity = lambda _: {0, 1}
-folder = Path(sys.argv[1])
-def read(name):
+def unreadable_slowly(folder: Path, name: str) -> Roll:
     (folder / "reading").touch()
     time.sleep(0.1)
     raise ValueError(name)
-build_cache(folder / "cache" / "rolls", [str(number) for number in range(1000)], read, "pieces")
-"""
 
 
-def test_reading_processes_end_with_a_killed_parent_and_the_next_removes_what_it_left(tmp_path: Path) -> None:
-    root = Path(__file__).parents[2]
-    script = [sys.executable, "-c", SLOW, str(tmp_path)]
-    process = subprocess.Popen(script, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+def build_slowly(folder: Path) -> None:
+    names = [str(number) for number in range(1000)]
+    build_cache(folder / "cache" / "rolls", names, partial(unreadable_slowly, folder), "pieces")
+
+
+def test_reading_processes_end_with_a_killed_parent_and_the_next_removes_what_it_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
+    read_end, write_end = os.pipe()
+    process = multiprocessing.get_context("fork").Process(target=build_slowly, args=(tmp_path,))
+    process.start()
+    os.close(write_end)
     while not (tmp_path / "reading").exists():
-        assert process.poll() is None
+        assert process.is_alive()
         time.sleep(0.05)
     process.kill()
-    # The output ends when the last process ends that could write to it.
-    process.communicate(timeout=120)
+    process.join()
+    # The pipe ends when the last process ends that could write to it.
+    with os.fdopen(read_end, "rb") as pipe:
+        assert select.select([pipe], [], [], 120)[0] == [pipe]
+        assert pipe.read() == b""
     assert len(list((tmp_path / "cache").iterdir())) == 2  # a folder and its lock
     prepare(tmp_path / "cache")
     assert list((tmp_path / "cache").iterdir()) == [path_in(tmp_path / "cache")]
