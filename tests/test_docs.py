@@ -92,6 +92,15 @@ def test_pages_show_commands_and_existing_files():
             assert (ROOT / name).is_file(), f"{page.name}: {name}"
 
 
+def test_each_promise_names_a_test_that_there_is():
+    page = (ROOT / "docs" / "reliability.md").read_text()
+    named = re.findall(r"`([\w/]+\.py)(?:::(\w+))?`", page)
+    assert len(named) >= 25
+    for file, name in named:
+        source = (ROOT / "tests" / file).read_text()
+        assert not name or f"def {name}(" in source, f"{file}: {name}"
+
+
 @pytest.mark.slow
 def test_commands_run(tmp_path):
     (tmp_path / "configs").symlink_to(ROOT / "configs")
