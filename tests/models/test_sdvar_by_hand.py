@@ -188,7 +188,7 @@ def test_the_clock_adds_up_its_parts(monkeypatch):
 
 
 def test_measured_costs_hold_the_calls_alone(monkeypatch):
-    """Opening a network takes 100 s here; a call 2 s, and for each of its tokens 1 s of the draft and 5 of the target."""
+    """Opening a network takes 100 s here; a call 2 s, and each of its tokens 1 s of the draft, 5 of the target."""
     draft, target = pair(patch_nums=(1, 2, 3))
     clock = [0.0]
     opened = Stream.open.__func__
