@@ -8,7 +8,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
+from itertools import accumulate
 from typing import Self
 
 import torch
@@ -61,14 +61,14 @@ class Costs:
         runs = []
         with evaluating(draft), evaluating(target):
             for _ in range(repeats + 1):
-                moments = [watch.now()]
+                seconds = []
                 for model, calls in ((draft, target.scales), (target, target.scales), (target, 1)):
                     stream = Stream.open(model, labels, guided)
-                    moments[-1] = watch.now()
                     for _ in range(calls):
+                        begun = watch.now()
                         stream.read(f_hats[: target.scales // calls])
-                        moments.append(watch.now())
-                runs.append([later - earlier for earlier, later in pairwise(moments)])
+                        seconds.append(watch.now() - begun)
+                runs.append(seconds)
         *alone, together = (statistics.median(times) for times in zip(*runs[1:], strict=True))
         first, second = tuple(alone[: target.scales]), tuple(alone[target.scales :])
         overhead = (sum(second) - together) / max(target.scales - 1, 1)

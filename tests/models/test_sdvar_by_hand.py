@@ -9,7 +9,7 @@ from sdvar_toys import pair
 from models.sdvar import AdaptiveGamma, CostGamma, Costs, DecodeReport, Handoff, Round
 from models.sdvar.acceptance import Coupled, Divergence, Proposal, Rejection, TopShare
 from models.sdvar.clock import Stopwatch
-from models.sdvar.state import Draw
+from models.sdvar.state import Draw, Stream
 
 
 def proposal(draft, target, tokens, drawn=None):
@@ -185,3 +185,29 @@ def test_the_clock_adds_up_its_parts(monkeypatch):
             with watch.part("draft"):
                 pass
     assert watch.seconds == {"draft": 2.0 + 4.5, "wall": 20.0}
+
+
+def test_measured_costs_hold_the_calls_alone(monkeypatch):
+    """Opening a network takes 100 s here; a call 2 s, and each of its tokens 1 s of the draft, 5 of the target."""
+    draft, target = pair(patch_nums=(1, 2, 3))
+    clock = [0.0]
+    opened = Stream.open.__func__
+
+    def slow_open(cls, model, labels, guided):
+        clock[0] += 100
+        return opened(cls, model, labels, guided)
+
+    def read(self, f_hats, mask=None):
+        before = self.cache.length
+        made = whole(self, f_hats, mask)
+        clock[0] += 2 + (self.cache.length - before) * (1 if self.model is draft else 5)
+        return made
+
+    whole = Stream.read
+    monkeypatch.setattr(Stream, "open", classmethod(slow_open))
+    monkeypatch.setattr(Stream, "read", read)
+    monkeypatch.setattr(Stopwatch, "now", lambda self: clock[0])
+    costs = Costs.measure(draft, target, repeats=2)
+    assert costs.draft == (3, 6, 11)
+    assert costs.target == (7, 22, 47)
+    assert costs.overhead == (7 + 22 + 47 - (2 + 14 * 5)) / 2

@@ -238,15 +238,15 @@ def test_drop_path_skips_whole_images_and_scales_the_rest():
 
 def test_shifts_are_a_share_of_the_shorter_side():
     torch.manual_seed(0)
-    images = torch.arange(4 * 12.0).view(1, 1, 4, 12).repeat(200, 1, 1, 1)
+    images = torch.arange(8 * 24.0).view(1, 1, 8, 24).repeat(300, 1, 1, 1)
     moved = random_shift(images, 0.25)
-    down, right = moved[:, 0, 1, 5] // 12 - 1, moved[:, 0, 1, 5] % 12 - 5
+    down, right = moved[:, 0, 3, 10] // 24 - 3, moved[:, 0, 3, 10] % 24 - 10
     for moves in (down, right):
-        assert sorted(moves.unique().tolist()) == [-1, 0, 1]
-    rows, columns = torch.arange(4)[:, None], torch.arange(12)
+        assert sorted(moves.unique().tolist()) == [-2, -1, 0, 1, 2]
+    rows, columns = torch.arange(8)[:, None], torch.arange(24)
     for image, i, j in zip(moved[:, 0], down, right, strict=True):
-        assert torch.equal(image, 12 * (rows + i).clamp(0, 3) + (columns + j).clamp(0, 11))
-    assert len(set(zip(down.tolist(), right.tolist(), strict=True))) == 9
+        assert torch.equal(image, 24 * (rows + i).clamp(0, 7) + (columns + j).clamp(0, 23))
+    assert len(set(zip(down.tolist(), right.tolist(), strict=True))) == 25
     assert random_shift(images, 0.01).ne(images).any()  # at least a pixel
 
 
