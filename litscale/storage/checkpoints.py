@@ -107,7 +107,7 @@ def _verify(found: Any, size: int) -> None:
         if isinstance(value, Tensor) and value.numel() * value.element_size() > size:
             raise ValueError(f"{name} is larger than the file")
     if checksum(bare) != found[STAMP]:
-        raise ValueError("its checksum differs")
+        raise ValueError(f"its checksum differs; if it was changed on purpose, take out its entry {STAMP}")
 
 
 def _leaves(name: str, value: Any) -> Iterator[tuple[str, Any]]:

@@ -44,7 +44,7 @@ def slow_writes(monkeypatch, seconds):
     monkeypatch.setattr(os, "fsync", slowly)
 
 
-@pytest.mark.parametrize("temporary", ["same", "other"])
+@pytest.mark.parametrize("temporary", [pytest.param("same", marks=pytest.mark.slow), "other"])
 def test_killed_twenty_times(tmp_path, monkeypatch, temporary):
     if temporary == "other":  # a memory disk, as /tmp is one on many clusters
         monkeypatch.setenv("TMPDIR", "/dev/shm")

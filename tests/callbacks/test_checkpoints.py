@@ -23,6 +23,9 @@ COURSES = {
 }
 
 
+SLOW = pytest.mark.slow
+
+
 class BreakError(Exception):
     """What goes wrong in these tests."""
 
@@ -54,7 +57,9 @@ def whole(tmp_path_factory):
     return of
 
 
-@pytest.mark.parametrize("course", COURSES)
+@pytest.mark.parametrize(
+    "course", [each if each in ("each epoch", "accumulated") else pytest.param(each, marks=SLOW) for each in COURSES]
+)
 def test_a_run_goes_on_from_each_of_its_saves(tmp_path, whole, course):
     keeper = Keeper(tmp_path / "kept")
     fit(tmp_path / "run", callbacks=[keeper], policy=Checkpoints("val/score", minutes=0), **COURSES[course])

@@ -66,7 +66,7 @@ def test_tokenizer_scores_and_tokens_are_those_of_float32(tmp_path, precision):
     for given in ("32-true", precision):
         module = lit_vqvae(features=Patches())
         made[given] = scored(tmp_path, module, ToyImages(), given, 3, "test")
-        (batch,) = quiet(tmp_path, precision=given).predict(module, DataLoader(ToyImages(5).items(), 5))
+        (batch,) = quiet(tmp_path, precision=given).predict(module, DataLoader(ToyImages(5).items(), batch_size=5))
         made[given, "tokens"] = batch["tokens"]
         assert module.network.decoder.conv_out.weight.dtype == torch.float32
     assert made[precision] == made["32-true"]

@@ -17,6 +17,7 @@ from lit_models import Decoding
 from litscale import signals
 from litscale.bench import Bench, Quality, decodings
 from litscale.cli import main
+from litscale.storage.checkpoints import stamp
 
 VQVAE = {"patch_nums": [1, 2, 4], "vocab": 16, "dim": 8, "channels": 8, "multipliers": [1, 2], "blocks": 1}
 SHORT = ["--num_images", "6", "--batch_size", "4", "--seeds", "2", "--gammas", "[1,2]"]
@@ -155,7 +156,7 @@ def test_a_checkpoint_wins_over_files(config, tmp_path):
     state = torch.load(path, weights_only=True)
     state["state_dict"]["draft.head.bias"][0] += 5
     other = tmp_path / "other.ckpt"
-    torch.save(state, other)
+    torch.save(stamp(state), other)
     run += ["--acceptances", "[kl]", "--entry_nums", "[]", "--model.draft_checkpoint", "gone.ckpt"]
     main([*run, "--drafts", f"{{again: {path}, changed: {other}}}"])
     found = rows(tmp_path / "run")

@@ -15,6 +15,7 @@ import torch
 import yaml
 
 from litscale.cli import main
+from litscale.storage.checkpoints import stamp
 
 SLOW = '''
 import time
@@ -104,7 +105,7 @@ def test_random_weights_are_evaluated_only_if_asked_for(tmp_path, monkeypatch, c
 def test_scores_that_are_not_finite_fail(run):
     state = torch.load("run/checkpoints/last.ckpt", weights_only=True)
     next(value for name, value in state["state_dict"].items() if "weight" in name).fill_(float("nan"))
-    torch.save(state, "broken.ckpt")
+    torch.save(stamp(state), "broken.ckpt")
     with pytest.raises(FloatingPointError, match=r"not finite: .*val/nats_per_step.* \(null in run/scores_.*json\)"):
         main(["validate", *run, "--ckpt_path", "broken.ckpt"])
     (scores,) = Path("run").glob("scores_validate_step_3_*.json")
@@ -118,7 +119,7 @@ def test_a_checkpoint_that_is_overwritten_while_it_is_read_is_noticed(run, monke
     seen = evaluation.evaluated_weights
 
     def late(trainer, module):
-        torch.save(state | {"global_step": 4}, "run/checkpoints/last.ckpt")
+        torch.save(stamp(state | {"global_step": 4}), "run/checkpoints/last.ckpt")
         return seen(trainer, module)
 
     monkeypatch.setattr(evaluation, "evaluated_weights", late)

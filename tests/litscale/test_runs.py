@@ -97,7 +97,7 @@ def test_a_used_folder_is_refused_and_overwritten_on_demand(run):
         main(["fit", "--config", str(run / "config.yaml")])
 
 
-@pytest.mark.parametrize("devices", [1, 2])
+@pytest.mark.parametrize("devices", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_sigterm_ends_a_training_with_143_and_nothing_lost(run, tmp_path, devices):
     command = [sys.executable, "-m", "litscale", "fit", "--config", str(run / "config.yaml"), "--ckpt_path", "last"]
     command += ["--trainer.max_steps", "100000", "--trainer.enable_progress_bar", "false"]

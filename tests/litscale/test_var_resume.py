@@ -12,17 +12,16 @@ CONFIG = Path(__file__).parents[2] / "configs" / "digits" / "vqvae.yaml"
 
 @pytest.mark.slow
 def test_killed_in_mid_epoch(tmp_path, litscale):
-    saver = "--trainer.callbacks+=lightning.pytorch.callbacks.ModelCheckpoint"
     common = ["fit", "--config", CONFIG, "--trainer.max_steps", 12, "--trainer.limit_val_batches", 0]
     common += ["--model.adversary.weight", 0.5, "--model.adversary.width", 8, "--model.adversary.layers", 2]
-    common += ["--model.adversary.consistency", 1.0, "--model.restart_every", 3, saver]
-    common += ["--trainer.callbacks.every_n_train_steps", 5, "--trainer.callbacks.filename", "{step}"]
-    common += ["--trainer.callbacks.save_top_k", -1]
+    common += ["--model.adversary.consistency", 1.0, "--model.restart_every", 3, "--checkpoints.every_n_steps", 5]
     litscale(*common, "--trainer.default_root_dir", tmp_path / "whole")
     broken = [*common, "--trainer.default_root_dir", tmp_path / "broken"]
     killed(litscale, tmp_path, 8, *broken)
-    litscale(*broken, "--ckpt_path", tmp_path / "broken" / "checkpoints" / "step=5.ckpt")
-    folders = [tmp_path / name / "checkpoints" for name in ("whole", "broken")]
-    ends = [torch.load(folder / "step=10.ckpt", weights_only=True) for folder in folders]
+    paths = [tmp_path / name / "checkpoints" / "last.ckpt" for name in ("whole", "broken")]
+    assert torch.load(paths[1], weights_only=True)["global_step"] == 5
+    litscale(*broken, "--ckpt_path", "last")
+    ends = [torch.load(path, weights_only=True) for path in paths]
+    assert [end["global_step"] for end in ends] == [12, 12]
     same(*ends, ("state_dict", "optimizer_states", "lr_schedulers", "averaging_state", "current_model_state"))
     assert any(name.startswith("discriminator") for name in ends[0]["state_dict"])

@@ -15,7 +15,7 @@ from models.fractal.sampling import Sampling, generate
 
 def options(iterations, order="random"):
     """Options of one call, seeded; ``iterations`` has a number for each level."""
-    return Sampling(iterations, 1.0, None, "linear", 0.0, order, True, False, torch.Generator().manual_seed(0))
+    return Sampling(iterations, 1.0, 1.0, "linear", 0.0, order, True, False, torch.Generator().manual_seed(0))
 
 
 class Recorder:
@@ -235,7 +235,7 @@ def test_the_defaults_are_the_published_ones():
     assert [level.generator.conditions_out for level in (*model.levels, *lowest)] == [5, 1, 5, 1]
     assert (len(head.blocks), head.blocks[0].attn.heads, head.codebook.shape[-1]) == (3, 4, 128)
     assert (model.mask_mean, model.mask_std, model.label_drop, model.root_conditions) == (1.0, 0.25, 0.1, 1)
-    assert (Sampling([1], 1.0, None, "linear", 0.0, "random", True, False, None).draw.temperature) == 1.0
+    assert Sampling([1], 1.0, 1.0, "linear", 0.0, "random", True, False, None).draw.temperature == 1.0
     assert DrawOptions() == DrawOptions(1.0, 1e-4, False, None)
 
 
