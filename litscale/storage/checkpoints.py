@@ -12,7 +12,7 @@ import pickle
 import re
 import zipfile
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from litscale.storage.files import DamagedError
 
 STAMP = "litscale_checksum"
 THREADS = 8  # that hash tensors
+LARGE = 2**18  # bytes of a tensor that a thread of its own hashes
 _REFUSED = re.compile(r"GLOBAL|call reduce|Can only (create|build)|must be imported")  # in what torch says of code
 
 
@@ -92,9 +93,13 @@ def checksum(state: Any) -> str:
         64 hexadecimal digits.
     """
     with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as pool:
-        # Hashing releases the interpreter, so threads hash tensors side by side.
-        digests = pool.map(_digest, *zip(*_leaves("", state), strict=True))
-        return sha256(b"".join(digests)).hexdigest()
+        digests: list[bytes | Future[bytes]] = []
+        for name, value in _leaves("", state):
+            # Hashing releases the interpreter, so threads hash tensors side by side; handing over takes its time too.
+            large = isinstance(value, Tensor) and value.numel() * value.element_size() >= LARGE
+            digests.append(pool.submit(_digest, name, value) if large else _digest(name, value))
+        found = (digest.result() if isinstance(digest, Future) else digest for digest in digests)
+        return sha256(b"".join(found)).hexdigest()
 
 
 def _verify(found: Any, size: int) -> None:
