@@ -8,7 +8,7 @@ import torch
 from golden_var import GOLDEN, NAMES, VQVAE_ARGUMENTS, tensors, tokenizer, transformer, var_arguments
 
 from models.var import PRESETS, VQVAE, load_official_var, load_official_vqvae, to_official
-from models.var.checkpoints import _constants
+from models.var.checkpoints import _constants, _multipliers
 
 OFFICIAL = json.loads((GOLDEN / "official_state.json").read_text())
 DEPTHS = ["var_d16", "var_d20", "var_d24", "var_d30", "var_d36_512"]
@@ -152,3 +152,10 @@ def test_files_are_read_as_all_checkpoints_are(tmp_path):
     torch.save([1, 2], tmp_path / "list.pth")
     with pytest.raises(ValueError, match=r"list\.pth holds no state dict"):
         load_official_vqvae(tmp_path / "list.pth", VQVAE_ARGUMENTS)
+
+
+@pytest.mark.parametrize(("given", "multipliers"), [({}, [1, 2, 4]), ({"ch": 80}, [2, 4, 8])])
+def test_multipliers_are_counted_in_the_published_width(given, multipliers):
+    widths = (160, 320, 640)
+    state = {f"encoder.down.{i}.block.0.conv2.bias": torch.zeros(width) for i, width in enumerate(widths)}
+    assert _multipliers(state, given) == multipliers
