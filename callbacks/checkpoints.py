@@ -267,7 +267,7 @@ class Checkpoints(Checkpoint):
         sign = 1 if self.mode == "min" else -1
         better = self.best_score is None or sign * score < sign * self.best_score
         if trainer.strategy.broadcast(better):
-            trainer.save_checkpoint(checkpoint_in(self._folder, "best"))
+            trainer.save_checkpoint(checkpoint_in(self._folder, "best"), weights_only=False)
             self.best_score = score
 
     def _save_last(self, trainer: Trainer, again: bool = False) -> None:
@@ -277,7 +277,7 @@ class Checkpoints(Checkpoint):
         path = checkpoint_in(self._folder, "last")
         if trainer.global_step != self._saved_step and trainer.is_global_zero:
             self._keep_earlier(path)
-        trainer.save_checkpoint(path)
+        trainer.save_checkpoint(path, weights_only=False)
         self._saved_step, self._saved_at = trainer.global_step, time.monotonic()
 
     # The loss of new weights is known one step late. Until then the checkpoint before them is kept as well.
