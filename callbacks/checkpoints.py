@@ -46,7 +46,8 @@ class Checkpoints(Checkpoint):
     In ``checkpoints`` of the run folder there are
 
     - ``last.ckpt``, the newest finished optimiser step. It is written every ``minutes``, at the end of each epoch and
-      of the training, before and after each validation, and where a run is interrupted: by Ctrl-C, SIGTERM and SIGUSR1
+      of the training, before each validation (which a run that goes on from there runs again), and where a run is
+      interrupted: by Ctrl-C, SIGTERM and SIGUSR1
       after the step that is under way (in a validation at once, and a second signal never waits), and by an exception
       as of the step before.
     - ``best.ckpt``, the weights with the best ``monitor`` so far. Nothing else writes it.
@@ -96,6 +97,7 @@ class Checkpoints(Checkpoint):
         self.best_score: float | None = None
         self._lock: Any = None
         self._folder: Path | None = None  # of the fit that this object has begun
+        self._resumed_step: int | None = None
         self._running = False
 
     @property
@@ -132,12 +134,20 @@ class Checkpoints(Checkpoint):
         """Clear a folder that is overwritten, take over the best score so far, and listen to signals."""
         if trainer.fast_dev_run:
             return
+        if trainer.ckpt_path and trainer.global_step != self._resumed_step:
+            raise MisconfigurationException(
+                f"the run resumes step {self._resumed_step}, but begins at step {trainer.global_step}: one of its "
+                "callbacks, as BatchSizeFinder, loads another state. Leave it out of trainer.callbacks to resume"
+            )
         if trainer.is_global_zero:
+            last = checkpoint_in(self._folder, "last")
+            if trainer.ckpt_path and Path(trainer.ckpt_path).resolve() != last:
+                self._forget_earlier()  # it is earlier than a checkpoint that this run has nothing to do with
             if self.overwrite and not goes_on(self._folder, trainer.ckpt_path):
                 clear_run_folder(self._folder)
             self.best_score = self._recorded_score(checkpoint_in(self._folder, "best"))
         self._running = True
-        self._wish = GO_ON
+        self._wish = self._agreed_wish = GO_ON
         self._saved_step = self._seen_step = trainer.global_step
         self._saved_at = self._agreed_at = time.monotonic()
         self._agree_in, self._steps = 1, 0
@@ -162,6 +172,11 @@ class Checkpoints(Checkpoint):
         return state["score"] if state["monitor"] == self.monitor and state["mode"] == self.mode else None
 
     # What the file says of itself.
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Note where the run goes on; other callbacks may load files of their own later."""
+        if self._resumed_step is None:
+            self._resumed_step = checkpoint.get("global_step")
 
     def state_dict(self) -> dict[str, Any]:
         """The monitor and the score of the weights at hand; null where they were not validated."""
@@ -192,13 +207,20 @@ class Checkpoints(Checkpoint):
         self._seen_step = trainer.global_step
         self._finish_step(trainer)
         wish = self._agreed(trainer)
+        loop = trainer.fit_loop.epoch_loop
+        if loop._should_check_val_fx(trainer.fit_loop._data_fetcher):
+            self._agreed_wish = wish  # followed where the validation begins, which a resumed run then makes up for
+            return
         # Ends of runs and epochs are saved here, not in `on_train_epoch_end`: there Lightning counts an epoch as
         # finished whatever ended it, so that a run that is extended would miss the rest of it.
-        batches = trainer.fit_loop.epoch_loop.batch_progress
-        ends = trainer.should_stop or trainer.global_step == trainer.max_steps or batches.is_last_batch
+        ends = trainer.should_stop or trainer.global_step == trainer.max_steps or loop.batch_progress.is_last_batch
         due = self.every_n_steps is not None and trainer.global_step % self.every_n_steps == 0
         if wish != GO_ON or ends or due:
             self._save_last(trainer)
+        self._follow(trainer, wish)
+
+    def _follow(self, trainer: Trainer, wish: int) -> None:
+        """Requeue or end, where that is agreed; all is saved."""
         if wish == REQUEUE:
             self._requeue(trainer)
         if wish in EXIT_STATUS:
@@ -232,24 +254,52 @@ class Checkpoints(Checkpoint):
     # A validation begins and ends.
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save before a validation, which may be long and may fail."""
+        """Save before a validation, which may be long and may fail; whoever resumes from there runs it again.
+
+        Raises:
+            SystemExit: the run was interrupted in the step before; all is saved.
+        """
         if self._running:
-            self._save_last(trainer)
             self._validating = True
+            self._save_last(trainer)
+            wish, self._agreed_wish = self._agreed_wish, GO_ON
+            self._follow(trainer, wish)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Have Lightning finish a validation that had begun, when the run goes on from here."""
+        if self._running and self._validating:
+            progress = checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"]
+            # This is what Lightning takes for an interrupted validation: a batch that began and did not end.
+            progress["total"].update({"ready": 1, "started": 1, "processed": 0, "completed": 0})
+            progress["current"].update(dict.fromkeys(progress["current"], 0))
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save the best weights, and the run again with what callbacks have learned from the scores."""
+        """Save the best weights.
+
+        Raises:
+            DivergedError: a score is not finite.
+        """
         if self._running:
-            self._validating = False
+            self._check_scores(trainer)
             self._save_best(trainer)
-            self._save_last(trainer, again=True)
+            self._validating = False
+
+    def _check_scores(self, trainer: Trainer) -> None:
+        """Refuse scores that are not finite: that of the monitor, or without one all that are called val..."""
+        scores = trainer.callback_metrics
+        judged = [name for name in scores if name == self.monitor or (self.monitor is None and name.startswith("val"))]
+        for name in judged:
+            if not torch.isfinite(scores[name]):
+                raise DivergedError(
+                    f"{name} is {float(scores[name])} at step {trainer.global_step}, so the weights are not saved: "
+                    f"{REMEDY}"
+                )
 
     def _save_best(self, trainer: Trainer) -> None:
         """Write ``best.ckpt`` if the score is better than the one that it records.
 
         Raises:
             MisconfigurationException: nothing of the monitor's name is logged.
-            DivergedError: the score is not finite.
         """
         if self.monitor is None:
             return
@@ -259,10 +309,6 @@ class Checkpoints(Checkpoint):
                 f"checkpoints.monitor: nothing is logged as {self.monitor}; there are {', '.join(sorted(scores))}"
             )
         score = float(scores[self.monitor])
-        if not abs(score) < float("inf"):
-            raise DivergedError(
-                f"{self.monitor} is {score} at step {trainer.global_step}, so the weights are not saved: {REMEDY}"
-            )
         self._score = score
         sign = 1 if self.mode == "min" else -1
         better = self.best_score is None or sign * score < sign * self.best_score
@@ -270,12 +316,12 @@ class Checkpoints(Checkpoint):
             trainer.save_checkpoint(checkpoint_in(self._folder, "best"), weights_only=False)
             self.best_score = score
 
-    def _save_last(self, trainer: Trainer, again: bool = False) -> None:
+    def _save_last(self, trainer: Trainer) -> None:
         """Write ``last.ckpt``, unless it holds this step already; the one before stays aside."""
-        if trainer.global_step == self._saved_step and not again:
+        if trainer.global_step == self._saved_step:
             return
         path = checkpoint_in(self._folder, "last")
-        if trainer.global_step != self._saved_step and trainer.is_global_zero:
+        if trainer.is_global_zero:
             self._keep_earlier(path)
         trainer.save_checkpoint(path, weights_only=False)
         self._saved_step, self._saved_at = trainer.global_step, time.monotonic()
@@ -376,6 +422,7 @@ class Checkpoints(Checkpoint):
         self._release()
 
     def _release(self) -> None:
+        self._resumed_step = None
         if self._lock is not None:
             self._lock.release()
             self._lock = None

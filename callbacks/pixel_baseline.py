@@ -11,9 +11,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
-from torchmetrics import MeanMetric
 
 from callbacks.sample_evaluation import stage_of
+from metrics.mean import Mean
 
 
 class PixelBaseline(Callback):
@@ -50,7 +50,7 @@ class PixelBaseline(Callback):
             raise MisconfigurationException(f"PixelBaseline needs a data module of images, not {type(data).__name__}")
         bits = _bits(data.open("train"), self.num_images, data.alphabet) if trainer.is_global_zero else None
         self._bits = trainer.strategy.broadcast(bits).to(pl_module.device)
-        self._mean = MeanMetric(nan_strategy="disable").to(pl_module.device)
+        self._mean = Mean().to(pl_module.device)
 
     def on_test_batch_end(
         self,

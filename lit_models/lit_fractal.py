@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchmetrics import MeanMetric
 
 from lit_models.base import GeneratingModule
 from lit_models.optimization import Optimization
+from metrics.mean import Mean
 from metrics.standard_error import StandardError
 from models.fractal import Fractal, Generation, LevelAttention, attention_report, fill_official, sample_any_width
 from models.fractal.codec import IMAGE_CODECS
@@ -77,7 +77,7 @@ class LitFractal(GeneratingModule):
     def _metrics(self, suffixes: list[str]) -> nn.ModuleDict:
         """Mean and standard error of each unit and condition of the likelihood."""
         names = [unit + suffix for suffix in suffixes for unit in self.units]
-        metrics: dict[str, nn.Module] = {name: MeanMetric(nan_strategy="disable") for name in names}
+        metrics: dict[str, nn.Module] = {name: Mean() for name in names}
         if self.nll_passes > 1:
             metrics |= {f"{name}_standard_error": StandardError() for name in names}
         return nn.ModuleDict(metrics)
@@ -112,7 +112,8 @@ class LitFractal(GeneratingModule):
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
         """Loss of a batch, with a report for callbacks: ``loss/<level>``, ``mask_fraction/<level>``, ``entropy``."""
-        logging = (self.global_step + 1) % self.trainer.log_every_n_steps == 0
+        every = self.trainer.log_every_n_steps
+        logging = every > 0 and (self.global_step + 1) % every == 0
         output = self.network(batch["canvas"], batch.get("label"), with_entropy=logging)
         loss = self.finite(output.loss)
         self.log("train/loss", loss.detach(), prog_bar=True, sync_dist=True)

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
-from torchmetrics import MeanMetric
 
 from lit_models.base import GeneratingModule
 from lit_models.comparison import Comparison, compare
@@ -27,6 +26,7 @@ from lit_models.tokenizer import (
     unpack_tokenizer,
 )
 from lit_models.transformer_files import load_pair, save_as_lit_var
+from metrics.mean import Mean
 from models.sdvar import Decoder, Speculative
 from models.var import VAR, VQVAE, Sampling
 
@@ -115,10 +115,7 @@ class LitSDVAR(GeneratingModule):
         self.register_buffer("frequencies", torch.zeros(self.scales, vqvae.vocab, dtype=torch.long))
         names = ("divergence", "overlap", "accepted_scales_per_call")
         self.scores = nn.ModuleDict(
-            {
-                stage: nn.ModuleDict({name: MeanMetric(nan_strategy="disable") for name in names})
-                for stage in ("val", "test")
-            }
+            {stage: nn.ModuleDict({name: Mean() for name in names}) for stage in ("val", "test")}
         )
 
     def trained(self) -> list[nn.Module]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torchmetrics import MeanMetric
 from torchmetrics.classification import BinaryF1Score
 from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMeasure
 
 from lit_models.codebook import CodeCounts, report
 from metrics import FeatureStatistics, FrechetDistance
 from metrics.features import checked_size, extract
+from metrics.mean import Mean
 from models.var import VQVAE, Planes, VQOutput
 
 
@@ -36,7 +36,7 @@ class ReconstructionMetrics(nn.Module):
         if not planes.is_image:
             metrics["note_f1"] = BinaryF1Score()
         if with_lpips:
-            metrics["lpips"] = MeanMetric(nan_strategy="disable")
+            metrics["lpips"] = Mean()
         if extractor is not None:
             metrics["rfid"] = FrechetDistance(checked_size(extractor))
             self.real = FeatureStatistics(checked_size(extractor))

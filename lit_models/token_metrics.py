@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
-from torchmetrics import MeanMetric
 
+from metrics.mean import Mean
 from models.var import VAR
 
 
@@ -23,7 +23,7 @@ class TokenMetrics(nn.ModuleDict):
     def __init__(self, scales: int) -> None:
         names = ["nats_per_token", "nats_per_image", "accuracy", "unigram_nats_per_token", "unigram_nats_per_image"]
         names += [f"{name}/scale_{k}" for k in range(scales) for name in ("loss", "accuracy")]
-        super().__init__({name: MeanMetric(nan_strategy="disable") for name in names})
+        super().__init__({name: Mean() for name in names})
 
     def record(self, model: VAR, logits: Tensor, tokens: Tensor, frequencies: Tensor) -> None:
         """Take in a batch.

@@ -16,13 +16,14 @@ from callbacks import Checkpoints
 from lit_models.base import LitModule
 from litscale import compare
 from litscale.evaluation import Evaluation
-from litscale.runs import find_checkpoint, requeued_checkpoint
+from litscale.runs import WORDS, find_checkpoint, requeued_checkpoint
 from litscale.scores import not_finite, write_scores
 from litscale.signals import ending_at_sigterm
 from litscale.storage.files import write_atomically
-from litscale.storage.run_folders import CHECKPOINTS
+from litscale.storage.run_folders import CHECKPOINTS, goes_on, refuse_used_folder
 
 # What a command says of one call, not of the run.
+FINDER = "lightning.pytorch.callbacks.BatchSizeFinder"
 OF_ONE_CALL = ("ckpt_path", "config", "checkpoints.overwrite", "overwrite")
 EVALUATIONS = ("validate", "test", "predict")
 
@@ -47,13 +48,18 @@ class SaveConfig(SaveConfigCallback):
         config = self.config.clone()
         for name in OF_ONE_CALL:
             config.pop(name, None)
-        # A batch size that was searched for is found by now.
+        # A batch size that was searched for is found by now; a resumed run keeps it.
+        if config.trainer.callbacks:
+            config.trainer.callbacks = [each for each in config.trainer.callbacks if each.class_path != FINDER]
         batch_size = getattr(trainer.datamodule, "batch_size", None)
         if batch_size is not None and "data" in config and "batch_size" in config.data.init_args:
             config.data.init_args.batch_size = batch_size
         text = self.parser.dump(config, skip_none=False, skip_validation=True)
-        path = Path(trainer.default_root_dir) / self.config_filename
-        if trainer.ckpt_path and path.exists():
+        folder = Path(trainer.default_root_dir)
+        path = folder / self.config_filename
+        if path.exists() and not trainer.checkpoint_callbacks:
+            return  # a run that saves nothing leaves the config of the weights that lie there
+        if path.exists() and goes_on(folder, trainer.ckpt_path):
             if path.read_text() == text:
                 return
             path = path.with_name(f"{path.stem}_from_step_{trainer.global_step}{path.suffix}")
@@ -95,9 +101,13 @@ class LitscaleCLI(LightningCLI):
         Raises:
             OSError: the folder cannot be made or written to.
         """
-        trainer = self.config[self.config.subcommand].trainer
+        given = self.config[self.config.subcommand]
+        trainer = given.trainer
         if self.config.subcommand != "fit":
             make_folder(Path(trainer.default_root_dir))
+        elif not (given.overwrite or trainer.fast_dev_run or trainer.enable_checkpointing is False):
+            # `Checkpoints` asks again; here nothing has been written yet.
+            refuse_used_folder(Path(trainer.default_root_dir), given.ckpt_path)
         # What is saved still says ``.``, so that an evaluation with another folder logs there.
         self._given = self.config.clone()
         loggers = trainer.logger if isinstance(trainer.logger, list) else [trainer.logger]
@@ -116,6 +126,12 @@ class LitscaleCLI(LightningCLI):
             trainer.callbacks.append(self._evaluation)
         for callback in trainer.checkpoint_callbacks:
             if getattr(callback, "dirpath", "") is None:
+                if self.subcommand == "fit" and (callback.filename in WORDS or callback.save_last):
+                    raise ValueError(
+                        "trainer.callbacks: a ModelCheckpoint would write last.ckpt or best.ckpt, which the option "
+                        "checkpoints takes care of: leave it out, and give its monitor and mode as "
+                        "--checkpoints.monitor and --checkpoints.mode"
+                    )
                 callback.dirpath = str(Path(trainer.default_root_dir) / CHECKPOINTS)
         return trainer
 
@@ -183,8 +199,8 @@ class LitscaleCLI(LightningCLI):
             return
         config = self.config[subcommand]
         folders = [Path(config.trainer.default_root_dir)]
-        if subcommand != "fit":  # an evaluation may have a folder of its own
-            folders += [Path(str(path)).parent for path in config.get("config") or ()]
+        if subcommand != "fit":  # an evaluation may have a folder of its own, and is of the run whose config it has
+            folders = [Path(str(path)).parent for path in config.get("config") or ()] + folders
         config.ckpt_path = find_checkpoint(config.ckpt_path, folders)
         if subcommand == "fit" and config.ckpt_path is None:
             config.ckpt_path = requeued_checkpoint(folders[0])

@@ -96,7 +96,7 @@ def refuse_used_folder(folder: Path, resumed: str | os.PathLike[str] | None) -> 
 
 def goes_on(folder: Path, resumed: str | os.PathLike[str] | None) -> bool:
     """Whether a run that is resumed from a checkpoint is the one of the folder."""
-    return resumed is not None and folder.resolve() in Path(resumed).resolve().parents
+    return resumed is not None and Path(resumed).resolve().parent in (folder.resolve(), folder.resolve() / CHECKPOINTS)
 
 
 def clear_run_folder(folder: Path) -> None:

@@ -6,6 +6,7 @@ import signal
 import pytest
 import torch
 from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from run_toys import BATCHES, OPTIMIZATION, Keeper, Model, assert_same, fit, last
 
@@ -222,7 +223,52 @@ def test_best_is_the_best_score_only(tmp_path, mode, best, step):
     assert recorded(path) == best
     assert torch.load(path, weights_only=True)["global_step"] == step
     assert policy.best_model_path == str(path)
-    assert recorded(tmp_path / "checkpoints" / "last.ckpt") == 2.0
+    assert recorded(tmp_path / "checkpoints" / "last.ckpt") is None  # it was written before its validation
+
+
+@pytest.mark.parametrize("harm", ["exception", "signal", "late signal"])
+def test_a_validation_that_was_interrupted_is_run_again(tmp_path, harm):
+    """The scores of an uninterrupted run are 3, 1 and 2; the second validation is interrupted."""
+
+    def act(step):
+        if step == 2 * BATCHES:
+            if harm == "exception":
+                raise BreakError
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def late(step):  # in the step before the validation
+        if step == 2 * BATCHES - 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    place = {"forward": late} if harm == "late signal" else {"validation": act}
+    with pytest.raises((BreakError, SystemExit)):
+        fit(tmp_path, Model(place, scores=[3.0, 1.0, 2.0]), max_steps=3 * BATCHES)
+    fit(tmp_path, Model(scores=[1.0, 2.0]), ckpt_path=tmp_path / "checkpoints" / "last.ckpt", max_steps=3 * BATCHES)
+    path = tmp_path / "checkpoints" / "best.ckpt"
+    assert recorded(path) == 1.0
+    assert read_checkpoint(path)["global_step"] == 2 * BATCHES
+
+
+@pytest.mark.parametrize("at", ["training", "validation"])
+@pytest.mark.parametrize("on_epoch_end", [None, False])
+def test_early_stopping_ends_where_it_would_have_ended(tmp_path, at, on_epoch_end):
+    """With a patience of one the uninterrupted run ends after its third epoch, of scores 3, 1 and 2."""
+
+    def stopping():
+        return EarlyStopping("val/score", patience=1, check_on_train_epoch_end=on_epoch_end)
+
+    def act(step):
+        if step == (2 * BATCHES if at == "validation" else 2 * BATCHES + 1):
+            raise BreakError
+
+    place = {"forward" if at == "training" else "validation": act}
+    options = {"max_steps": 9 * BATCHES}
+    with pytest.raises(BreakError):
+        fit(tmp_path, Model(place, scores=[3.0, 1.0, 2.0]), callbacks=[stopping()], **options)
+    left = [2.0, 4.0] if at == "training" else [1.0, 2.0, 4.0]
+    path = tmp_path / "checkpoints" / "last.ckpt"
+    fit(tmp_path, Model(scores=left), ckpt_path=path, callbacks=[stopping()], **options)
+    assert last(tmp_path)["global_step"] == 3 * BATCHES
 
 
 @pytest.mark.parametrize("harm", ["exception", "signal"])
@@ -308,6 +354,23 @@ def test_a_score_that_is_not_finite_is_not_saved(tmp_path):
         fit(tmp_path, Model(scores=[3.0, float("nan")]))
     assert last(tmp_path)["global_step"] == BATCHES
     assert recorded(tmp_path / "checkpoints" / "best.ckpt") == 3.0
+
+
+def test_without_a_monitor_every_score_of_a_validation_must_be_finite(tmp_path):
+    with pytest.raises(FloatingPointError, match="val/score is nan at step 18, so the weights are not saved"):
+        fit(tmp_path, Model(scores=[3.0, float("nan")]), policy=Checkpoints())
+    assert last(tmp_path)["global_step"] == BATCHES
+
+
+def test_another_callback_that_loads_a_state_of_its_own_is_noticed(tmp_path):
+    class Loader(Callback):
+        def on_fit_start(self, trainer, pl_module):
+            trainer._checkpoint_connector._loaded_checkpoint = {}
+
+    fit(tmp_path, max_steps=4)
+    with pytest.raises(MisconfigurationException, match="resumes step 4, but begins at step 0: one of its callbacks"):
+        fit(tmp_path, ckpt_path=tmp_path / "checkpoints" / "last.ckpt", callbacks=[Loader()])
+    assert last(tmp_path)["global_step"] == 4
 
 
 def test_a_monitor_that_nothing_logs(tmp_path):

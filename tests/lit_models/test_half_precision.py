@@ -7,6 +7,7 @@ from torch.utils.data import DataLoader
 from var_toys import ToyImages, lit_var, lit_vqvae, quiet
 
 from lit_models import Generation
+from metrics.mean import Mean
 
 HALVES = ["bf16-true", "16-true"]
 
@@ -45,6 +46,18 @@ def test_fractal_scores(tmp_path, toy_data, toy_module, generators):
             assert score(precision, batch_size, "test") == pytest.approx(
                 exact, rel=2e-3 if generators[0] == "ar" else 5e-3
             )
+
+
+def test_sums_do_not_depend_on_what_torch_s_default_dtype_was_when_the_metric_moved():
+    mean = Mean()
+    try:
+        torch.set_default_dtype(torch.bfloat16)
+        mean.to("cpu")  # as Lightning moves what is logged
+    finally:
+        torch.set_default_dtype(torch.float32)
+    mean.update(torch.tensor([283.5625, 283.4375, 283.6875, 283.4375]))
+    mean.update(torch.tensor([141.9375]))
+    assert mean.compute().item() == pytest.approx((4 * 283.53125 + 141.9375) / 5, rel=1e-6)
 
 
 @pytest.mark.parametrize("precision", HALVES)

@@ -117,6 +117,49 @@ def test_sigterm_ends_a_training_with_143_and_nothing_lost(run, tmp_path, device
     assert step(path) == reached + 1
 
 
+def test_a_run_from_another_run_s_checkpoint_keeps_its_own_config(run, tmp_path):
+    other = tmp_path / "other"
+    command = ["fit", "--config", str(run / "config.yaml"), "--ckpt_path", str(run / "checkpoints" / "last.ckpt")]
+    command += ["--trainer.default_root_dir", str(other), "--trainer.max_steps"]
+    main([*command, "7"])
+    main([*command, "8", "--overwrite", "true"])
+    assert yaml.safe_load((other / "config.yaml").read_text())["trainer"]["max_steps"] == 8
+    assert not list(other.glob("config_from_step_*"))
+
+
+def test_a_run_that_saves_nothing_leaves_the_config_of_another(run):
+    before = (run / "config.yaml").read_bytes()
+    options = ["--trainer.enable_checkpointing", "false", "--trainer.max_steps", "1", "--model.optimization.lr", "0.5"]
+    main(["fit", "--config", str(run / "config.yaml"), *options])
+    assert (run / "config.yaml").read_bytes() == before
+
+
+def test_a_callback_that_would_write_our_files_is_refused(config):
+    saver = "--trainer.callbacks+=lightning.pytorch.callbacks.ModelCheckpoint"
+    with pytest.raises(
+        ValueError, match=r"a ModelCheckpoint would write last\.ckpt or best\.ckpt, .*checkpoints\.monitor"
+    ):
+        main(["fit", "--config", str(config), saver, "--trainer.callbacks.filename", "best"])
+
+
+def test_evaluations_mean_the_run_whose_config_they_have(run, tmp_path):
+    other = tmp_path / "other"
+    main(
+        [
+            "fit",
+            "--config",
+            str(run / "config.yaml"),
+            "--trainer.default_root_dir",
+            str(other),
+            "--trainer.max_steps",
+            "3",
+        ]
+    )
+    own = ["--trainer.default_root_dir", str(other)]
+    main(["validate", "--config", str(run / "config.yaml"), "--ckpt_path", "last", *own])
+    assert list(other.glob("scores_validate_step_6_*.json"))
+
+
 def test_what_a_batch_size_finder_chose_is_saved(tmp_path, config):
     finder = "--trainer.callbacks+=lightning.pytorch.callbacks.BatchSizeFinder"
     options = {"init_val": 3, "max_trials": 1, "steps_per_trial": 1}
@@ -124,6 +167,11 @@ def test_what_a_batch_size_finder_chose_is_saved(tmp_path, config):
     main(["fit", "--config", str(config), finder, *words, "--trainer.max_steps", "1"])
     saved = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
     assert saved["data"]["init_args"]["batch_size"] == 3  # where 4 was given
+    paths = [callback["class_path"] for callback in saved["trainer"]["callbacks"]]
+    assert "callbacks.LevelLosses" in paths
+    assert "lightning.pytorch.callbacks.BatchSizeFinder" not in paths
+    main(["fit", "--config", str(tmp_path / "run" / "config.yaml"), "--ckpt_path", "last", "--trainer.max_steps", "2"])
+    assert step(tmp_path / "run" / "checkpoints" / "last.ckpt") == 2
 
 
 def test_a_requeued_job_takes_the_newest_readable_checkpoint(run, monkeypatch):
