@@ -179,7 +179,7 @@ class LitscaleCLI(LightningCLI):
         values = {name: float(value) for name, value in self.trainer.logged_metrics.items()}
         where = ""
         if self.trainer.is_global_zero:
-            path = write_scores(Path(self.trainer.default_root_dir), stage, weights, values)
+            path = write_scores(Path(self.trainer.default_root_dir), stage, weights, self._settings(stage), values)
             print(f"Scores written to {path}")
             where = f" (null in {path})"
         if wrong := not_finite(values):
@@ -187,6 +187,19 @@ class LitscaleCLI(LightningCLI):
                 f"not finite: {', '.join(wrong)}{where}. The weights are broken, or the network's precision does not "
                 "suffice: evaluate an earlier checkpoint, or with --trainer.precision 32-true"
             )
+
+    def _settings(self, stage: str) -> dict[str, Any]:
+        """What scores depend on beside the weights."""
+        given = self.config[self.subcommand]
+        options = yaml.safe_load(self._parser(self.subcommand).dump(given, skip_none=False, skip_validation=True))
+        return {
+            "precision": self.trainer.precision,
+            "batches": self.trainer.limit_test_batches if stage == "test" else self.trainer.limit_val_batches,
+            "seed": options["seed_everything"],
+            "model": options["model"],
+            "data": options.get("data"),
+            "callbacks": options["trainer"]["callbacks"],
+        }
 
     def _parse_ckpt_path(self) -> None:
         """Find and check the checkpoint before anything is built, and leave the config as it was given.

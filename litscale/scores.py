@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ class Scores:
         step: its optimiser steps, where it says.
         sha256: of its file.
         weight_files: option of the model -> ``file`` and ``sha256`` of the weights that it brought.
+        settings: how they were made: ``precision``, ``batches`` (the trainer's limit, 1.0 for all), ``seed``, and the
+            options of ``model``, ``data`` and ``callbacks``.
         time: when they were written, ISO 8601 in UTC.
         scores: name -> number, or None if it was not finite.
     """
@@ -33,16 +36,21 @@ class Scores:
     step: int | None
     sha256: str | None
     weight_files: dict[str, dict[str, str]]
+    settings: dict[str, Any]
     time: str
     scores: dict[str, float | None]
 
     @property
     def source(self) -> str:
-        """The weights for people, such as ``last.ckpt, step 700``, and whether that file is another by now."""
+        """The weights for people, such as ``last.ckpt, step 700``, and what is unusual about the evaluation."""
         if self.checkpoint is None:
-            return ", ".join(Path(given["file"]).name for given in self.weight_files.values()) or "untrained"
-        path = Path(self.checkpoint)
-        return path.name + ("" if self.step is None else f", step {self.step}") + self._fate(path)
+            weights = ", ".join(Path(given["file"]).name for given in self.weight_files.values()) or "untrained"
+        else:
+            path = Path(self.checkpoint)
+            weights = path.name + ("" if self.step is None else f", step {self.step}") + self._fate(path)
+        precision, batches = self.settings["precision"], self.settings["batches"]
+        weights += "" if precision == "32-true" else f", {precision}"
+        return weights + ("" if batches == 1.0 else f", {batches} of the batches")
 
     def _fate(self, path: Path) -> str:
         """What became of the checkpoint, empty if it is still there."""
@@ -55,20 +63,24 @@ class Scores:
         return ""
 
 
-def write_scores(folder: Path, stage: str, weights: EvaluatedWeights, values: Mapping[str, float]) -> Path:
-    """Keep scores as ``scores_<stage>_<step>_<hash>.json``; the same weights' earlier ones are replaced.
+def write_scores(
+    folder: Path, stage: str, weights: EvaluatedWeights, settings: Mapping[str, Any], values: Mapping[str, float]
+) -> Path:
+    """Keep scores as ``scores_<stage>_<step>_<hash>.json``; the hash is of the weights and of all settings.
 
     Args:
         folder: where; must exist.
         stage: ``validate`` or ``test``.
         weights: what they are of.
+        settings: how they were made, see `Scores`.
         values: name -> number; those that are not finite become null.
 
     Raises:
         OSError: the file could not be written.
     """
-    facts = {**weights.facts, "time": datetime.now(UTC).isoformat(), "scores": dict(values)}
-    return write_atomically(folder / f"scores_{stage}_{weights.name}_{weights.key[:8]}.json", json_text(facts))
+    facts = {**weights.facts, "settings": dict(settings), "time": datetime.now(UTC).isoformat(), "scores": dict(values)}
+    key = sha256(weights.key.encode() + json_text(dict(settings))).hexdigest()
+    return write_atomically(folder / f"scores_{stage}_{weights.name}_{key[:8]}.json", json_text(facts))
 
 
 def read_scores(path: Path) -> Scores:

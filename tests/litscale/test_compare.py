@@ -8,17 +8,25 @@ from hashlib import sha256
 import pytest
 
 from callbacks.evaluated_weights import EvaluatedWeights
+from callbacks.json_text import json_text
 from litscale import scores as score_files
 from litscale.cli import main
 from litscale.scores import newest_scores, read_scores, write_scores
 from litscale.storage.checkpoint_record import CheckpointRecord
+
+USUAL = {"precision": "32-true", "batches": 1.0}
+
+
+def hashed(key):
+    """What stands in the name of a file of scores with the usual settings."""
+    return sha256(key.encode() + json_text(USUAL)).hexdigest()[:8]
 
 
 @pytest.fixture
 def written(tmp_path, monkeypatch):
     """Write scores of a run as if its ``last.ckpt`` of that step had been evaluated at that minute."""
 
-    def write(run, stage, step, values, minute=0, content=b"weights"):
+    def write(run, stage, step, values, minute=0, content=b"weights", **settings):
         checkpoint = tmp_path / run / "last.ckpt"
         checkpoint.parent.mkdir(exist_ok=True)
         checkpoint.write_bytes(content)
@@ -32,7 +40,7 @@ def written(tmp_path, monkeypatch):
 
         monkeypatch.setattr(score_files, "datetime", Clock)
         record = CheckpointRecord(str(checkpoint), step, sha256(content).hexdigest())
-        return write_scores(tmp_path / run, stage, EvaluatedWeights(record, {}), values)
+        return write_scores(tmp_path / run, stage, EvaluatedWeights(record, {}), USUAL | settings, values)
 
     return write
 
@@ -54,12 +62,24 @@ def test_scores_of_runs_stand_side_by_side(tmp_path, capsys, written):
     assert ["weights", "last.ckpt,", "step", "70", "last.ckpt,", "step", "700"] in lines
 
 
+def test_evaluations_of_other_settings_stand_beside_each_other_and_are_named(tmp_path, capsys, written):
+    names = {
+        written("run", "test", 9, {"test/a": 3.0}).name,
+        written("run", "test", 9, {"test/a": 3.5}, minute=1, precision="bf16-true").name,
+        written("run", "test", 9, {"test/a": 4.0}, minute=2, batches=5).name,
+    }
+    assert len(names) == 3
+    weights = next(line for line in shown(capsys, tmp_path / "run") if line[:1] == ["weights"])
+    assert weights == ["weights", "last.ckpt,", "step", "9,", "5", "of", "the", "batches"]
+
+
 def test_each_checkpoint_keeps_its_scores_and_the_newest_are_shown(tmp_path, capsys, written):
     names = [
         written("run", "test", 9, {"test/a": 3.0}, minute=2, content=b"9").name,
         written("run", "test", 10, {"test/a": 4.0}, minute=1, content=b"10").name,
     ]
-    assert names == [f"scores_test_step_{n}_{sha256(str(n).encode()).hexdigest()[:8]}.json" for n in (9, 10)]
+    keys = [sha256(str(n).encode()).hexdigest() for n in (9, 10)]
+    assert names == [f"scores_test_step_{n}_{hashed(key)}.json" for n, key in zip((9, 10), keys, strict=True)]
     assert newest_scores(tmp_path / "run", ("test",)).scores == {"test/a": 3.0}
     # the same weights again take the place of what they had
     written("run", "test", 10, {"test/a": 5.0}, minute=3, content=b"10")
@@ -84,10 +104,10 @@ def test_scores_say_if_their_checkpoint_is_another_by_now(tmp_path, written, cha
 
 def test_weights_that_are_no_checkpoint_are_named(tmp_path):
     files = {"official_checkpoint": {"file": "/there/fractalar.pth", "sha256": "ab"}}
-    path = write_scores(tmp_path, "test", EvaluatedWeights(None, files), {"test/a": 1.0})
-    assert path.name == f"scores_test_files_{sha256(b'ab').hexdigest()[:8]}.json"
+    path = write_scores(tmp_path, "test", EvaluatedWeights(None, files), USUAL, {"test/a": 1.0})
+    assert path.name == f"scores_test_files_{hashed(sha256(b'ab').hexdigest())}.json"
     assert read_scores(path).source == "fractalar.pth"
-    assert read_scores(write_scores(tmp_path, "test", EvaluatedWeights(None, {}), {})).source == "untrained"
+    assert read_scores(write_scores(tmp_path, "test", EvaluatedWeights(None, {}), USUAL, {})).source == "untrained"
 
 
 def test_scores_that_are_not_finite_are_shown_so(tmp_path, capsys, written):

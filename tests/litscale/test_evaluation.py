@@ -76,7 +76,8 @@ def test_an_evaluation_has_a_folder_of_its_own(run, capsys):
     digest = sha256(checkpoint.read_bytes()).hexdigest()
     facts = {"checkpoint": str(checkpoint.resolve()), "step": 3, "sha256": digest, "weight_files": {}}
     assert {name: found[name] for name in facts} == facts
-    assert scores.name == f"scores_test_step_3_{digest[:8]}.json"
+    assert found["settings"]["precision"] == "32-true"
+    assert found["settings"]["model"]["class_path"] == "lit_models.LitFractal"
     assert found["scores"]["test/nats_per_step"] > 0
     record = json.loads((folder / "sample_00000.json").read_text())
     assert {name: record[name] for name in facts} == facts
