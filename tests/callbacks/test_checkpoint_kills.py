@@ -60,11 +60,14 @@ def test_killed_twenty_times(tmp_path, monkeypatch, temporary):
         model = Model({"forward": lambda step, flag=started: flag.touch()})
         options = {"ckpt_path": path if path.exists() else None, "policy": Checkpoints("val/score", minutes=0)}
         child = forked(partial(fit, run, model, **options))
-        while not started.exists() and os.waitpid(child, os.WNOHANG) == (0, 0):
+        ended = False
+        while not (started.exists() or ended):
             time.sleep(0.005)
-        time.sleep(draw.uniform(0, 0.15))
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
+            ended = os.waitpid(child, os.WNOHANG) != (0, 0)  # a run that was at its end
+        if not ended:
+            time.sleep(draw.uniform(0, 0.15))
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
         if path.exists():
             step = read_checkpoint(path)["global_step"]  # whole, and of the checksum that it says
             assert step >= seen
