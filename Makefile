@@ -57,6 +57,8 @@ lint: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# several processes with as many threads each as there are cores get in each other's way
+test test-slow: export OMP_NUM_THREADS = 1
 test: lint
 	$(BIN)/python -m pytest -n 2 -m "not slow"
 
