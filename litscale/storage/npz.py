@@ -56,7 +56,7 @@ def is_stored(path: str | Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return all(entry.compress_type == zipfile.ZIP_STORED for entry in archive.infolist())
-    # Whatever a damaged archive raises.
+    # A damaged archive can raise whatever zipfile raises. It cannot be mapped; whoever reads it then names the damage.
     except Exception:
         return False
 
