@@ -17,8 +17,8 @@ from itertools import accumulate
 import torch
 from measuring import paired, ratio, surroundings
 
-from models.var.attention_times import attention_pass
-from models.var.scale_attention import ATTENTIONS, scale_causal
+from litscale.models.var.attention_times import attention_pass
+from litscale.models.var.scale_attention import ATTENTIONS, scale_causal
 
 SCALES = {
     "16 px": (1, 2, 3, 4),

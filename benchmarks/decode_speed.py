@@ -20,8 +20,8 @@ from itertools import count, pairwise
 import torch
 from measuring import memory, paired, ratio, surroundings
 
-from models.sdvar import Decoder, DecodeReport, Forced, Speculative, TargetOnly
-from models.var import VAR, VQVAE
+from litscale.models.sdvar import Decoder, DecodeReport, Forced, Speculative, TargetOnly
+from litscale.models.var import VAR, VQVAE
 
 RATES = (0.0, 0.5, 0.8, 1.0)
 PUBLISHED = {"draft": (16, 1024, 16), "target": (30, 1920, 30)}  # depth, width, heads

@@ -15,9 +15,9 @@ from collections.abc import Callable
 import torch
 from measuring import paired, ratio, surroundings
 
-from models.fractal import Fractal
-from models.fractal import fractal as recursion
-from models.fractal.masking import Masking
+from litscale.models.fractal import Fractal
+from litscale.models.fractal import fractal as recursion
+from litscale.models.fractal.masking import Masking
 
 
 class AllHidden(Masking):

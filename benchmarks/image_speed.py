@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from measuring import Clock, memory, shares, surroundings
 
-from models.fractal import Fractal
-from models.fractal.ar import AR, ARStepper
-from models.fractal.checkpoints import official_arguments
+from litscale.models.fractal import Fractal
+from litscale.models.fractal.ar import AR, ARStepper
+from litscale.models.fractal.checkpoints import official_arguments
 
 ITERATIONS = {"in64": [64, 16], "in256": [64, 16, 16]}
 

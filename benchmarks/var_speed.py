@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from measuring import Clock, memory, shares, surroundings
 
-from models.var import PRESETS, VAR, VQVAE
+from litscale.models.var import PRESETS, VAR, VQVAE
 
 
 def watch(model: VAR, clock: Clock) -> None:

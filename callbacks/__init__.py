@@ -1,6 +1,6 @@
 """What is watched: callbacks for the trainer."""
 
-from callbacks.attention import AttentionDiagnostics
+from callbacks.attention_diagnostics import AttentionDiagnostics
 from callbacks.checkpoints import Checkpoints
 from callbacks.generation_quality import GenerationQuality
 from callbacks.gradient_norms import GradientNorms

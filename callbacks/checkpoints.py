@@ -21,7 +21,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
 from callbacks.checkpoint_io import NonFiniteError, use_checkpoint_files
-from callbacks.loggers import run_folder
+from callbacks.reporting.loggers import run_folder
 from lit_models.base import REMEDY, DivergedError, GradientError
 from litscale.storage.checkpoints import read_checkpoint
 from litscale.storage.run_folders import (

@@ -17,13 +17,20 @@ from torch import Tensor, nn
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
-from callbacks.loggers import run_folder
-from callbacks.quality_reference import QualityReference
-from callbacks.quality_table import QualityTable
-from callbacks.sample_evaluation import SampleEvaluation, checkpoint_of, stage_of
-from callbacks.sample_store import SampleStore, write_npz, write_pngs
-from metrics import FrechetDistance, InceptionFeatures, InceptionScore, KernelDistance, MusicFeatures, PrecisionRecall
-from metrics.features import checked_size, extract, identity
+from callbacks.evaluation.quality_reference import QualityReference
+from callbacks.evaluation.sample_evaluation import SampleEvaluation, checkpoint_of, stage_of
+from callbacks.evaluation.sample_store import SampleStore, write_npz, write_pngs
+from callbacks.reporting.loggers import run_folder
+from callbacks.reporting.quality_table import QualityTable
+from litscale.metrics import (
+    FrechetDistance,
+    InceptionFeatures,
+    InceptionScore,
+    KernelDistance,
+    MusicFeatures,
+    PrecisionRecall,
+)
+from litscale.metrics.features import checked_size, extract, identity
 
 LEAST_SAMPLES = 4  # precision and recall look at three neighbours
 
@@ -34,7 +41,7 @@ class GenerationQuality(SampleEvaluation):
     Logs, over all ranks, ``val/fid``, ``val/kid``, ``val/precision`` and ``val/recall``, with an extractor that gives
     logits ``val/inception_score``, and with one that knows the data's classes ``val/class_accuracy``, the share of
     samples that it recognises as their class (``test/...`` in a test). Of rolls the features are by default the
-    statistics of `metrics.MusicFeatures`, of images `metrics.InceptionFeatures`.
+    statistics of `litscale.metrics.MusicFeatures`, of images `litscale.metrics.InceptionFeatures`.
 
     The reference is a file, or the data of the validation (or test) at hand. Their features are extracted once and kept
     in the cache, if all of them went through (``limit_val_batches`` at 1.0). Against a file of mean and covariance
@@ -70,7 +77,7 @@ class GenerationQuality(SampleEvaluation):
             every_n_validations: in ``fit``, evaluate in every so many validations, the first included; 0 leaves it to
                 ``validate`` and ``test``.
             seed: noise of batch k is drawn from seed + k.
-            features: the extractor, any module as `metrics.features` describes it; null = by the kind of data.
+            features: the extractor, any module as `litscale.metrics.features` describes it; null = by the kind of data.
             reference: .npz with mu and sigma, or images as arr_0, or both (ADM's reference batches); null = the data.
             cfg: guidance scale instead of the module's own.
             temperature: instead of the module's own.

@@ -14,7 +14,7 @@ from torch.nn import Parameter
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
-from callbacks.loggers import logs_now
+from callbacks.reporting.loggers import logs_now
 
 
 class GradientNorms(Callback):

@@ -10,19 +10,19 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
-from callbacks.generation import renderer_of
-from callbacks.likelihood_baselines import LikelihoodBaselines
-from callbacks.music_table import MusicTable
-from callbacks.sample_evaluation import SampleEvaluation, checkpoint_of, stage_of, summed
-from metrics import MusicStatistics
-from music import Roll
+from callbacks.evaluation.generation import renderer_of
+from callbacks.evaluation.likelihood_baselines import LikelihoodBaselines
+from callbacks.evaluation.sample_evaluation import SampleEvaluation, checkpoint_of, stage_of, summed
+from callbacks.reporting.music_table import MusicTable
+from litscale.metrics import MusicStatistics
+from litscale.music import Roll
 
 
 class MusicEvaluation(SampleEvaluation):
     """Compares generated music with the windows of validation (or test).
 
     Logs, over all ranks: ``music/<statistic>`` of the samples, ``music/ratio/<statistic>`` (samples over data) and
-    ``music/overlap/<statistic>`` (of the two histograms), see `metrics.MusicStatistics`. Statistics that the data does
+    ``music/overlap/<statistic>`` (of the two histograms), see `MusicStatistics`. Statistics that the data does
     not define are left out, outside of ``fit`` also those that the samples do not define. With ``baselines`` also
     ``val/nats_per_step/independent_pitches`` and ``.../repeat_or_redraw`` (``test/...`` in a test): what two small
     models, fitted to the training pieces, give to the windows on which the model's own ``val/nats_per_step`` is

@@ -12,8 +12,8 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
-from callbacks.sample_evaluation import stage_of
-from metrics.mean import Mean
+from callbacks.evaluation.sample_evaluation import stage_of
+from litscale.metrics.mean import Mean
 
 
 class PixelBaseline(Callback):

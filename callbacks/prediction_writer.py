@@ -14,10 +14,10 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from PIL import Image
 from torch import Tensor
 
-from callbacks.evaluated_weights import evaluated_weights
-from callbacks.generation import frames_of, renderer_of
-from callbacks.json_text import json_text
-from callbacks.loggers import run_folder
+from callbacks.evaluation.evaluated_weights import evaluated_weights
+from callbacks.evaluation.generation import frames_of, renderer_of
+from callbacks.reporting.json_text import json_text
+from callbacks.reporting.loggers import run_folder
 from datamodules.requests import DescribesRequest
 from litscale.storage.files import write_atomically, write_image
 from litscale.storage.folders import NewFolder, remove_abandoned

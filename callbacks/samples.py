@@ -8,8 +8,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
-from callbacks.generation import averaged_weights, draw, frames_of, renderer_of
-from callbacks.loggers import run_folder, send_animations, send_pictures, send_sounds
+from callbacks.evaluation.generation import averaged_weights, draw, frames_of, renderer_of
+from callbacks.reporting.loggers import run_folder, send_animations, send_pictures, send_sounds
 from lit_models.sharding import gather, release
 
 

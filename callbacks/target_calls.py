@@ -10,16 +10,16 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 
-from callbacks.decode_pictures import timeline
-from callbacks.decode_table import DecodeTable
-from callbacks.figures import pixels, write_picture
-from callbacks.loggers import run_folder, send_histogram, send_pictures, send_table
-from callbacks.quality_reference import QualityReference
-from callbacks.sample_evaluation import stage_of
-from lit_models.comparison import Comparison, no_totals, rates
-from metrics import FrechetDistance
-from metrics.features import checked_size, extract
-from models.sdvar import DecodeReport
+from callbacks.evaluation.quality_reference import QualityReference
+from callbacks.evaluation.sample_evaluation import stage_of
+from callbacks.reporting.decode_pictures import timeline
+from callbacks.reporting.decode_table import DecodeTable
+from callbacks.reporting.figures import pixels, write_picture
+from callbacks.reporting.loggers import run_folder, send_histogram, send_pictures, send_table
+from lit_models.speculative.comparison import Comparison, no_totals, rates
+from litscale.metrics import FrechetDistance
+from litscale.metrics.features import checked_size, extract
+from litscale.models.sdvar import DecodeReport
 
 COUNTS = ("images", "target_calls", "draft_calls", "accepted_scales")
 
@@ -27,7 +27,7 @@ COUNTS = ("images", "target_calls", "draft_calls", "accepted_scales")
 class TargetCalls(Callback):
     """Says how many calls of the target a decoder takes, how fast it is, and what the images lose.
 
-    For modules whose validation and test steps return a `lit_models.comparison.Comparison`, as `LitSDVAR`'s do. Logs,
+    For modules whose validation and test steps return a `Comparison`, as `LitSDVAR`'s do. Logs,
     over all images and all devices,
 
     - the sums ``sdvar/images``, ``sdvar/target_calls``, ``sdvar/draft_calls`` and ``sdvar/accepted_scales``, where a
@@ -52,7 +52,7 @@ class TargetCalls(Callback):
         """Check the options.
 
         Args:
-            features: the extractor of FID, any module as `metrics.features` describes it; null = no FID.
+            features: the extractor of FID, any module as `litscale.metrics.features` describes it; null = no FID.
             reference: what images are compared with, a file as for `GenerationQuality`; null = the data at hand.
             cache_dir: where features of the data are kept; null = as for `PianoRollDataModule`.
 

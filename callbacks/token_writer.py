@@ -10,8 +10,8 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from callbacks.loggers import run_folder
-from datamodules.token_cache import INDEX, TokenFacts, good_shards, write_shard
+from callbacks.reporting.loggers import run_folder
+from datamodules.tokens.cache import INDEX, TokenFacts, good_shards, write_shard
 
 
 class TokenWriter(Callback):

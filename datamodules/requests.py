@@ -17,9 +17,9 @@ import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch.utils.data import Dataset
 
-import music
+from litscale import music
+from litscale.music.roll import Roll, RollFormat
 from litscale.storage.checkpoint_record import file_sha256
-from music.roll import Roll, RollFormat
 
 
 @dataclass(frozen=True)

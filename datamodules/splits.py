@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
-from datamodules.folders import some
-from datamodules.roll_cache import RollCache
+from datamodules.rolls.cache import RollCache
+from datamodules.rolls.folders import some
 
 SPLITS = ("train", "val", "test")
 

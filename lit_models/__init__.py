@@ -1,14 +1,14 @@
 """LightningModules."""
 
-from lit_models.decoding import Decoding
 from lit_models.lit_fractal import LitFractal
 from lit_models.lit_sdvar import LitSDVAR
 from lit_models.lit_var import LitVAR
 from lit_models.lit_vqvae import LitVQVAE
 from lit_models.optimization import Optimization
-from lit_models.tokenizer_options import Adversary, TokenizerLoss
-from models.fractal import Generation
-from models.var import ScaleGeneration
+from lit_models.speculative.decoding import Decoding
+from lit_models.tokenizer.options import Adversary, TokenizerLoss
+from litscale.models.fractal import Generation
+from litscale.models.var import ScaleGeneration
 
 __all__ = [
     "Adversary",

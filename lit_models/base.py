@@ -16,8 +16,8 @@ from torchmetrics import Metric
 
 from lit_models.optimization import Optimization
 from lit_models.sharding import gather, release, shard
-from models.precision import Convert, at_least_float32
-from models.state_dicts import mismatch
+from litscale.models.precision import Convert, at_least_float32
+from litscale.models.state_dicts import mismatch
 
 HALF = ("bf16-true", "16-true")
 REMEDY = (

@@ -11,11 +11,18 @@ from torch import Tensor, nn
 
 from lit_models.base import GeneratingModule
 from lit_models.optimization import Optimization
-from metrics.mean import Mean
-from metrics.standard_error import StandardError
-from models.fractal import Fractal, Generation, LevelAttention, attention_report, fill_official, sample_any_width
-from models.fractal.codec import IMAGE_CODECS
-from models.layers.blocks import Block
+from litscale.metrics.mean import Mean
+from litscale.metrics.standard_error import StandardError
+from litscale.models.fractal import (
+    Fractal,
+    Generation,
+    LevelAttention,
+    attention_report,
+    fill_official,
+    sample_any_width,
+)
+from litscale.models.fractal.codec import IMAGE_CODECS
+from litscale.models.layers.blocks import Block
 
 GENERATION = Generation()
 
@@ -192,7 +199,7 @@ class LitFractal(GeneratingModule):
             )
 
     def attention_report(self, canvas: Tensor, label: Tensor | None = None) -> dict[str, LevelAttention]:
-        """Entropy and reach of attention, see :func:`models.fractal.attention_report`."""
+        """Entropy and reach of attention, see :func:`litscale.models.fractal.attention_report`."""
         with torch.compiler.set_stance("force_eager"):
             return attention_report(self.network, canvas.to(self.device), label)
 

@@ -11,12 +11,12 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
 from lit_models.base import GeneratingModule
-from lit_models.comparison import Comparison, compare
-from lit_models.decoding import Decoding
-from lit_models.distillation import divergence, own_tokens, teacher_forced
 from lit_models.optimization import Optimization
+from lit_models.speculative.comparison import Comparison, compare
+from lit_models.speculative.decoding import Decoding
+from lit_models.speculative.distillation import divergence, own_tokens, teacher_forced
 from lit_models.token_metrics import by_scale
-from lit_models.tokenizer import (
+from lit_models.tokenizer.loading import (
     check_cache,
     check_canvas,
     check_classes,
@@ -26,9 +26,9 @@ from lit_models.tokenizer import (
     unpack_tokenizer,
 )
 from lit_models.transformer_files import load_pair, save_as_lit_var
-from metrics.mean import Mean
-from models.sdvar import Decoder, Speculative
-from models.var import VAR, VQVAE, Sampling
+from litscale.metrics.mean import Mean
+from litscale.models.sdvar import Decoder, Speculative
+from litscale.models.var import VAR, VQVAE, Sampling
 
 DECODING = Decoding()
 
@@ -186,7 +186,7 @@ class LitSDVAR(GeneratingModule):
         """Divergence of a batch, with a report for callbacks.
 
         The report holds ``loss/scale_<k>`` in nats per token and ``overlap/scale_<k>``, see
-        :func:`lit_models.distillation.divergence`.
+        :func:`lit_models.speculative.distillation.divergence`.
         """
         tokens = tokens_of(self.target, self.planes, batch)
         self.frequencies += self.trainer.strategy.reduce(self.vqvae.quantizer.count(tokens), reduce_op="sum")

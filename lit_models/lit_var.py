@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from lit_models.base import GeneratingModule
-from lit_models.known_tokens import known_tokens
 from lit_models.optimization import Optimization
 from lit_models.token_metrics import TokenMetrics, by_scale, token_scores
-from lit_models.tokenizer import (
+from lit_models.tokenizer.known_tokens import known_tokens
+from lit_models.tokenizer.loading import (
     check_cache,
     check_canvas,
     check_classes,
@@ -25,9 +25,9 @@ from lit_models.tokenizer import (
     tokens_of,
     unpack_tokenizer,
 )
-from models.var import VAR, ScaleGeneration
-from models.var.attention_times import attention_times
-from models.var.blocks import VARBlock
+from litscale.models.var import VAR, ScaleGeneration
+from litscale.models.var.attention_times import attention_times
+from litscale.models.var.blocks import VARBlock
 
 GENERATION = ScaleGeneration()
 

@@ -10,16 +10,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from lit_models.base import LitModule
-from lit_models.codebook import report
 from lit_models.optimization import Optimization
-from lit_models.perceptual import PerceptualLoss
-from lit_models.reconstruction import ReconstructionMetrics
-from lit_models.tokenizer import check_canvas, encode, planes_of, token_facts
-from lit_models.tokenizer_options import Adversary, TokenizerLoss
-from models.precision import Convert, at_least_float32
-from models.var import VQVAE, Discriminator, VQOutput
-from models.var.autoencoder import ResidualBlock, SpatialAttention
-from models.var.discriminator import adaptive_weight, consistency_loss, hinge_loss
+from lit_models.tokenizer.codebook import report
+from lit_models.tokenizer.loading import check_canvas, encode, planes_of, token_facts
+from lit_models.tokenizer.options import Adversary, TokenizerLoss
+from lit_models.tokenizer.perceptual import PerceptualLoss
+from lit_models.tokenizer.reconstruction import ReconstructionMetrics
+from litscale.models.precision import Convert, at_least_float32
+from litscale.models.var import VQVAE, Discriminator, VQOutput
+from litscale.models.var.autoencoder import ResidualBlock, SpatialAttention
+from litscale.models.var.discriminator import adaptive_weight, consistency_loss, hinge_loss
 
 LOSS, NO_ADVERSARY = TokenizerLoss(), Adversary()
 
@@ -47,7 +47,7 @@ class LitVQVAE(LitModule):
         codec: what the tokenizer's channels stand for: rgb, gray, binary, velocity or onset_hold; null = rgb for three
             channels, gray for one.
         velocity_bins: of the data, for velocity and onset_hold.
-        features: extractor for rFID in evaluation (see `metrics.features`), or null.
+        features: extractor for rFID in evaluation (see `litscale.metrics.features`), or null.
         compile_blocks: compile the residual and attention blocks of encoder and decoder (``torch.compile``).
 
     Raises:
@@ -271,7 +271,7 @@ class LitVQVAE(LitModule):
         checkpoint["patch_nums"] = list(self.network.patch_nums)
 
     def token_facts(self) -> dict[str, Any]:
-        """What a cache must say of its tokens, see :func:`lit_models.tokenizer.token_facts`."""
+        """What a cache must say of its tokens, see :func:`lit_models.tokenizer.loading.token_facts`."""
         return token_facts(self.network)
 
     def parameters_by_level(self) -> Mapping[str, list[nn.Parameter]]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from metrics.mean import Mean
-from models.var import VAR
+from litscale.metrics.mean import Mean
+from litscale.models.var import VAR
 
 
 class TokenMetrics(nn.ModuleDict):

@@ -11,11 +11,11 @@ import lightning
 import torch
 from torch import Tensor
 
-from lit_models.tokenizer import checksum, load_tokenizer, packed_tokenizer, unpack_tokenizer
+from lit_models.tokenizer.loading import checksum, load_tokenizer, packed_tokenizer, unpack_tokenizer
+from litscale.models.state_dicts import fill
+from litscale.models.var import VAR, fill_official
 from litscale.storage.checkpoints import read_checkpoint, stamp
 from litscale.storage.files import write_atomically
-from models.state_dicts import fill
-from models.var import VAR, fill_official
 
 LIT_VAR = "network."  # what the transformer's entries begin with in checkpoints of LitVAR
 

@@ -1,5 +1,5 @@
 """``python -m litscale``."""
 
-from litscale.cli import main
+from litscale.cli.main import main
 
 main()

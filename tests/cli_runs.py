@@ -8,7 +8,7 @@ import signal
 import pytest
 import yaml
 
-from litscale.cli import main
+from litscale.cli.main import main
 
 KILLER = '''
 import os, signal

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from safetensors.torch import load_file
 
-from models.var import load_official_var, load_official_vqvae
+from litscale.models.var import load_official_var, load_official_vqvae
 
 GOLDEN = Path(__file__).parent / "golden" / "var"
 META = json.loads((GOLDEN / "meta.json").read_text())

@@ -6,7 +6,7 @@ import torch
 from var_toys import lit_var, quiet, vqvae
 
 from lit_models import Decoding, LitSDVAR, Optimization
-from models.var import VAR
+from litscale.models.var import VAR
 
 SIZES = {"draft": {"depth": 1, "width": 16, "heads": 2}, "target": {"depth": 2, "width": 16, "heads": 2}}
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from models.var import VAR, VQVAE
+from litscale.models.var import VAR, VQVAE
 
 LABELS = [3, 0, -1, 4, 3]
 

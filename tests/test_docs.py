@@ -13,8 +13,8 @@ import torch
 import yaml
 from PIL import Image
 
-from models.fractal import Fractal, to_official
-from models.fractal.checkpoints import official_arguments
+from litscale.models.fractal import Fractal, to_official
+from litscale.models.fractal.checkpoints import official_arguments
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

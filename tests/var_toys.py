@@ -6,7 +6,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader, DistributedSampler
 
 from lit_models import Adversary, LitVAR, LitVQVAE, Optimization
-from models.var import VAR, VQVAE
+from litscale.models.var import VAR, VQVAE
 
 OF_VQVAE = (
     "patch_nums",

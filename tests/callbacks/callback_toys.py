@@ -15,8 +15,8 @@ from datamodules.loading import ShardSampler
 from datamodules.requests import RequestRecord
 from lit_models.lit_fractal import Generation, LitFractal
 from lit_models.optimization import Optimization
-from models.fractal import Fractal
-from music import RollFormat, RollRenderer
+from litscale.models.fractal import Fractal
+from litscale.music import RollFormat, RollRenderer
 
 FORM = RollFormat("onset_hold", velocity_bins=3, lowest_pitch=60, pitches=12)
 STEPS = 16

@@ -9,8 +9,8 @@ from callback_toys import TwoLevels
 from torch import Tensor
 
 from lit_models import Decoding
-from lit_models.comparison import Comparison
-from models.sdvar import DecodeReport, Round
+from lit_models.speculative.comparison import Comparison
+from litscale.models.sdvar import DecodeReport, Round
 
 SCALES = 3
 

@@ -10,9 +10,9 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from callbacks import AttentionDiagnostics
-from callbacks.attention import heatmaps
-from callbacks.figures import pixels
-from models.fractal import LevelAttention
+from callbacks.attention_diagnostics import heatmaps
+from callbacks.reporting.figures import pixels
+from litscale.models.fractal import LevelAttention
 
 
 def test_numbers_and_picture(tmp_path):

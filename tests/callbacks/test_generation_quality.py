@@ -17,8 +17,8 @@ from torch_fidelity.metric_kid import kid_features_to_metric
 from torch_fidelity.metric_prc import prc_features_to_metric
 
 from callbacks import GenerationQuality
-from callbacks.sample_store import SampleStore, write_npz
-from metrics.features import WEIGHTS
+from callbacks.evaluation.sample_store import SampleStore, write_npz
+from litscale.metrics.features import WEIGHTS
 
 REAL = torch.stack([image(number, number % 2) for number in range(11)])
 GENERATED = torch.stack([painted(7 + i // 4, i % 4, i % 2) for i in range(10)])

@@ -13,10 +13,10 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.utils.data import DataLoader
 
 from callbacks import MusicEvaluation
-from callbacks.likelihood_baselines import LikelihoodBaselines
-from callbacks.music_table import MusicTable
-from music import IndependentPitches, RepeatOrRedraw, RollRenderer, statistics
-from music.roll import Roll
+from callbacks.evaluation.likelihood_baselines import LikelihoodBaselines
+from callbacks.reporting.music_table import MusicTable
+from litscale.music import IndependentPitches, RepeatOrRedraw, RollRenderer, statistics
+from litscale.music.roll import Roll
 
 WINDOWS = [roll(index) for index in range(len(Windows()))]
 TRAINING = [roll(100 + number, 64) for number in range(3)]

@@ -11,7 +11,7 @@ from PIL import Image
 
 from callbacks import PredictionWriter
 from lit_models import Optimization
-from music import MidiError, RollRenderer, read_midi
+from litscale.music import MidiError, RollRenderer, read_midi
 
 
 def predict(folder, module=None, **options):

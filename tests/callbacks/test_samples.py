@@ -11,8 +11,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from wandb_files import offline_history
 
 from callbacks import Samples
-from callbacks.generation import averaged_weights, draw, frames_of
-from music import RollRenderer, read_midi
+from callbacks.evaluation.generation import averaged_weights, draw, frames_of
+from litscale.music import RollRenderer, read_midi
 
 
 def names(folder):

@@ -16,7 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from wandb_files import offline_history
 
 from callbacks import TargetCalls
-from lit_models.comparison import no_totals, rates
+from lit_models.speculative.comparison import no_totals, rates
 
 
 def expected(count=11):

@@ -10,16 +10,16 @@ import pytest
 from image_files import encoded, photo, write_arrays, write_folder, write_parquet
 
 from datamodules import PianoRollDataModule
-from datamodules.digits import Scans
-from datamodules.fingerprints import of_files
-from datamodules.image_arrays import ArraySource
-from datamodules.image_dataset import EvaluationImages
-from datamodules.image_decoding import Crop
-from datamodules.image_folder import FolderSource
-from datamodules.image_parquet import ParquetSource
-from datamodules.token_cache import Shard
-from datamodules.tokens import Tokens
-from metrics.reference import data_identity
+from datamodules.images.dataset import EvaluationImages
+from datamodules.images.decoding import Crop
+from datamodules.images.digits import Scans
+from datamodules.images.imagenet.arrays import ArraySource
+from datamodules.images.imagenet.folder import FolderSource
+from datamodules.images.imagenet.parquet import ParquetSource
+from datamodules.tokens.cache import Shard
+from datamodules.tokens.tokens import Tokens
+from litscale.metrics.reference import data_identity
+from litscale.storage.fingerprints import of_files
 
 CROP = Crop(16, upsample=False)
 

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from datamodules.roll_cache import RollCache
+from datamodules.rolls.cache import RollCache
 from datamodules.splits import Splits, split_by_hash, split_by_lists
 
 # Another result would move pieces between the splits of runs that exist.

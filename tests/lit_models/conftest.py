@@ -6,7 +6,7 @@ from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
 from lit_models import LitFractal, Optimization
-from models.fractal import Fractal
+from litscale.models.fractal import Fractal
 
 
 class ToyData(LightningDataModule):

@@ -16,10 +16,10 @@ from torch.utils.data import DataLoader, DistributedSampler
 from var_toys import LATE_ADVERSARY, ToyImages, lit_var, lit_vqvae, quiet
 
 from callbacks import GradientNorms, Samples
-from datamodules.image_renderer import ImageRenderer
+from datamodules.images.renderer import ImageRenderer
 from lit_models import Adversary
 from lit_models.base import GeneratingModule
-from music import RollFormat, RollRenderer
+from litscale.music import RollFormat, RollRenderer
 
 
 class Uneven:

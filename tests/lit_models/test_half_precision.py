@@ -7,7 +7,7 @@ from torch.utils.data import DataLoader
 from var_toys import ToyImages, lit_var, lit_vqvae, quiet
 
 from lit_models import Generation
-from metrics.mean import Mean
+from litscale.metrics.mean import Mean
 
 HALVES = ["bf16-true", "16-true"]
 

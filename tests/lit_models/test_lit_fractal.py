@@ -9,7 +9,7 @@ from lightning.pytorch import Callback, Trainer
 from torch.utils.data import DataLoader
 
 from lit_models import Generation, Optimization
-from models.fractal import to_official
+from litscale.models.fractal import to_official
 
 
 def quiet(tmp_path, **options):

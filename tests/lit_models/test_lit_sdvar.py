@@ -9,11 +9,11 @@ from var_toys import Outputs, ToyImages, lit_var, quiet, resumed, same, vqvae
 
 from datamodules import DigitsDataModule
 from lit_models import Optimization
-from lit_models.comparison import no_totals, rates
-from lit_models.distillation import divergence, teacher_forced
-from lit_models.tokenizer import token_facts
-from models.sdvar import Handoff, Speculative, TargetOnly
-from models.var import Sampling, to_official
+from lit_models.speculative.comparison import no_totals, rates
+from lit_models.speculative.distillation import divergence, teacher_forced
+from lit_models.tokenizer.loading import token_facts
+from litscale.models.sdvar import Handoff, Speculative, TargetOnly
+from litscale.models.var import Sampling, to_official
 
 
 class Comparisons(Callback):

@@ -13,9 +13,9 @@ from var_toys import Outputs, ToyImages, lit_vqvae, quiet, resumed, same, vqvae
 
 from datamodules import DigitsDataModule
 from lit_models import Adversary, LitVQVAE, Optimization, TokenizerLoss
-from lit_models.codebook import perplexity, usage
 from lit_models.optimization import parameter_groups
-from models.var.discriminator import adaptive_weight, hinge_loss
+from lit_models.tokenizer.codebook import perplexity, usage
+from litscale.models.var.discriminator import adaptive_weight, hinge_loss
 
 ADVERSARY = Adversary(weight=0.5, width=8, layers=1, consistency=1.0)
 

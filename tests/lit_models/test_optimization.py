@@ -8,7 +8,7 @@ from torch import nn
 
 from lit_models import Optimization
 from lit_models.optimization import parameter_groups
-from models.fractal import Fractal
+from litscale.models.fractal import Fractal
 
 
 def trainer(steps=100, per_epoch=10, accumulate=1, batch=32, ranks=4):

@@ -6,9 +6,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from lit_models.codebook import CodeCounts, perplexity, report, usage
-from lit_models.comparison import rates
+from lit_models.speculative.comparison import rates
 from lit_models.token_metrics import TokenMetrics, by_scale, token_scores, unigram_nats
+from lit_models.tokenizer.codebook import CodeCounts, perplexity, report, usage
 
 MODEL = SimpleNamespace(bounds=(0, 1, 3), scale_of=torch.tensor([0, 1, 1]))
 

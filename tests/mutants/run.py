@@ -1,7 +1,7 @@
 """Mutation testing: would the tests notice if the code meant something else?
 
     make mutants                                       # the fixed sample of 200 mutants, resumed where it stopped
-    PYTHONPATH=tests python -m mutants.run --only models/fractal
+    PYTHONPATH=tests python -m mutants.run --only litscale/models/fractal
 
 The tree is copied to a temporary folder, so that no file of it is edited. Each test file is run once there to learn
 which tests run which lines; then each mutant of the sample is written into the copy and the tests that run its lines
@@ -37,14 +37,16 @@ SEED = 14
 LEAST_CAUGHT = 0.92
 MOST_SECONDS = 100  # of tests, as long as they took before, for one mutant
 TARGETS = (
-    "models",
-    "music",
-    "metrics",
-    *(f"datamodules/{name}.py" for name in ("ranked", "requests", "splits", "windows", "image_renderer")),
-    *(f"lit_models/{name}.py" for name in ("codebook", "comparison", "known_tokens", "optimization", "reconstruction")),
-    "lit_models/token_metrics.py",
+    *(f"litscale/{name}" for name in ("models", "music", "metrics")),
+    *(f"datamodules/{name}.py" for name in ("base", "requests", "splits", "rolls/crops", "images/renderer")),
+    *(f"lit_models/{name}.py" for name in ("optimization", "token_metrics", "speculative/comparison")),
+    *(f"lit_models/tokenizer/{name}.py" for name in ("codebook", "known_tokens", "reconstruction")),
 )
-TESTS = ("tests/models", "tests/music", "tests/metrics", "tests/datamodules", "tests/lit_models")
+TESTS = (
+    *(f"tests/litscale/{name}" for name in ("models", "music", "metrics")),
+    "tests/datamodules",
+    "tests/lit_models",
+)
 # imported once, before the processes of the mutants are forked; nothing of the project
 LIBRARIES = (
     "coverage",

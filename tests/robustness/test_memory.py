@@ -14,11 +14,11 @@ LIMITED = """
 import resource, sys
 from pathlib import Path
 import torch
-from datamodules.image_decoding import decode
+from datamodules.images.decoding import decode
 from litscale.storage.checkpoints import read_checkpoint
 from litscale.storage.npz import read_npy, read_npz
 from litscale.storage.pickles import load_plain
-import music
+from litscale import music
 used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + 2**30, used + 2**30))
 READERS = {

@@ -15,21 +15,21 @@ import torch
 from image_files import encoded, photo, write_parquet
 from mutations import mutations, outcome
 
-import music
-from callbacks.sample_store import SampleStore
-from datamodules.image_arrays import ArraySource
-from datamodules.image_classes import read_class_map
-from datamodules.image_decoding import Crop, UnreadableImageError, decode
-from datamodules.image_parquet import ParquetSource
-from datamodules.roll_cache import RollCache, build_cache
-from datamodules.token_cache import TokenFacts, read_shard, shard_paths, write_shard
+from callbacks.evaluation.sample_store import SampleStore
+from datamodules.images.decoding import Crop, UnreadableImageError, decode
+from datamodules.images.imagenet.arrays import ArraySource
+from datamodules.images.imagenet.classes import read_class_map
+from datamodules.images.imagenet.parquet import ParquetSource
+from datamodules.rolls.cache import RollCache, build_cache
+from datamodules.tokens.cache import TokenFacts, read_shard, shard_paths, write_shard
+from litscale import music
+from litscale.metrics.fid import Statistics
+from litscale.metrics.reference import read_reference, write_reference
 from litscale.storage.checkpoints import read_checkpoint, stamp
 from litscale.storage.files import read_json
 from litscale.storage.npz import map_npz, read_npy, read_npz
 from litscale.storage.parquet import read_column, shard_facts
 from litscale.storage.pickles import load_plain
-from metrics.frechet import Statistics
-from metrics.reference import read_reference, write_reference
 
 MIDI = Path(__file__).parents[1] / "data" / "pop909" / "331.mid"
 BATCH = {

@@ -1,0 +1,102 @@
+"""Where the levels look: attention in numbers and pictures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from callbacks.reporting.figures import pixels, write_picture
+from callbacks.reporting.loggers import run_folder, send_numbers, send_pictures
+
+MEASURES = {"entropy": "entropy in nats", "reach": "mean distance in patches"}
+
+
+class AttentionDiagnostics(Callback):
+    """Measures the attention of every head on a few canvases of validation.
+
+    ``attention/entropy/level_0/block_1/head_2`` is its entropy in nats (0: one place only), ``attention/reach/...`` the
+    mean distance in patches to where it looks. The picture ``attention/heads`` is also written to the run's folder, as
+    ``attention/step_<n>.png``, outside of ``fit`` ``validate.png``. Rank zero alone measures, on its first batch;
+    attention weights are computed in full, which takes memory, so keep the canvases few.
+    """
+
+    def __init__(self, every_n_validations: int = 1, num_canvases: int = 2) -> None:
+        """Check the options.
+
+        Args:
+            every_n_validations: measure in every so many validations, the first included.
+            num_canvases: how many canvases of the first batch.
+
+        Raises:
+            ValueError: a number is below 1.
+        """
+        super().__init__()
+        if min(every_n_validations, num_canvases) < 1:
+            raise ValueError("every_n_validations and num_canvases must be at least 1")
+        self.every_n_validations = every_n_validations
+        self.num_canvases = num_canvases
+        self._validations = 0
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Check that the module can tell.
+
+        Raises:
+            MisconfigurationException: it has no ``attention_report``.
+        """
+        if not hasattr(pl_module, "attention_report"):
+            raise MisconfigurationException(
+                f"AttentionDiagnostics needs {type(pl_module).__name__} to have `attention_report`; leave it out"
+            )
+        self._validations = 0
+
+    def on_validation_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Measure on the first batch, where averaged weights are in place whatever the order of callbacks."""
+        if batch_idx or dataloader_idx or trainer.sanity_checking or not trainer.is_global_zero:
+            return
+        self._validations += 1
+        if (self._validations - 1) % self.every_n_validations:
+            return
+        canvas, label = batch["canvas"][: self.num_canvases], batch.get("label")
+        with trainer.precision_plugin.val_step_context():
+            report = pl_module.attention_report(canvas, None if label is None else label[: self.num_canvases])
+        numbers, tables = {}, {}
+        for level, attention in report.items():
+            for measure in MEASURES:
+                values = getattr(attention, measure).float().cpu().numpy()  # [block, head]
+                tables[level, measure] = values
+                for (block, head), value in np.ndenumerate(values):
+                    numbers[f"attention/{measure}/{level}/block_{block}/head_{head}"] = float(value)
+        send_numbers(trainer, numbers)
+        figure = heatmaps(tables)
+        # Elsewhere trainers count no steps, and the pictures of a training run are to stay.
+        name = f"step_{trainer.global_step}" if trainer.state.fn == TrainerFn.FITTING else "validate"
+        path = run_folder(trainer) / "attention" / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_picture(figure, path)
+        send_pictures(trainer, "attention/heads", [pixels(figure)])
+
+
+def heatmaps(tables: dict[tuple[str, str], np.ndarray]) -> Figure:
+    """One heatmap ``[block, head]`` for each (level, measure): a row of the figure per level."""
+    levels = list(dict.fromkeys(level for level, _ in tables))
+    # Not pyplot, whose figures are global and would pile up.
+    figure = Figure(figsize=(4 * len(MEASURES), 2.4 * len(levels)), dpi=100, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(len(levels), len(MEASURES), squeeze=False)
+    for row, level in enumerate(levels):
+        for column, (measure, unit) in enumerate(MEASURES.items()):
+            axis, values = axes[row, column], tables[level, measure]
+            image = axis.imshow(values, aspect="auto", vmin=0, cmap="viridis")
+            axis.set(title=f"{level}: {unit}", xlabel="head", ylabel="block")
+            axis.set_xticks(range(values.shape[1]))
+            axis.set_yticks(range(values.shape[0]))
+            figure.colorbar(image, ax=axis)
+    return figure

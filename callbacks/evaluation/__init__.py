@@ -1,0 +1,1 @@
+"""What callbacks share that generate samples and compare them with data."""

@@ -1,0 +1,59 @@
+"""What a model's likelihood is worth: the same windows under two small models of rolls."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from litscale.music import IndependentPitches, RepeatOrRedraw, RollFormat
+
+MODELS = {"independent_pitches": IndependentPitches, "repeat_or_redraw": RepeatOrRedraw}
+
+
+class LikelihoodBaselines:
+    """Nats per step of `music.IndependentPitches` and `music.RepeatOrRedraw`, fitted to the training pieces.
+
+    Rank zero fits, the others receive; all ranks must call the constructor and `compute` together.
+
+    Args:
+        trainer: its data module's ``rolls("train")`` yields whole pieces, uint8 ``[pitch, step]``.
+        form: alphabet and hold symbol of the rolls.
+
+    Raises:
+        MisconfigurationException: the data module has no ``rolls``.
+    """
+
+    def __init__(self, trainer: Trainer, form: RollFormat) -> None:
+        data: Any = trainer.datamodule
+        if not hasattr(data, "rolls"):
+            raise MisconfigurationException(
+                f"the baselines need {type(data).__name__}.rolls(split); set the option baselines to false"
+            )
+        fitted = None
+        if trainer.is_global_zero:
+            rolls = list(data.rolls("train"))
+            fitted = {name: model.fit(rolls, form.alphabet, form.hold) for name, model in MODELS.items()}
+        self._models = trainer.strategy.broadcast(fitted)
+        self._nats = dict.fromkeys(MODELS, 0.0)
+        self._steps = 0
+
+    def update(self, windows: Iterable[np.ndarray]) -> None:
+        """Score windows, uint8 ``[pitch, step]``, each as a piece of its own, as a model sees it."""
+        for window in windows:
+            for name, model in self._models.items():
+                self._nats[name] += model.nats(window)
+            self._steps += window.shape[1]
+
+    def compute(self, trainer: Trainer) -> dict[str, float]:
+        """Nats per step over the windows of all ranks, by the name of the baseline; NaN without windows."""
+        sums = [*self._nats.values(), float(self._steps)]
+        table = trainer.strategy.reduce(
+            torch.tensor(sums, dtype=torch.float32, device=trainer.strategy.root_device), reduce_op="sum"
+        )
+        *nats, steps = table.tolist()
+        return {name: total / steps if steps else float("nan") for name, total in zip(self._nats, nats, strict=True)}

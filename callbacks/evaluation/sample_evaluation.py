@@ -1,0 +1,186 @@
+"""The course of an evaluation of samples, whatever is measured of them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor
+from tqdm import tqdm
+
+from callbacks.evaluation.generation import draw
+from callbacks.reporting.loggers import run_folder
+
+
+class Table(Protocol):
+    """The outcome, to be read."""
+
+    def show(self) -> None:
+        """Print to the terminal."""
+
+    def write(self, folder: Path) -> list[Path]:
+        """Write files; their paths."""
+
+
+class SampleEvaluation(Callback, ABC):
+    """Generates samples in validations (or the test) and compares them with the data that go through there.
+
+    The data are measured once, in the first validation; the samples anew each time, with the weights of that moment
+    (averaged ones, if `EMAWeightAveraging` is among the callbacks), spread over the ranks. Outside of ``fit`` a table
+    is shown and written to the run's folder.
+    """
+
+    def __init__(self, num_samples: int, batch_size: int, every_n_validations: int, seed: int) -> None:
+        """Check the options; they are explained where they are given.
+
+        Raises:
+            ValueError: a number is below 1.
+        """
+        super().__init__()
+        if min(num_samples, batch_size, every_n_validations + 1) < 1:
+            raise ValueError("num_samples and batch_size must be at least 1, every_n_validations at least 0")
+        self.num_samples = num_samples
+        self.batch_size = batch_size
+        self.every_n_validations = every_n_validations
+        self.seed = seed
+        self._reset()
+
+    # What is measured; all ranks are asked together.
+
+    @abstractmethod
+    def begin(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Get ready, in the first validation that is evaluated."""
+
+    @abstractmethod
+    def begin_samples(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forget the samples of the last time."""
+
+    @abstractmethod
+    def take_samples(self, trainer: Trainer, first: int, canvases: Tensor) -> None:
+        """Measure samples ``first``, ``first + 1``, ...: uint8 ``[B, C, H, W]`` on the CPU."""
+
+    @abstractmethod
+    def take_data(self, trainer: Trainer, batch: dict[str, Any]) -> None:
+        """Measure a batch of the first validation."""
+
+    @abstractmethod
+    def end_data(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Settle what was measured of the data, once."""
+
+    @abstractmethod
+    def outcome(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Tensor]:
+        """What is logged; equal on all ranks."""
+
+    @abstractmethod
+    def table(self, trainer: Trainer, pl_module: LightningModule) -> Table:
+        """The outcome as a table; asked on all ranks, used on rank zero."""
+
+    def generate(self, trainer: Trainer, pl_module: LightningModule, first: int, count: int, seed: int) -> Tensor:
+        """Samples ``first``, ... of one batch: uint8 ``[B, C, H, W]`` on the CPU."""
+        return draw(trainer, pl_module, first, count, seed)
+
+    # When it is measured.
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Start anew."""
+        self._reset()
+
+    def _reset(self) -> None:
+        self._validations = 0
+        self._running = False  # whether the validation at hand is evaluated
+        self._drawn = False
+        self._begun = False
+        self._data_done = False
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Decide whether this validation is evaluated."""
+        if trainer.sanity_checking:
+            return
+        every = self.every_n_validations
+        self._running = self._validations % every == 0 if every else trainer.state.fn != TrainerFn.FITTING
+        self._validations += 1
+        self._drawn = False
+        if self._running and not self._begun:
+            self._begun = True
+            self.begin(trainer, pl_module)
+
+    def on_validation_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Generate before the first batch, where averaged weights are in place whatever the order of callbacks."""
+        if self._running and not self._drawn:
+            self._draw(trainer, pl_module)
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Take in the data of the first validation."""
+        if self._running and not self._data_done:
+            self.take_data(trainer, batch)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log the outcome."""
+        if not self._running:
+            return
+        if not self._drawn:  # a rank without a batch
+            self._draw(trainer, pl_module)
+        if not self._data_done:
+            self.end_data(trainer, pl_module)
+            self._data_done = True
+        # Equal on all ranks already; `sync_dist` keeps Lightning from warning of each.
+        pl_module.log_dict(self.outcome(trainer, pl_module), sync_dist=True, batch_size=1)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Show the table outside of ``fit``."""
+        if not self._running:
+            return
+        self._running = False
+        if trainer.state.fn == TrainerFn.FITTING:
+            return
+        table = self.table(trainer, pl_module)
+        if trainer.is_global_zero:
+            table.show()
+            print("Written to " + " and ".join(map(str, table.write(run_folder(trainer)))))
+
+    on_test_epoch_start = on_validation_epoch_start
+    on_test_batch_start = on_validation_batch_start
+    on_test_batch_end = on_validation_batch_end
+    on_test_epoch_end = on_validation_epoch_end
+    on_test_end = on_validation_end
+
+    def _draw(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Generate this rank's batches, and measure them."""
+        self._drawn = True
+        self.begin_samples(trainer, pl_module)
+        batches = list(enumerate(range(0, self.num_samples, self.batch_size)))[
+            trainer.global_rank :: trainer.world_size
+        ]
+        hidden = not trainer.is_global_zero or trainer.progress_bar_callback is None
+        for number, first in tqdm(batches, desc="Samples", unit="batch", leave=False, disable=hidden):
+            count = min(self.batch_size, self.num_samples - first)
+            self.take_samples(trainer, first, self.generate(trainer, pl_module, first, count, self.seed + number))
+
+
+def stage_of(trainer: Trainer) -> tuple[str, str]:
+    """Name of the stage in files (``validate`` or ``test``) and on dashboards (``val`` or ``test``)."""
+    return ("test", "test") if trainer.testing else ("validate", "val")
+
+
+def checkpoint_of(trainer: Trainer) -> str | None:
+    """Path of the evaluated weights, if they were loaded."""
+    return None if trainer.ckpt_path is None else str(trainer.ckpt_path)
+
+
+def summed(trainer: Trainer, pl_module: LightningModule, number: int) -> int:
+    """The sum of a number over all ranks."""
+    return int(trainer.strategy.reduce(torch.tensor(number, device=pl_module.device), reduce_op="sum"))

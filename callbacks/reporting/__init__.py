@@ -1,0 +1,1 @@
+"""What callbacks share that write tables, pictures and files, and send them to loggers."""

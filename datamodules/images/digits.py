@@ -1,0 +1,155 @@
+"""`DigitsDataModule`: 1797 scanned digits that come with scikit-learn, as batches of symbol canvases."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from hashlib import sha256
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+
+from datamodules.images.base import ImageDataModule
+from datamodules.images.dataset import Images
+from datamodules.images.requests import ImageRequest
+from litscale.storage.fingerprints import of_arrays
+
+CLASSES = 10
+SIZES = (8, 16, 32)
+HELD_OUT = 0.15  # of each class, for validation, and as much for the test
+STAGE_SPLITS = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}
+SAMPLES = ImageRequest()
+
+
+class DigitsDataModule(ImageDataModule):
+    """Handwritten digits (UCI, Alpaydin and Kaynak 1998): real scans of 8 x 8 pixels, without a download.
+
+    A batch is a dict: ``canvas`` uint8 ``[B, channels, size, size]``, black (0) paper and white ink, and ``label``
+    int64 ``[B]``, the digit. Grey values 0..16 are spread over 0..255.
+
+    Of each digit, 15 % validate and 15 % test, chosen by a hash of the scan's number: always the same 1259, 269 and
+    269 scans. Order and shifts in training depend on seed, epoch, position and the number of devices alone.
+    """
+
+    def __init__(
+        self,
+        size: Literal[8, 16, 32] = 8,
+        channels: Literal[1, 3] = 1,
+        batch_size: int = 64,
+        labels: bool = True,
+        shift: int = 0,
+        num_workers: int = 0,
+        seed: int = 0,
+        predict: ImageRequest = SAMPLES,
+    ) -> None:
+        """Check the options.
+
+        Args:
+            size: side of a canvas, in pixels; 16 and 32 are enlarged by a bicubic filter.
+            channels: 1, or 3 equal ones for models of RGB images.
+            batch_size: images of a batch on each device.
+            labels: give batches their labels; false for models without classes.
+            shift: move each training image by a random number of pixels, at most so many along each axis; what comes
+                in is black.
+            num_workers: processes that load batches, for each device.
+            seed: of order and shifts.
+            predict: what `litscale predict` generates.
+
+        Raises:
+            ValueError: an option is impossible; the message names it.
+        """
+        if size not in SIZES:
+            raise ValueError(f"size must be one of {', '.join(map(str, SIZES))}, not {size}")
+        if channels not in (1, 3):
+            raise ValueError(f"channels must be 1 or 3, not {channels}")
+        if not 0 <= shift < size:
+            raise ValueError(f"shift must be in 0..{size - 1}, not {shift}")
+        super().__init__(
+            size=size,
+            channels=channels,
+            batch_size=batch_size,
+            num_classes=CLASSES if labels else 0,
+            stage_splits=STAGE_SPLITS,
+            augment=partial(random_shift, most=shift) if shift else None,
+            most={"val": None, "test": None},
+            strict=False,
+            num_workers=num_workers,
+            seed=seed,
+            predict=predict,
+        )
+
+    @property
+    def class_names(self) -> list[str]:
+        """The digits; empty without ``labels``."""
+        return [str(digit) for digit in range(self.num_classes)]
+
+    def open(self, split: str) -> Images:
+        """The scans of ``train``, ``val`` or ``test``."""
+        from sklearn.datasets import load_digits
+
+        scans = load_digits()
+        chosen = np.flatnonzero(split_of(scans.target) == split)
+        grey = np.floor(scans.images[chosen] * 255 / 16 + 0.5).astype(np.uint8)  # [n, 8, 8]
+        channels, size, _ = self.canvas_shape
+        if size != grey.shape[1]:
+            sides = (size, size)
+            grey = np.stack(
+                [np.asarray(Image.fromarray(scan).resize(sides, Image.Resampling.BICUBIC)) for scan in grey]
+            )
+        canvases = np.repeat(grey[:, None], channels, axis=1)
+        return Scans(canvases, scans.target[chosen].astype(np.int64) if self.num_classes else None)
+
+
+@dataclass
+class Scans:
+    """Images in memory.
+
+    Attributes:
+        canvases: uint8 ``[n, C, size, size]``.
+        labels: class of each, int64 ``[n]``, or None.
+    """
+
+    canvases: np.ndarray
+    labels: np.ndarray | None
+
+    def __len__(self) -> int:
+        return len(self.canvases)
+
+    def order(self, random: np.random.Generator, ranks: int) -> np.ndarray:
+        """A random order, int64 ``[n]``."""
+        return random.permutation(len(self))
+
+    def canvas(self, index: int) -> np.ndarray:
+        """An image, uint8 ``[C, size, size]``."""
+        return self.canvases[index]
+
+    def fingerprint(self) -> str:
+        """A hash of all images and labels."""
+        return of_arrays(self.canvases, self.labels)
+
+
+def split_of(labels: np.ndarray) -> np.ndarray:
+    """The split of each image, ``train``, ``val`` or ``test``; it depends on nothing but numbers and classes.
+
+    Args:
+        labels: int ``[n]``.
+
+    Returns:
+        str ``[n]``.
+    """
+    result = np.full(len(labels), "train")
+    for label in np.unique(labels):
+        members = sorted(np.flatnonzero(labels == label).tolist(), key=lambda k: sha256(str(k).encode()).digest())
+        count = round(HELD_OUT * len(members))
+        result[members[:count]] = "val"
+        result[members[count : 2 * count]] = "test"
+    return result
+
+
+def random_shift(canvas: np.ndarray, random: np.random.Generator, most: int) -> np.ndarray:
+    """Move a canvas ``[C, H, W]`` by at most so many pixels along each axis; what comes in is 0."""
+    height, width = canvas.shape[1:]
+    top, left = random.integers(0, 2 * most + 1, size=2)
+    padded = np.pad(canvas, ((0, 0), (most, most), (most, most)))
+    return np.ascontiguousarray(padded[:, top : top + height, left : left + width])

@@ -1,0 +1,1 @@
+"""ImageNet in the forms in which it is kept: folders, arrays, parquet."""

@@ -1,0 +1,184 @@
+"""Images in parquet shards, as Hugging Face has them: ``data/train-00000-of-00294.parquet`` and so on.
+
+A row has an ``image`` (encoded bytes, or a struct of ``bytes`` and ``path``) and a ``label``. Parquet is read a row
+group at a time (100 images, as the hub writes them), so an epoch goes through row groups in random order and mixes
+the rows of as many as `BLOCK_BYTES` hold; ranks share out the row groups.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from datamodules.images.decoding import Crop, UnreadableImageError, decode
+from datamodules.rolls.folders import some
+from litscale.storage.files import DamagedError, named_errors
+from litscale.storage.fingerprints import of_arrays, of_files
+from litscale.storage.parquet import read_column, shard_facts
+
+BLOCK_BYTES = 128 * 2**20  # of encoded images that are mixed
+KEPT_BYTES = 2 * BLOCK_BYTES  # that a worker keeps: two blocks, as batches may reach into the next one
+SPLIT_NAMES = {"train": ("train",), "val": ("validation", "valid", "val")}
+
+
+@dataclass(frozen=True)
+class ParquetSource:
+    """A folder with shards, directly or in ``data``.
+
+    Args:
+        folder: where they are.
+        labels: whether classes are wanted.
+    """
+
+    folder: Path
+    labels: bool
+
+    def prepare(self, split: str) -> None:
+        """Shards are read as they are."""
+
+    def class_names(self) -> list[str]:
+        """The names that the shards give their classes; empty if they give none.
+
+        Raises:
+            ValueError: a shard is damaged; the message names it.
+        """
+        for split in SPLIT_NAMES:
+            for shard in shards(self.folder, split)[:1]:
+                with named_errors(shard, "its metadata do not describe images as the hub's do"):
+                    described = json.loads(shard_facts(shard).metadata.get(b"huggingface", b"{}"))
+                    names = described.get("info", {}).get("features", {}).get("label", {}).get("names")
+                    if names:
+                        return [str(name) for name in names]
+        return []
+
+    def open(self, split: str, crop: Crop) -> ParquetImages:
+        """Read the row groups' sizes and the labels of a split.
+
+        Args:
+            split: ``train`` or ``val``.
+            crop: makes canvases of images.
+
+        Raises:
+            FileNotFoundError: there are no shards.
+            ValueError: a shard is damaged or lacks a column.
+        """
+        files = shards(self.folder, split)
+        if not files:
+            raise FileNotFoundError(f"folder: there is no {split}-*.parquet in {self.folder} or the data folder in it")
+        groups, rows, size, labels = [], [], 0, []
+        for number, path in enumerate(files):
+            facts = shard_facts(path)
+            if missing := {"image", "label"} - set(facts.columns) - (set() if self.labels else {"label"}):
+                raise ValueError(
+                    f"{path}: cannot be read as a parquet shard of images (it has no column {some(sorted(missing))}, "
+                    f"but {some(facts.columns)})"
+                )
+            if self.labels:
+                with named_errors(path, "its labels are no whole numbers"):
+                    labels.append(read_column(path, "label").to_numpy().astype(np.int64))
+            groups += [(number, group) for group in range(len(facts.rows))]
+            rows += facts.rows
+            size += facts.size
+        if not sum(rows):
+            raise FileNotFoundError(f"folder: the {split} shards in {self.folder} have no rows")
+        block = max(1, BLOCK_BYTES * sum(rows) // max(size, 1))
+        everything = np.concatenate(labels) if labels else None
+        return ParquetImages(files, np.array(groups), np.cumsum([0, *rows]), block, everything, crop)
+
+
+@dataclass
+class ParquetImages:
+    """The images of a split.
+
+    Attributes:
+        files: the shards.
+        groups: shard, and number in it, of each row group, int64 ``[g, 2]``.
+        starts: number of the first image of each row group, and of all, int64 ``[g + 1]``.
+        block: images that are mixed.
+        labels: class of each image, int64 ``[n]``, or None.
+        crop: makes canvases of them.
+    """
+
+    files: list[Path]
+    groups: np.ndarray
+    starts: np.ndarray
+    block: int
+    labels: np.ndarray | None
+    crop: Crop
+    _kept: OrderedDict[int, pa.ChunkedArray | str] = field(default_factory=OrderedDict, repr=False)
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    def order(self, random: np.random.Generator, ranks: int) -> np.ndarray:
+        """A random order in which every ``ranks``-th image is from the same row groups for a while.
+
+        Returns:
+            int64 ``[n // ranks * ranks]``; rank r takes the positions r, r + ranks, ...
+        """
+        shuffled = random.permutation(len(self.groups))
+        rows = np.concatenate([np.arange(self.starts[group], self.starts[group + 1]) for group in shuffled])
+        each = len(rows) // ranks
+        shares = rows[: each * ranks].reshape(ranks, each)
+        for first in range(0, each, self.block):
+            shares[:, first : first + self.block] = random.permuted(shares[:, first : first + self.block], axis=1)
+        return shares.T.reshape(-1)
+
+    def canvas(self, index: int) -> np.ndarray:
+        """An image, uint8 ``[3, size, size]``; raises as `decode` and `Crop` do.
+
+        Raises:
+            UnreadableImageError: its row group cannot be read.
+        """
+        group = int(np.searchsorted(self.starts, index, side="right")) - 1
+        row = int(index - self.starts[group])
+        shard, number = self.groups[group]
+        name = f"row {row} of row group {number} of {self.files[shard]}"
+        column = self._column(group)
+        if isinstance(column, str):
+            raise UnreadableImageError(f"{name}: {column}", place=f"row group {number} of {self.files[shard]}")
+        value: Any = column[row].as_py()
+        data = value.get("bytes") if isinstance(value, dict) else value
+        if not isinstance(data, bytes):
+            raise UnreadableImageError(f"{name}: has no image bytes")
+        return self.crop(decode(data, name), name)
+
+    def fingerprint(self) -> str:
+        """Names, sizes and times of the shards, the crop and the labels; OSError if a shard is gone."""
+        return f"{of_files(self.files)} {self.crop} {of_arrays(self.labels)}"
+
+    def _column(self, group: int) -> pa.ChunkedArray | str:
+        """The images of a row group, or why there are none; the latest ones are kept."""
+        if group not in self._kept:
+            shard, number = self.groups[group]
+            try:
+                self._kept[group] = read_column(self.files[shard], "image", int(number))
+            except (DamagedError, FileNotFoundError) as error:
+                self._kept[group] = str(error)
+            while len(self._kept) > 1 and sum(map(_size, self._kept.values())) > KEPT_BYTES:
+                self._kept.popitem(last=False)
+        self._kept.move_to_end(group)
+        return self._kept[group]
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_kept": OrderedDict()}
+
+
+def _size(column: pa.ChunkedArray | str) -> int:
+    """Bytes of images."""
+    return 0 if isinstance(column, str) else column.nbytes
+
+
+def shards(folder: Path, split: str) -> list[Path]:
+    """The shards of a split, sorted."""
+    for root in (folder / "data", folder):
+        for name in SPLIT_NAMES[split]:
+            if found := sorted([*root.glob(f"{name}-*.parquet"), *root.glob(f"{name}.parquet")]):
+                return found
+    return []

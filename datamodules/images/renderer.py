@@ -1,0 +1,187 @@
+"""Image canvases as pictures, files and statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from datamodules.images.decoding import centre_crop, decode
+from litscale.storage.files import write_animation, write_image
+
+LEAST_PIXELS, LEAST_CELL = 128, 64  # of the side of a picture, and of an image on a sheet
+PAPER, UNKNOWN, EDGE = (255, 255, 255), (196, 201, 222), (255, 64, 64)
+GAP = 2  # pixels between the images of a sheet
+
+
+class ImageRenderer:
+    """Shows canvases ``[C, H, W]`` of pixels; one channel is shown grey.
+
+    Methods that take symbols raise ValueError if they are not uint8 with these channels.
+
+    Args:
+        channels: 3 for RGB, 1 for grey.
+        size: side of the canvases that `read` makes, in pixels.
+    """
+
+    def __init__(self, channels: int, size: int) -> None:
+        self.channels = channels
+        self.size = size
+
+    def picture(
+        self, symbols: np.ndarray, known: np.ndarray | None = None, unknown: np.ndarray | None = None
+    ) -> np.ndarray:
+        """An image to look at: small ones are enlarged, each pixel to a square.
+
+        Args:
+            symbols: uint8 ``[C, H, W]``.
+            known: bool ``[C, H, W]``, the cells that were given; their border is drawn red.
+            unknown: bool ``[C, H, W]``, the cells not made yet; drawn as blank shade.
+
+        Returns:
+            uint8 RGB ``[height, width, 3]``, at least 128 pixels high and wide.
+        """
+        page = _enlarged(self._shaded(symbols, unknown), LEAST_PIXELS)
+        if known is not None:
+            page[_border(_enlarged(np.asarray(known).astype(bool).any(0), LEAST_PIXELS))] = EDGE
+        return page
+
+    def sheet(self, canvases: np.ndarray, columns: int = 8, unknown: np.ndarray | None = None) -> np.ndarray:
+        """Images side by side, row after row.
+
+        Args:
+            canvases: uint8 ``[N, C, H, W]``.
+            columns: images of a row.
+            unknown: bool ``[N, C, H, W]``, cells not made yet; drawn as blank shade.
+
+        Returns:
+            uint8 RGB ``[height, width, 3]``; images are at least 64 pixels wide, 2 pixels apart.
+
+        Raises:
+            ValueError: no images or no columns.
+        """
+        if not len(canvases) or columns < 1:
+            raise ValueError(f"a sheet needs images and columns, not {len(canvases)} and {columns}")
+        masks = [None] * len(canvases) if unknown is None else unknown
+        cells = [
+            _enlarged(self._shaded(canvas, mask), LEAST_CELL) for canvas, mask in zip(canvases, masks, strict=True)
+        ]
+        columns = min(columns, len(cells))
+        rows = -(-len(cells) // columns)
+        height, width = cells[0].shape[0] + GAP, cells[0].shape[1] + GAP
+        page = np.full((rows * height + GAP, columns * width + GAP, 3), PAPER, np.uint8)
+        for k, cell in enumerate(cells):
+            top, left = GAP + k // columns * height, GAP + k % columns * width
+            page[top : top + cell.shape[0], left : left + cell.shape[1]] = cell
+        return page
+
+    def statistics(self, symbols: np.ndarray) -> dict[str, float]:
+        """Statistics of one image, uint8 ``[C, H, W]``, in units of the full range 0..255.
+
+        Returns:
+            ``brightness`` (mean), ``contrast`` (standard deviation) and ``roughness`` (mean absolute difference of
+            neighbours; 0.33 for independent noise, 0 for one colour).
+        """
+        values = self._checked(symbols).astype(np.float64) / 255
+        steps = [np.abs(np.diff(values, axis=axis)).ravel() for axis in (1, 2)]
+        differences = np.concatenate(steps)
+        return {
+            "brightness": float(values.mean()),
+            "contrast": float(values.std()),
+            "roughness": float(differences.mean()) if len(differences) else 0.0,
+        }
+
+    def save(
+        self,
+        symbols: np.ndarray,
+        stem: str | Path,
+        known: np.ndarray | None = None,
+        frames: Sequence[np.ndarray] | None = None,
+        wav: bool = False,
+        unknown: Sequence[np.ndarray] | None = None,
+    ) -> list[Path]:
+        """Write ``stem.png``, pixel for pixel, and on demand ``stem.gif``.
+
+        Args:
+            symbols: uint8 ``[C, H, W]``.
+            stem: path without an ending; its folder must exist.
+            known: bool ``[C, H, W]``, the cells that were given; shown in the GIF only.
+            frames: uint8 ``[C, H, W]`` each, the symbols as they came into being, for the GIF.
+            wav: must be False.
+            unknown: for each frame, bool ``[C, H, W]``, the cells not made yet.
+
+        Returns:
+            The paths written.
+
+        Raises:
+            ValueError: sound is wanted.
+            OSError: a file could not be written; the error names it.
+        """
+        if wav:
+            raise ValueError("wav: images have no sound; set wav to false")
+        pixels, stem = self._checked(symbols), Path(stem)
+        image = Image.fromarray(pixels[0] if self.channels == 1 else np.ascontiguousarray(pixels.transpose(1, 2, 0)))
+        paths = [write_image(f"{stem}.png", image)]
+        if frames:
+            masks = [None] * len(frames) if unknown is None else unknown
+            pages = [self.picture(frame, known, mask) for frame, mask in zip(frames, masks, strict=True)]
+            paths.append(write_animation(f"{stem}.gif", map(Image.fromarray, pages)))
+        return paths
+
+    def read(self, path: str | Path) -> np.ndarray:
+        """Read an image; one of another size is reduced (or enlarged) and cut as training images are.
+
+        Args:
+            path: an image file.
+
+        Returns:
+            uint8 ``[C, size, size]``.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: it cannot be read as an image.
+        """
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"there is no file {path}")
+        image = decode(Path(path), str(path))
+        pixels = centre_crop(image.convert("L") if self.channels == 1 else image, self.size)
+        return np.ascontiguousarray(pixels[None] if self.channels == 1 else pixels.transpose(2, 0, 1))
+
+    def _checked(self, symbols: np.ndarray) -> np.ndarray:
+        symbols = np.asarray(symbols)
+        if symbols.ndim != 3 or len(symbols) != self.channels or symbols.dtype != np.uint8:
+            raise ValueError(
+                f"symbols must be uint8 [{self.channels}, H, W], not {symbols.dtype} {list(symbols.shape)}"
+            )
+        return symbols
+
+    def _shaded(self, symbols: np.ndarray, unknown: np.ndarray | None) -> np.ndarray:
+        """uint8 ``[H, W, 3]``, blank where any channel is unknown."""
+        page = self._rgb(symbols)
+        if unknown is None:
+            return page
+        return np.where(np.asarray(unknown).astype(bool).any(0)[..., None], np.uint8(UNKNOWN), page)
+
+    def _rgb(self, symbols: np.ndarray) -> np.ndarray:
+        """uint8 ``[H, W, 3]``."""
+        pixels = self._checked(symbols).transpose(1, 2, 0)
+        return np.repeat(pixels, 3, axis=2) if self.channels == 1 else pixels
+
+
+def _enlarged(page: np.ndarray, least: int) -> np.ndarray:
+    """``[h, w, ...]`` as a new array whose shorter side is at least so long, each pixel a square."""
+    factor = -(-least // min(page.shape[:2]))
+    return page.repeat(max(factor, 1), axis=0).repeat(max(factor, 1), axis=1)
+
+
+def _border(inside: np.ndarray) -> np.ndarray:
+    """The cells of a mask ``[h, w]`` with a neighbour outside of it."""
+    border = np.zeros_like(inside)
+    down, right = inside[1:] != inside[:-1], inside[:, 1:] != inside[:, :-1]
+    border[1:] |= down
+    border[:-1] |= down
+    border[:, 1:] |= right
+    border[:, :-1] |= right
+    return border & inside

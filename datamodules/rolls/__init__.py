@@ -1,0 +1,1 @@
+"""Piano rolls: sources, their cache, crops and requests."""

@@ -1,0 +1,297 @@
+"""`PianoRollDataModule`: MIDI folders and the Bach chorales as batches of symbol canvases."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from torch.utils.data import DataLoader
+
+from datamodules.base import RankedDataModule, check_least
+from datamodules.loading import ResumableLoader
+from datamodules.requests import GenerationRequest, RequestRecord, Requests, recorded, request_canvas
+from datamodules.rolls.cache import RollCache
+from datamodules.rolls.crops import FixedWindows, Pieces, RandomWindows
+from datamodules.rolls.folders import class_of, classes_of
+from datamodules.rolls.source import LONGEST, RollSource
+from datamodules.splits import Splits
+from litscale import music
+from litscale.music.roll import PITCHES, RollFormat
+
+STAGE_SPLITS = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ()}
+SAMPLES = GenerationRequest()
+
+
+class PianoRollDataModule(RankedDataModule):
+    """Piano rolls from a folder of MIDI files, or Bach's chorales.
+
+    A batch is a dict: ``canvas`` uint8 ``[B, 1, H, W]`` of symbols (see `music.RollFormat`), H pitches, row 0 the
+    lowest, W steps; with ``labels`` also ``label`` int64 ``[B]``; where pieces are not all in the meter of ``format``
+    also ``beats_per_bar`` float32 ``[B]``. Batches to predict are described at `datamodules.requests.Requests`.
+
+    Training draws random windows that depend on seed, epoch and index alone: the same for any number of workers, and
+    exact when a run resumes in the middle of an epoch. Validation and test go through windows side by side, each once
+    over all devices, so devices may differ by one window: log torchmetrics with ``on_epoch=True`` there. (Lightning
+    2.6 averages plain numbers with ``sync_dist=True`` wrongly when devices differ: its issue 21859.)
+
+    Pieces shorter than the window are left out (a message counts them); so is, in validation and test, what remains of
+    a piece after its last whole window. A note that the left edge of a window cuts begins there as a hold.
+    """
+
+    items = "windows"
+    more = "a smaller window, more pieces or more samples_per_epoch"
+
+    def __init__(
+        self,
+        folder: str | None = None,
+        corpus: Literal["bach"] | None = None,
+        encoding: Literal["binary", "velocity", "onset_hold"] = "onset_hold",
+        steps_per_beat: int = 4,
+        velocity_bins: int = 127,
+        phase: Literal["auto"] | float = "auto",
+        drums: bool = False,
+        pedal: bool = False,
+        beats_per_bar: float | None = None,
+        pitch_range: tuple[int, int] | None = None,
+        window: int = 128,
+        batch_size: int = 16,
+        samples_per_epoch: int | None = None,
+        transpose: int = 0,
+        val_fraction: float = 0.1,
+        test_fraction: float = 0.1,
+        split_files: dict[str, list[str] | str] | None = None,
+        labels: bool = False,
+        strict: bool = False,
+        num_workers: int = 0,
+        seed: int = 0,
+        cache_dir: str | None = None,
+        longest: int = LONGEST,
+        predict: GenerationRequest = SAMPLES,
+    ) -> None:
+        """Check the options; nothing is read yet.
+
+        Args:
+            folder: folder of MIDI files (.mid, .midi), searched with all folders in it. Give this or corpus.
+            corpus: bach = the 350 chorales that come with music21; read once, in about 15 s.
+            encoding: binary (sounding or not), velocity (how loud; re-struck notes merge) or onset_hold (where a note
+                starts, with its velocity, and where it goes on).
+            steps_per_beat: grid steps per quarter note; 4 = sixteenths.
+            velocity_bins: number of velocity bins, 1 to 127 (127 keeps MIDI velocities as they are).
+            phase: where the grid of a MIDI file lies against its ticks, in steps; auto estimates it for each file.
+            drums: also read the drum channel, as pitches.
+            pedal: let notes of MIDI files ring until the sustain pedal comes up or their pitch is struck again.
+            beats_per_bar: quarter notes per bar (3 in 6/8, 3.5 in 7/8) of all pieces and samples, for bar lines and
+                statistics; null = of each piece what its time signatures say, 4 without any, and of samples what the
+                file to go on from says, else what most pieces have.
+            pitch_range: lowest and highest MIDI pitch to keep, both included; [36, 83] gives 48 rows. Notes outside are
+                cut and counted. null keeps all 128.
+            window: steps of a canvas.
+            batch_size: windows of a batch on each device.
+            samples_per_epoch: random windows of one training epoch, over all devices; null = as many as the training
+                pieces have windows side by side.
+            transpose: move each training window by a random number of semitones, at most so many up or down and never
+                so far that a note leaves the canvas.
+            val_fraction: share of the pieces for validation, chosen by a hash of their names; 0 = no validation.
+            test_fraction: share of the pieces for the test, chosen in the same way.
+            split_files: instead of the fractions, a list for each of train, val and test: names relative to folder, or
+                patterns like train/*; or a text file with one of them per line. Pieces in no list are not used.
+            labels: give each piece the class of the first-level folder it is in; classes are sorted by name.
+            strict: stop at files that cannot be read, rather than list and skip them.
+            num_workers: processes that load batches, for each device.
+            seed: of the random windows.
+            cache_dir: where rolls are kept once they are read; null = the environment variable LITSCALE_CACHE, else
+                litscale in XDG_CACHE_HOME or ~/.cache. All devices must see it.
+            longest: steps that a MIDI file may have; a longer one counts as one that cannot be read. A damaged file of
+                40 bytes can claim a length that would fill the memory.
+            predict: what `litscale predict` generates.
+
+        Raises:
+            ValueError: an option is impossible, or contradicts another one; the message names it.
+        """
+        super().__init__()
+        self.source = RollSource(
+            folder, corpus, encoding, steps_per_beat, velocity_bins, phase, drums, pedal, cache_dir, longest
+        )
+        self.splits = Splits(val_fraction, test_fraction, split_files)
+        self.pitch_range, self.window, self.batch_size = pitch_range, window, batch_size
+        self.samples_per_epoch, self.transpose, self.seed = samples_per_epoch, transpose, seed
+        self.labels, self.strict, self.num_workers = labels, strict, num_workers
+        self.beats_per_bar, self.request = beats_per_bar, predict
+        self._given_meter: float | None = None  # of the file that a request goes on from
+        self._trained_meter: float | None = None  # of the data that a checkpoint was trained on
+        self._cache: RollCache | None = None
+        self._pieces: dict[str, Pieces] = {}
+        self._requests: Requests | None = None
+        self._check_options()
+
+    @property
+    def format(self) -> RollFormat:
+        """What the symbols and rows of a canvas mean; the meter is that of samples, and known once the data is."""
+        form = self.source.format.with_meter(self._sample_meter())
+        return form if self.pitch_range is None else form.cropped(*self.pitch_range)
+
+    @property
+    def renderer(self) -> music.RollRenderer:
+        """Turns canvases into files, pictures and sound, and MIDI files into canvases."""
+        return music.RollRenderer(self.format, phase=self.source.phase)
+
+    @property
+    def alphabet(self) -> int:
+        """Number of symbols."""
+        return self.format.alphabet
+
+    @property
+    def canvas_shape(self) -> tuple[int, int, int]:
+        """Channels, rows and steps: (1, H, W)."""
+        return (1, self.format.pitches, self.window)
+
+    @cached_property
+    def class_names(self) -> list[str]:
+        """Name of each class; empty without ``labels``. Lists the files of the folder."""
+        return classes_of(self.source.names()) if self.labels else []
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes; 0 without ``labels``."""
+        return len(self.class_names)
+
+    def prepare_data(self) -> None:
+        """Read the pieces into the cache, unless they are there; one process of each node does this.
+
+        Raises:
+            FileNotFoundError: no such folder, or no MIDI file in it.
+            ValueError: no file can be read.
+            OSError: the cache cannot be written.
+        """
+        # Prediction needs no training data, which may be on another machine.
+        if self.trainer is None or self.trainer.state.fn != TrainerFn.PREDICTING:
+            self.source.prepare()
+
+    def setup(self, stage: str) -> None:
+        """Open the cache and choose the pieces of a stage.
+
+        Args:
+            stage: ``fit``, ``validate``, ``test`` or ``predict``.
+
+        Raises:
+            FileNotFoundError: no such folder, no MIDI file in it, or `prepare_data` did not run.
+            ValueError: a split is empty, all its pieces are shorter than the window, a file cannot be read and
+                ``strict`` is set, or the request does not fit; the message names the option.
+        """
+        self._given_meter = None
+        if stage == "predict":
+            self._check_label()
+            canvas, known = request_canvas(self.request, self.format, self.window, self.source.read_midi)
+            self._requests = Requests(self.request, canvas, known, self.batch_size)
+            if self.request.given is not None:
+                self._given_meter = self.source.read_midi(self.request.given).format.beats_per_bar
+        for split in STAGE_SPLITS[stage]:
+            # Training without validation is possible; validating without it is a mistake.
+            if split not in self._pieces and (self.splits.wants(split) or stage != "fit"):
+                self._pieces[split] = self._choose(split)
+
+    def state_dict(self) -> dict[str, float]:
+        """For checkpoints: the meter of samples, which prediction without the data cannot know."""
+        return {"beats_per_bar": float(self.format.beats_per_bar)}
+
+    def load_state_dict(self, state_dict: dict[str, float]) -> None:
+        """Take over what `state_dict` gave."""
+        self._trained_meter = state_dict["beats_per_bar"]
+
+    def rolls(self, split: str) -> Iterator[np.ndarray]:
+        """Whole pieces of a split (``train``, ``val`` or ``test``) that are long enough for a window.
+
+        Yields:
+            uint8 ``[H, steps]``.
+        """
+        pieces = self._pieces.get(split) or self._choose(split)
+        for piece, steps in zip(pieces.chosen, pieces.lengths, strict=True):
+            yield pieces.cache.window(int(piece), 0, int(steps))[pieces.low : pieces.low + pieces.rows]
+
+    def train_dataloader(self) -> ResumableLoader:
+        """Random windows; see the class."""
+        pieces = self._pieces["train"]
+        size = self.samples_per_epoch or int((pieces.lengths // self.window).sum())
+        data = RandomWindows(pieces, size, self.seed, self.transpose)
+        return self.training_loader(data)
+
+    def val_dataloader(self) -> DataLoader | list[DataLoader]:
+        """Windows of the validation pieces, side by side; no loader if there is no validation split."""
+        return self._in_order("val") if "val" in self._pieces else []
+
+    def test_dataloader(self) -> DataLoader:
+        """Windows of the test pieces, side by side."""
+        return self._in_order("test")
+
+    def predict_dataloader(self) -> DataLoader:
+        """The requested batches, each on one device."""
+        return self.batches_loader(self._requests)
+
+    def described_request(self) -> RequestRecord:
+        """What is generated, for the record; raises as `recorded` does."""
+        return recorded(self.request, self._requests, length=self._requests.canvas.shape[-1])
+
+    def _in_order(self, split: str) -> DataLoader:
+        """Each window of a split once."""
+        return self.ordered_loader(FixedWindows(self._pieces[split]), split)
+
+    def _choose(self, split: str) -> Pieces:
+        """The pieces of a split."""
+        if self._cache is None:
+            self._cache = self.source.open(self.strict)
+            self._report(self._cache)
+        chosen = self.splits.pieces(self._cache, split, self.window)
+        labels = None
+        if self.labels:
+            labels = [self.class_names.index(class_of(self._cache.names[piece])) for piece in chosen]
+        form, meters = self.format, self._cache.beats_per_bar[chosen]
+        own_meters = None if self.beats_per_bar is not None or (meters == form.beats_per_bar).all() else meters.tolist()
+        return Pieces(self._cache, chosen, self.window, form.lowest_pitch, form.pitches, labels, own_meters)
+
+    def _sample_meter(self) -> float | None:
+        """Quarter notes per bar of samples, None if nothing says so."""
+        if self.beats_per_bar is not None or self._given_meter is not None:
+            return self.beats_per_bar if self.beats_per_bar is not None else self._given_meter
+        if self._cache is None:
+            return self._trained_meter
+        meters, counts = np.unique(self._cache.beats_per_bar, return_counts=True)
+        return float(meters[np.argmax(counts)])
+
+    def _report(self, cache: RollCache) -> None:
+        """Say, once, what was left out."""
+        if cache.errors:
+            rank_zero_warn(
+                f"{len(cache.errors)} of {len(cache.errors) + len(cache.names)} files cannot be read and are skipped:\n"
+                + "\n".join(cache.errors.values())
+            )
+        rows = slice(self.format.lowest_pitch, self.format.lowest_pitch + self.format.pitches)
+        outside = cache.notes.sum(axis=1) - cache.notes[:, rows].sum(axis=1)
+        if outside.any():
+            low, high = self.pitch_range or (0, PITCHES - 1)
+            rank_zero_warn(
+                f"pitch_range {low}..{high} cuts {outside.sum()} of {cache.notes.sum()} notes, in "
+                f"{np.count_nonzero(outside)} of {len(cache.names)} pieces"
+            )
+
+    def _check_options(self) -> None:
+        """Raise ValueError for impossible options."""
+        _ = self.source.format.with_meter(self.beats_per_bar)  # checks it
+        low, high = self.pitch_range or (0, PITCHES - 1)
+        if not 0 <= low <= high < PITCHES:
+            raise ValueError(f"pitch_range must be two MIDI pitches, 0 to 127, lower first, not [{low}, {high}]")
+        least = {"window": 1, "batch_size": 1, "samples_per_epoch": 1, "transpose": 0, "num_workers": 0, "seed": 0}
+        check_least(**{name: (getattr(self, name), bound) for name, bound in least.items()})
+        if self.labels and self.source.folder is None:
+            raise ValueError("labels are the names of folders: give folder rather than corpus, or set labels to false")
+        if self.request.label is not None and not self.labels:
+            raise ValueError("predict.label is given, but the data has no classes; set labels to true, or it to null")
+
+    def _check_label(self) -> None:
+        """Raise ValueError if there is no such class as requested."""
+        label = self.request.label
+        if label is not None and not 0 <= label < self.num_classes:
+            raise ValueError(f"predict.label is {label}, but must be in 0..{self.num_classes - 1}: {self.class_names}")

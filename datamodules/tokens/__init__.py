@@ -1,0 +1,1 @@
+"""Token maps of images and rolls, cached."""

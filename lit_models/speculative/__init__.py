@@ -1,0 +1,1 @@
+"""Options, comparison and distillation of speculative decoding."""

@@ -1,0 +1,95 @@
+"""A decoder beside the target alone, on the same labels with the same noise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from litscale.models.sdvar import Decoder, DecodeReport
+from litscale.models.var import Planes
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a decoder made of some labels, and what the target alone makes of them.
+
+    Attributes:
+        canvas: the decoder's, uint8 ``[B, C, H, W]``.
+        target_canvas: the target's.
+        report: of the decoder.
+        target_report: of the target alone, timed right after.
+        agreement: share of each image's tokens that are the target's, ``[B]``.
+        difference: mean absolute difference of each image's pixels, which are in 0..1, ``[B]``.
+    """
+
+    canvas: Tensor
+    target_canvas: Tensor
+    report: DecodeReport
+    target_report: DecodeReport
+    agreement: Tensor
+    difference: Tensor
+
+    def totals(self) -> dict[str, float]:
+        """Numbers that may be summed over batches and processes; :func:`rates` divides them."""
+        return self.report.totals() | {
+            "target_only/seconds": self.target_report.seconds["wall"],
+            "agreement": float(self.agreement.sum()),
+            "difference": float(self.difference.sum()),
+        }
+
+
+def no_totals(scales: int) -> dict[str, float]:
+    """:meth:`Comparison.totals` of no image."""
+    return DecodeReport(scales, 0, ()).totals() | dict.fromkeys(("target_only/seconds", "agreement", "difference"), 0.0)
+
+
+def compare(
+    decoder: Decoder, target_only: Decoder, planes: Planes, labels: Tensor, index: Tensor, seed: int, **drawing: float
+) -> Comparison:
+    """Decode labels with both.
+
+    Args:
+        decoder: the one in question.
+        target_only: what it is compared with.
+        planes: turns images into canvases.
+        labels: int64 ``[B]``, -1 for no class.
+        index: number of each image, which keys its noise, int64 ``[B]``.
+        seed: of the noise.
+        **drawing: ``cfg``, ``top_k``, ``top_p`` and ``temperature``.
+    """
+    made, alone = (run.decode(labels, seed=seed, image_index=index, **drawing) for run in (decoder, target_only))
+    equal = torch.cat([a == b for a, b in zip(made.tokens, alone.tokens, strict=True)], dim=1)
+    return Comparison(
+        *(planes.to_symbols(images.float() * 2 - 1) for images in (made.images, alone.images)),
+        made.report,
+        alone.report,
+        equal.double().mean(1),
+        (made.images.float() - alone.images.float()).abs().mean((1, 2, 3)),
+    )
+
+
+def rates(sums: Mapping[str, float]) -> dict[str, float]:
+    """What sums of :meth:`Comparison.totals` say of an image, a call or a scale.
+
+    ``target_calls_per_image``, ``draft_calls_per_image``, ``accepted_scales_per_call`` (of the target),
+    ``ms_per_image``, ``target_only_ms_per_image``, ``speedup`` (their ratio), ``token_agreement``,
+    ``pixel_difference``, and ``acceptance/scale_k`` of the scales that were judged. What would be divided by nothing is
+    left out.
+    """
+    ratios = {
+        "target_calls_per_image": ("target_calls", "images"),
+        "draft_calls_per_image": ("draft_calls", "images"),
+        "accepted_scales_per_call": ("accepted_scales", "target_calls"),
+        "ms_per_image": ("seconds/wall", "images"),
+        "target_only_ms_per_image": ("target_only/seconds", "images"),
+        "speedup": ("target_only/seconds", "seconds/wall"),
+        "token_agreement": ("agreement", "images"),
+        "pixel_difference": ("difference", "images"),
+    }
+    scales = [name.removeprefix("judged/") for name in sums if name.startswith("judged/")]
+    ratios |= {f"acceptance/{scale}": (f"accepted/{scale}", f"judged/{scale}") for scale in scales}
+    found = {name: sums[over] / sums[under] for name, (over, under) in ratios.items() if sums[under]}
+    return {name: value * (1e3 if "ms_per_image" in name else 1) for name, value in found.items()}

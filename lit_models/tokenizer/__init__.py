@@ -1,0 +1,1 @@
+"""What the modules share that train or use a tokenizer."""

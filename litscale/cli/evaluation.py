@@ -1,0 +1,50 @@
+"""What every evaluation from the command line does beside evaluating."""
+
+from __future__ import annotations
+
+import signal
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from callbacks.evaluation.evaluated_weights import EvaluatedWeights, evaluated_weights
+from litscale.cli.signals import Terminated, end_at_sigterm
+
+
+class Evaluation(Callback):
+    """Knows which weights are evaluated, and ends at SIGTERM.
+
+    Attributes:
+        weights: what was loaded; None until then, and where there is nothing to evaluate.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weights: EvaluatedWeights | None = None
+        self._loaded_step: int | None = None
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Note the step that is really loaded."""
+        self._loaded_step = checkpoint["global_step"]
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Look at the weights, and put Lightning's way with SIGTERM aside, which is to go on to the end.
+
+        Raises:
+            RuntimeError: a training run wrote another checkpoint while this one was read.
+        """
+        end_at_sigterm()
+        self.weights = evaluated_weights(trainer, pl_module)
+        record = self.weights.record
+        if record is not None and self._loaded_step not in (None, record.step):
+            raise RuntimeError(
+                f"--ckpt_path {record.checkpoint} was overwritten while it was read (step {self._loaded_step}, now "
+                f"{record.step}): run this again, or evaluate a copy"
+            )
+
+    on_test_start = on_predict_start = on_validation_start
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Take along the processes that this one started for other devices."""
+        if isinstance(exception, Terminated) and trainer.strategy.launcher is not None:
+            trainer.strategy.launcher.kill(signal.SIGTERM)

@@ -1,0 +1,117 @@
+"""What ``validate`` and ``test`` found, one file for each evaluated checkpoint."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from callbacks.evaluation.evaluated_weights import EvaluatedWeights
+from callbacks.reporting.json_text import json_text
+from litscale.storage.checkpoint_record import file_sha256
+from litscale.storage.files import write_atomically
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The scores of an evaluation, and what they are of.
+
+    Attributes:
+        checkpoint: path of the checkpoint; None where the model brought its weights itself, or had none.
+        step: its optimiser steps, where it says.
+        sha256: of its file.
+        weight_files: option of the model -> ``file`` and ``sha256`` of the weights that it brought.
+        settings: how they were made: ``precision``, ``batches`` (the trainer's limit, 1.0 for all), ``seed``, and the
+            options of ``model``, ``data`` and ``callbacks``.
+        time: when they were written, ISO 8601 in UTC.
+        scores: name -> number, or None if it was not finite.
+    """
+
+    checkpoint: str | None
+    step: int | None
+    sha256: str | None
+    weight_files: dict[str, dict[str, str]]
+    settings: dict[str, Any]
+    time: str
+    scores: dict[str, float | None]
+
+    @property
+    def source(self) -> str:
+        """The weights for people, such as ``last.ckpt, step 700``, and what is unusual about the evaluation."""
+        if self.checkpoint is None:
+            weights = ", ".join(Path(given["file"]).name for given in self.weight_files.values()) or "untrained"
+        else:
+            path = Path(self.checkpoint)
+            weights = path.name + ("" if self.step is None else f", step {self.step}") + self._fate(path)
+        precision, batches = self.settings["precision"], self.settings["batches"]
+        weights += "" if precision == "32-true" else f", {precision}"
+        return weights + ("" if batches == 1.0 else f", {batches} of the batches")
+
+    def _fate(self, path: Path) -> str:
+        """What became of the checkpoint, empty if it is still there."""
+        if not path.is_file():
+            return " (removed since)"
+        # hashing takes its time, and a file that is older than the scores is the one that they are of
+        written = datetime.fromtimestamp(path.stat().st_mtime, UTC)
+        if written > datetime.fromisoformat(self.time) and file_sha256(path) != self.sha256:
+            return " (overwritten since)"
+        return ""
+
+
+def write_scores(
+    folder: Path, stage: str, weights: EvaluatedWeights, settings: Mapping[str, Any], values: Mapping[str, float]
+) -> Path:
+    """Keep scores as ``scores_<stage>_<step>_<hash>.json``; the hash is of the weights and of all settings.
+
+    Args:
+        folder: where; must exist.
+        stage: ``validate`` or ``test``.
+        weights: what they are of.
+        settings: how they were made, see `Scores`.
+        values: name -> number; those that are not finite become null.
+
+    Raises:
+        OSError: the file could not be written.
+    """
+    facts = {**weights.facts, "settings": dict(settings), "time": datetime.now(UTC).isoformat(), "scores": dict(values)}
+    key = sha256(weights.key.encode() + json_text(dict(settings))).hexdigest()
+    return write_atomically(folder / f"scores_{stage}_{weights.name}_{key[:8]}.json", json_text(facts))
+
+
+def read_scores(path: Path) -> Scores:
+    """Read a file of `write_scores`.
+
+    Raises:
+        ValueError: it is damaged; the message names it and the mend.
+    """
+    try:
+        scores = Scores(**json.loads(path.read_bytes()))
+        datetime.fromisoformat(scores.time)
+        if not all(value is None or isinstance(value, int | float) for value in scores.scores.values()):
+            raise ValueError("a score is no number")
+    except (ValueError, TypeError, AttributeError) as error:
+        stage = path.name.split("_")[1]
+        raise ValueError(f"{path} is damaged ({error}): delete it and run litscale {stage} again") from error
+    return scores
+
+
+def newest_scores(folder: Path, stages: tuple[str, ...]) -> Scores | None:
+    """The latest scores of the first stage that has any; None if no stage has.
+
+    Raises:
+        ValueError: a file of them is damaged.
+    """
+    for stage in stages:
+        if found := [read_scores(path) for path in folder.glob(f"scores_{stage}_*.json")]:
+            return max(found, key=lambda scores: datetime.fromisoformat(scores.time))
+    return None
+
+
+def not_finite(values: Mapping[str, Any]) -> list[str]:
+    """The names of scores that are NaN or infinite."""
+    return [name for name, value in values.items() if not math.isfinite(value)]

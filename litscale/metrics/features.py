@@ -1,0 +1,177 @@
+"""Extractors: what the images that are compared are seen as.
+
+An extractor is any `nn.Module` with an int ``num_features`` that maps canvases, uint8 ``[B, C, H, W]``, to features,
+float ``[B, num_features]``, or to a pair of features and logits, float ``[B, K]``, of which Inception Scores are made.
+If the logits are those of the data's own classes, it also has an int ``num_classes``, which is K.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from litscale.music import Roll, RollFormat, statistics
+from litscale.music.statistics import NAMES
+from litscale.storage.checkpoints import read_checkpoint
+
+WEIGHTS = "weights-inception-2015-12-05-6726825d.pth"
+RELEASE = "https://github.com/toshas/torch-fidelity/releases/tag/v0.2.0"
+MUSIC_SCALES = {
+    "note_density": 1.0,
+    "polyphony": 0.5,
+    "pitch_range": 6.0,
+    "pitch_classes_used": 1.0,
+    "pitch_class_entropy": 0.2,
+    "scale_consistency": 0.05,
+    "groove_consistency": 0.1,
+    "empty_beat_rate": 0.05,
+    "mean_velocity": 12.0,
+}
+
+
+class InceptionFeatures(nn.Module):
+    """Inception of 2015 as FID is defined by it: torch-fidelity's, with TensorFlow's resize and weights.
+
+    Gives 2048 features, and 1008 logits without their bias. Nothing is downloaded.
+
+    Args:
+        weights: the weights file of torch-fidelity; null = where torch.hub keeps it, see `default_weights`.
+
+    Raises:
+        FileNotFoundError: there is no such file; the message says where to get it.
+        ValueError: the file is damaged, holds other weights or could run code.
+    """
+
+    num_features = 2048
+
+    def __init__(self, weights: str | None = None) -> None:
+        super().__init__()
+        from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+        path = default_weights() if weights is None else Path(weights).expanduser()
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"no weights of Inception at {path}: get {WEIGHTS} from {RELEASE} and put it there, or give its path "
+                "as InceptionFeatures.weights"
+            )
+        state = read_checkpoint(path, "InceptionFeatures.weights")
+        # torch-fidelity wants a file, which it reads as a pickle that may run code: it gets what was read, from memory.
+        checked = io.BytesIO()
+        torch.save(state, checked)
+        checked.seek(0)
+        try:
+            self.network = FeatureExtractorInceptionV3("inception", ["2048", "logits_unbiased"], checked)
+        except (RuntimeError, TypeError, AttributeError) as error:
+            raise ValueError(
+                f"{path} does not hold the weights of torch-fidelity's Inception ({WEIGHTS}): {error}"
+            ) from error
+
+    def train(self, mode: bool = True) -> InceptionFeatures:
+        """Stay in evaluation mode."""
+        return super().train(False)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Features and logits.
+
+        Args:
+            images: uint8 ``[B, C, H, W]`` of any size, RGB or grey (C = 1).
+
+        Returns:
+            float32 ``[B, 2048]`` and ``[B, 1008]``.
+        """
+        return self.network(images.expand(-1, 3, -1, -1))
+
+
+def default_weights() -> Path:
+    """Where torch.hub keeps them: ``$TORCH_HOME/hub/checkpoints``, by default in ``~/.cache/torch``."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / WEIGHTS
+
+
+class MusicFeatures(nn.Module):
+    """The statistics of a roll, see `litscale.music.statistics`, each divided by a fixed scale.
+
+    The scales are near the deviation between windows of 64 sixteenths of pop songs and chorales. They are fixed, rather
+    than the reference's deviation, so that distances to several references compare, and since a statistic that never
+    changes there, like the velocity of the chorales, would be divided by 0. What is undefined for a roll (all but the
+    note density and the pitch classes of a silent one, the velocity of ``binary`` rolls) is 0, so silent samples are
+    far from music.
+
+    Args:
+        form: what the symbols mean.
+        beats_per_bar: quarter notes per bar, for the groove of all rolls alike; None is those of ``form``.
+    """
+
+    num_features = len(NAMES)
+    scales: Tensor
+
+    def __init__(self, form: RollFormat, beats_per_bar: float | None = None) -> None:
+        super().__init__()
+        self.form = form.with_meter(beats_per_bar)
+        self.register_buffer("scales", torch.tensor([MUSIC_SCALES[name] for name in NAMES]))
+
+    def extra_repr(self) -> str:
+        """The options, for `identity`."""
+        return str(self.form)
+
+    def forward(self, canvases: Tensor) -> Tensor:
+        """Statistics.
+
+        Args:
+            canvases: uint8 ``[B, 1, H, W]`` of symbols.
+
+        Returns:
+            float32 ``[B, 9]``, in the order of `litscale.music.statistics.NAMES`.
+        """
+        found = [statistics(Roll(roll, self.form)) for roll in canvases[:, 0].cpu().numpy()]
+        table = torch.tensor([[row[name] for name in NAMES] for row in found], device=self.scales.device)
+        return table.view(-1, self.num_features).nan_to_num(0.0) / self.scales
+
+
+def checked_size(extractor: nn.Module) -> int:
+    """Its ``num_features``.
+
+    Raises:
+        ValueError: it has none.
+    """
+    size = getattr(extractor, "num_features", None)
+    if not isinstance(size, int) or size < 1:
+        raise ValueError(
+            f"{type(extractor).__name__} has no int attribute num_features, the number of features that it gives of an "
+            "image: add it"
+        )
+    return size
+
+
+@torch.no_grad()
+def extract(extractor: nn.Module, canvases: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Features, float ``[B, num_features]``, and logits, float ``[B, K]``, if there are any.
+
+    Args:
+        extractor: see the module.
+        canvases: uint8 ``[B, C, H, W]``.
+
+    Raises:
+        ValueError: the extractor gives features of another shape than it says.
+    """
+    given = extractor(canvases)
+    features, logits = given if isinstance(given, tuple) else (given, None)
+    expected = (len(canvases), checked_size(extractor))
+    if features.shape != expected:
+        raise ValueError(
+            f"{type(extractor).__name__} gave features of shape {list(features.shape)}, not {list(expected)}: images "
+            "and num_features"
+        )
+    return features, logits
+
+
+def identity(extractor: nn.Module) -> str:
+    """A hash of the extractor's structure, options (as printed) and weights; equal where its features are."""
+    found = hashlib.sha256(f"{type(extractor).__qualname__} {extractor}".encode())
+    for name, value in extractor.state_dict().items():
+        found.update(f"{name} {value.dtype} {list(value.shape)}".encode())
+        found.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return found.hexdigest()

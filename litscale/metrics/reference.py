@@ -1,0 +1,136 @@
+"""Files of reference statistics: those of ADM and ours."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import IterableDataset
+
+from litscale.metrics.fid import Statistics
+from litscale.storage.files import write_atomically
+from litscale.storage.npz import npz_names, read_npz
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What generated images are compared with; at least one of statistics and images is there.
+
+    Attributes:
+        statistics: mean and covariance of the features.
+        features: float32 ``[M, D]``.
+        images: uint8 ``[M, H, W, 3]``, whose features are still to be extracted.
+    """
+
+    statistics: Statistics | None = None
+    features: Tensor | None = None
+    images: np.ndarray | None = None
+
+
+def read_reference(path: str | Path, num_features: int) -> Reference:
+    """Read an ``.npz`` of ``mu`` and ``sigma``, of images ``arr_0`` (ADM's layout), or of both; or one of ours.
+
+    Args:
+        path: the file; its optional ``count`` and ``features`` are what `write_reference` adds.
+        num_features: D, of the extractor at hand.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, lacks these entries, or holds statistics of another number of features.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f"reference: no file {path}; give an .npz with mu and sigma, or with images as arr_0")
+    try:
+        found = read_npz(path, ("mu", "sigma", "count", "features", "arr_0"))
+        names = npz_names(path)
+    except ValueError as error:
+        raise ValueError(f"reference {error}; give another copy") from error
+    if not {"mu", "sigma"} <= found.keys() and "arr_0" not in found:
+        raise ValueError(f"reference {path} has neither mu and sigma nor images as arr_0, but {', '.join(names)}")
+    for name in found.keys() - {"arr_0"}:
+        if not np.issubdtype(found[name].dtype, np.integer if name == "count" else np.floating):
+            raise ValueError(f"reference {path}: {name} is of {found[name].dtype}, not of real numbers")
+    statistics = None
+    if {"mu", "sigma"} <= found.keys():
+        mu, sigma = found["mu"], found["sigma"]
+        if mu.shape != (num_features,) or sigma.shape != (num_features, num_features):
+            raise ValueError(
+                f"reference {path} holds mu of shape {list(mu.shape)} and sigma of {list(sigma.shape)}, the extractor "
+                f"gives {num_features} features: use the statistics of the same extractor"
+            )
+        count = found.get("count")
+        if count is not None and count.size != 1:
+            raise ValueError(f"reference {path}: count is {list(count.shape)}, not one number")
+        mean, covariance = (torch.from_numpy(array.astype(np.float64)) for array in (mu, sigma))
+        statistics = Statistics(mean, covariance, None if count is None else int(count.item()))
+    images = found.get("arr_0")
+    if images is not None and (images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3):
+        raise ValueError(f"reference {path}: arr_0 is {images.dtype} {list(images.shape)}, not uint8 [N, H, W, 3]")
+    features = found.get("features")
+    if features is None:
+        return Reference(statistics, None, images)
+    if features.ndim != 2 or features.shape[1] != num_features:
+        raise ValueError(f"reference {path}: features are {list(features.shape)}, not [M, {num_features}]")
+    return Reference(statistics, torch.from_numpy(features.astype(np.float32)), images)
+
+
+def write_reference(path: Path, statistics: Statistics, features: Tensor) -> Path:
+    """Write statistics and features ``[M, D]`` for `read_reference`.
+
+    Raises:
+        OSError: the file could not be written.
+    """
+    entries: dict[str, Any] = {"mu": statistics.mu.cpu().numpy(), "sigma": statistics.sigma.cpu().numpy()}
+    entries |= {"count": np.int64(statistics.count), "features": features.cpu().numpy()}
+    buffer = io.BytesIO()
+    np.savez(buffer, **entries)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return write_atomically(path, buffer.getvalue())
+
+
+@runtime_checkable
+class Fingerprinted(Protocol):
+    """A data set that knows what it consists of without reading all of it."""
+
+    def fingerprint(self) -> str:
+        """Text that differs wherever an item does."""
+
+
+def data_identity(data: Any) -> str | None:
+    """A hash of a data set's type, length and content; None if it cannot be indexed.
+
+    The content is the data set's own ``fingerprint()`` where it has one, otherwise all of its items are read.
+    """
+    if isinstance(data, IterableDataset) or not hasattr(data, "__len__") or not len(data):
+        return None
+    found = hashlib.sha256(f"{type(data).__qualname__} {len(data)}".encode())
+    if isinstance(data, Fingerprinted):
+        found.update(data.fingerprint().encode())
+        return found.hexdigest()
+    for row in range(len(data)):
+        for part in _parts(data[row]):
+            found.update(part)
+    return found.hexdigest()
+
+
+def _parts(value: Any) -> Iterator[bytes]:
+    """All that an item consists of."""
+    if isinstance(value, Tensor | np.ndarray):
+        array = np.asarray(value)
+        yield f"{array.dtype} {array.shape}".encode()
+        yield array.tobytes()
+    elif isinstance(value, Mapping):
+        yield from _parts(list(value.items()))
+    elif isinstance(value, list | tuple):
+        for entry in value:
+            yield from _parts(entry)
+    else:
+        yield repr(value).encode()

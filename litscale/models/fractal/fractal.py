@@ -1,0 +1,367 @@
+"""The fractal recursion: each level's patches are the next level's canvases, down to single cells.
+
+Suffixes: B canvases, R rows (patches) of a level, N patches of a row, C channels, K conditions, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from litscale.models.fractal.canvas import SCANS, grid_of, patchify
+from litscale.models.fractal.codec import Codec
+from litscale.models.fractal.generator import POSITIONS
+from litscale.models.fractal.head import CategoricalHead
+from litscale.models.fractal.level import GENERATORS, Level
+from litscale.models.fractal.masking import Masking
+from litscale.models.fractal.options import check_lengths, check_name, initialise, per_level
+from litscale.models.fractal.sampling import Sampling, generate
+from litscale.models.fractal.terms import FractalOutput, Terms
+from litscale.models.keyed import canvas_keys, numbers
+from litscale.models.modes import evaluating
+
+
+class Fractal(nn.Module):
+    """Hierarchical generator of symbol canvases (FractalGen, arXiv 2502.17437), levels mixed freely.
+
+    Level l cuts a canvas of ``sizes[l]`` into patches of ``sizes[l + 1]``; ``sizes[0]`` is the whole canvas and the
+    last size is the single cell, which the leaf predicts. ``widths``, ``blocks`` and ``heads`` have one entry per level
+    and a last one for the leaf, like ``sizes``; ``generators`` has one per level.
+
+    Args:
+        sizes: (pitch, time) or (height, width) of the canvas, of each level's patches, and last [1, 1].
+        generators: ``ar`` or ``mar`` for each level.
+        widths: channels of each level and of the leaf.
+        blocks: transformer blocks of each level and of the leaf.
+        heads: attention heads of each level and of the leaf.
+        codec: what symbols mean: ``rgb``, ``gray``, ``binary``, ``velocity`` or ``onset_hold``.
+        velocity_bins: velocity bins of the piano-roll codecs, 1..127.
+        num_classes: number of class labels; 0 for a model without classes.
+        label_drop: probability that a label is replaced by "no class" in training, for classifier-free guidance.
+        root_conditions: how often the class embedding is repeated as a condition of the first level.
+        scan: order of the patches of AR levels, ``row_major`` or ``column_major`` (time first on rolls); one for all or
+            one per level.
+        positions: ``learned``, ``rope`` or ``both``; one for all or one per level.
+        guiding: predict a guiding value (mean colour, or density of a roll's patch) for each patch of every level but
+            the first, as that level's own loss and condition.
+        guide_width: channels of the guiding value's predictor.
+        guide_blocks: transformer blocks of the guiding value's predictor.
+        guide_heads: attention heads of the guiding value's predictor.
+        channel_weights: weights of the channels in the training loss; equal where none are given.
+        mask_mean: mean of the truncated normal that gives MAR's share of hidden patches in training.
+        mask_std: its standard deviation.
+        attn_dropout: dropout of the attention weights of MAR levels. AR levels, the leaf and the predictors of guiding
+            values have none, as in the published code.
+        proj_dropout: dropout after attention and feed-forward, of MAR and AR levels.
+        zero_prefix_rope: silence the condition tokens' queries and keys in AR levels, as the published models do.
+        grad_checkpointing: recompute activations in the backward pass to save memory.
+
+    Raises:
+        ValueError: lists of unequal length, an unknown name, or sizes that do not divide each other.
+    """
+
+    channel_weights: Tensor | None
+
+    def __init__(
+        self,
+        sizes: Sequence[tuple[int, int]],
+        generators: Sequence[str],
+        widths: Sequence[int],
+        blocks: Sequence[int],
+        heads: Sequence[int],
+        codec: str = "onset_hold",
+        velocity_bins: int = 127,
+        num_classes: int = 0,
+        label_drop: float = 0.1,
+        root_conditions: int = 1,
+        scan: str | Sequence[str] = "row_major",
+        positions: str | Sequence[str] = "both",
+        guiding: bool = False,
+        guide_width: int = 128,
+        guide_blocks: int = 3,
+        guide_heads: int = 4,
+        channel_weights: Sequence[float] | None = None,
+        mask_mean: float = 1.0,
+        mask_std: float = 0.25,
+        attn_dropout: float = 0.0,
+        proj_dropout: float = 0.0,
+        zero_prefix_rope: bool = False,
+        grad_checkpointing: bool = False,
+    ) -> None:
+        super().__init__()
+        depth = len(generators)
+        check_lengths(depth, sizes=sizes, widths=widths, blocks=blocks, heads=heads)
+        for name in generators:
+            check_name("generators", name, GENERATORS)
+        scans: list[str] = per_level("scan", scan, depth)
+        kinds: list[str] = per_level("positions", positions, depth)
+        for name in scans:
+            check_name("scan", name, SCANS)
+        for name in kinds:
+            check_name("positions", name, POSITIONS)
+        if tuple(sizes[-1]) != (1, 1):
+            raise ValueError(f"the last of sizes must be [1, 1], the leaf's single cell, not {list(sizes[-1])}")
+        self.sizes = [(int(h), int(w)) for h, w in sizes]
+        self.codec = Codec(codec, velocity_bins)
+        self.num_classes = num_classes
+        self.label_drop = label_drop
+        self.root_conditions = root_conditions
+        self.mask_mean, self.mask_std = mask_mean, mask_std
+        weights = None if channel_weights is None else torch.tensor(channel_weights, dtype=torch.float32)
+        if weights is not None and len(weights) != self.codec.channels:
+            raise ValueError(f"channel_weights needs {self.codec.channels} numbers for codec {codec!r}")
+        self.register_buffer("channel_weights", weights, persistent=False)
+        self.no_class = nn.Parameter(torch.empty(1, widths[0]))
+        self.class_emb = nn.Embedding(num_classes, widths[0]) if num_classes else None
+        levels = nn.ModuleList()
+        conditions, condition_width = root_conditions, widths[0]
+        for i in range(depth):
+            canvas, patch = self.sizes[i], self.sizes[i + 1]
+            guided = guiding and i > 0
+            guide_head = None
+            if guided:
+                guide_head = CategoricalHead(
+                    condition_width,
+                    guide_width,
+                    guide_blocks,
+                    guide_heads,
+                    self.codec.channels,
+                    self.codec.guide_alphabet(canvas[0] * canvas[1]),
+                    grad_checkpointing,
+                )
+            generator = GENERATORS[generators[i]](
+                self.codec.features * patch[0] * patch[1],
+                grid_of(canvas, patch),
+                widths[i],
+                blocks[i],
+                heads[i],
+                conditions,
+                condition_width,
+                self.codec.channels if guided else 0,
+                kinds[i],
+                scans[i],
+                zero_prefix_rope,
+                attn_dropout,
+                proj_dropout,
+                grad_checkpointing,
+                lone=i + 1 == depth,
+            )
+            levels.append(Level(patch, generator, guide_head))
+            conditions, condition_width = generator.conditions_out, widths[i]
+        self.levels = cast("list[Level]", levels)  # typed, which a ModuleList is not
+        self.leaf = CategoricalHead(
+            condition_width,
+            widths[-1],
+            blocks[-1],
+            heads[-1],
+            self.codec.channels,
+            self.codec.alphabet,
+            grad_checkpointing,
+        )
+        initialise(self)
+
+    @property
+    def exact_likelihood(self) -> bool:
+        """Whether :meth:`nll` is exact; with a MAR level it is a bound that varies from pass to pass."""
+        return all(level.generator.causal for level in self.levels)
+
+    def parameters_by_level(self) -> dict[str, list[nn.Parameter]]:
+        """Parameters of ``level_<i>`` (the first with the class embeddings) and of the ``leaf``."""
+        groups = {f"level_{i}": list(level.parameters()) for i, level in enumerate(self.levels)}
+        groups["level_0"] += [self.no_class, *(self.class_emb.parameters() if self.class_emb else [])]
+        return groups | {"leaf": list(self.leaf.parameters())}
+
+    def forward(self, canvas: Tensor, label: Tensor | None = None, with_entropy: bool = False) -> FractalOutput:
+        """Training loss: mean cross-entropy in nats per predicted symbol, plus the losses of guiding values.
+
+        Args:
+            canvas: symbols, uint8 ``[B, C, H, W]``.
+            label: int64 ``[B]``, -1 for no class; none for a batch without classes. Dropped at random in training.
+            with_entropy: also measure the entropy of the predictions.
+
+        Raises:
+            ValueError: a canvas or label that does not fit the model.
+        """
+        terms = Terms(with_entropy)
+        masking = Masking("training", self.mask_mean, self.mask_std)
+        drop = self.label_drop if self.training else 0.0
+        self._collect(canvas, self.root(canvas, label, drop), masking, terms)
+        return terms.output(self.channel_weights if self.training else None)
+
+    @torch.no_grad()
+    def nll(self, canvas: Tensor, label: Tensor | None = None, passes: int = 1, *, seed: int | None = None) -> Tensor:
+        """Negative log-likelihood in nats per canvas, dropout off.
+
+        Exact for AR levels. With MAR levels an unbiased estimate of the mean over generation orders, an upper bound on
+        the exact value (order-agnostic bound, arXiv 2110.02037). Guiding values are counted as symbols of their own,
+        which bounds the likelihood of the canvas too.
+
+        Args:
+            canvas: symbols, uint8 ``[B, C, H, W]``.
+            label: int64 ``[B]``, -1 or none for no class.
+            passes: number of random passes that are averaged.
+            seed: with it, a canvas has the same estimate in every batch and every process: what MAR levels hide depends
+                on the seed and the canvas alone. Without it, torch's generator decides.
+
+        Returns:
+            float32 ``[B]``.
+        """
+        return self.nll_of_passes(canvas, label, passes, seed=seed).mean(0)
+
+    @torch.no_grad()
+    def nll_of_passes(
+        self, canvas: Tensor, label: Tensor | None = None, passes: int = 1, *, seed: int | None = None
+    ) -> Tensor:
+        """What :meth:`nll` averages, float32 ``[passes, B]``; with AR levels alone all passes are equal."""
+        nats = []
+        if seed is None:
+            keys = torch.randint(2**62, (len(canvas),), device=canvas.device)
+        else:
+            keys = canvas_keys(canvas, seed)
+        of_passes = numbers(keys, passes)  # [B, passes]
+        with evaluating(self):
+            for i in range(passes):
+                terms = Terms()
+                masking = Masking("likelihood", stratum=(i, passes), keys=of_passes[:, i])
+                self._collect(canvas, self.root(canvas, label), masking, terms)
+                nats.append(terms.nats_per_canvas(len(canvas)))
+        return torch.stack(nats)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        batch_size: int = 1,
+        label: Tensor | None = None,
+        *,
+        canvas: Tensor | None = None,
+        known: Tensor | None = None,
+        length: int | None = None,
+        iterations: int | Sequence[int] = 8,
+        temperature: float = 1.0,
+        cfg: float = 1.0,
+        cfg_schedule: str = "linear",
+        filter_threshold: float = 1e-4,
+        order: str = "random",
+        use_cache: bool = True,
+        greedy: bool = False,
+        seed: int | None = None,
+        on_step: Callable[[Tensor, Tensor], None] | None = None,
+    ) -> Tensor:
+        """Generate canvases.
+
+        Args:
+            batch_size: B, where neither label nor canvas gives it.
+            label: int64 ``[B]``, -1 or none for no class.
+            canvas: uint8 ``[B, C, H, W]``, whose known cells are kept.
+            known: bool ``[B, C, H, W]`` (or ``[B, 1, H, W]``), True for cells that are given. They are context from the
+                first step wherever the levels can see them: an AR level sees what comes earlier in its scan order, a
+                MAR level sees all.
+            length: W where no canvas is given; the model's own by default.
+            iterations: MAR steps, one number for all levels or one per level (AR levels ignore theirs).
+            temperature: divides the logits; below 1 is safer.
+            cfg: classifier-free guidance scale, 1 for none.
+            cfg_schedule: ``linear`` (rising over the top level's steps) or ``constant``.
+            filter_threshold: symbols less probable than this are not pushed up by guidance.
+            order: of MAR's patches: ``random``, ``raster`` or ``confidence`` (the surest first).
+            use_cache: keep keys and values of AR levels; off recomputes them, with the same result.
+            greedy: take the most probable symbol everywhere.
+            seed: makes the result repeatable; none draws from torch's global generator.
+            on_step: called after each step of the first level with the canvas so far and the bool mask of its finished
+                cells, both ``[B, C, H, W]``.
+
+        Returns:
+            uint8 ``[B, C, H, W]``.
+
+        Raises:
+            ValueError: options or shapes that do not fit the model.
+        """
+        device = self.no_class.device
+        if canvas is None:
+            if known is not None:
+                raise ValueError("known needs the canvas whose cells are known")
+            rows = batch_size if label is None else len(label)
+            height, width = self.sizes[0]
+            canvas = torch.zeros(rows, self.codec.channels, height, length or width, dtype=torch.uint8, device=device)
+        if known is None:
+            known = torch.zeros_like(canvas, dtype=torch.bool)
+        if cfg != 1.0 and self.class_emb is None:
+            raise ValueError(f"cfg {cfg} needs a model with classes; this one has num_classes 0, use cfg 1")
+        generator = None if seed is None else torch.Generator(device).manual_seed(seed)
+        options = Sampling(
+            per_level("iterations", iterations, len(self.levels)),
+            temperature,
+            cfg,
+            cfg_schedule,
+            filter_threshold,
+            order,
+            use_cache,
+            greedy,
+            generator,
+        )
+        scale = None if cfg == 1.0 else cfg
+        with evaluating(self):
+            root = self.root(canvas, label)
+            if scale is not None:
+                root = torch.cat([root, self.root(canvas, None)])
+            known = known.expand_as(canvas)
+            return generate(self, 0, canvas, known, root, options, scale, on_step)[0]
+
+    def root(self, canvas: Tensor, label: Tensor | None, drop: float = 0.0) -> Tensor:
+        """Conditions of the first level ``[B, root_conditions, D]``, after checking the batch.
+
+        Raises:
+            ValueError: channels, size or label do not fit the model.
+        """
+        if canvas.ndim != 4 or canvas.shape[1] != self.codec.channels:
+            raise ValueError(
+                f"a canvas of codec {self.codec.name!r} is [B, {self.codec.channels}, H, W], not {list(canvas.shape)}"
+            )
+        first = self.levels[0]
+        first.generator.check_grid(grid_of((canvas.shape[2], canvas.shape[3]), first.patch))
+        nobody = self.no_class.expand(len(canvas), -1)
+        embedded = nobody
+        if label is not None:
+            if self.class_emb is None:
+                raise ValueError("labels were given to a model without classes: set num_classes")
+            if bool(((label < -1) | (label >= self.num_classes)).any()):
+                raise ValueError(f"labels must be in -1..{self.num_classes - 1}, got {label.min()}..{label.max()}")
+            keep = (label >= 0) & (torch.rand(len(label), device=label.device, dtype=torch.float32) >= drop)
+            embedded = torch.where(keep[:, None], self.class_emb(label.clamp(min=0)), nobody)
+        return embedded[:, None].expand(-1, self.root_conditions, -1)
+
+    def _collect(self, canvas: Tensor, conditions: Tensor, masking: Masking, terms: Terms) -> None:
+        """One teacher-forced pass, level by level, entering every cross-entropy in ``terms``."""
+        weight = torch.ones(len(canvas), device=canvas.device, dtype=torch.float32)
+        owner = torch.arange(len(canvas), device=canvas.device)
+        for i, level in enumerate(self.levels):
+            guide = None
+            if level.guide_head is not None:
+                value, guide = self.codec.guide(canvas)
+                if masking.kind == "likelihood":
+                    guide = self.codec.guide_features(value, canvas.shape[2] * canvas.shape[3])
+                terms.add(f"level_{i}", level.guide_head(value, conditions)[0], weight, owner)
+            grid = grid_of((canvas.shape[2], canvas.shape[3]), level.patch)
+            patches = patchify(canvas, level.patch)
+            features = self.codec(patches.flatten(0, 1)).unflatten(0, patches.shape[:2]).flatten(2)
+            if level.generator.causal:
+                masking.descend(patches.shape[1])
+                handed = level.generator(features, conditions, grid, guide)
+                canvas, conditions = patches.flatten(0, 1), handed.flatten(0, 1)
+                weight = weight.repeat_interleave(patches.shape[1])
+                owner = owner.repeat_interleave(patches.shape[1])
+            else:
+                mask, factor = masking(len(patches), patches.shape[1], canvas.device)
+                handed = level.generator(features, conditions, grid, guide, mask=mask)
+                # index_select, because the gradient of x[row, index] is many times slower on a CPU
+                hidden = mask.flatten().nonzero()[:, 0]
+                masking.descend(patches.shape[1], hidden)
+                canvas = patches.flatten(0, 1).index_select(0, hidden)
+                conditions = handed.flatten(0, 1).index_select(0, hidden)
+                row = hidden // mask.shape[1]
+                weight, owner = (weight * factor)[row], owner[row]
+                terms.mask_fractions[f"level_{i}"] = mask.float().mean()
+        nats, terms.entropy = self.leaf(canvas.flatten(1).long(), conditions, terms.with_entropy)
+        terms.add("leaf", nats, weight, owner)

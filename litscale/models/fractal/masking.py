@@ -1,0 +1,159 @@
+"""Which patches of a MAR level are hidden: in training, for the likelihood, and step by step in sampling."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from litscale.models.keyed import mixed, numbers, uniform
+
+ORDERS = ("random", "raster", "confidence")
+
+
+def hide(counts: Tensor, order: Tensor) -> Tensor:
+    """Hide ``counts[b]`` of the patches of row b: the first of its order.
+
+    Args:
+        counts: integers ``[B]``.
+        order: sort key ``[B, N]``; with independent random numbers every choice is equally likely.
+
+    Returns:
+        bool ``[B, N]``, True where hidden.
+    """
+    return order.argsort(1).argsort(1) < counts[:, None]
+
+
+def training_ratio(rows: int, device: torch.device | None = None, mean: float = 1.0, std: float = 0.25) -> Tensor:
+    """Share of hidden patches of each row: normal, truncated to [0, 1] (MAR, arXiv 2406.11838).
+
+    Returns:
+        float ``[B]``.
+    """
+    low, high = (0.5 * (1 + math.erf((x - mean) / (std * math.sqrt(2)))) for x in (0.0, 1.0))
+    drawn = low + (high - low) * torch.rand(rows, device=device, dtype=torch.float64)
+    normal = mean + std * math.sqrt(2) * torch.erfinv((2 * drawn - 1).clamp(-1 + 1e-12, 1 - 1e-12))
+    return normal.clamp(0, 1).float()
+
+
+class Masking:
+    """Chooses the hidden patches of the MAR levels in one pass, and what each pass weighs.
+
+    Args:
+        kind: ``training`` draws the hidden share from :func:`training_ratio`; ``likelihood`` hides a uniform number m
+            of N patches and weighs them by N / m, which makes the expected weighted sum the mean over all orders of the
+            sequential negative log-likelihood (order-agnostic bound, arXiv 2110.02037).
+        mean: of the training ratio before truncation.
+        std: of the training ratio before truncation.
+        stratum: (index, number) of this pass among the passes over one batch: pass i draws its counts from the i-th
+            part of their range, which lowers the variance of the mean over passes. Only the first masked level of a
+            pass is stratified: weights of nested levels multiply, and strata in step would bias the product.
+        keys: of the canvases, int64 ``[B]``: what ``likelihood`` hides is then a function of a canvas' key and of a
+            patch's place alone. Without them it comes from torch's generator, as in training.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        mean: float = 1.0,
+        std: float = 0.25,
+        stratum: tuple[int, int] = (0, 1),
+        keys: Tensor | None = None,
+    ) -> None:
+        self.kind = kind
+        self.mean = mean
+        self.std = std
+        self.stratum = stratum
+        self.keys = keys
+
+    def __call__(self, rows: int, patches: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Draw a mask.
+
+        Returns:
+            bool ``[B, N]``, True where hidden, at least one in each row; and the weight of each row, float ``[B]``.
+        """
+        if self.kind == "training":
+            ratio = training_ratio(rows, device, self.mean, self.std)
+            counts = (ratio * patches).ceil().long().clamp(min=1)
+            order = torch.rand(rows, patches, device=device, dtype=torch.float32)
+            return hide(counts, order), torch.ones(rows, device=device, dtype=torch.float32)
+        index, number = self.stratum
+        self.stratum = (0, 1)
+        share, order = self._drawn(rows, patches, device)
+        counts = ((index + share) / number * patches).long().clamp(max=patches - 1) + 1
+        return hide(counts, order), patches / counts.float()
+
+    def descend(self, patches: int, chosen: Tensor | None = None) -> None:
+        """Go on with the patches of the rows so far: all ``[B * N]``, or those ``chosen``, int64 indices of them."""
+        if self.keys is not None:
+            below = mixed(numbers(self.keys, patches)).flatten()
+            self.keys = below if chosen is None else below[chosen]
+
+    def _drawn(self, rows: int, patches: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """A uniform number of each row, float32 ``[B]``, and random numbers of its patches ``[B, N]``."""
+        if self.keys is None:
+            drawn = torch.rand(rows, 1 + patches, device=device, dtype=torch.float32)
+            return drawn[:, 0], drawn[:, 1:]
+        bits = numbers(self.keys, 1 + patches)
+        return uniform(bits[:, 0]), bits[:, 1:]
+
+
+def cosine_schedule(counts: list[int], iterations: int) -> Tensor:
+    """How many patches remain hidden after each sampling step.
+
+    Every step of a row reveals at least one patch; a row with fewer patches than iterations takes fewer steps.
+
+    Args:
+        counts: number of patches to generate in each row.
+        iterations: most steps that a row takes.
+
+    Returns:
+        int64 ``[steps + 1, B]``; first the counts, last zeros.
+    """
+    remaining = [list(counts)]
+    for k in range(min(max(counts, default=0), iterations)):
+        row = []
+        for before, total in zip(remaining[-1], counts, strict=True):
+            steps = min(total, iterations)
+            share = math.floor(total * math.cos(math.pi / 2 * (k + 1) / steps)) if k + 1 < steps else 0
+            row.append(min(before - 1, max(1, share)) if k + 1 < steps else 0)
+        remaining.append(row)
+    return torch.tensor(remaining, dtype=torch.long).reshape(len(remaining), len(counts))
+
+
+def generation_rank(unknown: Tensor, partial: Tensor, order: Tensor) -> Tensor:
+    """Rank of each patch in generation order; the patches with the highest ranks are generated first.
+
+    Args:
+        unknown: bool ``[B, N]``: patches with anything to generate.
+        partial: bool ``[B, N]``: those among them with some known cells; they come first, so that what is known in them
+            is context for the rest from the first step.
+        order: float ``[B, N]``: the lower, the later.
+
+    Returns:
+        int64 ``[B, N]``; unknown patches have ranks 0..count-1, known ones count..N-1.
+    """
+    key = order.clone()
+    span = order.max() - order.min() + 1 if order.numel() else 1
+    key = key + span * partial + 2 * span * ~unknown
+    return key.argsort(dim=1, stable=True).argsort(1)
+
+
+def generation_order(
+    kind: str, rows: int, scan: Tensor, device: torch.device, generator: torch.Generator | None
+) -> Tensor:
+    """Sort key of each patch for :func:`generation_rank`, float ``[B, N]``.
+
+    Args:
+        kind: ``raster`` follows the scan order; otherwise random.
+        rows: B.
+        scan: raster indices in scan order, ``[N]``.
+        device: of the result.
+        generator: source of randomness.
+    """
+    if kind == "raster":
+        key = torch.empty(len(scan), device=device, dtype=torch.float32)
+        key[scan] = -torch.arange(len(scan), device=device, dtype=torch.float32)
+        return key.expand(rows, -1)
+    return torch.rand(rows, len(scan), device=device, dtype=torch.float32, generator=generator)

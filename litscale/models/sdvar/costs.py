@@ -1,0 +1,137 @@
+"""What calls cost, and the plans that cost least.
+
+Suffix: S scales.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Self
+
+import torch
+
+from litscale.models.modes import evaluating
+from litscale.models.sdvar.clock import Stopwatch
+from litscale.models.sdvar.state import Stream
+from litscale.models.var import VAR
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Seconds of calls.
+
+    A call of the target over several scales takes one overhead (launches, reading the weights) and each scale's own
+    time above it.
+
+    Args:
+        draft: of a call of the draft for each scale alone, S numbers.
+        target: of a call of the target for each scale alone, S numbers.
+        overhead: the part of ``target`` that a call over several scales pays once.
+
+    Raises:
+        ValueError: different numbers of scales.
+    """
+
+    draft: tuple[float, ...]
+    target: tuple[float, ...]
+    overhead: float = 0.0
+
+    def __post_init__(self) -> None:
+        if len(self.draft) != len(self.target):
+            raise ValueError(f"costs of {len(self.draft)} scales of the draft, but of {len(self.target)} of the target")
+
+    @classmethod
+    @torch.no_grad()
+    def measure(cls, draft: VAR, target: VAR, batch: int = 1, guided: bool = True, repeats: int = 3) -> Self:
+        """Time both networks, without class: every scale alone, and all scales in one call of the target.
+
+        Args:
+            draft: proposes.
+            target: verifies.
+            batch: number of images.
+            guided: with unconditional rows beside the conditional ones.
+            repeats: how often; medians are kept. One more run comes first to warm up.
+        """
+        watch = Stopwatch(target.pos_emb.device, profile=True)
+        labels = torch.full((batch,), -1, device=watch.device)
+        f_hats = [target.vqvae.quantizer.start(batch)] * target.scales
+        runs = []
+        with evaluating(draft), evaluating(target):
+            for _ in range(repeats + 1):
+                seconds = []
+                for model, calls in ((draft, target.scales), (target, target.scales), (target, 1)):
+                    stream = Stream.open(model, labels, guided)
+                    for _ in range(calls):
+                        begun = watch.now()
+                        stream.read(f_hats[: target.scales // calls])
+                        seconds.append(watch.now() - begun)
+                runs.append(seconds)
+        *alone, together = (statistics.median(times) for times in zip(*runs[1:], strict=True))
+        first, second = tuple(alone[: target.scales]), tuple(alone[target.scales :])
+        overhead = (sum(second) - together) / max(target.scales - 1, 1)
+        return cls(first, second, min(max(overhead, 0.0), *second) if target.scales > 1 else 0.0)
+
+    def call(self, first: int, last: int) -> float:
+        """Of one call of the target over the scales ``first`` to ``last``."""
+        return self.overhead + sum(self.target[first : last + 1]) - self.overhead * (last + 1 - first)
+
+    def plan(self, acceptance: Sequence[float], low: int = 0, high: int | None = None) -> tuple[list[int], float]:
+        """The gamma that finishes soonest on average, for each scale that a round may begin with.
+
+        By dynamic programming from the last scale backwards: a round's drafting and call, and what is left after each
+        number of accepted scales, weighed by its probability. Scales are accepted independently of each other, and what
+        the draft catches up on after a fully accepted round counts as free.
+
+        Args:
+            acceptance: probability that each scale is accepted, S numbers.
+            low: least gamma, where there are scales left to draft; 0 lets the target go on alone.
+            high: largest gamma; none for as many scales as there are.
+
+        Returns:
+            The gammas, and the expected seconds of an image from the first scale on.
+        """
+        scales = len(self.target)
+        left = [0.0] * (scales + 1)
+        gammas = [0] * scales
+        for first in reversed(range(scales)):
+            most = scales - 1 - first  # the last scale of a call is the target's own
+            options = range(min(low, most), min(most if high is None else high, most) + 1)
+            expected = {gamma: self._round(acceptance, left, first, gamma) for gamma in options}
+            gammas[first] = min(expected, key=lambda gamma: expected[gamma])
+            left[first] = expected[gammas[first]]
+        return gammas, left[0]
+
+    def entry_num(self, low: int = 1, high: int | None = None) -> int:
+        """The ``entry_num`` of :class:`litscale.models.sdvar.Handoff` that finishes soonest.
+
+        Speed alone mostly favours a cheap draft for all scales, so the bounds have to say what quality needs.
+
+        Args:
+            low: least entry_num.
+            high: largest entry_num; S - 1 if none is given.
+
+        Raises:
+            ValueError: no entry_num between the bounds.
+        """
+        scales = len(self.target)
+        high = scales - 1 if high is None else high
+        if not 0 <= low <= high <= scales:
+            raise ValueError(f"entry_num needs bounds 0 <= low <= high <= {scales}, not {low} and {high}")
+        drafted = [0.0, *accumulate(self.draft)]
+
+        def seconds(entry: int) -> float:
+            return drafted[entry] + (self.call(0, entry) + sum(self.target[entry + 1 :]) if entry < scales else 0.0)
+
+        return min(range(low, high + 1), key=seconds)
+
+    def _round(self, acceptance: Sequence[float], left: Sequence[float], first: int, gamma: int) -> float:
+        """Expected seconds from scale ``first`` on, if ``gamma`` scales are drafted now."""
+        seconds = sum(self.draft[first : first + gamma]) + self.call(first, first + gamma)
+        reached = 1.0
+        for k in range(first, first + gamma):
+            seconds += reached * (1 - acceptance[k]) * left[k + 1]
+            reached *= acceptance[k]
+        return seconds + reached * left[first + gamma + 1]

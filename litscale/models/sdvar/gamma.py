@@ -1,0 +1,203 @@
+"""How many scales the draft proposes in a round.
+
+What a policy has learned stays from one decoding run to the next. That changes no token under lossless rules; under
+lossy ones a run then depends on the runs before it, unless :meth:`GammaPolicy.reset` is called.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from litscale.models.sdvar.costs import Costs
+from litscale.models.var import VAR
+
+
+class GammaPolicy(ABC):
+    """Chooses gamma, and learns from what became of it."""
+
+    @abstractmethod
+    def choose(self, first: int) -> int:
+        """Gamma of a round that begins with scale ``first``; more than the scales left over is fine."""
+
+    def prepare(self, draft: VAR, target: VAR, batch: int, guided: bool) -> None:
+        """Look at the models before a run of ``batch`` images, with or without guidance."""
+        return
+
+    def update(self, first: int, judged: Sequence[int], accepted: Sequence[int]) -> None:
+        """Learn how many images had each of the drafted scales ``first``, ``first + 1``, ... judged and accepted."""
+        return
+
+    def reset(self) -> None:
+        """Forget what was learned."""
+        return
+
+
+class FixedGamma(GammaPolicy):
+    """Always the same.
+
+    Args:
+        gamma: number of scales.
+
+    Raises:
+        ValueError: gamma below 1.
+    """
+
+    def __init__(self, gamma: int) -> None:
+        if gamma < 1:
+            raise ValueError(f"gamma must be at least 1, not {gamma}; TargetOnly drafts nothing")
+        self.gamma = gamma
+
+    def choose(self, first: int) -> int:
+        """The same for every scale."""
+        return self.gamma
+
+
+@dataclass
+class _Rate:
+    """Share of accepted scales, where older ones count less, from a first guess that counts as one scale."""
+
+    guess: float
+    memory: float
+
+    def __post_init__(self) -> None:
+        self.accepted, self.judged = self.guess, 1.0
+
+    def update(self, judged: int, accepted: int) -> None:
+        self.accepted = self.memory * self.accepted + accepted
+        self.judged = self.memory * self.judged + judged
+
+    @property
+    def value(self) -> float:
+        return self.accepted / self.judged
+
+
+class AdaptiveGamma(GammaPolicy):
+    """The largest gamma whose scales are all accepted with a given probability, by the running acceptance rate.
+
+    Args:
+        low: least gamma.
+        high: largest gamma.
+        confidence: probability that a whole round is accepted, above 0 and below 1.
+        start: acceptance rate assumed at first, 0..1.
+        memory: weight of the rounds before, at each new round, 0..1; 1 forgets nothing.
+
+    Raises:
+        ValueError: an option out of range.
+    """
+
+    def __init__(
+        self, low: int = 1, high: int = 8, confidence: float = 0.5, start: float = 0.7, memory: float = 0.9
+    ) -> None:
+        if not 1 <= low <= high:
+            raise ValueError(f"gamma needs bounds 1 <= low <= high, not {low} and {high}")
+        if not 0 < confidence < 1:
+            raise ValueError(f"confidence must be above 0 and below 1, not {confidence}")
+        _check_shares(start, memory)
+        self.low, self.high, self.confidence = low, high, confidence
+        self.start, self.memory = start, memory
+        self.reset()
+
+    def choose(self, first: int) -> int:
+        """By the rate of all scales together."""
+        rate = self.rate.value
+        if not 0 < rate < 1:
+            return self.high if rate else self.low
+        return min(max(int(math.log(self.confidence) / math.log(rate)), self.low), self.high)
+
+    def update(self, first: int, judged: Sequence[int], accepted: Sequence[int]) -> None:
+        """Move the rate."""
+        if any(judged):
+            self.rate.update(sum(judged), sum(accepted))
+
+    def reset(self) -> None:
+        """Back to the first guess."""
+        self.rate = _Rate(self.start, self.memory)
+
+
+class CostGamma(GammaPolicy):
+    """The gamma with the best expected speed, by measured costs and each scale's own acceptance rate.
+
+    It may be 0 for a while or for good: then the target goes on alone, because drafting does not pay.
+
+    Args:
+        costs: of the calls; measured before the first run if none are given, for the batch and guidance of that run.
+        low: least gamma; a positive one keeps on trying scales that were not accepted before.
+        high: largest gamma; none for no bound.
+        start: acceptance rate assumed at first, 0..1.
+        memory: weight of the rounds before, at each new round of the same scale, 0..1.
+
+    Raises:
+        ValueError: an option out of range.
+    """
+
+    def __init__(
+        self,
+        costs: Costs | None = None,
+        low: int = 0,
+        high: int | None = None,
+        start: float = 0.7,
+        memory: float = 0.9,
+    ) -> None:
+        if low < 0 or (high is not None and high < max(low, 1)):
+            raise ValueError(f"gamma needs bounds 0 <= low <= high and high >= 1, not {low} and {high}")
+        _check_shares(start, memory)
+        self.costs, self.low, self.high = costs, low, high
+        self.start, self.memory = start, memory
+        self.reset()
+
+    def prepare(self, draft: VAR, target: VAR, batch: int, guided: bool) -> None:
+        """Measure the costs if they are not known.
+
+        Raises:
+            ValueError: known costs are of another number of scales.
+        """
+        if self.costs is None:
+            self.costs = Costs.measure(draft, target, batch, guided)
+        if len(self.costs.target) != target.scales:
+            raise ValueError(f"the costs are of {len(self.costs.target)} scales, but the target has {target.scales}")
+
+    def choose(self, first: int) -> int:
+        """By the plan."""
+        if self.costs is None:
+            raise RuntimeError("call prepare first")
+        rates = [self._rate(k).value for k in range(len(self.costs.target))]
+        return self.costs.plan(rates, self.low, self.high)[0][first]
+
+    def update(self, first: int, judged: Sequence[int], accepted: Sequence[int]) -> None:
+        """Move the scales' rates."""
+        for k, (count, taken) in enumerate(zip(judged, accepted, strict=True), start=first):
+            if count:
+                self._rate(k).update(count, taken)
+
+    def reset(self) -> None:
+        """Back to the first guess; costs stay."""
+        self.rates: dict[int, _Rate] = {}
+
+    def _rate(self, k: int) -> _Rate:
+        return self.rates.setdefault(k, _Rate(self.start, self.memory))
+
+
+def gamma_policy(gamma: int | str | GammaPolicy) -> GammaPolicy:
+    """A policy by a number, or by the name ``adaptive`` or ``cost``.
+
+    Raises:
+        ValueError: unknown name, or gamma below 1.
+    """
+    if isinstance(gamma, GammaPolicy):
+        return gamma
+    if isinstance(gamma, int):
+        return FixedGamma(gamma)
+    if gamma == "adaptive":
+        return AdaptiveGamma()
+    if gamma == "cost":
+        return CostGamma()
+    raise ValueError(f"gamma must be a number, 'adaptive' or 'cost', not {gamma!r}")
+
+
+def _check_shares(start: float, memory: float) -> None:
+    for name, value in (("start", start), ("memory", memory)):
+        if not 0 <= value <= 1:
+            raise ValueError(f"{name} must be in 0..1, not {value}")

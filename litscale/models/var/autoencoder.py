@@ -1,0 +1,201 @@
+"""Convolutional encoder and decoder of the tokenizer (the layout of latent diffusion, arXiv 2112.10752)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from litscale.models.layers.recomputing import run_block
+
+
+def group_norm(channels: int) -> nn.GroupNorm:
+    """Normalise in 32 groups, or in as many as divide both 32 and the channels."""
+    return nn.GroupNorm(math.gcd(32, channels), channels, eps=1e-6)
+
+
+class ResidualBlock(nn.Module):
+    """Two normalised 3x3 convolutions beside a shortcut.
+
+    Args:
+        in_channels: of the input.
+        out_channels: of the output.
+        dropout: before the second convolution.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, dropout: float) -> None:
+        super().__init__()
+        self.norm1 = group_norm(in_channels)
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.norm2 = group_norm(out_channels)
+        self.drop = nn.Dropout(dropout)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        self.shortcut = nn.Identity() if in_channels == out_channels else nn.Conv2d(in_channels, out_channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``[B, in, H, W]`` to ``[B, out, H, W]``."""
+        h = self.conv1(F.silu(self.norm1(x)))
+        h = self.conv2(self.drop(F.silu(self.norm2(h))))
+        return self.shortcut(x) + h
+
+
+class SpatialAttention(nn.Module):
+    """Residual self-attention of one head over all positions of a map."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = group_norm(channels)
+        self.qkv = nn.Conv2d(channels, 3 * channels, 1)
+        self.proj_out = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``[B, C, H, W]`` to ``[B, C, H, W]``."""
+        q, k, v = self.qkv(self.norm(x)).flatten(2).transpose(1, 2).unsqueeze(1).chunk(3, dim=-1)  # each [B, 1, HW, C]
+        h = F.scaled_dot_product_attention(q, k, v)
+        return x + self.proj_out(h[:, 0].transpose(1, 2).unflatten(2, x.shape[2:]))
+
+
+class Recomputing(nn.Module):
+    """Runs blocks.
+
+    Attributes:
+        grad_checkpointing: recompute their activations in the backward pass instead of keeping them.
+    """
+
+    grad_checkpointing = False
+
+    def run(self, block: nn.Module, x: Tensor) -> Tensor:
+        """The block's output."""
+        return run_block(block, x, recompute=self.grad_checkpointing and self.training)
+
+
+class Level(Recomputing):
+    """Residual blocks at one resolution, each followed by attention on the lowest one, then the change of resolution.
+
+    Args:
+        in_channels: of the input.
+        out_channels: of the output.
+        blocks: number of residual blocks.
+        attention: whether attention follows each block.
+        resample: leads to the next resolution; none on the last level.
+        dropout: of the residual blocks.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        blocks: int,
+        attention: bool,
+        resample: nn.Module | None,
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        widths = [in_channels] + [out_channels] * blocks
+        self.block = nn.ModuleList(ResidualBlock(a, b, dropout) for a, b in pairwise(widths))
+        self.attn = nn.ModuleList(SpatialAttention(out_channels) if attention else nn.Identity() for _ in range(blocks))
+        self.resample = nn.Identity() if resample is None else resample
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``[B, in, H, W]`` to ``[B, out, H', W']``."""
+        for block, attn in zip(self.block, self.attn, strict=True):
+            x = self.run(attn, self.run(block, x))
+        return self.resample(x)
+
+
+class Middle(Recomputing):
+    """Block, attention, block at the lowest resolution."""
+
+    def __init__(self, channels: int, dropout: float) -> None:
+        super().__init__()
+        self.block_1 = ResidualBlock(channels, channels, dropout)
+        self.attn_1 = SpatialAttention(channels)
+        self.block_2 = ResidualBlock(channels, channels, dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``[B, C, H, W]`` to ``[B, C, H, W]``."""
+        for block in (self.block_1, self.attn_1, self.block_2):
+            x = self.run(block, x)
+        return x
+
+
+class Encoder(nn.Module):
+    """Images to maps that are ``2 ** (len(multipliers) - 1)`` times smaller.
+
+    Args:
+        in_channels: of the images.
+        channels: at full resolution, before the multipliers.
+        multipliers: channels of each resolution, in units of ``channels``.
+        blocks: residual blocks of each resolution.
+        dim: channels of the result.
+        dropout: of the residual blocks.
+    """
+
+    def __init__(
+        self, in_channels: int, channels: int, multipliers: Sequence[int], blocks: int, dim: int, dropout: float
+    ) -> None:
+        super().__init__()
+        widths = [channels, *(channels * m for m in multipliers)]
+        last = len(multipliers) - 1
+        self.conv_in = nn.Conv2d(in_channels, channels, 3, padding=1)
+        self.down = nn.ModuleList(
+            Level(widths[i], widths[i + 1], blocks, i == last, None if i == last else _halve(widths[i + 1]), dropout)
+            for i in range(last + 1)
+        )
+        self.mid = Middle(widths[-1], dropout)
+        self.norm_out = group_norm(widths[-1])
+        self.conv_out = nn.Conv2d(widths[-1], dim, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map images ``[B, C, H, W]`` to ``[B, dim, h, w]``."""
+        x = self.conv_in(x)
+        for level in self.down:
+            x = level(x)
+        return self.conv_out(F.silu(self.norm_out(self.mid(x))))
+
+
+class Decoder(nn.Module):
+    """Maps back to images; one residual block more at each resolution than the encoder.
+
+    Args:
+        in_channels: of the images.
+        channels: as in :class:`Encoder`.
+        multipliers: as in :class:`Encoder`.
+        blocks: as in :class:`Encoder`.
+        dim: channels of the maps.
+        dropout: of the residual blocks.
+    """
+
+    def __init__(
+        self, in_channels: int, channels: int, multipliers: Sequence[int], blocks: int, dim: int, dropout: float
+    ) -> None:
+        super().__init__()
+        widths = [channels * m for m in multipliers]
+        widths.append(widths[-1])
+        last = len(multipliers) - 1
+        self.conv_in = nn.Conv2d(dim, widths[-1], 3, padding=1)
+        self.mid = Middle(widths[-1], dropout)
+        self.up = nn.ModuleList(
+            Level(widths[i + 1], widths[i], blocks + 1, i == last, _double(widths[i]) if i else None, dropout)
+            for i in range(last + 1)
+        )
+        self.norm_out = group_norm(widths[0])
+        self.conv_out = nn.Conv2d(widths[0], in_channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``[B, dim, h, w]`` to images ``[B, C, H, W]``, unclamped."""
+        x = self.mid(self.conv_in(x))
+        for level in reversed(self.up):
+            x = level(x)
+        return self.conv_out(F.silu(self.norm_out(x)))
+
+
+def _halve(channels: int) -> nn.Module:
+    return nn.Sequential(nn.ZeroPad2d((0, 1, 0, 1)), nn.Conv2d(channels, channels, 3, stride=2))
+
+
+def _double(channels: int) -> nn.Module:
+    return nn.Sequential(nn.Upsample(scale_factor=2, mode="nearest"), nn.Conv2d(channels, channels, 3, padding=1))

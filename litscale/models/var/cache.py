@@ -1,0 +1,52 @@
+"""What inference carries from scale to scale.
+
+Suffixes: B images, D width.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+from litscale.models.layers.kv_cache import KVCache
+
+
+class Condition(NamedTuple):
+    """What the classes of a batch do to the network, computed once for all scales.
+
+    Attributes:
+        embedding: of the classes, ``[B, D]``.
+        blocks: modulation of each block, ``[B, 1, 6, D]``.
+        head: modulation before the head, ``[B, 1, 2, D]``.
+    """
+
+    embedding: Tensor
+    blocks: list[Tensor]
+    head: Tensor
+
+
+class Cache:
+    """Keys and values of all blocks.
+
+    Args:
+        depth: number of blocks.
+        capacity: largest number of tokens.
+    """
+
+    def __init__(self, depth: int, capacity: int) -> None:
+        self.layers = [KVCache(capacity) for _ in range(depth)]
+
+    @property
+    def length(self) -> int:
+        """Number of tokens held."""
+        return self.layers[0].length
+
+    def truncate(self, length: int) -> None:
+        """Forget all tokens from ``length`` on.
+
+        Raises:
+            ValueError: ``length`` is negative or beyond what is held.
+        """
+        for layer in self.layers:
+            layer.truncate(length)

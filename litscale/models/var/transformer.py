@@ -1,0 +1,327 @@
+"""The VAR transformer: all tokens of a scale at once, given the scales before (arXiv 2404.02905).
+
+Suffixes: B images, S scales, n tokens of a scale, L tokens of all scales, V vocabulary, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import accumulate
+from typing import Self, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from litscale.models.layers.recomputing import run_block
+from litscale.models.precision import at_least_float32
+from litscale.models.var.blocks import VARBlock, modulated_norm
+from litscale.models.var.cache import Cache, Condition
+from litscale.models.var.sampling import Sampled, Sampling, classes_and_seed, sample
+from litscale.models.var.scale_attention import check_attention, scale_causal
+from litscale.models.var.vqvae import VQVAE
+
+
+class VAR(nn.Module):
+    """Predicts the tokens of each scale from the class and the scales before.
+
+    The tokenizer is a tool that the model holds, not a part of it: its scales, vocabulary and width are read from it,
+    it is frozen, it follows ``.to(device)``, and it is in neither ``parameters()`` nor ``state_dict()``. Several models
+    may hold the same one. It stays in float32 where the model is converted to half precision, since other weights would
+    give other tokens.
+
+    Args:
+        vqvae: the trained tokenizer; it is switched to evaluation and frozen.
+        num_classes: number of class labels; 0 for a model without classes.
+        depth: number of blocks.
+        width: channels D; 64 times the depth if none is given.
+        heads: attention heads; as many as blocks if none is given.
+        mlp_ratio: hidden width of the feed-forward in units of D.
+        shared_aln: compute the classes' modulation once for all blocks, which saves a third of the parameters.
+        attn_l2_norm: normalise queries and keys.
+        attn_dropout: of the attention weights.
+        dropout: after attention and within the feed-forward.
+        drop_path: probability that the last block's branches are skipped; it grows linearly from block to block.
+        label_drop: probability that a label is replaced by "no class" in training, for classifier-free guidance.
+        grad_checkpointing: recompute activations in the backward pass to save memory.
+        attention: how all scales at once are computed: dense (a mask), scales (a call for each scale) or flex
+            (FlexAttention; trains on GPUs only); null = scales for long sequences on a CPU, else dense.
+
+    Raises:
+        ValueError: the heads do not divide the width, or the attention is unknown or does not go with attn_dropout.
+    """
+
+    scale_of: Tensor
+    may_attend: Tensor
+
+    def __init__(
+        self,
+        vqvae: VQVAE,
+        num_classes: int,
+        depth: int,
+        width: int | None = None,
+        heads: int | None = None,
+        mlp_ratio: float = 4.0,
+        shared_aln: bool = False,
+        attn_l2_norm: bool = True,
+        attn_dropout: float = 0.0,
+        dropout: float = 0.0,
+        drop_path: float = 0.0,
+        label_drop: float = 0.1,
+        grad_checkpointing: bool = False,
+        attention: str | None = None,
+    ) -> None:
+        super().__init__()
+        check_attention(attention, attn_dropout)
+        self._held = (vqvae.eval().requires_grad_(False),)  # in a tuple, so that nn.Module does not register it
+        width = 64 * depth if width is None else width
+        heads = depth if heads is None else heads
+        self.patch_nums, self.vocab = vqvae.patch_nums, vqvae.vocab
+        self.num_classes, self.label_drop = num_classes, label_drop
+        self.grad_checkpointing, self.attention = grad_checkpointing, attention
+        self.bounds = [0, *accumulate(side**2 for side in self.patch_nums)]
+        self.class_emb = nn.Embedding(num_classes + 1, width)
+        self.pos_start = nn.Parameter(torch.empty(1, self.bounds[1], width))
+        self.pos_emb = nn.Parameter(torch.empty(1, self.length, width))
+        self.scale_emb = nn.Embedding(self.scales, width)
+        self.word_emb = nn.Linear(vqvae.dim, width)
+        self.shared_modulation = nn.Linear(width, 6 * width) if shared_aln else None
+        blocks = nn.ModuleList(
+            VARBlock(
+                width,
+                heads,
+                mlp_ratio,
+                shared_aln,
+                attn_l2_norm,
+                attn_dropout,
+                dropout,
+                drop_path * i / max(depth - 1, 1),
+            )
+            for i in range(depth)
+        )
+        self.blocks = cast("list[VARBlock]", blocks)  # typed, which a ModuleList is not
+        self.head_modulation = nn.Linear(width, 2 * width)
+        self.head = nn.Linear(width, self.vocab)
+        sides = torch.tensor(self.patch_nums)
+        scale_of = torch.arange(self.scales).repeat_interleave(sides**2, output_size=self.length)
+        self.register_buffer("scale_of", scale_of, persistent=False)
+        self.register_buffer("may_attend", scale_of[:, None] >= scale_of, persistent=False)
+        self._initialise(width, depth)
+
+    @property
+    def vqvae(self) -> VQVAE:
+        """The tokenizer."""
+        return self._held[0]
+
+    @property
+    def scales(self) -> int:
+        """Number of scales S."""
+        return len(self.patch_nums)
+
+    @property
+    def length(self) -> int:
+        """Number of tokens L of all scales; scale k has those from ``bounds[k]`` to ``bounds[k + 1]``."""
+        return self.bounds[-1]
+
+    def progress(self, k: int) -> float:
+        """How far along the scales ``k`` is, from 0 to 1; guidance grows with it."""
+        return k / max(self.scales - 1, 1)
+
+    def forward(self, labels: Tensor | None, teacher_input: Tensor) -> Tensor:
+        """Logits of all scales at once, given the tokens before each of them.
+
+        Args:
+            labels: int64 ``[B]``, -1 (or none at all) for no class; dropped at random in training.
+            teacher_input: ``[B, L - n_0, dim]`` of :meth:`Quantizer.teacher_input`; or that of the leading
+                scales only, for progressive training.
+
+        Returns:
+            float32 ``[B, L, V]``, or as many positions as the scales given have.
+
+        Raises:
+            ValueError: labels out of range, an input that ends within a scale, or FlexAttention in training on a CPU.
+        """
+        if labels is None:
+            labels = torch.full((len(teacher_input),), -1, device=teacher_input.device)
+        if self.training and self.label_drop:
+            labels = labels.masked_fill(
+                torch.rand(len(labels), device=labels.device, dtype=torch.float32) < self.label_drop, -1
+            )
+        embedding = self._classes(labels)
+        x = self.embed(teacher_input, embedding, 0)
+        condition = self._block_condition(embedding)
+        length = x.shape[1]
+        bounds = tuple(bound for bound in self.bounds if bound <= length)
+        mask = scale_causal(self.attention, self.may_attend[:length, :length], bounds)
+        for block in self.blocks:
+            x = run_block(block, x, condition, mask, recompute=self.grad_checkpointing and self.training)
+        return self._logits(x, self._head_modulation(embedding))
+
+    def condition(self, labels: Tensor) -> Condition:
+        """What the classes int64 ``[B]`` (-1 for none) do to the network, for :meth:`extend`.
+
+        Raises:
+            ValueError: labels out of range.
+        """
+        embedding = self._classes(labels)
+        block_condition = self._block_condition(embedding)
+        modulations = [block.modulate(block_condition) for block in self.blocks]
+        return Condition(embedding, modulations, self._head_modulation(embedding))
+
+    def new_cache(self) -> Cache:
+        """An empty cache with room for all scales."""
+        return Cache(len(self.blocks), self.length)
+
+    def extend(
+        self, inputs: Tensor | None, condition: Condition, cache: Cache, first_scale: int, mask: Tensor | None = None
+    ) -> Tensor:
+        """Logits of one or several consecutive scales, on top of the scales in the cache.
+
+        Args:
+            inputs: ``[B, tokens, dim]``: what :meth:`Quantizer.scale_input` gives for each scale, joined;
+                scale 0 has none, so None runs scale 0 alone.
+            condition: of the same B images.
+            cache: holds the keys and values of the tokens before, and the new ones afterwards.
+            first_scale: of the new tokens.
+            mask: bool ``[new tokens, cached + new tokens]``, where a token may attend; without it, everywhere in the
+                cache, in its own scale and in earlier ones.
+
+        Returns:
+            float32 ``[B, new tokens, V]``.
+
+        Raises:
+            ValueError: the inputs end within a scale, or the mask has another shape.
+        """
+        x = self.embed(inputs, condition.embedding, first_scale)
+        new, cached = x.shape[1], cache.length
+        start = self.bounds[first_scale]
+        if mask is not None and mask.shape != (new, cached + new):
+            raise ValueError(f"mask must be [{new}, {cached + new}] (new, cached and new), not {list(mask.shape)}")
+        if mask is None and start + new > self.bounds[first_scale + 1]:
+            mask = F.pad(self.may_attend[start : start + new, start : start + new], (cached, 0), value=True)
+        for block, modulation, layer in zip(self.blocks, condition.blocks, cache.layers, strict=True):
+            x = block.run(x, modulation, mask, layer)
+        return self._logits(x, condition.head)
+
+    def embed(self, inputs: Tensor | None, classes: Tensor, first_scale: int) -> Tensor:
+        """What the blocks read.
+
+        Args:
+            inputs: ``[B, tokens, dim]`` of consecutive scales, or None for scale 0 alone.
+            classes: class embeddings ``[B, D]``.
+            first_scale: first of these scales.
+
+        Returns:
+            ``[B, tokens, D]``, with the n_0 start tokens first where ``first_scale`` is 0.
+
+        Raises:
+            ValueError: the inputs end within a scale.
+        """
+        parts = [] if inputs is None else [self.word_emb(inputs.to(self.word_emb.weight.dtype))]
+        if first_scale == 0:
+            parts.insert(0, classes[:, None] + self.pos_start)
+        start = self.bounds[first_scale]
+        end = start + sum(part.shape[1] for part in parts)
+        if end not in self.bounds[first_scale + 1 :]:
+            raise ValueError(
+                f"the input covers tokens {start} to {end}, but scales end at {self.bounds[first_scale + 1 :]}"
+            )
+        positions = self.pos_emb[:, start:end] + self.scale_emb(self.scale_of[start:end])
+        return torch.cat(parts, dim=1) + positions
+
+    def sample(
+        self,
+        labels: Tensor | Sequence[int] | None = None,
+        cfg: float = 1.5,
+        top_k: int = 0,
+        top_p: float = 0.0,
+        seed: int | None = None,
+        *,
+        temperature: float = 1.0,
+        greedy: bool = False,
+        smooth: bool = False,
+        tokens: Sequence[Tensor] | None = None,
+        known: Sequence[Tensor] | None = None,
+        image_index: Tensor | None = None,
+        all_scales: bool = False,
+        batch_size: int = 1,
+    ) -> Sampled:
+        """Draw images.
+
+        With the same seed, image i is the same in every batch: its noise is keyed by seed, image, scale and position.
+
+        Args:
+            labels: classes, int64 ``[B]``, -1 for no class; none for ``batch_size`` images without class.
+            cfg: guidance at the last scale; at scale k it is ``cfg * k / (S - 1)``, and logits are
+                ``(1 + t) * conditional - t * unconditional``. 0 for none, at half the cost.
+            top_k: draw among the k likeliest tokens, 0 for all.
+            top_p: draw among the likeliest tokens that hold this share of the probability, 0 for all.
+            seed: of the noise; without one it is taken from torch's generator.
+            temperature: divides the logits.
+            greedy: take the likeliest tokens.
+            smooth: make the picture from mixtures of codes instead of the tokens drawn (Gumbel softmax): smoother
+                pictures for viewing, not for measuring.
+            tokens: known tokens, int64 ``[B, n]`` for each scale, read where ``known``.
+            known: bool ``[B, n]`` for each scale: positions that keep their token, so that in-painting, out-painting
+                and editing by class need no training; :func:`token_masks` makes them from a pixel mask.
+            image_index: number of each image, int64 ``[B]``; 0, 1, ... without it.
+            all_scales: also return the picture after each scale.
+            batch_size: of images without class.
+
+        Raises:
+            ValueError: labels, tokens or an option out of range.
+        """
+        classes, seed = classes_and_seed(labels, seed, batch_size, self.pos_emb.device)
+        options = Sampling(cfg, top_k, top_p, temperature, greedy, smooth, seed)
+        return sample(self, classes, options, tokens, known, image_index, all_scales)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)
+        self.vqvae._apply(at_least_float32(fn), recurse)
+        return self
+
+    def _classes(self, labels: Tensor) -> Tensor:
+        """Class embeddings ``[B, D]``; the last row of the table stands for no class."""
+        if bool(((labels < -1) | (labels >= self.num_classes)).any()):
+            raise ValueError(f"labels must be in -1..{self.num_classes - 1}, got {labels.min()}..{labels.max()}")
+        return self.class_emb(labels.where(labels >= 0, self.num_classes))
+
+    def _block_condition(self, embedding: Tensor) -> Tensor:
+        """What blocks compute their modulation from: the classes ``[B, D]``, or the shared part ``[B, 1, 6, D]``."""
+        if self.shared_modulation is None:
+            return embedding
+        return self.shared_modulation(F.silu(embedding)).unflatten(-1, (1, 6, -1))
+
+    def _head_modulation(self, embedding: Tensor) -> Tensor:
+        return self.head_modulation(F.silu(embedding)).unflatten(-1, (1, 2, -1))
+
+    def _logits(self, x: Tensor, modulation: Tensor) -> Tensor:
+        scale, shift = modulation.unbind(2)
+        return self.head(modulated_norm(x, scale, shift)).float()
+
+    def _initialise(self, width: int, depth: int) -> None:
+        """Small normals; gates near zero and a flat head, so that training starts from nearly uniform predictions."""
+        std = (1 / width / 3) ** 0.5
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=std)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+            elif isinstance(module, nn.Embedding):
+                nn.init.trunc_normal_(module.weight, std=std)
+        for position in (self.pos_start, self.pos_emb):
+            nn.init.trunc_normal_(position, std=std)
+        gates = slice(None, 2 * width)
+        with torch.no_grad():
+            self.head.weight *= 0.02
+            self.head_modulation.weight *= 0.5
+            for block in self.blocks:
+                block.attn.proj.weight /= (2 * depth) ** 0.5
+                block.mlp.fc2.weight /= (2 * depth) ** 0.5
+                if block.modulation is not None:
+                    block.modulation.weight *= 0.5
+                    block.modulation.weight[gates] *= 2e-5
+                if block.modulation_table is not None:
+                    nn.init.normal_(block.modulation_table, std=width**-0.5)
+                    block.modulation_table[:, :, 2:] *= 0.5
+                    block.modulation_table[:, :, :2] *= 1e-5

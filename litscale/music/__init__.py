@@ -1,0 +1,30 @@
+"""Music without networks: piano rolls, MIDI, pictures, sound, statistics and baselines."""
+
+from litscale.music.audio import render, write_wav
+from litscale.music.baselines import IndependentPitches, RepeatOrRedraw
+from litscale.music.midi import MidiError, from_pretty_midi, read_midi, to_pretty_midi, write_midi
+from litscale.music.notes import notes, repair
+from litscale.music.pictures import animation, picture
+from litscale.music.renderer import RollRenderer
+from litscale.music.roll import Roll, RollFormat
+from litscale.music.statistics import statistics
+
+__all__ = [
+    "IndependentPitches",
+    "MidiError",
+    "RepeatOrRedraw",
+    "Roll",
+    "RollFormat",
+    "RollRenderer",
+    "animation",
+    "from_pretty_midi",
+    "notes",
+    "picture",
+    "read_midi",
+    "render",
+    "repair",
+    "statistics",
+    "to_pretty_midi",
+    "write_midi",
+    "write_wav",
+]

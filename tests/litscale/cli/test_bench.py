@@ -1,0 +1,226 @@
+"""``litscale bench decode`` on a small pair: the grid, its files, going on after an interruption, errors."""
+
+import csv
+import json
+import os
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+from sdvar_lit_toys import SIZES, Patches
+
+from lit_models import Decoding
+from litscale.cli import signals
+from litscale.cli.bench import Bench, Quality, decodings
+from litscale.cli.main import main
+from litscale.storage.checkpoints import stamp
+
+VQVAE = {"patch_nums": [1, 2, 4], "vocab": 16, "dim": 8, "channels": 8, "multipliers": [1, 2], "blocks": 1}
+SHORT = ["--num_images", "6", "--batch_size", "4", "--seeds", "2", "--gammas", "[1,2]"]
+GRID = [*SHORT, "--acceptances", "[top1,coupled]", "--thresholds", "[0.0,1.0]", "--entry_nums", "[1]"]
+EXTRACTOR = ["--features", "sdvar_lit_toys.Patches"]
+
+
+@pytest.fixture
+def config(tmp_path):
+    """Path of a config of a small pair with random weights; its run folder is ``run``."""
+    networks = {
+        role: {"class_path": "litscale.models.var.VAR", "init_args": {"num_classes": 10, **sizes}}
+        for role, sizes in SIZES.items()
+    }
+    tokenizer = {"class_path": "litscale.models.var.VQVAE", "init_args": VQVAE | {"in_channels": 1}}
+    settings = {
+        "seed_everything": 1,
+        "trainer": {"default_root_dir": str(tmp_path / "run"), "accelerator": "cpu", "logger": False},
+        "model": {
+            "class_path": "lit_models.LitSDVAR",
+            "init_args": {
+                "vqvae": tokenizer,
+                **networks,
+                "decoder": {"gamma": 1, "acceptance": "rejection", "cfg": 0.5},
+            },
+        },
+        "data": {"class_path": "datamodules.DigitsDataModule", "init_args": {"size": 8}},
+    }
+    settings["trainer"] |= {"enable_progress_bar": False, "enable_model_summary": False}
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(settings))
+    return str(path)
+
+
+def rows(folder):
+    """The table by decoder."""
+    with (folder / "bench_decode.csv").open() as file:
+        return {
+            row.pop("decoder"): {key: float(value or "nan") for key, value in row.items()}
+            for row in csv.DictReader(file)
+        }
+
+
+def test_the_grid_is_measured_and_written(config, tmp_path, capsys):
+    main(["bench", "decode", "--config", config, *GRID, *EXTRACTOR])
+    found = rows(tmp_path / "run")
+    assert list(found) == [
+        "target only",
+        "draft only",
+        "speculative (gamma 1, rejection)",
+        "handoff (entry_num 1, causal)",
+        *(f"speculative (gamma {gamma}, top1, threshold {share})" for share in (0.0, 1.0) for gamma in (1, 2)),
+        *(f"speculative (gamma {gamma}, coupled)" for gamma in (1, 2)),
+    ]
+    assert found["target only"]["target_calls_per_image"] == 3
+    assert found["draft only"]["target_calls_per_image"] == 0
+    assert found["speculative (gamma 2, top1, threshold 0.0)"]["target_calls_per_image"] == 1
+    assert found["speculative (gamma 2, top1, threshold 0.0)"]["accepted_scales_per_call"] == 2
+    assert found["speculative (gamma 2, coupled)"]["token_agreement"] == 1
+    assert found["speculative (gamma 2, coupled)"]["fid_change"] == pytest.approx(0, abs=1e-6)
+    assert found["draft only"]["token_agreement"] < 1
+    assert all(row["ms_per_image"] > 0 and row["speedup"] > 0 and row["fid"] > 0 for row in found.values())
+    out = capsys.readouterr().out
+    assert "2 x 6 images in batches of 4, cpu" in out
+    assert "speed-up" in out
+    described = json.loads((tmp_path / "run" / "bench_decode.json").read_text())
+    assert described["settings"] | {"precision": "", "reference": ""} == {
+        "precision": "",
+        "reference": "",
+        "cfg": 0.5,
+        "top_k": 0,
+        "top_p": 0.0,
+        "temperature": 1.0,
+        "images": 6,
+        "batch_size": 4,
+        "seeds": 2,
+    }
+    with Image.open(tmp_path / "run" / "bench_decode.png") as picture:
+        assert picture.format == "PNG"
+    assert not list((tmp_path / "run").glob("*unfinished*"))
+
+
+def test_an_interrupted_benchmark_goes_on(config, tmp_path, monkeypatch):
+    arguments = ["bench", "decode", "--config", config, *SHORT, "--acceptances", "[coupled]", "--entry_nums", "[]"]
+    measured, whole = [], Bench.row
+
+    def row(self, options):
+        if len(measured) == 2:
+            raise KeyboardInterrupt
+        measured.append(options.label)
+        return whole(self, options)
+
+    monkeypatch.setattr(Bench, "row", row)
+    with pytest.raises(KeyboardInterrupt):
+        main(arguments)
+    monkeypatch.setattr(Bench, "row", lambda self, options: measured.append(options.label) or whole(self, options))
+    main(arguments)
+    assert measured == list(rows(tmp_path / "run")) and len(measured) == len(set(measured)) == 5  # noqa: PT018
+    assert "fid" not in rows(tmp_path / "run")["target only"]
+    # other settings begin anew
+    (tmp_path / "run" / "bench_decode_unfinished.json").write_text(json.dumps({"key": "other", "rows": {"x": {}}}))
+    measured.clear()
+    main(arguments)
+    assert len(measured) == 5
+
+
+def test_sigterm_ends_a_benchmark_at_once(config, tmp_path, monkeypatch):
+    arguments = ["bench", "decode", "--config", config, *SHORT, "--acceptances", "[coupled]", "--entry_nums", "[]"]
+    before, whole = signal.getsignal(signal.SIGTERM), Bench.row
+    # or the tests would end, too
+    monkeypatch.setattr(signals, "GRACE", 3600.0)
+    monkeypatch.setattr(signals, "_ending", threading.Event())
+    labels = []
+
+    def row(self, options):
+        if len(labels) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+            labels.append("went on")
+        labels.append(options.label)
+        return whole(self, options)
+
+    monkeypatch.setattr(Bench, "row", row)
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    assert end.value.code == 143
+    assert list(json.loads((tmp_path / "run" / "bench_decode_unfinished.json").read_text())["rows"]) == labels
+    assert len(labels) == 2
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_checkpoint_wins_over_files(config, tmp_path):
+    quick = ["--trainer.max_steps", "1", "--trainer.limit_val_batches", "1"]
+    main(["fit", "--config", config, *quick, "--model.fit_images", "4"])
+    (path,) = (tmp_path / "run" / "checkpoints").glob("*.ckpt")
+    run = ["bench", "decode", "--config", str(tmp_path / "run" / "config.yaml"), "--ckpt_path", str(path), *SHORT]
+    state = torch.load(path, weights_only=True)
+    state["state_dict"]["draft.head.bias"][0] += 5
+    other = tmp_path / "other.ckpt"
+    torch.save(stamp(state), other)
+    run += ["--acceptances", "[kl]", "--entry_nums", "[]", "--model.draft_checkpoint", "gone.ckpt"]
+    main([*run, "--drafts", f"{{again: {path}, changed: {other}}}"])
+    found = rows(tmp_path / "run")
+    assert found["target only"]["token_agreement"] == 1
+    assert len(found) == 2 + 3 + 2 * 4
+    same = ("token_agreement", "target_calls_per_image")
+    assert all(found["again: draft only"][name] == found["draft only"][name] for name in same)
+    assert found["changed: draft only"]["token_agreement"] != found["draft only"]["token_agreement"]
+    torch.save([1], tmp_path / "list.pth")
+    with pytest.raises(ValueError, match=r"drafts .*list.pth holds no state dict"):
+        main([*run, "--drafts", f"{{bad: {tmp_path / 'list.pth'}}}"])
+    with pytest.raises(FileNotFoundError, match=r"drafts gone.ckpt: no such file"):
+        main([*run, "--drafts", "{bad: gone.ckpt}"])
+
+
+def test_each_decoder_is_measured_once():
+    own = Decoding(gamma=2, acceptance="coupled", top_k=5)
+    found = list(decodings(own, [2, "adaptive"], ["coupled", "kl"], None, [1, 2], ["causal", "none"]))
+    assert len(found) == 2 + 4 + 4
+    assert {options.top_k for options in found} == {5}
+    assert [options.gamma for options in found if options.acceptance == "kl"] == [2, "adaptive"]
+
+
+def test_help(capsys):
+    for words, expected in (
+        (["--help"], "litscale bench decode --help"),
+        (["bench", "--help"], "Decode the same labels in many ways"),
+        (["bench", "decode", "--help"], "numbers of the draft's scales in a hand-over"),
+    ):
+        with pytest.raises(SystemExit):
+            main(words)
+        assert expected in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        (["--entry_nums", "[4]"], ValueError, r"entry_num must be in 0\.\.3, the number of scales, not 4"),
+        (["--acceptances", "[best]"], ValueError, "unknown acceptance 'best'"),
+        (["--masks", "[half]"], ValueError, "unknown mask 'half'"),
+        (["--gammas", "[0]"], ValueError, "gamma must be at least 1"),
+        (["--seeds", "0"], ValueError, "num_images, batch_size and seeds must be at least 1"),
+        (["--ckpt_path", "gone.ckpt"], FileNotFoundError, "--ckpt_path gone.ckpt: no such file"),
+        (["--model.target_checkpoint", "gone.ckpt"], FileNotFoundError, "target_checkpoint gone.ckpt: no such file"),
+        (["--trainer.devices", "2"], ValueError, "a benchmark runs on one device: set trainer.devices to 1, not 2"),
+        ([*EXTRACTOR, "--data.size", "16"], ValueError, r"the data has canvases of \[1, 16, 16\]"),
+        ([*EXTRACTOR, "--reference", "gone.npz"], FileNotFoundError, "gone.npz"),
+    ],
+)
+def test_bad_options(config, arguments, error, message):
+    with pytest.raises(error, match=message):
+        main(["bench", "decode", "--config", config, *arguments])
+
+
+def test_real_images_are_needed():
+    with pytest.raises(ValueError, match="features: there are no real images to compare with; give data with canvases"):
+        Quality(Patches(), None, None)
+
+
+def test_only_pairs_are_benchmarked(config, tmp_path):
+    settings = yaml.safe_load(Path(config).read_text())
+    network = settings["model"]["init_args"]["target"]
+    network["init_args"]["vqvae"] = settings["model"]["init_args"]["vqvae"]
+    settings["model"] = {"class_path": "lit_models.LitVAR", "init_args": {"network": network}}
+    Path(config).write_text(yaml.safe_dump(settings))
+    with pytest.raises(ValueError, match="litscale bench decode takes a LitSDVAR, not LitVAR"):
+        main(["bench", "decode", "--config", config])

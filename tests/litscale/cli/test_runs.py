@@ -1,0 +1,193 @@
+"""Run folders and checkpoints as the command line knows them."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+import yaml
+
+from litscale.cli.main import main
+from litscale.cli.runs import requeued_checkpoint
+from litscale.storage.checkpoints import stamp
+from litscale.storage.run_folders import RunFolderError
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, settings):
+    """A run of six steps, and its config; copy it before changing it."""
+    folder = tmp_path_factory.mktemp("trained")
+    path = folder / "config.yaml"
+    path.write_text(yaml.safe_dump(settings(folder / "run")))
+    main(["fit", "--config", str(path), "--trainer.max_steps", "6"])
+    return folder / "run"
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+    """A copy of the trained run, whose config names the copy."""
+    folder = tmp_path / "run"
+    shutil.copytree(trained, folder)
+    path = folder / "config.yaml"
+    path.write_text(path.read_text().replace(str(trained), str(folder)))
+    return folder
+
+
+def step(path):
+    """The step that a checkpoint is of."""
+    return torch.load(path, weights_only=True)["global_step"]
+
+
+@pytest.mark.parametrize("word", ["last", "best"])
+def test_words_name_checkpoints_of_the_run(run, tmp_path, word):
+    main(["validate", "--config", str(run / "config.yaml"), "--ckpt_path", word])
+    # an evaluation with a folder of its own means the run whose config it is given
+    own = ["--trainer.default_root_dir", str(tmp_path / "evaluation")]
+    main(["validate", "--config", str(run / "config.yaml"), "--ckpt_path", word, *own])
+    assert list((tmp_path / "evaluation").glob("scores_validate_step_6_*.json"))
+
+
+def test_last_goes_on_with_the_run_and_its_config_stays(run):
+    before = (run / "config.yaml").read_bytes()
+    main(["fit", "--config", str(run / "config.yaml"), "--ckpt_path", "last", "--trainer.max_steps", "8"])
+    assert step(run / "checkpoints" / "last.ckpt") == 8
+    assert (run / "config.yaml").read_bytes() == before
+    went_on = yaml.safe_load((run / "config_from_step_6.yaml").read_text())
+    assert went_on["trainer"]["max_steps"] == 8
+    assert "ckpt_path" not in went_on
+    assert "overwrite" not in went_on
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "message"),
+    [
+        ("best", FileNotFoundError, "--ckpt_path best: there is no checkpoints/best.ckpt in nowhere; give the run's"),
+        ("FOLDER", ValueError, r"run is a folder: give the file of a checkpoint, e\.g\. .*checkpoints/last\.ckpt"),
+        ("TEXT", ValueError, r"--ckpt_path .*notes\.txt"),
+    ],
+)
+def test_checkpoints_that_are_none(run, tmp_path, monkeypatch, given, error, message):
+    monkeypatch.chdir(tmp_path)
+    notes = tmp_path / "notes.txt"
+    notes.write_text("not a checkpoint")
+    path = {"FOLDER": str(run), "TEXT": str(notes)}.get(given, given)
+    config = tmp_path / "config.yaml"  # no run's
+    config.write_text((run / "config.yaml").read_text())
+    with pytest.raises(error, match=message):
+        main(["fit", "--config", str(config), "--trainer.default_root_dir", "nowhere", "--ckpt_path", path])
+
+
+def test_a_used_folder_is_refused_and_overwritten_on_demand(run):
+    command = ["fit", "--config", str(run / "config.yaml"), "--trainer.max_steps", "3"]
+    before = {path: path.read_bytes() for path in [run / "config.yaml", *(run / "checkpoints").iterdir()]}
+    with pytest.raises(RunFolderError, match=r"--ckpt_path last, .*--overwrite true"):
+        main(command)
+    assert before == {path: path.read_bytes() for path in before}
+    main([*command, "--overwrite", "true"])
+    assert step(run / "checkpoints" / "last.ckpt") == 3
+    saved = yaml.safe_load((run / "config.yaml").read_text())
+    assert saved["trainer"]["max_steps"] == 3
+    assert "overwrite" not in saved
+    assert "overwrite" not in saved["checkpoints"]
+    with pytest.raises(RunFolderError):  # the saved config does not overwrite by itself
+        main(["fit", "--config", str(run / "config.yaml")])
+
+
+@pytest.mark.parametrize("devices", [pytest.param(1, marks=pytest.mark.slow), 2])
+def test_sigterm_ends_a_training_with_143_and_nothing_lost(run, tmp_path, devices):
+    command = [sys.executable, "-m", "litscale", "fit", "--config", str(run / "config.yaml"), "--ckpt_path", "last"]
+    # without validations, which a signal ends at once and without a word
+    command += ["--trainer.max_steps", "100000", "--trainer.enable_progress_bar", "false"]
+    command += ["--trainer.limit_val_batches", "0"]
+    command += ["--trainer.devices", str(devices), "--trainer.strategy", "ddp" if devices > 1 else "auto"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    path = run / "checkpoints" / "last.ckpt"
+    while step(path) <= 8:
+        assert process.poll() is None
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 143
+    assert "SIGTERM: saved step" in errors
+    assert "Traceback" not in errors
+    reached = step(path)
+    main(["fit", "--config", str(run / "config.yaml"), "--ckpt_path", "last", "--trainer.max_steps", str(reached + 1)])
+    assert step(path) == reached + 1
+
+
+def test_a_run_from_another_run_s_checkpoint_keeps_its_own_config(run, tmp_path):
+    other = tmp_path / "other"
+    command = ["fit", "--config", str(run / "config.yaml"), "--ckpt_path", str(run / "checkpoints" / "last.ckpt")]
+    command += ["--trainer.default_root_dir", str(other), "--trainer.max_steps"]
+    main([*command, "7"])
+    main([*command, "8", "--overwrite", "true"])
+    assert yaml.safe_load((other / "config.yaml").read_text())["trainer"]["max_steps"] == 8
+    assert not list(other.glob("config_from_step_*"))
+
+
+def test_a_run_that_saves_nothing_leaves_the_config_of_another(run):
+    before = (run / "config.yaml").read_bytes()
+    options = ["--trainer.enable_checkpointing", "false", "--trainer.max_steps", "1", "--model.optimization.lr", "0.5"]
+    main(["fit", "--config", str(run / "config.yaml"), *options])
+    assert (run / "config.yaml").read_bytes() == before
+
+
+def test_a_callback_that_would_write_our_files_is_refused(config):
+    saver = "--trainer.callbacks+=lightning.pytorch.callbacks.ModelCheckpoint"
+    with pytest.raises(
+        ValueError, match=r"a ModelCheckpoint would write last\.ckpt or best\.ckpt, .*checkpoints\.monitor"
+    ):
+        main(["fit", "--config", str(config), saver, "--trainer.callbacks.filename", "best"])
+
+
+def test_evaluations_mean_the_run_whose_config_they_have(run, tmp_path):
+    other = tmp_path / "other"
+    main(
+        [
+            "fit",
+            "--config",
+            str(run / "config.yaml"),
+            "--trainer.default_root_dir",
+            str(other),
+            "--trainer.max_steps",
+            "3",
+        ]
+    )
+    own = ["--trainer.default_root_dir", str(other)]
+    main(["validate", "--config", str(run / "config.yaml"), "--ckpt_path", "last", *own])
+    assert list(other.glob("scores_validate_step_6_*.json"))
+
+
+def test_what_a_batch_size_finder_chose_is_saved(tmp_path, config):
+    finder = "--trainer.callbacks+=lightning.pytorch.callbacks.BatchSizeFinder"
+    options = {"init_val": 3, "max_trials": 1, "steps_per_trial": 1}
+    words = [word for name, value in options.items() for word in (f"--trainer.callbacks.{name}", str(value))]
+    main(["fit", "--config", str(config), finder, *words, "--trainer.max_steps", "1"])
+    saved = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert saved["data"]["init_args"]["batch_size"] == 3  # where 4 was given
+    paths = [callback["class_path"] for callback in saved["trainer"]["callbacks"]]
+    assert "callbacks.LevelLosses" in paths
+    assert "lightning.pytorch.callbacks.BatchSizeFinder" not in paths
+    main(["fit", "--config", str(tmp_path / "run" / "config.yaml"), "--ckpt_path", "last", "--trainer.max_steps", "2"])
+    assert step(tmp_path / "run" / "checkpoints" / "last.ckpt") == 2
+
+
+def test_a_requeued_job_takes_the_newest_readable_checkpoint(run, monkeypatch):
+    assert requeued_checkpoint(run) is None
+    for name, value in {"SLURM_NTASKS": "1", "SLURM_JOB_NAME": "training", "SLURM_JOB_ID": "7"}.items():
+        monkeypatch.setenv(name, value)
+    assert requeued_checkpoint(run) is None  # the first start of a job
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    last = run / "checkpoints" / "last.ckpt"
+    assert requeued_checkpoint(run) == str(last)
+    saved = torch.load(last, weights_only=True)
+    for number, steps in ((1, 40), (2, 50)):
+        torch.save(stamp({**saved, "global_step": steps}), run / f"hpc_ckpt_{number}.ckpt")
+    assert requeued_checkpoint(run) == str(run / "hpc_ckpt_2.ckpt")
+    os.truncate(run / "hpc_ckpt_2.ckpt", 1000)
+    with pytest.warns(UserWarning, match=r"hpc_ckpt_2\.ckpt is damaged .* an earlier checkpoint is taken"):
+        assert requeued_checkpoint(run) == str(run / "hpc_ckpt_1.ckpt")

@@ -1,0 +1,80 @@
+"""SDVAR's configs fit the signatures and the configs of their networks; the digits pair runs from fit to samples."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from cli_runs import printed
+from PIL import Image
+
+from lit_models import Decoding, LitVAR
+from litscale.cli.main import main
+from litscale.models.sdvar import PRESETS
+from litscale.models.var import VAR, VQVAE
+
+CONFIGS = Path(__file__).parents[3] / "configs"
+SDVAR = CONFIGS / "sdvar"
+
+
+def test_every_preset_is_a_layer():
+    assert {path.stem for path in SDVAR.glob("*.yaml")} == {*PRESETS, "digits", "d16_d30"}
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_layers_choose_the_decoder_and_keep_how_tokens_are_drawn(name):
+    base = printed("test", SDVAR / "d16_d30.yaml")["model"]["init_args"]
+    config = printed("test", SDVAR / "d16_d30.yaml", SDVAR / f"{name}.yaml")["model"]["init_args"]
+    decoder = config.pop("decoder")
+    assert decoder == base.pop("decoder") | {"name": name}
+    assert config == base
+    own = {key: value for key, value in PRESETS[name].items() if key != "decoder"}
+    assert Decoding(**decoder).arguments == own
+
+
+@pytest.mark.parametrize(
+    ("pair", "draft", "target"),
+    [("digits", "digits/var_draft", "digits/var_target"), ("d16_d30", "imagenet/var_d16", "imagenet/var_d30")],
+)
+def test_pairs_are_the_networks_that_were_trained(pair, draft, target):
+    config = printed("fit", SDVAR / f"{pair}.yaml")["model"]["init_args"]
+    for role, path in (("draft", draft), ("target", target)):
+        trained = printed("fit", CONFIGS / f"{path}.yaml")
+        network = trained["model"]["init_args"]["network"]["init_args"]
+        assert config["vqvae"]["init_args"] == network["vqvae"]["init_args"]
+        given = config[role]["init_args"]
+        for name in ("num_classes", "depth", "width", "heads", "mlp_ratio", "shared_aln", "attn_l2_norm"):
+            assert given[name] == network[name], name
+        if pair == "digits":
+            folder = trained["trainer"]["default_root_dir"]
+            assert config[f"{role}_checkpoint"] == f"{folder}/checkpoints/last.ckpt"
+
+
+def test_digits_from_distillation_to_samples(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    settings = printed("fit", SDVAR / "digits.yaml")["model"]["init_args"]
+    tokenizer = VQVAE(**settings["vqvae"]["init_args"])
+    for role in ("draft", "target"):
+        module = LitVAR(VAR(tokenizer, **settings[role]["init_args"]))
+        checkpoint = {"state_dict": module.state_dict()}
+        module.on_save_checkpoint(checkpoint)
+        path = Path(settings[f"{role}_checkpoint"])
+        path.parent.mkdir(parents=True)
+        torch.save(checkpoint, path)
+    config = ["--config", str(SDVAR / "digits.yaml"), "--trainer.enable_progress_bar", "false"]
+    short = ["--trainer.max_steps", "2", "--trainer.val_check_interval", "2", "--trainer.limit_val_batches", "1"]
+    main(["fit", *config, *short, "--trainer.check_val_every_n_epoch", "1", "--model.fit_images", "2"])
+    folder = Path("runs/sdvar_digits")
+    assert {path.name for path in (folder / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    assert "val/accepted_scales_per_call" in (folder / "logs/version_0/metrics.csv").read_text()
+    for role in ("draft", "target"):
+        Path(settings[f"{role}_checkpoint"]).unlink()
+    own = ["--config", str(folder / "config.yaml"), "--ckpt_path", str(folder / "checkpoints/last.ckpt")]
+    quick = ["--trainer.enable_progress_bar", "false", "--trainer.limit_test_batches", "1"]
+    main(["test", *own, *quick, "--data.batch_size", "16"])
+    assert "speculative (gamma 3, kl, threshold 0.8)" in capsys.readouterr().out
+    assert (folder / "decode_test.png").is_file()
+    main(["predict", *own, *quick, "--data.predict.num_samples", "2"])
+    (predictions,) = (folder / "predictions").iterdir()
+    with Image.open(predictions / "sample_00000.gif") as picture:
+        assert picture.n_frames > 1

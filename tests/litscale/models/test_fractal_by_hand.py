@@ -1,0 +1,262 @@
+"""What the parts of a fractal model compute, by hand: features, guidance, masks, sums and dropout."""
+
+import math
+from statistics import NormalDist
+
+import pytest
+import torch
+
+from litscale.models.fractal import Fractal, attention_report
+from litscale.models.fractal.canvas import neighbours, patchify, scan_order, unpatchify
+from litscale.models.fractal.codec import CODECS, Codec
+from litscale.models.fractal.guidance import draw, guided, scheduled
+from litscale.models.fractal.masking import Masking, cosine_schedule, generation_order, generation_rank, training_ratio
+from litscale.models.fractal.terms import Terms
+from litscale.models.layers.attention import Attention
+
+CPU = torch.device("cpu")
+
+
+def assert_features(codec, cells, wanted):
+    """Single cells, each a list of its channels' symbols, have the features wanted."""
+    found = codec(torch.tensor(cells, dtype=torch.uint8)[:, :, None, None]).flatten(1)
+    torch.testing.assert_close(found, torch.tensor(wanted, dtype=torch.float32))
+
+
+def test_features_of_all_127_velocities_by_hand():
+    struck = [[0, 0, 0], [1, 0, 1 / 127], [1, 0, 64 / 127], [1, 0, 1]]
+    assert_features(Codec("velocity"), [[0], [1], [64], [127]], struck)
+    assert_features(Codec("onset_hold"), [[0], [1], [64], [127], [128]], [*struck, [0, 1, 0]])
+    alphabets = {name: Codec(name).alphabet for name in CODECS}
+    assert alphabets == {"rgb": 256, "gray": 256, "binary": 2, "velocity": 128, "onset_hold": 129}
+
+
+def test_features_of_few_velocities_and_of_none_by_hand():
+    wanted = [[0, 0, 0], [1, 0, 1 / 3], [1, 0, 2 / 3], [1, 0, 1], [0, 1, 0]]
+    assert_features(Codec("onset_hold", 3), [[0], [1], [2], [3], [4]], wanted)
+    assert_features(Codec("binary"), [[0], [1]], [[0], [1]])
+
+
+def test_features_of_colours_by_hand():
+    wanted = [(255 / 255 - 0.485) / 0.229, (51 / 255 - 0.456) / 0.224, (0 - 0.406) / 0.225]
+    assert_features(Codec("rgb"), [[255, 51, 0]], [wanted])
+    assert_features(Codec("gray"), [[0], [51], [255]], [[-1], [-0.6], [1]])
+
+
+def test_guiding_values_by_hand():
+    colours = Codec("rgb")
+    patch = torch.tensor([[[[10, 20, 60]], [[255, 255, 0]], [[0, 0, 1]]]])  # means 30, 170 and 1/3
+    level, exact = colours.guide(patch)
+    assert level.tolist() == [[30, 170, 0]]
+    wanted = [(30 / 255 - 0.485) / 0.229, (170 / 255 - 0.456) / 0.224, (1 / 765 - 0.406) / 0.225]
+    assert exact[0].tolist() == pytest.approx(wanted)
+    wanted[2] = -0.406 / 0.225  # the drawn level has lost the third
+    assert colours.guide_features(level, 3)[0].tolist() == pytest.approx(wanted)
+    rolls = Codec("onset_hold", 2)
+    level, exact = rolls.guide(torch.tensor([[[[0, 1, 3], [2, 0, 3]]]]))  # four of six cells sound
+    assert (level.item(), exact.item()) == (4, pytest.approx(4 / 6))
+    assert rolls.guide_features(torch.tensor([[5]]), 6).item() == pytest.approx(5 / 6)
+    assert [rolls.guide_alphabet(cells) for cells in (1, 6, 254, 255, 256, 1000)] == [2, 7, 255, 256, 256, 256]
+    assert colours.guide_alphabet(6) == 256
+
+
+def test_cutting_and_scanning_by_hand():
+    canvas = torch.arange(2 * 24).reshape(1, 2, 4, 6)
+    patches = patchify(canvas, (2, 3))
+    assert patches[0, :, 0].tolist() == [
+        [[0, 1, 2], [6, 7, 8]],
+        [[3, 4, 5], [9, 10, 11]],
+        [[12, 13, 14], [18, 19, 20]],
+        [[15, 16, 17], [21, 22, 23]],
+    ]
+    assert patches[0, 1, 1].tolist() == [[27, 28, 29], [33, 34, 35]]
+    wide = patchify(canvas, (2, 2))
+    assert wide[0, 4, 0].tolist() == [[14, 15], [20, 21]]
+    assert torch.equal(unpatchify(wide, (2, 3)), canvas)
+    assert scan_order((2, 3), "row_major").tolist() == [0, 1, 2, 3, 4, 5]
+    assert scan_order((2, 3), "column_major").tolist() == [0, 3, 1, 4, 2, 5]
+
+
+def test_neighbours_by_hand():
+    states = torch.arange(1.0, 7)[None, :, None]  # 1 2 3 above 4 5 6
+    middle_top_right_bottom_left = neighbours(states, (2, 3))[0, :, :, 0].tolist()
+    assert middle_top_right_bottom_left == [
+        [1, 0, 2, 4, 0],
+        [2, 0, 3, 5, 1],
+        [3, 0, 0, 6, 2],
+        [4, 1, 5, 0, 0],
+        [5, 2, 6, 0, 4],
+        [6, 3, 0, 0, 5],
+    ]
+
+
+def test_guidance_by_hand():
+    p, q = [0.6, 0.32, 0.05, 0.03], [0.2, 0.3, 0.499, 0.001]
+    conditional, unconditional = torch.tensor(p).log(), torch.tensor(q).log()
+    free = [3 * math.log(a) - 2 * math.log(b) for a, b in zip(p, q, strict=True)]
+    assert guided(conditional, unconditional, 3.0, 0.0).tolist() == pytest.approx(free, abs=1e-5)
+    # the last symbol is rare, and less so under the condition: guidance would push it up, and now does as for the top
+    limited = math.log(0.03 / 0.6 * 0.499)
+    wanted = [*free[:3], limited + 3 * (math.log(0.03) - limited)]
+    for threshold in (0.04, 0.1):
+        found = guided(conditional, unconditional, 3.0, threshold)
+        assert found.tolist() == pytest.approx(wanted, abs=1e-5)
+    torch.testing.assert_close(guided(conditional, unconditional, 1.0, 0.1), conditional)
+    # every row by itself, whatever the level of its logits
+    rows = torch.stack([conditional, conditional.flip(0) + 7, unconditional, conditional])
+    others = torch.stack([unconditional, unconditional.flip(0) - 5, conditional, unconditional + 3])
+    found = guided(rows, others, 3.0, 0.04)
+    torch.testing.assert_close(
+        found, torch.stack([guided(*pair, 3.0, 0.04) for pair in zip(rows, others, strict=True)])
+    )
+
+
+def test_guidance_rises_over_the_steps():
+    assert [scheduled(3.0, "linear", progress) for progress in (0.0, 0.25, 1.0)] == [1.0, 1.5, 3.0]
+    assert [scheduled(3.0, "constant", progress) for progress in (0.0, 0.25, 1.0)] == [3.0, 3.0, 3.0]
+
+
+def test_draws_and_their_log_probabilities_by_hand():
+    logits = torch.tensor([[0.5, 0.3, 0.2]]).log()
+    squares = [0.25, 0.09, 0.04]  # half the temperature squares the probabilities
+    symbol, log_prob = draw(logits, 0.5, None, 0.0, None, True)
+    assert symbol.item() == 0
+    assert log_prob.item() == pytest.approx(math.log(0.25 / sum(squares)))
+    generator = torch.Generator().manual_seed(0)
+    symbols, log_probs = draw(logits.expand(20_000, -1), 0.5, None, 0.0, generator, False)
+    shares = symbols.bincount(minlength=3) / 20_000
+    assert shares.tolist() == pytest.approx([x / sum(squares) for x in squares], abs=0.01)
+    torch.testing.assert_close(log_probs, (torch.tensor(squares) / sum(squares)).log()[symbols])
+    # the unconditional row comes second, and is divided by the temperature too
+    both = torch.tensor([[0.5, 0.3, 0.2], [0.6, 0.3, 0.1]]).log()
+    symbol, log_prob = draw(both, 0.5, 2.0, 0.0, None, True)
+    odds = [0.25**2 / 0.36, 0.09**2 / 0.09, 0.04**2 / 0.01]
+    assert (symbol.item(), log_prob.item()) == (0, pytest.approx(math.log(odds[0] / sum(odds)), abs=1e-5))
+
+
+@pytest.mark.parametrize(("mean", "std"), [(1.0, 0.25), (0.4, 0.2), (0.7, 1.0), (-0.2, 0.5)])
+def test_quantiles_of_the_training_ratio(mean, std):
+    torch.manual_seed(0)
+    drawn = training_ratio(200_000, mean=mean, std=std).double()
+    normal = NormalDist(mean, std)
+    low, high = normal.cdf(0), normal.cdf(1)
+    shares = [0.02, 0.1, 0.25, 0.5, 0.75, 0.9, 0.98]
+    wanted = [normal.inv_cdf(low + (high - low) * share) for share in shares]
+    assert drawn.quantile(torch.tensor(shares).double()).tolist() == pytest.approx(wanted, abs=5e-3)
+
+
+def test_the_number_of_hidden_patches_is_rounded_up():
+    torch.manual_seed(0)
+    for mean, patches, count in ((0.5, 5, 3), (0.42, 10, 5), (0.62, 10, 7), (0.0, 8, 1), (1.0, 7, 7)):
+        mask, weight = Masking("training", mean, 1e-3)(50, patches, CPU)
+        assert mask.sum(1).tolist() == [count] * 50
+        assert weight.tolist() == [1.0] * 50
+
+
+def test_only_the_first_masked_level_of_a_pass_is_stratified():
+    torch.manual_seed(0)
+    masking = Masking("likelihood", stratum=(2, 4))
+    mask, weight = masking(300, 4, CPU)
+    assert mask.sum(1).tolist() == [3] * 300
+    assert weight.tolist() == pytest.approx([4 / 3] * 300)
+    mask, weight = masking(4000, 4, CPU)
+    counts = mask.sum(1)
+    assert (counts.bincount(minlength=5)[1:] / 4000).tolist() == pytest.approx([0.25] * 4, abs=0.03)
+    torch.testing.assert_close(weight, 4 / counts)
+
+
+def test_each_pass_of_a_likelihood_draws_its_own_stratum():
+    torch.manual_seed(0)
+    model = Fractal([(4, 4), (1, 1)], ["mar"], [8, 8], [1, 1], [2, 2], codec="binary").eval()
+    canvas, counts = torch.zeros(3, 1, 4, 4, dtype=torch.uint8), []
+    model.levels[0].generator.register_forward_hook(
+        lambda module, args, kwargs, output: counts.append(kwargs["mask"].sum(1)), with_kwargs=True
+    )
+    for _ in range(2):
+        model.nll(canvas, passes=8)
+    # 16 patches over 8 passes: pass i hides 2 i + 1 or 2 i + 2, in every call anew
+    wanted = torch.arange(8).repeat(2)[:, None].expand(16, 3)
+    assert torch.equal((torch.stack(counts) - 1) // 2, wanted)
+
+
+def test_the_cosine_schedule_by_hand():
+    # 10 cos(pi/8) = 9.2, 10 cos(pi/4) = 7.1, 10 cos(3 pi/8) = 3.8; 3 cos(pi/6) = 2.6, 3 cos(pi/3) = 1.5
+    assert cosine_schedule([10, 3], 4).tolist() == [[10, 3], [9, 2], [7, 1], [3, 0], [0, 0]]
+    assert cosine_schedule([5, 0, 1], 2).tolist() == [[5, 0, 1], [3, 0, 0], [0, 0, 0]]
+    assert cosine_schedule([64], 3).tolist() == [[64], [55], [32], [0]]
+    assert cosine_schedule([0, 0], 4).tolist() == [[0, 0]]
+    assert cosine_schedule([], 4).shape == (1, 0)
+
+
+def test_the_rank_of_patches_by_hand():
+    unknown = torch.tensor([[True, True, False, True, True], [True, False, False, True, True]])
+    partial = torch.tensor([[False, False, False, True, False], [True, False, False, False, True]])
+    order = torch.tensor([[0.5, 0.1, 0.9, 0.2, 0.3], [-7.0, -1.0, 3.0, -2.0, -9.0]])
+    # the lowest of the unknown ones comes last; those that are partly known come first
+    assert generation_rank(unknown, partial, order).tolist() == [[2, 0, 4, 3, 1], [2, 3, 4, 0, 1]]
+    scan = torch.tensor([2, 0, 1])
+    assert generation_order("raster", 2, scan, CPU, None).tolist() == [[-1, -2, 0]] * 2
+    generator = torch.Generator().manual_seed(0)
+    key = generation_order("random", 2, scan, CPU, generator)
+    assert torch.equal(key, torch.rand(2, 3, generator=torch.Generator().manual_seed(0)))
+
+
+def test_sums_over_levels_by_hand():
+    terms = Terms()
+    rows = torch.tensor([[1.0, 2.0], [3.0, 5.0], [7.0, 11.0]])
+    terms.add("leaf", rows, torch.tensor([1.0, 2.0, 0.5]), torch.tensor([1, 0, 1]))
+    terms.add("level_1", torch.tensor([[13.0], [17.0]]), torch.tensor([1.0, 3.0]), torch.tensor([0, 1]))
+    # canvas 0: 2 * 8 + 13; canvas 1: 3 + 0.5 * 18 + 3 * 17
+    assert terms.nats_per_canvas(2).tolist() == [29.0, 63.0]
+    assert terms.nats_per_canvas(3).tolist() == [29.0, 63.0, 0.0]
+    output = terms.output(None)
+    assert output.level_losses["leaf"].item() == pytest.approx(29 / 6)
+    assert output.loss.item() == pytest.approx(29 / 6 + 15)
+    del terms.nats["level_1"]
+    weighed = terms.output(torch.tensor([3.0, 1.0])).loss.item()
+    assert weighed == pytest.approx((3 * 1 + 2 + 3 * 3 + 5 + 3 * 7 + 11) / 3 / 4)
+
+
+@torch.no_grad()
+def test_dropout_is_off_in_evaluation(stir):
+    canvas = torch.randint(0, 3, (3, 1, 4, 6), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    scores = []
+    for dropout in (0.0, 0.5, 0.5):
+        torch.manual_seed(0)
+        options = {"attn_dropout": dropout, "proj_dropout": dropout, "velocity_bins": 1}
+        model = Fractal([(4, 6), (2, 3), (1, 1)], ["ar", "ar"], [16, 8, 8], [2, 1, 1], [2, 2, 2], **options)
+        scores.append(stir(model, 0.5).train().nll(canvas))
+        assert model.training
+    assert torch.equal(scores[0], scores[1])
+    assert torch.equal(scores[1], scores[2])
+
+
+@torch.no_grad()
+def test_dropout_of_attention_weights_is_on_in_training():
+    torch.manual_seed(0)
+    attention = Attention(8, 2, attn_dropout=0.5)
+    x = torch.randn(4, 5, 8)
+    whole = attention.eval()(x)
+    assert torch.equal(attention(x), whole)
+    assert not torch.equal(attention.train()(x), whole)
+
+
+@torch.no_grad()
+def test_where_even_attention_looks():
+    """With queries of zero every head looks evenly at all it may see: MAR's at all tokens, AR's at those before."""
+    model = Fractal([(2, 6), (2, 2), (1, 1)], ["mar", "ar"], [8, 8, 8], [2, 1, 1], [2, 2, 2], codec="binary")
+    for level in model.levels:
+        for block in level.generator.blocks:
+            for parameter in block.attn.qkv.parameters():
+                parameter.zero_()
+    report = attention_report(model, torch.zeros(2, 1, 2, 6, dtype=torch.uint8))
+    # three patches in a row behind one condition; the middle one is 1 from both others
+    top = report["level_0"]
+    torch.testing.assert_close(top.entropy, torch.full((2, 2), math.log(4)))
+    torch.testing.assert_close(top.reach, torch.full((2, 2), (3 / 3 + 2 / 3 + 3 / 3) / 3))
+    # the neighbours' five conditions, then three of the four cells of a square: 0, 1 to the right, 1 below
+    below = report["level_1"]
+    wanted = sum(math.log(seen) for seen in range(1, 9)) / 8
+    torch.testing.assert_close(below.entropy, torch.full((1, 2), wanted))
+    distances = [0.0, 1 / 2, (1 + math.sqrt(2)) / 3]
+    torch.testing.assert_close(below.reach, torch.full((1, 2), sum(distances) / 3))

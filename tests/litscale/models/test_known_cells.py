@@ -1,0 +1,118 @@
+"""Known cells stay as they are, and what is generated depends on them."""
+
+import pytest
+import torch
+
+from litscale.models.fractal import Fractal, sample_any_width
+
+MIXES = [["ar", "ar", "ar"], ["mar", "mar", "mar"], ["ar", "mar", "ar"], ["mar", "ar", "mar"]]
+
+
+@pytest.fixture
+def model_of(stir):
+    """Build a model of 12x16 rolls with the given levels."""
+    return lambda generators, **options: stir(_model_of(generators, **options))
+
+
+def _model_of(generators, **options):
+    torch.manual_seed(0)
+    options = {"codec": "onset_hold", "velocity_bins": 2, "scan": "column_major"} | options
+    return Fractal([(12, 16), (12, 4), (4, 2), (1, 1)], generators, [32, 16, 16, 16], [2, 1, 1, 1], [2] * 4, **options)
+
+
+def given(seed=0, steps=16):
+    return torch.randint(0, 4, (2, 1, 12, steps), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
+
+
+def assert_depends(model, canvas, options):
+    """With the same seed, other known cells give other new cells (a random model's may agree once by chance)."""
+    known = options["known"]
+    changed = torch.where(known, (canvas + 1) % 4, canvas)
+    pairs = [[model.sample(canvas=c, **{**options, "seed": s})[~known] for c in (canvas, changed)] for s in range(3)]
+    assert any(not torch.equal(*pair) for pair in pairs)
+
+
+@pytest.mark.parametrize("generators", MIXES)
+@pytest.mark.parametrize("order", ["random", "confidence"])
+@pytest.mark.parametrize("prefix", [1, 4, 7, 15])
+def test_continuation(model_of, generators, order, prefix):
+    model, canvas = model_of(generators), given()
+    known = torch.zeros_like(canvas, dtype=torch.bool)
+    known[..., :prefix] = True
+    options = {"known": known, "iterations": 3, "seed": 1, "order": order}
+    drawn = model.sample(canvas=canvas, **options)
+    assert torch.equal(drawn[known], canvas[known])
+    assert torch.equal(drawn, model.sample(canvas=torch.where(known, canvas, 3), **options))
+    assert_depends(model, canvas, options)
+
+
+@pytest.mark.parametrize("generators", MIXES)
+@pytest.mark.parametrize("offset", range(5))
+def test_inpainting_at_every_offset(model_of, generators, offset):
+    model, canvas = model_of(generators), given()
+    known = torch.ones_like(canvas, dtype=torch.bool)
+    known[:, :, 2 + offset : 7 + offset, 3 + offset : 9 + offset] = False
+    options = {"known": known, "iterations": 2, "seed": 1}
+    drawn = model.sample(canvas=canvas, **options)
+    assert torch.equal(drawn[known], canvas[known])
+    assert_depends(model, canvas, options)
+
+
+def test_everything_known_is_given_back(model_of):
+    canvas = given()
+    known = torch.ones_like(canvas, dtype=torch.bool)
+    for generators in MIXES:
+        assert torch.equal(model_of(generators).sample(canvas=canvas, known=known), canvas)
+
+
+def test_rows_with_different_known_cells(model_of):
+    model, canvas = model_of(["mar", "ar", "mar"]), given()
+    known = torch.zeros_like(canvas, dtype=torch.bool)
+    known[0] = True
+    known[1, :, :5] = True
+    drawn = model.sample(canvas=canvas, known=known, seed=0, iterations=3)
+    assert torch.equal(drawn[known], canvas[known])
+
+
+@pytest.mark.parametrize("length", [4, 6, 15, 16, 17, 40])
+@pytest.mark.parametrize("generators", [["ar", "ar", "ar"], ["mar", "mar", "mar"]])
+def test_any_width(model_of, generators, length):
+    model, canvas = model_of(generators), given(steps=length)
+    known = torch.zeros_like(canvas, dtype=torch.bool)
+    known[..., :2] = True
+    kept = canvas.clone(), known.clone()
+    steps = []
+    drawn = sample_any_width(
+        model, canvas, known, seed=0, iterations=2, on_step=lambda c, done: steps.append((c.clone(), done.clone()))
+    )
+    assert drawn.shape == canvas.shape
+    assert torch.equal(drawn[known], canvas[known])
+    assert torch.equal(canvas, kept[0])
+    assert torch.equal(known, kept[1])
+    last, done = steps[-1]
+    assert done.all()
+    assert torch.equal(last, drawn)
+
+
+def test_windows_of_a_single_patch_come_to_an_end(stir):
+    torch.manual_seed(0)
+    model = stir(Fractal([(4, 4), (4, 4), (1, 1)], ["mar", "mar"], [8, 8, 8], [1, 1, 0], [2, 2, 2], codec="binary"))
+    known = torch.zeros(1, 1, 4, 14, dtype=torch.bool)
+    assert sample_any_width(model, known.to(torch.uint8), known, seed=0, iterations=1).shape == (1, 1, 4, 14)
+
+
+def test_a_wide_canvas_depends_on_its_beginning(model_of):
+    model, canvas = model_of(["ar", "ar", "ar"]), given(steps=24)
+    known = torch.zeros_like(canvas, dtype=torch.bool)
+    known[..., :6] = True
+    first = sample_any_width(model, canvas, known, seed=0)
+    second = sample_any_width(model, torch.where(known, (canvas + 1) % 4, canvas), known, seed=0)
+    assert not torch.equal(first[..., 6:], second[..., 6:])
+
+
+def test_rope_positions_take_any_width_at_once(model_of):
+    model = model_of(["ar", "ar", "ar"], positions=["rope", "both", "both"])
+    assert model.sample(1, length=32, seed=0).shape == (1, 1, 12, 32)
+    assert model.nll(given(steps=32)).shape == (2,)
+    with pytest.raises(ValueError, match="learned positions cover a grid of 1x4"):
+        model_of(["ar", "ar", "ar"]).sample(1, length=32)

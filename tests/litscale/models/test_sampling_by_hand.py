@@ -1,0 +1,264 @@
+"""Sampling around a network that is replaced by numbers: windows, seeds, what ranks patches, what a step is told."""
+
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from litscale.models.fractal import Fractal, sample_any_width
+from litscale.models.fractal.ar import AR
+from litscale.models.fractal.head import CategoricalHead, DrawOptions
+from litscale.models.fractal.options import per_level
+from litscale.models.fractal.sampling import Sampling, generate
+
+
+def options(iterations, order="random"):
+    """Options of one call, seeded; ``iterations`` has a number for each level."""
+    return Sampling(iterations, 1.0, 1.0, "linear", 0.0, order, True, False, torch.Generator().manual_seed(0))
+
+
+class Recorder:
+    """Stands in for a model of 2 x ``width``: fills what is unknown with the call's number, and keeps the calls."""
+
+    def __init__(self, width, patch):
+        self.sizes = [(2, width), (2, patch)]
+        self.levels = [SimpleNamespace(patch=(2, patch))]
+        self.calls = []
+
+    def sample(self, *, canvas, known, **options):
+        self.calls.append({"canvas": canvas.clone(), "known": known.clone(), **options})
+        made = torch.where(known, canvas, 100 + len(self.calls))
+        if options["on_step"] is not None:
+            options["on_step"](made, torch.ones_like(known))
+        return made
+
+
+@pytest.mark.parametrize(
+    ("width", "patch", "length", "given", "starts"),
+    [
+        # half of a window, cut to whole patches, lies before what is next to fill; the last ends with the canvas
+        (12, 4, 29, 6, [0, 4, 8, 12, 16, 20]),
+        (16, 4, 40, 6, [0, 8, 16, 24]),
+        (8, 4, 27, 11, [4, 8, 12, 16, 20]),
+        (8, 8, 19, 3, [0, 8, 16]),
+        (16, 4, 13, 0, [0]),
+    ],
+)
+def test_windows_and_their_seeds_by_hand(width, patch, length, given, starts):
+    columns = torch.arange(length, dtype=torch.uint8)
+    canvas = columns.expand(1, 1, 2, length).clone()
+    known = (columns < given).expand(1, 1, 2, length).clone()
+    if length < width:  # padded to whole patches only, which the model is asked to fill as they are
+        width = -(-length // patch) * patch
+    model = Recorder(width, patch)
+    made = sample_any_width(model, canvas, known, torch.tensor([3]), seed=5, temperature=0.5)
+    assert [call["seed"] for call in model.calls] == [5 + i for i in range(len(starts))]
+    whole = torch.nn.functional.pad(canvas, (0, -length % patch))
+    done = torch.nn.functional.pad(known, (0, -length % patch))
+    for i, (start, call) in enumerate(zip(starts, model.calls, strict=True)):
+        window = slice(start, start + width)
+        assert torch.equal(call["known"], done[..., window])
+        assert torch.equal(call["canvas"][call["known"]], whole[..., window][done[..., window]])
+        assert (call["label"].tolist(), call["temperature"], call["on_step"]) == ([3], 0.5, None)
+        whole[..., window] = torch.where(done[..., window], whole[..., window], 101 + i)
+        done[..., window] = True
+    assert torch.equal(made, whole[..., :length])
+
+
+def test_windows_without_a_seed_have_none():
+    model = Recorder(4, 2)
+    sample_any_width(model, torch.zeros(1, 1, 2, 10, dtype=torch.uint8), torch.zeros(1, 1, 2, 10, dtype=torch.bool))
+    assert [call["seed"] for call in model.calls] == [None] * 4
+
+
+def test_each_step_of_a_window_shows_the_whole_canvas():
+    """Windows of 4 at 0, 2 and 4 of 7 columns (padded to 8), the first of which is known."""
+    canvas, known, shown = torch.full((1, 1, 2, 7), 9, dtype=torch.uint8), torch.zeros(1, 1, 2, 7, dtype=torch.bool), []
+    known[..., :1] = True
+    sample_any_width(Recorder(4, 2), canvas, known, on_step=lambda *step: shown.append([x.clone() for x in step]))
+    rows = [part[0, 0, 1].tolist() for part, _ in shown]
+    assert rows[0] == [9, 101, 101, 101, 9, 9, 9]
+    assert rows[1] == [9, 101, 101, 101, 102, 102, 9]
+    assert rows[2] == [9, 101, 101, 101, 102, 102, 103]
+    assert [done[0, 0, 0].sum().item() for _, done in shown] == [4, 6, 7]
+    assert all(part.shape == done.shape == canvas.shape for part, done in shown)
+
+
+@pytest.mark.parametrize("generators", [["ar", "ar"], ["mar", "mar"], ["ar", "mar"], ["mar", "ar"]])
+def test_the_log_probability_counts_every_cell_and_every_guiding_value(generators):
+    model = Fractal([(4, 6), (2, 3), (1, 1)], generators, [8, 8, 8], [1, 1, 1], [2, 2, 2], codec="binary", guiding=True)
+    model.eval()
+    cell, guide = math.log(0.5), -10.0
+
+    def leaf(conditions, draw, cfg, symbols, known):
+        return torch.where(known, symbols, 1), torch.full((len(symbols),), cell)
+
+    def head(conditions, draw, cfg):
+        return torch.zeros(len(conditions), 1, dtype=torch.long), torch.full((len(conditions),), guide)
+
+    model.leaf.sample, model.levels[1].guide_head.sample = leaf, head
+    canvas = torch.zeros(2, 1, 4, 6, dtype=torch.uint8)
+    known = torch.zeros_like(canvas, dtype=torch.bool)
+    known[1, :, :2] = True  # two of the four patches
+    known[1, :, 2, 0] = True  # and one cell of the third
+    with torch.no_grad():
+        made, log_prob = generate(model, 0, canvas, known, model.root(canvas, None), options([2, 2]), None)
+    assert log_prob.tolist() == pytest.approx([24 * cell + 4 * guide, 11 * cell + 2 * guide])
+    assert torch.equal(made, (~known).to(torch.uint8))
+
+
+@torch.no_grad()
+def test_confidence_is_the_log_probability_of_a_cell():
+    """Of patch 0 one cell is drawn, at -1.5; the four of patch 1 are surer cell by cell and less sure in sum."""
+    model = Fractal([(4, 4), (2, 2), (1, 1)], ["mar", "mar"], [8, 8, 8], [1, 1, 1], [2, 2, 2], codec="binary").eval()
+    canvas = torch.zeros(1, 1, 4, 4, dtype=torch.uint8)
+    known = torch.zeros_like(canvas, dtype=torch.bool)
+    known[0, 0, 0, 0] = known[0, 0, 1, :2] = True
+    sureness = {0: [-1.5], 1: [-1.0] * 4, 2: [-2.0] * 4, 3: [-0.5, -4.5, -0.5, -0.5]}
+    hidden, order = [0, 1, 2, 3], []
+
+    def leaf(conditions, draw, cfg, symbols, known):
+        log_prob = torch.tensor([value for patch in hidden for value in sureness[patch]])
+        return torch.ones_like(symbols), log_prob
+
+    def step(canvas, done):
+        new = [patch for patch in hidden if done[0, 0].reshape(2, 2, 2, 2)[patch // 2, :, patch % 2].all()]
+        order.extend(new)
+        for patch in new:
+            hidden.remove(patch)
+
+    model.leaf.sample = leaf
+    settings = options([4, 1], "confidence")
+    log_prob = generate(model, 0, canvas, known, model.root(canvas, None), settings, None, step)[1]
+    assert order == [1, 0, 3, 2]
+    assert log_prob.item() == pytest.approx(-1.5 - 4 - 6 - 8)
+
+
+@pytest.mark.parametrize(
+    ("generators", "scales"),
+    [
+        # AR: the scale of step s of 6 is 1 + 2 s / 6
+        (["ar"], [1 + 2 * s / 6 for s in range(1, 7)]),
+        # MAR: 6 patches in 3 steps, of which 5, then 3, then none stay hidden; the last counts as one, as published
+        (["mar"], [1 + 2 * (6 - left) / 6 for left in (5, 3, 1)]),
+    ],
+)
+def test_the_guidance_scale_of_every_step(generators, scales):
+    model = Fractal([(2, 3), (1, 1)], generators, [8, 8], [1, 1], [2, 2], codec="binary", num_classes=2).eval()
+    seen = []
+
+    def leaf(conditions, draw, cfg, symbols, known):
+        seen.append(cfg)
+        assert len(conditions) == 2 * len(symbols)
+        return symbols, torch.zeros(len(symbols))
+
+    model.leaf.sample = leaf
+    model.sample(label=torch.tensor([1]), iterations=3, cfg=3.0)
+    assert seen == pytest.approx(scales)
+    seen.clear()
+    model.sample(label=torch.tensor([1]), iterations=3, cfg=3.0, cfg_schedule="constant")
+    assert seen == [3.0] * len(scales)
+
+
+@torch.no_grad()
+def test_levels_below_the_first_are_guided_at_the_scale_of_its_step():
+    sizes = [(2, 4), (2, 2), (1, 1)]
+    model = Fractal(sizes, ["ar", "ar"], [8, 8, 8], [1, 1, 1], [2, 2, 2], codec="binary", num_classes=2).eval()
+    seen = []
+
+    def leaf(conditions, draw, cfg, symbols, known):
+        seen.append(cfg)
+        return symbols, torch.zeros(len(symbols))
+
+    model.leaf.sample = leaf
+    model.sample(label=torch.tensor([1]), cfg=3.0)
+    assert seen == pytest.approx([2.0] * 4 + [3.0] * 4)
+
+
+@torch.no_grad()
+def test_an_ar_level_shows_each_patch_that_it_made():
+    """Column by column; the second patch of the order is known, so nothing is shown for it."""
+    model = Fractal([(4, 4), (2, 2), (1, 1)], ["ar", "ar"], [8] * 3, [1] * 3, [2] * 3, "binary", scan="column_major")
+    model.leaf.sample = lambda conditions, draw, cfg, symbols, known: (1 - symbols, torch.zeros(len(symbols)))
+    canvas = torch.zeros(1, 1, 4, 4, dtype=torch.uint8)
+    known = torch.zeros_like(canvas, dtype=torch.bool)
+    known[..., 2:, :2] = True
+    shown = []
+    made = model.sample(canvas=canvas, known=known, on_step=lambda part, done: shown.append((part.clone(), done)))
+    corners = [[[1, 0], [1, 0]], [[1, 1], [1, 0]], [[1, 1], [1, 1]]]
+    assert [done[0, 0, ::2, ::2].int().tolist() for _, done in shown] == corners
+    assert [part[0, 0, ::2, ::2].tolist() for part, _ in shown] == [
+        [[1, 0], [0, 0]],
+        [[1, 1], [0, 0]],
+        [[1, 1], [0, 1]],
+    ]
+    assert torch.equal(made, shown[-1][0])
+    assert torch.equal(made, model.sample(canvas=canvas, known=known))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("guided", [False, True])
+def test_the_head_draws_what_it_predicts(stir, guided):
+    """The log-probability of a draw is that of the teacher-forced pass; channels that are known are free."""
+    torch.manual_seed(0)
+    head = stir(CategoricalHead(4, 8, 2, 2, channels=3, alphabet=5))
+    conditions = torch.randn(40, 1, 4)
+    known = torch.zeros(40, 3, dtype=torch.bool)
+    known[::2, 1] = True
+    given = torch.randint(0, 5, (40, 3))
+    options = DrawOptions(threshold=0.0, generator=torch.Generator().manual_seed(0))
+    rows = conditions.repeat(2, 1, 1) if guided else conditions  # with equal halves guidance changes nothing
+    drawn, log_prob = head.sample(rows, options, 3.0 if guided else None, given, known)
+    assert torch.equal(drawn[known], given[known])
+    nats, entropy = head(drawn, conditions, with_entropy=True)
+    torch.testing.assert_close(log_prob, -(nats * ~known).sum(1), atol=1e-4, rtol=1e-4)
+    shares = head.logits(drawn, conditions).softmax(-1)
+    assert entropy.item() == pytest.approx(-(shares * shares.log()).sum(-1).mean().item(), rel=1e-5)
+
+
+def test_learned_positions_refuse_more_rows_or_more_columns():
+    generator = AR(3, (2, 5), 8, 1, 2, 1, 4)
+    for grid in ((2, 5), (1, 5), (2, 1)):
+        generator.check_grid(grid)
+    for grid in ((3, 1), (1, 6), (3, 6)):
+        with pytest.raises(ValueError, match=f"a grid of 2x5 patches, the canvas has {grid[0]}x{grid[1]}"):
+            generator.check_grid(grid)
+    AR(3, (2, 5), 8, 1, 2, 1, 4, positions="rope").check_grid((9, 9))
+
+
+def test_the_defaults_are_the_published_ones():
+    model = Fractal([(4, 4), (2, 2), (1, 1)], ["mar", "ar"], [8] * 3, [1] * 3, [2] * 3, guiding=True, num_classes=50)
+    head = model.levels[1].guide_head
+    # a MAR level hands down its neighbours' states too, unless the leaf takes them, which reads the first only
+    lowest = Fractal([(4, 4), (2, 2), (1, 1)], ["mar", "mar"], [8] * 3, [1] * 3, [2] * 3).levels
+    assert [level.generator.conditions_out for level in (*model.levels, *lowest)] == [5, 1, 5, 1]
+    assert (len(head.blocks), head.blocks[0].attn.heads, head.codebook.shape[-1]) == (3, 4, 128)
+    assert (model.mask_mean, model.mask_std, model.label_drop, model.root_conditions) == (1.0, 0.25, 0.1, 1)
+    assert Sampling([1], 1.0, 1.0, "linear", 0.0, "random", True, False, None).draw.temperature == 1.0
+    assert DrawOptions() == DrawOptions(1.0, 1e-4, False, None)
+
+
+def test_initial_weights():
+    torch.manual_seed(0)
+    model = Fractal([(16, 16), (4, 4), (1, 1)], ["mar", "ar"], [64] * 3, [1] * 3, [2] * 3, num_classes=50)
+    top = model.levels[0].generator
+    for name, parameter in model.named_parameters():
+        if name.endswith(("no_class", "pos_emb", "mask_token", "codebook", "class_emb.weight")):
+            assert parameter.std().item() == pytest.approx(0.02, rel=0.3), name
+            assert parameter.mean().abs().item() < 0.01, name
+        elif name.endswith("bias"):
+            assert not parameter.any(), name
+    # uniform up to (6 / (in + out)) ** 0.5
+    bound = (6 / (64 + 192)) ** 0.5
+    weight = top.blocks[0].attn.qkv.weight
+    assert weight.abs().max().item() == pytest.approx(bound, rel=0.01)
+    assert weight.std().item() == pytest.approx(bound / 3**0.5, rel=0.05)
+
+
+def test_options_for_all_levels_or_for_each():
+    assert per_level("scan", "row_major", 3) == ["row_major"] * 3
+    assert per_level("iterations", 4, 2) == [4, 4]
+    assert per_level("iterations", [4, 2], 2) == [4, 2]
+    with pytest.raises(ValueError, match="iterations has 2 entries for 3 levels"):
+        per_level("iterations", [4, 2], 3)

@@ -1,0 +1,211 @@
+"""Acceptance rules: distributions, agreement, options."""
+
+import itertools
+
+import pytest
+import torch
+from sdvar_toys import blurred, transformer, vqvae
+
+from litscale.models.sdvar import Forced, Speculative, acceptance_rule
+from litscale.models.sdvar.acceptance import Coupled, Proposal, TopShare
+from litscale.models.sdvar.state import Draw
+from litscale.models.var import Sampling, gumbel_noise
+from litscale.models.var.sampling import draw
+
+V, DRAWS = 3, 20_000
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    """Three codes, 1 + 4 + 9 tokens; without pictures, which would take most of the time."""
+    tokenizer = vqvae((1, 2, 3), V, multipliers=(1,))
+    tokenizer.decode = lambda f_hat: f_hat
+    target = transformer(tokenizer, std=0.35, depth=1, width=16)
+    return blurred(target, 0.15, depth=1, width=16), target
+
+
+@torch.no_grad()
+def exact(target, options):
+    """Probability of each outcome of scales 0 and 1 and of the first token of scale 2, ``[V, V ** 4, V]``."""
+    first = torch.arange(V).repeat_interleave(V**4)[:, None]
+    second = torch.tensor(list(itertools.product(range(V), repeat=4))).repeat(V, 1)
+    inputs = target.vqvae.quantizer.teacher_input([first, second])
+    labels = torch.zeros(len(first), dtype=torch.long)
+    raw = target(labels, inputs)
+    if options.cfg:
+        raw = torch.cat([raw, target(None, inputs)])
+    parts = raw.double().split([1, 4, 9], dim=1)
+    p = [options.logits(part, target.progress(k)).softmax(-1) for k, part in enumerate(parts)]
+    joint = p[0].gather(-1, first[..., None])[:, 0] * p[1].gather(-1, second[..., None])[..., 0].prod(1, keepdim=True)
+    return (joint * p[2][:, 0]).view(V, V**4, V)
+
+
+def counts(decoder, options):
+    """How often each of these outcomes is drawn."""
+    tokens = [[], [], []]
+    for part in torch.arange(DRAWS).split(5000):
+        made = decoder.decode(
+            [0] * len(part), options.cfg, options.top_k, options.top_p, seed=options.seed, image_index=part
+        )
+        for k, drawn in enumerate(made.tokens):
+            tokens[k].append(drawn)
+    first, second, third = (torch.cat(drawn) for drawn in tokens)
+    weights = V ** torch.arange(3, -1, -1)
+    index = (first[:, 0] * V**4 + (second * weights).sum(1)) * V + third[:, 0]
+    return index.bincount(minlength=V**6).view(V, V**4, V).double()
+
+
+def deviation(observed, probability):
+    """Chi-square statistic in standard deviations from its mean; rare outcomes are pooled."""
+    expected = (probability * DRAWS).flatten()
+    assert observed.flatten()[expected == 0].sum() == 0
+    rare = expected < 5
+    pooled = [torch.cat([x.flatten()[~rare], x.flatten()[rare].sum()[None]]) for x in (observed, expected)]
+    observed, expected = (x[pooled[1] > 0] for x in pooled)
+    freedom = len(expected) - 1
+    assert freedom > 30
+    return (((observed - expected).square() / expected).sum() - freedom) / (2 * freedom) ** 0.5
+
+
+@pytest.mark.parametrize(
+    ("options", "arguments"),
+    [
+        (Sampling(cfg=0, seed=1), {"gamma": 2}),
+        (Sampling(cfg=0, seed=1), {"gamma": 1}),
+        (Sampling(cfg=0, seed=2), {"gamma": 2, "ragged": False}),
+        (Sampling(cfg=1.5, top_k=2, seed=3), {"gamma": 2}),
+    ],
+    ids=str,
+)
+def test_rejection_draws_from_the_target(tiny, options, arguments):
+    decoder = Speculative(*tiny, acceptance="rejection", **arguments)
+    assert deviation(counts(decoder, options), exact(tiny[1], options)) < 3.5
+
+
+def test_the_same_test_tells_other_rules_apart(tiny):
+    options = Sampling(cfg=0, seed=1)
+    probability = exact(tiny[1], options)
+    assert deviation(counts(Speculative(*tiny, acceptance="coupled"), options), probability) < 3.5
+    for rule in ("top1", "topk", "kl"):
+        assert deviation(counts(Speculative(*tiny, acceptance=rule, k=2), options), probability) > 20
+
+
+def proposal(images=400, positions=6, vocab=8, seed=0, share=0.5):
+    """A drafted scale of random logits that agree somewhat."""
+    generator = torch.Generator().manual_seed(seed)
+    target = torch.randn(images, positions, vocab, generator=generator)
+    draft = target + share * torch.randn(images, positions, vocab, generator=generator)
+    noise = gumbel_noise(seed, torch.arange(images), 1, torch.arange(positions), vocab)
+    drawn = [Draw(logits, logits, noise, draw(logits, noise)) for logits in (draft, target)]
+    return Proposal(*drawn, seed, torch.arange(images), 1)
+
+
+@pytest.mark.parametrize("name", ["top1", "topk", "kl", "coupled"])
+@pytest.mark.parametrize("partial", [False, True])
+def test_a_lower_threshold_accepts_what_a_higher_one_accepts(name, partial):
+    case = proposal()
+    before = torch.ones(400, dtype=torch.bool)
+    for threshold in (0, 0.2, 0.4, 0.5, 0.7, 0.9, 1):
+        accepted, tokens = acceptance_rule(name, threshold, 3, partial).judge(case)
+        assert not (accepted & ~before).any()
+        assert torch.equal(tokens[accepted], case.draft.tokens[accepted])
+        before = accepted
+    assert acceptance_rule(name, 0).judge(case).accepted.all()
+    assert not before.all()
+
+
+def test_agreement_by_hand():
+    logits = torch.tensor([[[3.0, 2.0, 1.0, float("-inf")]] * 4])
+    tokens = torch.tensor([[0, 1, 2, 3]])
+    half = torch.tensor([0.5, 0.25, 0.25, 0.0]).log().expand(1, 4, 4)
+    drafted = Draw(half, half, torch.zeros(1, 4, 4), tokens)
+    wanted = Draw(logits, logits, torch.zeros(1, 4, 4), torch.zeros(1, 4, dtype=torch.long))
+    case = Proposal(drafted, wanted, 0, torch.arange(1), 0)
+    assert TopShare(k=1).agreement(case).tolist() == [[True, False, False, False]]
+    assert TopShare(k=2).agreement(case).tolist() == [[True, True, False, False]]
+    assert TopShare(k=4).agreement(case).tolist() == [[True, True, True, False]]  # a removed token never agrees
+    assert acceptance_rule("topk", 0.5, 2).judge(case).accepted.item()
+    accepted, kept = acceptance_rule("topk", 0.6, 2, partial=True).judge(case)
+    assert (accepted.item(), kept.tolist()) == (False, [[0, 1, 0, 0]])
+    assert acceptance_rule("topk", 0.6, 2).judge(case).tokens.tolist() == [[0, 0, 0, 0]]
+
+    quarter = torch.full((1, 4, 4), 0.25).log()
+    uneven = torch.tensor([0.5, 0.25, 0.125, 0.125]).log().expand(1, 4, 4)
+    drafted, wanted = (Draw(logits, logits, quarter, tokens) for logits in (quarter, uneven))
+    nats = 0.5 * torch.tensor(2.0).log() + 0.25 * torch.tensor(0.5).log()
+    for first, expected in ((drafted, -nats), (wanted, torch.tensor(0.0))):
+        case = Proposal(first, wanted, 0, torch.arange(1), 0)
+        torch.testing.assert_close(acceptance_rule("kl").agreement(case), expected.exp().expand(1, 4))
+
+
+def test_rejection_keeps_the_share_that_both_distributions_hold_in_common():
+    case = proposal(images=20_000, positions=1)
+    p, q = (drawn.logits.softmax(-1) for drawn in (case.target, case.draft))
+    accepted, tokens = acceptance_rule("rejection").judge(case)
+    overlap = torch.minimum(p, q).sum(-1).mean()
+    assert abs(accepted.float().mean() - overlap) < 0.01
+    assert torch.equal(tokens[accepted], case.draft.tokens[accepted])
+    redrawn = tokens[~accepted]
+    assert (p - q).gather(-1, tokens[..., None])[~accepted].min() > 0
+    assert not torch.equal(redrawn, case.target.tokens[~accepted])
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_rejection_turns_draws_of_the_draft_into_draws_of_the_target(seed):
+    images, vocab = torch.arange(DRAWS), 6
+    generator = torch.Generator().manual_seed(seed)
+    noise = gumbel_noise(seed, images, 1, torch.arange(1), vocab)
+    target, draft = 1.5 * torch.randn(2, 1, 1, vocab, generator=generator)
+    drawn = [Draw(x, x.expand(DRAWS, 1, vocab), noise, draw(x, noise)) for x in (draft, target)]
+    expected = target.softmax(-1).flatten() * DRAWS
+    tokens = acceptance_rule("rejection").judge(Proposal(*drawn, seed, images, 1)).tokens
+    statistics = [
+        ((made.flatten().bincount(minlength=vocab) - expected).square() / expected).sum()
+        for made in (tokens, drawn[0].tokens)
+    ]
+    assert statistics[0] < 20.5  # 5 degrees of freedom, p = 0.001
+    assert statistics[1] > 1000
+
+
+def test_rejection_of_a_draft_that_is_the_target_keeps_everything():
+    accepted, tokens = acceptance_rule("rejection").judge(case := proposal(share=0.0))
+    assert accepted.all()
+    assert torch.equal(tokens, case.draft.tokens)
+
+
+def test_the_forced_rate_is_met_and_nested():
+    case = proposal(images=20_000, positions=2)
+    before = torch.zeros(20_000, dtype=torch.bool)
+    for rate in (0.0, 0.3, 0.8, 1.0):
+        accepted = Forced(rate).judge(case).accepted
+        assert abs(accepted.float().mean() - rate) < 0.015
+        assert not (before & ~accepted).any()
+        before = accepted
+
+
+def test_which_rules_are_lossless():
+    lossless = [name for name in ("top1", "topk", "kl", "rejection", "coupled") if acceptance_rule(name).lossless]
+    assert lossless == ["rejection", "coupled"]
+    assert not Coupled(0.9).lossless
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"name": "guess"}, "unknown acceptance 'guess'; known are top1, topk, kl, rejection, coupled"),
+        ({"name": "top1", "threshold": 1.5}, r"threshold must be in 0..1, not 1.5"),
+        ({"name": "kl", "threshold": -0.1}, r"threshold must be in 0..1, not -0.1"),
+        ({"name": "coupled", "threshold": 2}, r"threshold must be in 0..1, not 2"),
+        ({"name": "topk", "k": 0}, "k must be at least 1, not 0"),
+        ({"name": "rejection", "threshold": 0.5}, "'rejection' has neither threshold nor partial"),
+        ({"name": "rejection", "partial": True}, "'rejection' has neither threshold nor partial"),
+    ],
+)
+def test_bad_options(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        acceptance_rule(**arguments)
+
+
+def test_bad_rate():
+    with pytest.raises(ValueError, match=r"rate must be in 0..1, not 1.1"):
+        Forced(1.1)
