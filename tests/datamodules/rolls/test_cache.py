@@ -11,7 +11,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from datamodules.rolls.cache import RollCache, _read_all, build_cache, cache_path, default_cache_dir
+from datamodules.rolls import cache as roll_cache
+from datamodules.rolls.cache import RollCache, build_cache, cache_path, default_cache_dir
 from litscale.music.roll import Roll
 
 NAMES = [f"piece {number}" for number in range(40)]
@@ -163,7 +164,7 @@ def test_what_waits_to_be_written_is_bounded(tmp_path: Path, monkeypatch: pytest
     """Chunks are of 16 pieces, but end with a piece that fills them; then the next waits until this one is taken."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
     monkeypatch.setattr(roll_cache, "CHUNK_BYTES", 1)
-    results = _read_all(NAMES, partial(touch, tmp_path))
+    results = roll_cache._read_all(NAMES, partial(touch, tmp_path))
     first = next(results)
     until = time.monotonic() + 60
     while len(list(tmp_path.iterdir())) < 4 and time.monotonic() < until:
