@@ -19,9 +19,9 @@ from lit_models.tokenizer.loading import (
     check_cache,
     check_canvas,
     check_classes,
+    codec_of,
     load_tokenizer,
     packed_tokenizer,
-    planes_of,
     tokens_of,
     unpack_tokenizer,
 )
@@ -100,7 +100,7 @@ class LitVAR(GeneratingModule):
         self.optimization, self.generation = optimization, generation
         self.tokenizer_checkpoint, self.label_smoothing = tokenizer_checkpoint, label_smoothing
         self.progressive_steps, self.progressive_first = progressive_steps, progressive_first
-        self.planes = planes_of(network.vqvae, codec, velocity_bins)
+        self.codec = codec_of(network.vqvae, codec, velocity_bins)
         self._has_tokenizer = False
         self.measure_attention = measure_attention
         self._measured: dict[str, str] = {}  # which attention was the fastest, and on which device
@@ -121,7 +121,7 @@ class LitVAR(GeneratingModule):
         """
         super().setup(stage)
         data = getattr(self.trainer, "datamodule", None)
-        check_canvas(self.network.vqvae, self.planes, data)
+        check_canvas(self.network.vqvae, self.codec, data)
         check_classes(self.network.num_classes, data)
 
     def _prepare(self) -> None:
@@ -154,7 +154,7 @@ class LitVAR(GeneratingModule):
 
         While training proceeds from scale to scale there is also ``scales``, their number.
         """
-        tokens = tokens_of(self.network, self.planes, batch)
+        tokens = tokens_of(self.network, self.codec, batch)
         if self.measure_attention and self.network.attention is None:
             self._take_fastest_attention(batch_size=len(tokens[0]))
         self.frequencies += self.trainer.strategy.reduce(self.network.vqvae.quantizer.count(tokens), reduce_op="sum")
@@ -207,7 +207,7 @@ class LitVAR(GeneratingModule):
         self._evaluate("test", batch)
 
     def _evaluate(self, prefix: str, batch: dict[str, Any]) -> None:
-        tokens = tokens_of(self.network, self.planes, batch)
+        tokens = tokens_of(self.network, self.codec, batch)
         metrics = self.token_metrics[prefix]
         logits = self._logits(batch, tokens, self.network.scales)
         metrics.record(self.network, logits, torch.cat(tokens, dim=1), self.frequencies)
@@ -253,14 +253,14 @@ class LitVAR(GeneratingModule):
         forced: dict[str, list[Tensor]] = {}
         if canvas is not None and known is not None and known.any():
             canvas, known = canvas.to(self.device), known.to(self.device)
-            forced = known_tokens(self.network.vqvae, self.planes, canvas, known)
+            forced = known_tokens(self.network.vqvae, self.codec, canvas, known)
         with torch.compiler.set_stance("force_eager"):
             sampled = self.network.sample(
                 label, **asdict(self.generation), seed=seed, all_scales=frames is not None, **forced
             )
 
         def finished(images: Tensor) -> Tensor:
-            made = self.planes.to_symbols(images.float() * 2 - 1)
+            made = self.codec.to_symbols(images.float() * 2 - 1)
             return torch.where(known, canvas, made) if forced else made
 
         if frames is not None and sampled.images_per_scale is not None:

@@ -12,7 +12,7 @@ from torch.nn import functional as F  # noqa: N812
 from lit_models.base import LitModule
 from lit_models.optimization import Optimization
 from lit_models.tokenizer.codebook import report
-from lit_models.tokenizer.loading import check_canvas, encode, planes_of, token_facts
+from lit_models.tokenizer.loading import check_canvas, codec_of, encode, token_facts
 from lit_models.tokenizer.options import Adversary, TokenizerLoss
 from lit_models.tokenizer.perceptual import PerceptualLoss
 from lit_models.tokenizer.reconstruction import ReconstructionMetrics
@@ -77,7 +77,7 @@ class LitVQVAE(LitModule):
         self.network = network
         self.optimization, self.loss, self.adversary = optimization, loss, adversary
         self.restart_every, self.restart_until = restart_every, restart_until
-        self.planes = planes_of(network, codec, velocity_bins)
+        self.codec = codec_of(network, codec, velocity_bins)
         self.discriminator = None
         if adversary.weight:
             self.discriminator = Discriminator(network.in_channels, adversary.width, adversary.layers)
@@ -89,7 +89,7 @@ class LitVQVAE(LitModule):
             perceptual = PerceptualLoss(loss.perceptual_net, loss.perceptual_weights)
         # tools, not parts: they follow the module to its device, and are in neither parameters nor checkpoints
         self._tools = {"lpips": perceptual, "extractor": features}
-        stages = (ReconstructionMetrics(network, self.planes, perceptual is not None, features) for _ in range(2))
+        stages = (ReconstructionMetrics(network, self.codec, perceptual is not None, features) for _ in range(2))
         self.reconstructions = nn.ModuleDict(dict(zip(("val", "test"), stages, strict=True)))
         self._queries: list[Tensor] = []
         if compile_blocks:
@@ -110,7 +110,7 @@ class LitVQVAE(LitModule):
             ValueError: channels, sides or alphabet differ; the options to change are named.
         """
         super().setup(stage)
-        check_canvas(self.network, self.planes, getattr(self.trainer, "datamodule", None))
+        check_canvas(self.network, self.codec, getattr(self.trainer, "datamodule", None))
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
         """Losses of a batch, with a report for callbacks.
@@ -118,7 +118,7 @@ class LitVQVAE(LitModule):
         It holds ``loss/<term>``, ``usage/scale_<k>``, ``perplexity/scale_<k>`` (running averages over about a hundred
         steps) and, with a discriminator, ``adversarial_weight``.
         """
-        real = self.planes.to_planes(batch["canvas"])
+        real = self.codec.to_planes(batch["canvas"])
         out = self.network(real)
         self._count(out)
         terms = self._reconstruction(real, out.images.float())
@@ -243,7 +243,7 @@ class LitVQVAE(LitModule):
         self._log_reconstructions("test")
 
     def _evaluate(self, prefix: str, batch: dict[str, Any]) -> None:
-        real = self.planes.to_planes(batch["canvas"])
+        real = self.codec.to_planes(batch["canvas"])
         self.reconstructions[prefix].update(batch["canvas"], real, self.network(real), **self._tools)
 
     def _log_reconstructions(self, prefix: str) -> None:
@@ -262,7 +262,7 @@ class LitVQVAE(LitModule):
         Returns:
             ``tokens`` int64 ``[B, L]``, all scales joined, and all of the batch but its canvas.
         """
-        tokens = torch.cat(encode(self.network, self.planes, batch["canvas"]), dim=1)
+        tokens = torch.cat(encode(self.network, self.codec, batch["canvas"]), dim=1)
         return {name: value for name, value in batch.items() if name != "canvas"} | {"tokens": tokens}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

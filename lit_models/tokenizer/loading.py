@@ -11,31 +11,32 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from lit_models.token_metrics import by_scale
+from litscale.models.codec import Codec
 from litscale.models.state_dicts import fill
-from litscale.models.var import VAR, VQVAE, Planes, fill_official
+from litscale.models.var import VAR, VQVAE, fill_official
 from litscale.storage.checkpoints import read_checkpoint
 
 _STATISTICS = ("quantizer.hits", "quantizer.hit_updates")  # they change no token
 
 
-def planes_of(vqvae: VQVAE, codec: str | None, velocity_bins: int) -> Planes:
+def codec_of(vqvae: VQVAE, codec: str | None, velocity_bins: int) -> Codec:
     """What the tokenizer's channels stand for.
 
     Args:
         vqvae: the tokenizer.
-        codec: as in :class:`litscale.models.var.Planes`; by default ``rgb`` for three channels, else ``gray``.
+        codec: name of a :class:`litscale.models.codec.Codec`; by default ``rgb`` for three channels, else ``gray``.
         velocity_bins: as there.
 
     Raises:
         ValueError: the codec is unknown, or has another number of planes than the tokenizer channels.
     """
-    planes = Planes(codec or ("rgb" if vqvae.in_channels == 3 else "gray"), velocity_bins)
-    if planes.count != vqvae.in_channels:
+    named = Codec(codec or ("rgb" if vqvae.in_channels == 3 else "gray"), velocity_bins)
+    if named.planes != vqvae.in_channels:
         raise ValueError(
-            f"codec {planes.codec} has {planes.count} planes, but the tokenizer's in_channels is {vqvae.in_channels}: "
+            f"codec {named.name} has {named.planes} planes, but the tokenizer's in_channels is {vqvae.in_channels}: "
             "make them equal"
         )
-    return planes
+    return named
 
 
 def checksum(vqvae: VQVAE) -> str:
@@ -72,16 +73,16 @@ def check_cache(vqvae: VQVAE, data: Any) -> None:
 
 
 @torch.no_grad()
-def encode(vqvae: VQVAE, planes: Planes, canvas: Tensor) -> list[Tensor]:
+def encode(vqvae: VQVAE, codec: Codec, canvas: Tensor) -> list[Tensor]:
     """Tokens of symbols, int64 ``[B, n]`` for each scale, the same under any precision of the trainer.
 
     Args:
         vqvae: the tokenizer.
-        planes: what its channels stand for.
+        codec: what its channels stand for.
         canvas: uint8 ``[B, C, H, W]``.
     """
     with torch.autocast(canvas.device.type, enabled=False):
-        return vqvae.encode(planes.to_planes(canvas))
+        return vqvae.encode(codec.to_planes(canvas))
 
 
 def load_tokenizer(vqvae: VQVAE, path: str) -> None:
@@ -121,12 +122,12 @@ def load_tokenizer(vqvae: VQVAE, path: str) -> None:
         )
 
 
-def check_canvas(vqvae: VQVAE, planes: Planes, data: Any) -> None:
+def check_canvas(vqvae: VQVAE, codec: Codec, data: Any) -> None:
     """Compare a data module's canvases with what a tokenizer takes.
 
     Args:
         vqvae: the tokenizer.
-        planes: what its channels stand for.
+        codec: what its channels stand for.
         data: has ``canvas_shape`` and ``alphabet``, or is not asked.
 
     Raises:
@@ -135,11 +136,11 @@ def check_canvas(vqvae: VQVAE, planes: Planes, data: Any) -> None:
     shape = getattr(data, "canvas_shape", None)
     if shape is None:
         return
-    wanted = (planes.channels, vqvae.image_size, vqvae.image_size)
-    if (tuple(shape), data.alphabet) != (wanted, planes.alphabet):
+    wanted = (codec.channels, vqvae.image_size, vqvae.image_size)
+    if (tuple(shape), data.alphabet) != (wanted, codec.alphabet):
         raise ValueError(
             f"the data has canvases of {list(shape)} with {data.alphabet} symbols, the tokenizer takes {list(wanted)} "
-            f"with {planes.alphabet}: make the data's size and channels (of rolls pitch_range, window, encoding and "
+            f"with {codec.alphabet}: make the data's size and channels (of rolls pitch_range, window, encoding and "
             "velocity_bins) agree with the tokenizer's patch_nums and multipliers, and with codec and velocity_bins"
         )
 
@@ -158,10 +159,10 @@ def check_classes(num_classes: int, data: Any) -> None:
         )
 
 
-def tokens_of(model: VAR, planes: Planes, batch: Mapping[str, Any]) -> list[Tensor]:
+def tokens_of(model: VAR, codec: Codec, batch: Mapping[str, Any]) -> list[Tensor]:
     """Tokens of a batch, int64 ``[B, n]`` for each scale: those given, or those of its canvases."""
     if "tokens" not in batch:
-        return encode(model.vqvae, planes, batch["canvas"])
+        return encode(model.vqvae, codec, batch["canvas"])
     return by_scale(model, batch["tokens"].long())
 
 
