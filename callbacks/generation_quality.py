@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -239,7 +239,7 @@ class GenerationQuality(SampleEvaluation):
 
     def _settings(self, pl_module: LightningModule) -> dict[str, Any]:
         """How samples are drawn."""
-        own = asdict(pl_module.generation) if hasattr(pl_module, "generation") else {}
+        own = pl_module.described_generation() if hasattr(pl_module, "generation") else {}
         return own | {"seed": self.seed}
 
     @contextmanager

@@ -211,6 +211,10 @@ class GeneratingModule(LitModule, ABC):
     generation: Any
     record_frames: bool = False
 
+    def described_generation(self) -> dict[str, Any]:
+        """How samples are drawn, for the files that say what they were made with."""
+        return asdict(self.generation)
+
     @abstractmethod
     def generate(
         self,
@@ -255,6 +259,6 @@ class GeneratingModule(LitModule, ABC):
             "known": batch["known"],
             "index": batch["index"],
             "label": batch.get("label"),
-            "settings": asdict(self.generation) | {"seed": batch["seed"]},
+            "settings": self.described_generation() | {"seed": batch["seed"]},
             "frames": frames,
         }
