@@ -16,15 +16,9 @@ from lit_models.speculative.comparison import Comparison, compare
 from lit_models.speculative.decoding import Decoding
 from lit_models.speculative.distillation import divergence, own_tokens, teacher_forced
 from lit_models.token_metrics import by_scale
-from lit_models.tokenizer.loading import (
-    check_cache,
-    check_canvas,
-    check_classes,
-    packed_tokenizer,
-    planes_of,
-    tokens_of,
-    unpack_tokenizer,
-)
+from lit_models.tokenizer.data_checks import check_cache, check_canvas, check_classes
+from lit_models.tokenizer.encoding import planes_of, tokens_of
+from lit_models.tokenizer.weights import packed_tokenizer, unpack_tokenizer
 from lit_models.transformer_files import load_pair, save_as_lit_var
 from litscale.metrics.mean import Mean
 from litscale.models.sdvar import Decoder, Speculative

@@ -14,17 +14,10 @@ from torch.nn import functional as F  # noqa: N812
 from lit_models.base import GeneratingModule
 from lit_models.optimization import Optimization
 from lit_models.token_metrics import TokenMetrics, by_scale, token_scores
+from lit_models.tokenizer.data_checks import check_cache, check_canvas, check_classes
+from lit_models.tokenizer.encoding import planes_of, tokens_of
 from lit_models.tokenizer.known_tokens import known_tokens
-from lit_models.tokenizer.loading import (
-    check_cache,
-    check_canvas,
-    check_classes,
-    load_tokenizer,
-    packed_tokenizer,
-    planes_of,
-    tokens_of,
-    unpack_tokenizer,
-)
+from lit_models.tokenizer.weights import load_tokenizer, packed_tokenizer, unpack_tokenizer
 from litscale.models.var import VAR, ScaleGeneration
 from litscale.models.var.attention_times import attention_times
 from litscale.models.var.blocks import VARBlock

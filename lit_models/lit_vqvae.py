@@ -12,7 +12,8 @@ from torch.nn import functional as F  # noqa: N812
 from lit_models.base import LitModule
 from lit_models.optimization import Optimization
 from lit_models.tokenizer.codebook import report
-from lit_models.tokenizer.loading import check_canvas, encode, planes_of, token_facts
+from lit_models.tokenizer.data_checks import check_canvas, token_facts
+from lit_models.tokenizer.encoding import encode, planes_of
 from lit_models.tokenizer.options import Adversary, TokenizerLoss
 from lit_models.tokenizer.perceptual import PerceptualLoss
 from lit_models.tokenizer.reconstruction import ReconstructionMetrics
@@ -271,7 +272,7 @@ class LitVQVAE(LitModule):
         checkpoint["patch_nums"] = list(self.network.patch_nums)
 
     def token_facts(self) -> dict[str, Any]:
-        """What a cache must say of its tokens, see :func:`lit_models.tokenizer.loading.token_facts`."""
+        """What a cache must say of its tokens, see :func:`lit_models.tokenizer.data_checks.token_facts`."""
         return token_facts(self.network)
 
     def parameters_by_level(self) -> Mapping[str, list[nn.Parameter]]:
