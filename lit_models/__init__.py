@@ -6,13 +6,13 @@ from lit_models.lit_var import LitVAR
 from lit_models.lit_vqvae import LitVQVAE
 from lit_models.optimization import Optimization
 from lit_models.speculative.decoding import Decoding
-from lit_models.tokenizer.options import Adversary, TokenizerLoss
+from lit_models.tokenizer.options import DiscriminatorConfig, TokenizerLoss
 from litscale.models.fractal import Generation
 from litscale.models.var import ScaleGeneration
 
 __all__ = [
-    "Adversary",
     "Decoding",
+    "DiscriminatorConfig",
     "Generation",
     "LitFractal",
     "LitSDVAR",
