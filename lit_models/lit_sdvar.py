@@ -141,7 +141,7 @@ class LitSDVAR(GeneratingModule):
     def setup(self, stage: str) -> None:
         """Check the precision, and the data, see :meth:`check_data`."""
         super().setup(stage)
-        self.check_data(getattr(self.trainer, "datamodule", None))
+        self.check_data(self.trainer.datamodule)
 
     def check_data(self, data: Any) -> None:
         """Check that data fits tokenizer and networks.
@@ -172,7 +172,7 @@ class LitSDVAR(GeneratingModule):
             ValueError: one does not fit, or the cache is of another tokenizer.
         """
         self.load_files()
-        check_cache(self.vqvae, getattr(self.trainer, "datamodule", None))
+        check_cache(self.vqvae, self.trainer.datamodule)
 
     on_validation_start = on_test_start = on_predict_start = on_fit_start
 

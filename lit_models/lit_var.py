@@ -113,9 +113,8 @@ class LitVAR(GeneratingModule):
             ValueError: the data's canvases or classes differ.
         """
         super().setup(stage)
-        data = getattr(self.trainer, "datamodule", None)
-        check_canvas(self.network.vqvae, self.planes, data)
-        check_classes(self.network.num_classes, data)
+        check_canvas(self.network.vqvae, self.planes, self.trainer.datamodule)
+        check_classes(self.network.num_classes, self.trainer.datamodule)
 
     def _prepare(self) -> None:
         """Load the tokenizer, unless a checkpoint brought it, and compare it with the one that a cache is of.
@@ -133,7 +132,7 @@ class LitVAR(GeneratingModule):
                 "file"
             )
         self._has_tokenizer = True
-        check_cache(self.network.vqvae, getattr(self.trainer, "datamodule", None))
+        check_cache(self.network.vqvae, self.trainer.datamodule)
 
     def _logits(self, batch: Mapping[str, Any], tokens: list[Tensor], scales: int) -> Tensor:
         """Logits of the leading scales, float32 ``[B, positions, V]``."""

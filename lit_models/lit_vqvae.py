@@ -111,7 +111,7 @@ class LitVQVAE(LitModule):
             ValueError: channels, sides or alphabet differ; the options to change are named.
         """
         super().setup(stage)
-        check_canvas(self.network, self.planes, getattr(self.trainer, "datamodule", None))
+        check_canvas(self.network, self.planes, self.trainer.datamodule)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
         """Losses of a batch, with a report for callbacks.
