@@ -22,6 +22,8 @@ from callbacks.evaluation.sample_evaluation import SampleEvaluation, checkpoint_
 from callbacks.evaluation.sample_store import SampleStore, write_npz, write_pngs
 from callbacks.reporting.loggers import run_folder
 from callbacks.reporting.result_table import Column, Report, ResultTable
+from datamodules.base import CanvasData, RenderedData, class_count, offered, required
+from lit_models.contracts import Generates, GenerationOptions
 from litscale.metrics import (
     FrechetDistance,
     InceptionFeatures,
@@ -31,6 +33,7 @@ from litscale.metrics import (
     PrecisionRecall,
 )
 from litscale.metrics.features import checked_size, extract, identity
+from litscale.music import RollRenderer
 
 LEAST_SAMPLES = 4  # precision and recall look at three neighbours
 
@@ -112,22 +115,20 @@ class GenerationQuality(SampleEvaluation):
         super().setup(trainer, pl_module, stage)
         if stage == "predict":
             return
-        data: Any = trainer.datamodule
-        if not hasattr(data, "canvas_shape") or not hasattr(pl_module, "generate"):
-            raise MisconfigurationException(
-                f"GenerationQuality needs a data module with a canvas_shape, not {type(data).__name__}, and "
-                f"{type(pl_module).__name__} to have `generate`; leave the callback out"
-            )
-        if self.changes and not hasattr(pl_module, "generation"):
+        data = required(trainer.datamodule, CanvasData, self)
+        required(pl_module, Generates, self)
+        if self.changes and not offered(pl_module, GenerationOptions):
             raise MisconfigurationException(
                 f"{', '.join(self.changes)}: {type(pl_module).__name__} has no `generation` settings to change"
             )
-        if self.keep and getattr(data, "alphabet", 256) != 256:
+        if self.keep and data.alphabet != 256:
             raise MisconfigurationException("keep is for images; set it to null, `litscale predict` writes rolls")
         if self.features is None:
-            form = getattr(getattr(data, "renderer", None), "format", None)
-            self.features = InceptionFeatures() if form is None else MusicFeatures(form, data.renderer.beats_per_bar)
-        classes, known = getattr(data, "num_classes", 0), getattr(self.features, "num_classes", None)
+            rendered = offered(data, RenderedData)
+            renderer = None if rendered is None else rendered.renderer
+            rolls = isinstance(renderer, RollRenderer)
+            self.features = MusicFeatures(renderer.format, renderer.beats_per_bar) if rolls else InceptionFeatures()
+        classes, known = class_count(data), class_count(self.features) or None
         if classes and self.num_samples % classes:
             more = self.num_samples + classes - self.num_samples % classes
             raise ValueError(
@@ -246,7 +247,7 @@ class GenerationQuality(SampleEvaluation):
 
     def _settings(self, pl_module: LightningModule) -> dict[str, Any]:
         """How samples are drawn."""
-        own = asdict(pl_module.generation) if hasattr(pl_module, "generation") else {}
+        own = asdict(pl_module.generation) if offered(pl_module, GenerationOptions) else {}
         return own | {"seed": self.seed}
 
     @contextmanager

@@ -10,12 +10,13 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
-from callbacks.evaluation.generation import renderer_of
 from callbacks.evaluation.likelihood_baselines import LikelihoodBaselines
 from callbacks.evaluation.sample_evaluation import SampleEvaluation, checkpoint_of, stage_of, summed
 from callbacks.reporting.result_table import Column, Report, ResultTable
+from datamodules.base import RenderedData, required
+from lit_models.contracts import Generates
 from litscale.metrics import MusicStatistics
-from litscale.music import Roll
+from litscale.music import Roll, RollRenderer
 
 
 class MusicEvaluation(SampleEvaluation):
@@ -66,11 +67,12 @@ class MusicEvaluation(SampleEvaluation):
         super().setup(trainer, pl_module, stage)
         if stage == "predict":
             return
-        renderer = renderer_of(trainer, self)
-        if not hasattr(renderer, "format") or not hasattr(pl_module, "generate"):
+        required(pl_module, Generates, self)
+        renderer = required(trainer.datamodule, RenderedData, self).renderer
+        if not isinstance(renderer, RollRenderer):
             raise MisconfigurationException(
-                f"MusicEvaluation needs a data module of piano rolls, not {type(trainer.datamodule).__name__}, and "
-                f"{type(pl_module).__name__} to have `generate`; leave the callback out"
+                f"MusicEvaluation needs a data module of piano rolls, not {type(trainer.datamodule).__name__}: leave "
+                "it out"
             )
         self._format = renderer.format
         self._samples, self._data = MusicStatistics(), MusicStatistics()

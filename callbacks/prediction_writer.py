@@ -11,15 +11,14 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from PIL import Image
 from torch import Tensor
 
 from callbacks.evaluation.evaluated_weights import evaluated_weights
-from callbacks.evaluation.generation import frames_of, renderer_of
+from callbacks.evaluation.generation import frames_of
 from callbacks.reporting.json_text import json_text
 from callbacks.reporting.loggers import run_folder
-from datamodules.requests import DescribesRequest
+from datamodules.base import SheetRenderer, WrittenData, required
 from litscale.storage.files import write_atomically, write_image
 from litscale.storage.temporaries import publish_folder, remove_stale, temporary_folder
 
@@ -71,13 +70,7 @@ class PredictionWriter(Callback):
         """
         if stage != "predict":
             return
-        renderer_of(trainer, self)
-        data: Any = trainer.datamodule
-        if not isinstance(data, DescribesRequest):
-            raise MisconfigurationException(
-                f"PredictionWriter needs {type(data).__name__} to have `described_request`; leave the callback out"
-            )
-        self._request = data.described_request()
+        self._request = required(trainer.datamodule, WrittenData, self).described_request()
         self._files: list[str] = []
         self._shown: list[np.ndarray] = []
         self._steps: list[tuple[Tensor, Tensor]] = []
@@ -113,7 +106,7 @@ class PredictionWriter(Callback):
         """
         if self.gif and not outputs["frames"]:
             raise ValueError(f"gif: {type(pl_module).__name__}.predict_step kept no frames; set gif to false")
-        renderer = renderer_of(trainer, self)
+        renderer = required(trainer.datamodule, WrittenData, self).renderer
         canvases, known = outputs["canvas"].cpu().numpy(), outputs["known"].cpu().numpy()
         if self.gif and not self._steps:
             self._steps = outputs["frames"]
@@ -140,10 +133,11 @@ class PredictionWriter(Callback):
         """Draw the sheet, on rank zero."""
         if not trainer.is_global_zero:
             return
-        renderer = renderer_of(trainer, self)
-        if hasattr(renderer, "sheet"):
-            self._draw("sheet.png", renderer.sheet(np.stack(self._shown), COLUMNS))
-        if hasattr(renderer, "sheet") and self._steps:
+        renderer = required(trainer.datamodule, WrittenData, self).renderer
+        if not isinstance(renderer, SheetRenderer):
+            return
+        self._draw("sheet.png", renderer.sheet(np.stack(self._shown), COLUMNS))
+        if self._steps:
             chosen = np.unique(np.linspace(0, len(self._steps) - 1, MOST_STEPS).astype(int))
             canvases, done = (torch.stack(part)[chosen, :MOST_ROWS] for part in zip(*self._steps, strict=True))
             canvases, done = (x.transpose(0, 1).flatten(0, 1).numpy() for x in (canvases, done))  # row after row

@@ -17,6 +17,8 @@ from callbacks.reporting.decode_report import decode_report
 from callbacks.reporting.figures import pixels, write_picture
 from callbacks.reporting.loggers import run_folder, send_histogram, send_pictures, send_table
 from callbacks.reporting.result_table import Report
+from datamodules.base import offered
+from lit_models.contracts import DecoderComparison
 from lit_models.speculative.comparison import Comparison, no_totals, rates
 from litscale.metrics import FrechetDistance
 from litscale.metrics.features import checked_size, extract
@@ -74,7 +76,7 @@ class TargetCalls(Callback):
         Raises:
             MisconfigurationException: the module compares nothing.
         """
-        if stage != "predict" and not hasattr(pl_module, "compare"):
+        if stage != "predict" and not offered(pl_module, DecoderComparison):
             raise MisconfigurationException(
                 f"TargetCalls needs a module that compares decoders, as LitSDVAR does, not {type(pl_module).__name__}; "
                 "leave the callback out"

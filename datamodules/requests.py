@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -33,14 +33,6 @@ class RequestRecord:
 
     title: str
     options: dict[str, Any]
-
-
-@runtime_checkable
-class DescribesRequest(Protocol):
-    """A data module that says what its ``predict_dataloader`` asks for."""
-
-    def described_request(self) -> RequestRecord:
-        """The request, after ``setup("predict")``."""
 
 
 @dataclass(frozen=True)

@@ -16,15 +16,9 @@ from lit_models.speculative.comparison import Comparison, compare
 from lit_models.speculative.decoding import Decoding
 from lit_models.speculative.distillation import divergence, own_tokens, teacher_forced
 from lit_models.token_metrics import by_scale
-from lit_models.tokenizer.loading import (
-    check_cache,
-    check_canvas,
-    check_classes,
-    packed_tokenizer,
-    planes_of,
-    tokens_of,
-    unpack_tokenizer,
-)
+from lit_models.tokenizer.data_checks import check_cache, check_canvas, check_classes
+from lit_models.tokenizer.encoding import planes_of, tokens_of
+from lit_models.tokenizer.weights import packed_tokenizer, unpack_tokenizer
 from lit_models.transformer_files import load_pair, save_as_lit_var
 from litscale.metrics.mean import Mean
 from litscale.models.sdvar import Decoder, Speculative
@@ -147,7 +141,7 @@ class LitSDVAR(GeneratingModule):
     def setup(self, stage: str) -> None:
         """Check the precision, and the data, see :meth:`check_data`."""
         super().setup(stage)
-        self.check_data(getattr(self.trainer, "datamodule", None))
+        self.check_data(self.trainer.datamodule)
 
     def check_data(self, data: Any) -> None:
         """Check that data fits tokenizer and networks.
@@ -178,7 +172,7 @@ class LitSDVAR(GeneratingModule):
             ValueError: one does not fit, or the cache is of another tokenizer.
         """
         self.load_files()
-        check_cache(self.vqvae, getattr(self.trainer, "datamodule", None))
+        check_cache(self.vqvae, self.trainer.datamodule)
 
     on_validation_start = on_test_start = on_predict_start = on_fit_start
 

@@ -14,17 +14,10 @@ from torch.nn import functional as F  # noqa: N812
 from lit_models.base import GeneratingModule
 from lit_models.optimization import Optimization
 from lit_models.token_metrics import TokenMetrics, by_scale, token_scores
+from lit_models.tokenizer.data_checks import check_cache, check_canvas, check_classes
+from lit_models.tokenizer.encoding import planes_of, tokens_of
 from lit_models.tokenizer.known_tokens import known_tokens
-from lit_models.tokenizer.loading import (
-    check_cache,
-    check_canvas,
-    check_classes,
-    load_tokenizer,
-    packed_tokenizer,
-    planes_of,
-    tokens_of,
-    unpack_tokenizer,
-)
+from lit_models.tokenizer.weights import load_tokenizer, packed_tokenizer, unpack_tokenizer
 from litscale.models.var import VAR, ScaleGeneration
 from litscale.models.var.attention_times import attention_times
 from litscale.models.var.blocks import VARBlock
@@ -120,9 +113,8 @@ class LitVAR(GeneratingModule):
             ValueError: the data's canvases or classes differ.
         """
         super().setup(stage)
-        data = getattr(self.trainer, "datamodule", None)
-        check_canvas(self.network.vqvae, self.planes, data)
-        check_classes(self.network.num_classes, data)
+        check_canvas(self.network.vqvae, self.planes, self.trainer.datamodule)
+        check_classes(self.network.num_classes, self.trainer.datamodule)
 
     def _prepare(self) -> None:
         """Load the tokenizer, unless a checkpoint brought it, and compare it with the one that a cache is of.
@@ -140,7 +132,7 @@ class LitVAR(GeneratingModule):
                 "file"
             )
         self._has_tokenizer = True
-        check_cache(self.network.vqvae, getattr(self.trainer, "datamodule", None))
+        check_cache(self.network.vqvae, self.trainer.datamodule)
 
     def _logits(self, batch: Mapping[str, Any], tokens: list[Tensor], scales: int) -> Tensor:
         """Logits of the leading scales, float32 ``[B, positions, V]``."""

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from lightning.pytorch import Trainer
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from callbacks.evaluation.sample_evaluation import stage_of
 from callbacks.reporting.loggers import is_trial
@@ -65,7 +66,7 @@ class QualityReference:
         loader = trainer.test_dataloaders if trainer.testing else trainer.val_dataloaders
         limit = trainer.limit_test_batches if trainer.testing else trainer.limit_val_batches
         self.name = f"the {stage_of(trainer)[1]} data of {type(trainer.datamodule).__name__}"
-        data = data_identity(getattr(loader, "dataset", None))
+        data = data_identity(loader.dataset if isinstance(loader, DataLoader) else None)
         if data is None:
             return
         key = hashlib.sha256(f"{identity(self.extractor)} {data}".encode()).hexdigest()[:32]

@@ -23,7 +23,7 @@ from callbacks.reporting.loggers import run_folder
 from callbacks.reporting.result_table import Report
 from lit_models import Decoding, LitSDVAR
 from lit_models.speculative.comparison import no_totals, rates
-from lit_models.tokenizer.loading import checksum
+from lit_models.tokenizer.weights import checksum
 from lit_models.transformer_files import load_transformer
 from litscale.cli.speed_quality import speed_and_quality
 from litscale.metrics import FeatureStatistics

@@ -11,7 +11,7 @@ from datamodules import DigitsDataModule
 from lit_models import Optimization
 from lit_models.speculative.comparison import no_totals, rates
 from lit_models.speculative.distillation import divergence, teacher_forced
-from lit_models.tokenizer.loading import token_facts
+from lit_models.tokenizer.data_checks import token_facts
 from litscale.models.sdvar import Handoff, Speculative, TargetOnly
 from litscale.models.var import Sampling, to_official
 
