@@ -16,13 +16,14 @@ from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from callbacks.reporting.decode_table import DecodeTable
+from callbacks.reporting.decode_report import decode_report
 from callbacks.reporting.figures import write_picture
 from callbacks.reporting.json_text import json_text
 from callbacks.reporting.loggers import run_folder
+from callbacks.reporting.result_table import Report
 from lit_models import LitSDVAR
 from lit_models.speculative.comparison import no_totals, rates
-from lit_models.tokenizer.loading import checksum
+from lit_models.tokenizer.weights import checksum
 from lit_models.transformer_files import load_transformer
 from litscale.cli.speed_quality import speed_and_quality
 from litscale.metrics import FeatureStatistics
@@ -71,7 +72,7 @@ class BenchTrainer(Trainer):
         features: nn.Module | None = None,
         reference: str | None = None,
         drafts: dict[str, str] | None = None,
-    ) -> DecodeTable:
+    ) -> Report:
         """Decode the same labels in many ways, each beside the target alone, and put the outcomes into one table.
 
         The rows are the target alone, the draft alone, the module's own decoder, collaborative decoding for each
@@ -86,8 +87,8 @@ class BenchTrainer(Trainer):
             ckpt_path: a checkpoint of LitSDVAR; without it, the model reads the files that its options name.
             weights_only: checkpoints are always read so.
             gammas: numbers of drafted scales, or policies: AdaptiveGamma, CostGamma.
-            acceptances: rules, such as Coupled or {class_path: TopK, init_args: {k: 5}}; null = TopK with k 1 and 5, KL,
-                Rejection and Coupled.
+            acceptances: rules, such as Coupled or {class_path: TopK, init_args: {k: 5}}; null = TopK with k 1 and 5,
+                KL, Rejection and Coupled.
             thresholds: of the lossy rules; null = their own.
             entry_nums: numbers of the draft's scales in collaborative decoding; null = all from 1 to S - 1.
             masks: what the target sees of them.
@@ -110,7 +111,8 @@ class BenchTrainer(Trainer):
             raise ValueError("num_images, batch_size and seeds must be at least 1")
         entries = range(1, model.scales) if entry_nums is None else entry_nums
         # 1. the decoders, checked before anything is run
-        grid = decoders(model, gammas, RULES if acceptances is None else acceptances, thresholds, entries, masks)
+        rules = RULES if acceptances is None else acceptances
+        grid = decoders(model, gammas, rules, thresholds, entries, masks)
         self._load(model, datamodule, ckpt_path)
         quality = None
         if features is not None:
@@ -126,13 +128,13 @@ class BenchTrainer(Trainer):
             rows = bench.rows(cases, run_folder(self) / f"{NAME}_unfinished.json", settings)
         # 3. the table and the picture
         facts = f"{seeds} x {num_images} images in batches of {batch_size}, {model.device.type}"
-        table = DecodeTable(NAME, facts, settings, rows)
-        table.show()
-        files = table.write(run_folder(self), with_csv=True)
-        files.append(write_picture(speed_and_quality(table), run_folder(self) / f"{NAME}.png"))
+        report = decode_report(NAME, facts, settings, rows)
+        report.show()
+        files = report.write(run_folder(self), with_csv=True)
+        files.append(write_picture(speed_and_quality(report.tables[0]), run_folder(self) / f"{NAME}.png"))
         (run_folder(self) / f"{NAME}_unfinished.json").unlink(missing_ok=True)
         print("Written to " + ", ".join(map(str, files)))
-        return table
+        return report
 
     def _load(self, model: LitSDVAR, datamodule: LightningDataModule | None, ckpt_path: str | None) -> None:
         """Bring weights and data together on the device."""
