@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from lit_models.speculative.comparison import Comparison
+from lit_models.speculative.decoding import Decoding
 from litscale.models.fractal import LevelAttention
 
 
@@ -53,6 +54,18 @@ class AttentionReports(Protocol):
 
 class DecoderComparison(Protocol):
     """A module that decodes in several ways."""
+
+    @property
+    def scales(self) -> int:
+        """Number of scales of an image."""
+
+    @property
+    def generation(self) -> Decoding:
+        """The decoder that is compared with the target alone."""
+
+    @property
+    def seed(self) -> int:
+        """Of the noise."""
 
     def compare(self, labels: Tensor, index: Tensor, seed: int) -> Comparison:
         """Decode labels, int64 ``[B]``, beside the target alone; see `lit_models.LitSDVAR.compare`."""
