@@ -13,7 +13,7 @@ from lit_models.base import LitModule
 from lit_models.optimization import Optimization
 from lit_models.tokenizer.codebook import report
 from lit_models.tokenizer.data_checks import check_canvas, token_facts
-from lit_models.tokenizer.encoding import encode, planes_of
+from lit_models.tokenizer.encoding import codec_of, encode
 from lit_models.tokenizer.options import DiscriminatorConfig, TokenizerLoss
 from lit_models.tokenizer.perceptual import PerceptualLoss
 from lit_models.tokenizer.reconstruction import ReconstructionMetrics
@@ -78,7 +78,7 @@ class LitVQVAE(LitModule):
         self.network = network
         self.optimization, self.loss, self.discriminator_config = optimization, loss, discriminator
         self.restart_every, self.restart_until = restart_every, restart_until
-        self.planes = planes_of(network, codec, velocity_bins)
+        self.codec = codec_of(network, codec, velocity_bins)
         self.discriminator = None
         if discriminator.weight:
             self.discriminator = Discriminator(network.in_channels, discriminator.width, discriminator.layers)
@@ -90,7 +90,7 @@ class LitVQVAE(LitModule):
             perceptual = PerceptualLoss(loss.perceptual_net, loss.perceptual_weights)
         # tools, not parts: they follow the module to its device, and are in neither parameters nor checkpoints
         self._tools = {"lpips": perceptual, "extractor": features}
-        stages = (ReconstructionMetrics(network, self.planes, perceptual is not None, features) for _ in range(2))
+        stages = (ReconstructionMetrics(network, self.codec, perceptual is not None, features) for _ in range(2))
         self.reconstructions = nn.ModuleDict(dict(zip(("val", "test"), stages, strict=True)))
         self._queries: list[Tensor] = []
         if compile_blocks:
@@ -111,7 +111,7 @@ class LitVQVAE(LitModule):
             ValueError: channels, sides or alphabet differ; the options to change are named.
         """
         super().setup(stage)
-        check_canvas(self.network, self.planes, self.trainer.datamodule)
+        check_canvas(self.network, self.codec, self.trainer.datamodule)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
         """Losses of a batch, with a report for callbacks.
@@ -119,7 +119,7 @@ class LitVQVAE(LitModule):
         It holds ``loss/<term>``, ``usage/scale_<k>``, ``perplexity/scale_<k>`` (running averages over about a hundred
         steps) and, with a discriminator, ``adversarial_weight``.
         """
-        real = self.planes.to_planes(batch["canvas"])
+        real = self.codec.to_planes(batch["canvas"])
         out = self.network(real)
         self._count(out)
         terms = self._reconstruction(real, out.images.float())
@@ -244,7 +244,7 @@ class LitVQVAE(LitModule):
         self._log_reconstructions("test")
 
     def _evaluate(self, prefix: str, batch: dict[str, Any]) -> None:
-        real = self.planes.to_planes(batch["canvas"])
+        real = self.codec.to_planes(batch["canvas"])
         self.reconstructions[prefix].update(batch["canvas"], real, self.network(real), **self._tools)
 
     def _log_reconstructions(self, prefix: str) -> None:
@@ -263,7 +263,7 @@ class LitVQVAE(LitModule):
         Returns:
             ``tokens`` int64 ``[B, L]``, all scales joined, and all of the batch but its canvas.
         """
-        tokens = torch.cat(encode(self.network, self.planes, batch["canvas"]), dim=1)
+        tokens = torch.cat(encode(self.network, self.codec, batch["canvas"]), dim=1)
         return {name: value for name, value in batch.items() if name != "canvas"} | {"tokens": tokens}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
