@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from lightning.pytorch.utilities import rank_zero_info
 
 from litscale.models.state_dicts import fill
 from litscale.models.var import VQVAE, fill_official
 from litscale.storage.checkpoints import read_checkpoint
+from litscale.storage.fingerprints import of_tensors
 
 _STATISTICS = ("quantizer.hits", "quantizer.hit_updates")  # they change no token
 
 
 def checksum(vqvae: VQVAE) -> str:
     """A hash of the tokenizer's weights; its statistics of usage play no part."""
-    found = hashlib.sha256(str(vqvae.patch_nums).encode())
-    for name, value in vqvae.state_dict().items():
-        if name not in _STATISTICS:
-            found.update(f"{name} {value.dtype} {list(value.shape)}".encode())
-            found.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return found.hexdigest()
+    weights = {name: value for name, value in vqvae.state_dict().items() if name not in _STATISTICS}
+    return of_tensors(weights, str(vqvae.patch_nums))
 
 
 def load_tokenizer(vqvae: VQVAE, path: str) -> None:
