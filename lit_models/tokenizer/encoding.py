@@ -1,27 +1,25 @@
-"""Canvases of symbols as tokens."""
+"""From canvases of symbols to tokens."""
 
 from __future__ import annotations
-
-from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from lit_models.base import Batch
 from lit_models.token_metrics import by_scale
 from litscale.models.var import VAR, VQVAE, Planes
 
 
 def planes_of(vqvae: VQVAE, codec: str | None, velocity_bins: int) -> Planes:
-    """What the tokenizer's channels stand for.
+    """Return the meaning of the channels of a tokenizer.
 
     Args:
-        vqvae: the tokenizer.
-        codec: as in :class:`litscale.models.var.Planes`; by default ``rgb`` for three channels, else ``gray``.
-        velocity_bins: as there.
+        vqvae: The tokenizer.
+        codec: As in :class:`litscale.models.var.Planes`; by default ``rgb`` for three channels, otherwise ``gray``.
+        velocity_bins: As in :class:`litscale.models.var.Planes`.
 
     Raises:
-        ValueError: the codec is unknown, or has another number of planes than the tokenizer channels.
+        ValueError: the codec is unknown, or it and the tokenizer differ in their number of channels.
     """
     planes = Planes(codec or ("rgb" if vqvae.in_channels == 3 else "gray"), velocity_bins)
     if planes.count != vqvae.in_channels:
@@ -34,19 +32,22 @@ def planes_of(vqvae: VQVAE, codec: str | None, velocity_bins: int) -> Planes:
 
 @torch.no_grad()
 def encode(vqvae: VQVAE, planes: Planes, canvas: Tensor) -> list[Tensor]:
-    """Tokens of symbols, int64 ``[B, n]`` for each scale, the same under any precision of the trainer.
+    """Encode symbols, with the same result under any ``trainer.precision``.
 
     Args:
-        vqvae: the tokenizer.
-        planes: what its channels stand for.
-        canvas: uint8 ``[B, C, H, W]``.
+        vqvae: The tokenizer.
+        planes: The meaning of its channels.
+        canvas: Symbols, uint8 ``[B, C, H, W]``.
+
+    Returns:
+        Tokens, int64 ``[B, n]`` for each scale.
     """
     with torch.autocast(canvas.device.type, enabled=False):
         return vqvae.encode(planes.to_planes(canvas))
 
 
-def tokens_of(model: VAR, planes: Planes, batch: Mapping[str, Any]) -> list[Tensor]:
-    """Tokens of a batch, int64 ``[B, n]`` for each scale: those given, or those of its canvases."""
+def tokens_of(model: VAR, planes: Planes, batch: Batch) -> list[Tensor]:
+    """Return the tokens of a batch, int64 ``[B, n]`` for each scale, and encode its canvases if it has none."""
     if "tokens" not in batch:
         return encode(model.vqvae, planes, batch["canvas"])
     return by_scale(model, batch["tokens"].long())
