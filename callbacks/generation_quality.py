@@ -21,7 +21,7 @@ from callbacks.evaluation.quality_reference import QualityReference
 from callbacks.evaluation.sample_evaluation import SampleEvaluation, checkpoint_of, stage_of
 from callbacks.evaluation.sample_store import SampleStore, write_npz, write_pngs
 from callbacks.reporting.loggers import run_folder
-from callbacks.reporting.quality_table import QualityTable
+from callbacks.reporting.result_table import Column, Report, ResultTable
 from datamodules.base import CanvasData, RenderedData, class_count, offered, required
 from lit_models.contracts import Generates, GenerationOptions
 from litscale.metrics import (
@@ -210,23 +210,30 @@ class GenerationQuality(SampleEvaluation):
         _, prefix = stage_of(trainer)
         return {f"{prefix}/{name}": value for name, value in self._found.items()}
 
-    def table(self, trainer: Trainer, pl_module: LightningModule) -> QualityTable:
+    def report(self, trainer: Trainer, pl_module: LightningModule) -> Report:
         """The scores and what they depend on; keeps or deletes the images."""
         stage, _ = stage_of(trainer)
         if trainer.is_global_zero:
             self._finish(run_folder(trainer) / f"quality_{stage}")
         with self._changed(pl_module):
             settings = self._settings(pl_module)
-        return QualityTable(
-            stage,
-            checkpoint_of(trainer),
-            self.num_samples,
-            type(self.features).__name__,
-            self._real.name,
-            self._real.statistics.count,
-            settings,
-            {name: float(value) for name, value in self._found.items()},
-        )
+        count = self._real.statistics.count
+        data = {
+            "stage": stage,
+            "checkpoint": checkpoint_of(trainer),
+            "samples": self.num_samples,
+            "features": type(self.features).__name__,
+            "reference": self._real.name,
+            "reference_samples": count,
+            "settings": settings,
+            "scores": {name: float(value) for name, value in self._found.items()},
+        }
+        number = "" if count is None else f" ({count} images)"
+        title = f"{self.num_samples} samples against {self._real.name}{number} in {type(self.features).__name__}"
+        scores = {name: {"score": value} for name, value in data["scores"].items()}
+        table = ResultTable("score", {"score": Column("", "{:.5g}", "not finite")}, scores, title)
+        drawn = "Drawn with " + ", ".join(f"{name} {value}" for name, value in settings.items()) + "."
+        return Report(f"quality_{stage}", f"Generation quality ({stage})", [table], data, data["checkpoint"], drawn)
 
     def _finish(self, path: Path) -> None:
         """Make of the batches what is to be kept. All ranks have made theirs: the scores are computed."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from callbacks.reporting.json_text import json_text
 from callbacks.reporting.loggers import run_folder
 from datamodules.base import SheetRenderer, WrittenData, required
 from litscale.storage.files import write_atomically, write_image
-from litscale.storage.folders import NewFolder, remove_abandoned
+from litscale.storage.temporaries import publish_folder, remove_stale, temporary_folder
 
 MOST_NAMES = 24  # more files than this are counted, not listed
 MOST_ON_SHEET, COLUMNS = 100, 10
@@ -33,7 +34,7 @@ class PredictionWriter(Callback):
     that it names, weights, precision, how samples are drawn), such as
     ``predictions/prefix_song_64_steps-step_700-1a2b3c4d``: the same request has the same folder, any other one another.
     It appears when all samples are there, and then takes the place of its predecessor as a whole; until then it is
-    hidden (``.unfinished-...``), and one that a killed process left is removed by the next ``predict``.
+    hidden (``.litscale-...``), and one that a killed process left is removed by the next ``predict``.
 
     In it are ``sample_00000.mid`` and ``.png`` (or what the data module's renderer writes), on demand ``.gif`` and
     ``.wav``, and ``sample_00000.json`` with the request, the checkpoint (path, step, SHA-256), settings, row of its
@@ -58,7 +59,7 @@ class PredictionWriter(Callback):
         self.output_dir = output_dir
         self.gif = gif
         self.wav = wav
-        self._new: NewFolder | None = None  # on rank zero, while samples are made
+        self._unfinished = ExitStack()  # holds the folder on rank zero, while samples are made
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Begin a folder, and have the module keep the steps if they are to be animated; on all ranks together.
@@ -75,11 +76,13 @@ class PredictionWriter(Callback):
         self._steps: list[tuple[Tensor, Tensor]] = []
         self._settings: dict[str, Any] = {}
         pl_module.record_frames = self.gif
+        folder = None
         if trainer.is_global_zero:
             parent = Path(self.output_dir or run_folder(trainer) / "predictions")
-            remove_abandoned(parent)
-            self._new = NewFolder(parent)
-        self._folder: Path = trainer.strategy.broadcast(self._new and self._new.path)
+            parent.mkdir(parents=True, exist_ok=True)
+            remove_stale(parent)
+            folder = self._unfinished.enter_context(temporary_folder(parent))
+        self._folder: Path = trainer.strategy.broadcast(folder)
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Look at the weights that were loaded."""
@@ -150,12 +153,12 @@ class PredictionWriter(Callback):
             return
         # Here and not at the end of the epoch, where a rank that had no batch never comes.
         trainer.strategy.barrier("PredictionWriter")
-        if self._new is None:
+        if not trainer.is_global_zero:
             return
-        if not self._files:  # limit_predict_batches is 0
-            self._new.discard()
-            return
-        folder = self._new.publish(self._name())
+        with self._unfinished:
+            if not self._files:  # limit_predict_batches is 0
+                return
+            folder = publish_folder(self._folder, self._folder.with_name(self._name()))
         if trainer.world_size > 1:
             print(f"Wrote samples to {folder}, {len(self._files)} files of them on rank 0")
         elif len(self._files) > MOST_NAMES:
@@ -165,8 +168,7 @@ class PredictionWriter(Callback):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Leave nothing behind."""
-        if self._new is not None:
-            self._new.discard()
+        self._unfinished.close()
 
     def _name(self) -> str:
         """The folder's name."""

@@ -22,7 +22,6 @@ from litscale.models.fractal import (
     fill_official,
     sample_any_width,
 )
-from litscale.models.fractal.codec import IMAGE_CODECS
 from litscale.models.layers.blocks import Block
 
 GENERATION = Generation()
@@ -78,7 +77,7 @@ class LitFractal(GeneratingModule):
             self.compile_each_block()
         # nats of a column of cells (a step of a roll) in one of the unit
         self.units = {"bits_per_dim": math.log(2) * network.codec.channels * network.sizes[0][0]}
-        if network.codec.name not in IMAGE_CODECS:
+        if not network.codec.is_image:
             self.units["nats_per_step"] = 1.0
         self.likelihoods = nn.ModuleDict({"val": self._metrics([""]), "test": self._metrics(["", "_unconditional"])})
 

@@ -14,7 +14,7 @@ from lit_models.base import Batch, LitModule, StepOutput
 from lit_models.optimization import Optimization
 from lit_models.tokenizer.codebook import report
 from lit_models.tokenizer.data_checks import check_canvas, token_facts
-from lit_models.tokenizer.encoding import encode, planes_of
+from lit_models.tokenizer.encoding import codec_of, encode
 from lit_models.tokenizer.options import DiscriminatorConfig, TokenizerLoss
 from lit_models.tokenizer.perceptual import PerceptualLoss
 from lit_models.tokenizer.reconstruction import ReconstructionMetrics
@@ -81,7 +81,7 @@ class LitVQVAE(LitModule):
         self.network = network
         self.optimization, self.loss, self.discriminator_config = optimization, loss, discriminator
         self.restart_every, self.restart_until = restart_every, restart_until
-        self.planes = planes_of(network, codec, velocity_bins)
+        self.codec = codec_of(network, codec, velocity_bins)
         self.discriminator = None
         if discriminator.weight:
             self.discriminator = Discriminator(network.in_channels, discriminator.width, discriminator.layers)
@@ -94,7 +94,7 @@ class LitVQVAE(LitModule):
         # Not submodules: they follow the module to its device, but are in neither its parameters nor its checkpoints.
         self._tools = {"lpips": perceptual, "extractor": features}
         metrics = {
-            stage: ReconstructionMetrics(network, self.planes, perceptual is not None, features)
+            stage: ReconstructionMetrics(network, self.codec, perceptual is not None, features)
             for stage in ("val", "test")
         }
         self.reconstructions = cast("Mapping[str, ReconstructionMetrics]", nn.ModuleDict(metrics))
@@ -117,7 +117,7 @@ class LitVQVAE(LitModule):
             ValueError: channels, sides or alphabet differ; the message names the options to change.
         """
         super().setup(stage)
-        check_canvas(self.network, self.planes, self.trainer.datamodule)
+        check_canvas(self.network, self.codec, self.trainer.datamodule)
 
     def training_step(self, batch: Batch, batch_idx: int) -> StepOutput:
         """Compute the loss of a batch.
@@ -126,7 +126,7 @@ class LitVQVAE(LitModule):
         over about a hundred steps, and with a discriminator ``adversarial_weight``.
         """
         # 1. reconstruct
-        real = self.planes.to_planes(batch["canvas"])
+        real = self.codec.to_planes(batch["canvas"])
         out = self.network(real)
         self._count(out)
         # 2. add up the terms of the loss
@@ -262,7 +262,7 @@ class LitVQVAE(LitModule):
         self._log_reconstructions("test")
 
     def _evaluate(self, prefix: str, batch: Batch) -> None:
-        real = self.planes.to_planes(batch["canvas"])
+        real = self.codec.to_planes(batch["canvas"])
         self.reconstructions[prefix].update(batch["canvas"], real, self.network(real), **self._tools)
 
     def _log_reconstructions(self, prefix: str) -> None:
@@ -277,7 +277,7 @@ class LitVQVAE(LitModule):
         Returns:
             The entries of the batch, with ``tokens`` of all scales, int64 ``[B, L]``, in place of its canvas.
         """
-        tokens = torch.cat(encode(self.network, self.planes, batch["canvas"]), dim=1)
+        tokens = torch.cat(encode(self.network, self.codec, batch["canvas"]), dim=1)
         return {name: value for name, value in batch.items() if name != "canvas"} | {"tokens": tokens}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from callbacks.evaluation.sample_evaluation import stage_of
+from callbacks.reporting.loggers import is_trial
 from datamodules.rolls.cache import default_cache_dir
 from litscale.metrics import FeatureBank, FeatureStatistics
 from litscale.metrics.features import checked_size, extract, identity
@@ -72,7 +73,7 @@ class QualityReference:
         path = self.cache_dir / "features" / f"{key}.npz"
         if trainer.strategy.reduce_boolean_decision(path.is_file()):
             self._known = read_reference(path, size)
-        elif isinstance(limit, float) and limit == 1.0 and not trainer.fast_dev_run:
+        elif isinstance(limit, float) and limit == 1.0 and not is_trial(trainer):
             self._cached = path
 
     def take(self, trainer: Trainer, canvases: Tensor) -> None:

@@ -6,7 +6,8 @@ from typing import Any
 
 from datamodules.base import CanvasData, TokenData, class_count, offered
 from lit_models.tokenizer.weights import checksum
-from litscale.models.var import VQVAE, Planes
+from litscale.models.codec import Codec
+from litscale.models.var import VQVAE
 
 
 def token_facts(vqvae: VQVAE) -> dict[str, Any]:
@@ -32,12 +33,12 @@ def check_cache(vqvae: VQVAE, data: object) -> None:
         )
 
 
-def check_canvas(vqvae: VQVAE, planes: Planes, data: object) -> None:
+def check_canvas(vqvae: VQVAE, codec: Codec, data: object) -> None:
     """Check that a tokenizer takes the canvases of a data module.
 
     Args:
         vqvae: The tokenizer.
-        planes: The meaning of its channels.
+        codec: The meaning of its channels.
         data: The data module, which is not checked unless it offers `datamodules.base.CanvasData`.
 
     Raises:
@@ -47,11 +48,11 @@ def check_canvas(vqvae: VQVAE, planes: Planes, data: object) -> None:
     if canvases is None:
         return
     shape, alphabet = tuple(canvases.canvas_shape), canvases.alphabet
-    wanted = (planes.channels, vqvae.image_size, vqvae.image_size)
-    if (shape, alphabet) != (wanted, planes.alphabet):
+    wanted = (codec.channels, vqvae.image_size, vqvae.image_size)
+    if (shape, alphabet) != (wanted, codec.alphabet):
         raise ValueError(
             f"the data has canvases of {list(shape)} with {alphabet} symbols, the tokenizer takes {list(wanted)} "
-            f"with {planes.alphabet}: make the data's size and channels (of rolls pitch_range, window, encoding and "
+            f"with {codec.alphabet}: make the data's size and channels (of rolls pitch_range, window, encoding and "
             "velocity_bins) agree with the tokenizer's patch_nums and multipliers, and with codec and velocity_bins"
         )
 
