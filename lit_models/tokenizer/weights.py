@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from lightning.pytorch.utilities import rank_zero_info
 
 from litscale.models.state_dicts import fill
 from litscale.models.var import VQVAE, fill_official
 from litscale.storage.checkpoints import read_checkpoint
+from litscale.storage.fingerprints import of_tensors
 
 _STATISTICS = ("quantizer.hits", "quantizer.hit_updates")  # on which no token depends
 
 
 def checksum(vqvae: VQVAE) -> str:
     """Return a SHA-256 of the scales and weights of a tokenizer, without its statistics of usage."""
-    digest = hashlib.sha256(str(vqvae.patch_nums).encode())
-    for name, value in vqvae.state_dict().items():
-        if name not in _STATISTICS:
-            digest.update(f"{name} {value.dtype} {list(value.shape)}".encode())
-            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()
+    weights = {name: value for name, value in vqvae.state_dict().items() if name not in _STATISTICS}
+    return of_tensors(weights, str(vqvae.patch_nums))
 
 
 def load_tokenizer(vqvae: VQVAE, path: str) -> None:
