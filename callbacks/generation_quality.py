@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -247,7 +247,7 @@ class GenerationQuality(SampleEvaluation):
 
     def _settings(self, pl_module: LightningModule) -> dict[str, Any]:
         """How samples are drawn."""
-        own = asdict(pl_module.generation) if offered(pl_module, GenerationOptions) else {}
+        own = pl_module.described_generation() if offered(pl_module, GenerationOptions) else {}
         return own | {"seed": self.seed}
 
     @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -179,6 +180,6 @@ class TargetCalls(Callback):
             alone["fid"] = found["target_fid"]
             found["fid_change"] = found["fid_difference"] / found["target_fid"]
         facts = f"{found['images']:.0f} images ({stage})"
-        settings = pl_module.generation.drawing | {"seed": pl_module.seed}
-        rows = {"target only": alone, pl_module.generation.label: found}
+        settings = asdict(pl_module.generation) | {"seed": pl_module.seed}
+        rows = {"target only": alone, str(pl_module.decoder): found}
         return decode_report(f"decode_{stage}", facts, settings, rows)

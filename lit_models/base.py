@@ -282,6 +282,10 @@ class GeneratingModule(LitModule, ABC):
     generation: Any
     record_frames: bool = False
 
+    def described_generation(self) -> dict[str, Any]:
+        """Return the options of generation, for files that record how samples were made."""
+        return asdict(self.generation)
+
     @abstractmethod
     def generate(
         self,
@@ -317,6 +321,6 @@ class GeneratingModule(LitModule, ABC):
             "known": known,
             "index": batch["index"],
             "label": label,
-            "settings": asdict(self.generation) | {"seed": seed},
+            "settings": self.described_generation() | {"seed": seed},
             "frames": frames,
         }

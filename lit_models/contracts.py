@@ -36,6 +36,9 @@ class GenerationOptions(Protocol):
     def generation(self) -> Any:
         """How canvases are generated, a frozen dataclass."""
 
+    def described_generation(self) -> Mapping[str, Any]:
+        """All that samples depend on beside weights and requests, for files and caches that say so."""
+
 
 class LevelParameters(Protocol):
     """A module of several levels."""
