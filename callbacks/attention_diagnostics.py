@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from callbacks.reporting.figures import pixels, write_picture
 from callbacks.reporting.loggers import run_folder, send_numbers, send_pictures
+from datamodules.base import required
+from lit_models.contracts import AttentionReports
 
 MEASURES = {"entropy": "entropy in nats", "reach": "mean distance in patches"}
 
@@ -49,10 +50,7 @@ class AttentionDiagnostics(Callback):
         Raises:
             MisconfigurationException: it has no ``attention_report``.
         """
-        if not hasattr(pl_module, "attention_report"):
-            raise MisconfigurationException(
-                f"AttentionDiagnostics needs {type(pl_module).__name__} to have `attention_report`; leave it out"
-            )
+        required(pl_module, AttentionReports, self)
         self._validations = 0
 
     def on_validation_batch_start(

@@ -21,7 +21,9 @@ from callbacks.evaluation.quality_reference import QualityReference
 from callbacks.evaluation.sample_evaluation import SampleEvaluation, checkpoint_of, stage_of
 from callbacks.evaluation.sample_store import SampleStore, write_npz, write_pngs
 from callbacks.reporting.loggers import run_folder
-from callbacks.reporting.quality_table import QualityTable
+from callbacks.reporting.result_table import Column, Report, ResultTable
+from datamodules.base import CanvasData, RenderedData, class_count, offered, required
+from lit_models.contracts import Generates, GenerationOptions
 from litscale.metrics import (
     FrechetDistance,
     InceptionFeatures,
@@ -31,6 +33,7 @@ from litscale.metrics import (
     PrecisionRecall,
 )
 from litscale.metrics.features import checked_size, extract, identity
+from litscale.music import RollRenderer
 
 LEAST_SAMPLES = 4  # precision and recall look at three neighbours
 
@@ -112,22 +115,20 @@ class GenerationQuality(SampleEvaluation):
         super().setup(trainer, pl_module, stage)
         if stage == "predict":
             return
-        data: Any = trainer.datamodule
-        if not hasattr(data, "canvas_shape") or not hasattr(pl_module, "generate"):
-            raise MisconfigurationException(
-                f"GenerationQuality needs a data module with a canvas_shape, not {type(data).__name__}, and "
-                f"{type(pl_module).__name__} to have `generate`; leave the callback out"
-            )
-        if self.changes and not hasattr(pl_module, "generation"):
+        data = required(trainer.datamodule, CanvasData, self)
+        required(pl_module, Generates, self)
+        if self.changes and not offered(pl_module, GenerationOptions):
             raise MisconfigurationException(
                 f"{', '.join(self.changes)}: {type(pl_module).__name__} has no `generation` settings to change"
             )
-        if self.keep and getattr(data, "alphabet", 256) != 256:
+        if self.keep and data.alphabet != 256:
             raise MisconfigurationException("keep is for images; set it to null, `litscale predict` writes rolls")
         if self.features is None:
-            form = getattr(getattr(data, "renderer", None), "format", None)
-            self.features = InceptionFeatures() if form is None else MusicFeatures(form, data.renderer.beats_per_bar)
-        classes, known = getattr(data, "num_classes", 0), getattr(self.features, "num_classes", None)
+            rendered = offered(data, RenderedData)
+            renderer = None if rendered is None else rendered.renderer
+            rolls = isinstance(renderer, RollRenderer)
+            self.features = MusicFeatures(renderer.format, renderer.beats_per_bar) if rolls else InceptionFeatures()
+        classes, known = class_count(data), class_count(self.features) or None
         if classes and self.num_samples % classes:
             more = self.num_samples + classes - self.num_samples % classes
             raise ValueError(
@@ -209,23 +210,30 @@ class GenerationQuality(SampleEvaluation):
         _, prefix = stage_of(trainer)
         return {f"{prefix}/{name}": value for name, value in self._found.items()}
 
-    def table(self, trainer: Trainer, pl_module: LightningModule) -> QualityTable:
+    def report(self, trainer: Trainer, pl_module: LightningModule) -> Report:
         """The scores and what they depend on; keeps or deletes the images."""
         stage, _ = stage_of(trainer)
         if trainer.is_global_zero:
             self._finish(run_folder(trainer) / f"quality_{stage}")
         with self._changed(pl_module):
             settings = self._settings(pl_module)
-        return QualityTable(
-            stage,
-            checkpoint_of(trainer),
-            self.num_samples,
-            type(self.features).__name__,
-            self._real.name,
-            self._real.statistics.count,
-            settings,
-            {name: float(value) for name, value in self._found.items()},
-        )
+        count = self._real.statistics.count
+        data = {
+            "stage": stage,
+            "checkpoint": checkpoint_of(trainer),
+            "samples": self.num_samples,
+            "features": type(self.features).__name__,
+            "reference": self._real.name,
+            "reference_samples": count,
+            "settings": settings,
+            "scores": {name: float(value) for name, value in self._found.items()},
+        }
+        number = "" if count is None else f" ({count} images)"
+        title = f"{self.num_samples} samples against {self._real.name}{number} in {type(self.features).__name__}"
+        scores = {name: {"score": value} for name, value in data["scores"].items()}
+        table = ResultTable("score", {"score": Column("", "{:.5g}", "not finite")}, scores, title)
+        drawn = "Drawn with " + ", ".join(f"{name} {value}" for name, value in settings.items()) + "."
+        return Report(f"quality_{stage}", f"Generation quality ({stage})", [table], data, data["checkpoint"], drawn)
 
     def _finish(self, path: Path) -> None:
         """Make of the batches what is to be kept. All ranks have made theirs: the scores are computed."""
@@ -239,7 +247,7 @@ class GenerationQuality(SampleEvaluation):
 
     def _settings(self, pl_module: LightningModule) -> dict[str, Any]:
         """How samples are drawn."""
-        own = asdict(pl_module.generation) if hasattr(pl_module, "generation") else {}
+        own = asdict(pl_module.generation) if offered(pl_module, GenerationOptions) else {}
         return own | {"seed": self.seed}
 
     @contextmanager

@@ -13,6 +13,8 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
 from callbacks.evaluation.sample_evaluation import stage_of
+from datamodules.images.base import ImageDataModule
+from datamodules.images.dataset import Images
 from litscale.metrics.mean import Mean
 
 
@@ -45,8 +47,8 @@ class PixelBaseline(Callback):
         Raises:
             MisconfigurationException: the data are no images.
         """
-        data: Any = trainer.datamodule
-        if not hasattr(data, "open"):
+        data = trainer.datamodule
+        if not isinstance(data, ImageDataModule):
             raise MisconfigurationException(f"PixelBaseline needs a data module of images, not {type(data).__name__}")
         bits = _bits(data.open("train"), self.num_images, data.alphabet) if trainer.is_global_zero else None
         self._bits = trainer.strategy.broadcast(bits).to(pl_module.device)
@@ -84,7 +86,7 @@ class PixelBaseline(Callback):
     on_validation_epoch_end = on_test_epoch_end
 
 
-def _bits(images: Any, most: int, alphabet: int) -> Tensor:
+def _bits(images: Images, most: int, alphabet: int) -> Tensor:
     """Code length of each value at each cell, float ``[C * H * W, alphabet]``, in bits."""
     chosen = np.unique(np.linspace(0, len(images) - 1, most).astype(np.int64))
     counts: np.ndarray | None = None

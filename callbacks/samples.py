@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
-from callbacks.evaluation.generation import averaged_weights, draw, frames_of, renderer_of
+from callbacks.evaluation.generation import averaged_weights, draw, frames_of
 from callbacks.reporting.loggers import run_folder, send_animations, send_pictures, send_sounds
+from datamodules.base import RenderedData, required
+from lit_models.contracts import Generates
 from lit_models.sharding import gather, release
 
 
@@ -64,9 +65,8 @@ class Samples(Callback):
         """
         if stage != "fit":
             return
-        renderer_of(trainer, self)
-        if not hasattr(pl_module, "generate"):
-            raise MisconfigurationException(f"Samples needs {type(pl_module).__name__} to have `generate`")
+        required(trainer.datamodule, RenderedData, self)
+        required(pl_module, Generates, self)
         self._last_step = -1
 
     def on_train_batch_end(
@@ -98,7 +98,7 @@ class Samples(Callback):
             canvases = draw(trainer, pl_module, 0, self.num_samples, self.seed, steps if self.gif else None)
         folder = run_folder(trainer) / "samples" / f"step_{trainer.global_step}"
         folder.mkdir(parents=True, exist_ok=True)
-        renderer = renderer_of(trainer, self)
+        renderer = required(trainer.datamodule, RenderedData, self).renderer
         files, pictures = [], []
         for i, symbols in enumerate(canvases.numpy()):
             animated = frames_of(steps, i) if steps else {}

@@ -13,9 +13,12 @@ from torch import nn
 from callbacks.evaluation.quality_reference import QualityReference
 from callbacks.evaluation.sample_evaluation import stage_of
 from callbacks.reporting.decode_pictures import timeline
-from callbacks.reporting.decode_table import DecodeTable
+from callbacks.reporting.decode_report import decode_report
 from callbacks.reporting.figures import pixels, write_picture
 from callbacks.reporting.loggers import run_folder, send_histogram, send_pictures, send_table
+from callbacks.reporting.result_table import Report
+from datamodules.base import offered
+from lit_models.contracts import DecoderComparison
 from lit_models.speculative.comparison import Comparison, no_totals, rates
 from litscale.metrics import FrechetDistance
 from litscale.metrics.features import checked_size, extract
@@ -73,7 +76,7 @@ class TargetCalls(Callback):
         Raises:
             MisconfigurationException: the module compares nothing.
         """
-        if stage != "predict" and not hasattr(pl_module, "compare"):
+        if stage != "predict" and not offered(pl_module, DecoderComparison):
             raise MisconfigurationException(
                 f"TargetCalls needs a module that compares decoders, as LitSDVAR does, not {type(pl_module).__name__}; "
                 "leave the callback out"
@@ -154,20 +157,20 @@ class TargetCalls(Callback):
         picture = write_picture(figure, folder / ("timeline.png" if fitting else f"decode_{stage}.png"))
         send_pictures(trainer, "sdvar/timeline", [pixels(figure)])
         send_histogram(trainer, "sdvar/accepted", self._accepted)
-        table = self._table(pl_module, stage)
-        head, *lines = table.lines()
+        report = self._report(pl_module, stage)
+        head, *lines = report.tables[0].lines()
         send_table(trainer, "sdvar/decoders", head, lines)
         if fitting:
             return
-        table.show()
-        print("Written to " + ", ".join(map(str, [*table.write(folder), picture])))
+        report.show()
+        print("Written to " + ", ".join(map(str, [*report.write(folder), picture])))
 
     on_test_epoch_start = on_validation_epoch_start
     on_test_batch_end = on_validation_batch_end
     on_test_epoch_end = on_validation_epoch_end
     on_test_end = on_validation_end
 
-    def _table(self, pl_module: LightningModule, stage: str) -> DecodeTable:
+    def _report(self, pl_module: LightningModule, stage: str) -> Report:
         """The decoder beside the target alone."""
         found = dict(self._found)
         alone = {"target_calls_per_image": float(pl_module.scales), "draft_calls_per_image": 0.0, "speedup": 1.0}
@@ -177,6 +180,5 @@ class TargetCalls(Callback):
             found["fid_change"] = found["fid_difference"] / found["target_fid"]
         facts = f"{found['images']:.0f} images ({stage})"
         settings = pl_module.generation.drawing | {"seed": pl_module.seed}
-        return DecodeTable(
-            f"decode_{stage}", facts, settings, {"target only": alone, pl_module.generation.label: found}
-        )
+        rows = {"target only": alone, pl_module.generation.label: found}
+        return decode_report(f"decode_{stage}", facts, settings, rows)

@@ -11,7 +11,10 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from callbacks.reporting.loggers import run_folder
+from datamodules.base import offered
 from datamodules.tokens.cache import INDEX, TokenFacts, good_shards, write_shard
+from datamodules.tokens.tokenization import TokenizationDataModule
+from lit_models.contracts import TokenMaker
 
 
 class TokenWriter(Callback):
@@ -39,7 +42,7 @@ class TokenWriter(Callback):
         """
         if stage != "predict":
             return
-        if not hasattr(pl_module, "token_facts") or not hasattr(trainer.datamodule, "shards"):
+        if not offered(pl_module, TokenMaker) or not isinstance(trainer.datamodule, TokenizationDataModule):
             raise MisconfigurationException(
                 "TokenWriter needs lit_models.LitVQVAE and datamodules.TokenizationDataModule, not "
                 f"{type(pl_module).__name__} and {type(trainer.datamodule).__name__}"

@@ -56,6 +56,18 @@ class LitModule(LightningModule):
     shardable = False
     weight_options: tuple[str, ...] = ()
 
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Self:
+        """Refuse: checkpoints hold weights but no options, so that the network and how it generates would be guessed.
+
+        Raises:
+            NotImplementedError: always; it names `lit_models.load_run`.
+        """
+        raise NotImplementedError(
+            "checkpoints hold no options of the model; the config.yaml of the run folder does: use lit_models.load_run"
+            f'(FOLDER, checkpoint="{checkpoint_path}")'
+        )
+
     def trained(self) -> list[nn.Module]:
         """The networks that are trained."""
         return [self.network]

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from datamodules.base import CanvasData, required
 from lit_models.base import GeneratingModule
 from lit_models.optimization import Optimization
 from litscale.metrics.mean import Mean
@@ -21,7 +22,6 @@ from litscale.models.fractal import (
     fill_official,
     sample_any_width,
 )
-from litscale.models.fractal.codec import IMAGE_CODECS
 from litscale.models.layers.blocks import Block
 
 GENERATION = Generation()
@@ -77,7 +77,7 @@ class LitFractal(GeneratingModule):
             self.compile_each_block()
         # nats of a column of cells (a step of a roll) in one of the unit
         self.units = {"bits_per_dim": math.log(2) * network.codec.channels * network.sizes[0][0]}
-        if network.codec.name not in IMAGE_CODECS:
+        if not network.codec.is_image:
             self.units["nats_per_step"] = 1.0
         self.likelihoods = nn.ModuleDict({"val": self._metrics([""]), "test": self._metrics(["", "_unconditional"])})
 
@@ -104,9 +104,9 @@ class LitFractal(GeneratingModule):
             ValueError: channels, rows or alphabet differ; the options to change are named.
         """
         super().setup(stage)
-        data = getattr(self.trainer, "datamodule", None)
-        if data is None:
+        if self.trainer.datamodule is None:  # plain loaders
             return
+        data = required(self.trainer.datamodule, CanvasData, self, "see docs/extending.md")
         codec, rows = self.network.codec, self.network.sizes[0][0]
         channels, height, _ = data.canvas_shape
         if (channels, height, data.alphabet) != (codec.channels, rows, codec.alphabet):

@@ -16,15 +16,9 @@ from lit_models.speculative.comparison import Comparison, compare
 from lit_models.speculative.decoding import Decoding
 from lit_models.speculative.distillation import divergence, own_tokens, teacher_forced
 from lit_models.token_metrics import by_scale
-from lit_models.tokenizer.loading import (
-    check_cache,
-    check_canvas,
-    check_classes,
-    packed_tokenizer,
-    planes_of,
-    tokens_of,
-    unpack_tokenizer,
-)
+from lit_models.tokenizer.data_checks import check_cache, check_canvas, check_classes
+from lit_models.tokenizer.encoding import codec_of, tokens_of
+from lit_models.tokenizer.weights import packed_tokenizer, unpack_tokenizer
 from lit_models.transformer_files import load_pair, save_as_lit_var
 from litscale.metrics.mean import Mean
 from litscale.models.sdvar import Decoder, Speculative
@@ -106,7 +100,7 @@ class LitSDVAR(GeneratingModule):
             "draft_checkpoint": draft_checkpoint,
         }
         self.own_share, self.fit_images, self.seed = own_share, fit_images, seed
-        self.planes = planes_of(vqvae, codec, velocity_bins)
+        self.codec = codec_of(vqvae, codec, velocity_bins)
         self._loaded = False
         self._warm: set[Decoding] = set()
         self._seen = 0
@@ -147,7 +141,7 @@ class LitSDVAR(GeneratingModule):
     def setup(self, stage: str) -> None:
         """Check the precision, and the data, see :meth:`check_data`."""
         super().setup(stage)
-        self.check_data(getattr(self.trainer, "datamodule", None))
+        self.check_data(self.trainer.datamodule)
 
     def check_data(self, data: Any) -> None:
         """Check that data fits tokenizer and networks.
@@ -155,7 +149,7 @@ class LitSDVAR(GeneratingModule):
         Raises:
             ValueError: its canvases or classes differ.
         """
-        check_canvas(self.vqvae, self.planes, data)
+        check_canvas(self.vqvae, self.codec, data)
         check_classes(self.target.num_classes, data)
 
     def load_files(self) -> None:
@@ -178,7 +172,7 @@ class LitSDVAR(GeneratingModule):
             ValueError: one does not fit, or the cache is of another tokenizer.
         """
         self.load_files()
-        check_cache(self.vqvae, getattr(self.trainer, "datamodule", None))
+        check_cache(self.vqvae, self.trainer.datamodule)
 
     on_validation_start = on_test_start = on_predict_start = on_fit_start
 
@@ -188,7 +182,7 @@ class LitSDVAR(GeneratingModule):
         The report holds ``loss/scale_<k>`` in nats per token and ``overlap/scale_<k>``, see
         :func:`lit_models.speculative.distillation.divergence`.
         """
-        tokens = tokens_of(self.target, self.planes, batch)
+        tokens = tokens_of(self.target, self.codec, batch)
         self.frequencies += self.trainer.strategy.reduce(self.vqvae.quantizer.count(tokens), reduce_op="sum")
         labels = self._labels(batch.get("label"), len(tokens[0]))
         if own := round(self.own_share * len(labels)):
@@ -228,7 +222,7 @@ class LitSDVAR(GeneratingModule):
         return self._evaluate("test", batch, None)
 
     def _evaluate(self, prefix: str, batch: dict[str, Any], most: int | None) -> Comparison | None:
-        tokens = tokens_of(self.target, self.planes, batch)
+        tokens = tokens_of(self.target, self.codec, batch)
         labels = self._labels(batch.get("label"), len(tokens[0]))
         scores = self.scores[prefix]
         for name, values in zip(("divergence", "overlap"), self._divergence(labels, tokens), strict=True):
@@ -265,7 +259,7 @@ class LitSDVAR(GeneratingModule):
                 run.decode(labels, seed=seed, image_index=index, **options.drawing)
             self._warm.add(options)
         _forget(runs[0])
-        return compare(*runs, self.planes, labels, index, seed, **options.drawing)
+        return compare(*runs, self.codec, labels, index, seed, **options.drawing)
 
     def generate(
         self,
@@ -300,10 +294,10 @@ class LitSDVAR(GeneratingModule):
         _forget(decoder)
         made = decoder.decode(self._labels(label, count), seed=seed, **self.generation.drawing)
         if frames is not None:
-            pictures = self.planes.to_symbols(self.vqvae.tokens_to_images(made.tokens, all_scales=True).flatten(0, 1))
+            pictures = self.codec.to_symbols(self.vqvae.tokens_to_images(made.tokens, all_scales=True).flatten(0, 1))
             whole = torch.ones(pictures.shape, dtype=torch.bool).chunk(self.scales)
             frames += zip(pictures.cpu().chunk(self.scales), whole, strict=True)
-        return self.planes.to_symbols(made.images.float() * 2 - 1)
+        return self.codec.to_symbols(made.images.float() * 2 - 1)
 
     def _labels(self, given: Tensor | None, count: int) -> Tensor:
         """Classes int64 ``[B]``: those given, or -1 where there are none or the networks know none."""

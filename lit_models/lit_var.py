@@ -14,17 +14,10 @@ from torch.nn import functional as F  # noqa: N812
 from lit_models.base import GeneratingModule
 from lit_models.optimization import Optimization
 from lit_models.token_metrics import TokenMetrics, by_scale, token_scores
+from lit_models.tokenizer.data_checks import check_cache, check_canvas, check_classes
+from lit_models.tokenizer.encoding import codec_of, tokens_of
 from lit_models.tokenizer.known_tokens import known_tokens
-from lit_models.tokenizer.loading import (
-    check_cache,
-    check_canvas,
-    check_classes,
-    load_tokenizer,
-    packed_tokenizer,
-    planes_of,
-    tokens_of,
-    unpack_tokenizer,
-)
+from lit_models.tokenizer.weights import load_tokenizer, packed_tokenizer, unpack_tokenizer
 from litscale.models.var import VAR, ScaleGeneration
 from litscale.models.var.attention_times import attention_times
 from litscale.models.var.blocks import VARBlock
@@ -100,7 +93,7 @@ class LitVAR(GeneratingModule):
         self.optimization, self.generation = optimization, generation
         self.tokenizer_checkpoint, self.label_smoothing = tokenizer_checkpoint, label_smoothing
         self.progressive_steps, self.progressive_first = progressive_steps, progressive_first
-        self.planes = planes_of(network.vqvae, codec, velocity_bins)
+        self.codec = codec_of(network.vqvae, codec, velocity_bins)
         self._has_tokenizer = False
         self.measure_attention = measure_attention
         self._measured: dict[str, str] = {}  # which attention was the fastest, and on which device
@@ -120,9 +113,8 @@ class LitVAR(GeneratingModule):
             ValueError: the data's canvases or classes differ.
         """
         super().setup(stage)
-        data = getattr(self.trainer, "datamodule", None)
-        check_canvas(self.network.vqvae, self.planes, data)
-        check_classes(self.network.num_classes, data)
+        check_canvas(self.network.vqvae, self.codec, self.trainer.datamodule)
+        check_classes(self.network.num_classes, self.trainer.datamodule)
 
     def _prepare(self) -> None:
         """Load the tokenizer, unless a checkpoint brought it, and compare it with the one that a cache is of.
@@ -140,7 +132,7 @@ class LitVAR(GeneratingModule):
                 "file"
             )
         self._has_tokenizer = True
-        check_cache(self.network.vqvae, getattr(self.trainer, "datamodule", None))
+        check_cache(self.network.vqvae, self.trainer.datamodule)
 
     def _logits(self, batch: Mapping[str, Any], tokens: list[Tensor], scales: int) -> Tensor:
         """Logits of the leading scales, float32 ``[B, positions, V]``."""
@@ -154,7 +146,7 @@ class LitVAR(GeneratingModule):
 
         While training proceeds from scale to scale there is also ``scales``, their number.
         """
-        tokens = tokens_of(self.network, self.planes, batch)
+        tokens = tokens_of(self.network, self.codec, batch)
         if self.measure_attention and self.network.attention is None:
             self._take_fastest_attention(batch_size=len(tokens[0]))
         self.frequencies += self.trainer.strategy.reduce(self.network.vqvae.quantizer.count(tokens), reduce_op="sum")
@@ -207,7 +199,7 @@ class LitVAR(GeneratingModule):
         self._evaluate("test", batch)
 
     def _evaluate(self, prefix: str, batch: dict[str, Any]) -> None:
-        tokens = tokens_of(self.network, self.planes, batch)
+        tokens = tokens_of(self.network, self.codec, batch)
         metrics = self.token_metrics[prefix]
         logits = self._logits(batch, tokens, self.network.scales)
         metrics.record(self.network, logits, torch.cat(tokens, dim=1), self.frequencies)
@@ -253,14 +245,14 @@ class LitVAR(GeneratingModule):
         forced: dict[str, list[Tensor]] = {}
         if canvas is not None and known is not None and known.any():
             canvas, known = canvas.to(self.device), known.to(self.device)
-            forced = known_tokens(self.network.vqvae, self.planes, canvas, known)
+            forced = known_tokens(self.network.vqvae, self.codec, canvas, known)
         with torch.compiler.set_stance("force_eager"):
             sampled = self.network.sample(
                 label, **asdict(self.generation), seed=seed, all_scales=frames is not None, **forced
             )
 
         def finished(images: Tensor) -> Tensor:
-            made = self.planes.to_symbols(images.float() * 2 - 1)
+            made = self.codec.to_symbols(images.float() * 2 - 1)
             return torch.where(known, canvas, made) if forced else made
 
         if frames is not None and sampled.images_per_scale is not None:

@@ -12,8 +12,9 @@ from torch.nn import functional as F  # noqa: N812
 from lit_models.base import LitModule
 from lit_models.optimization import Optimization
 from lit_models.tokenizer.codebook import report
-from lit_models.tokenizer.loading import check_canvas, encode, planes_of, token_facts
-from lit_models.tokenizer.options import Adversary, TokenizerLoss
+from lit_models.tokenizer.data_checks import check_canvas, token_facts
+from lit_models.tokenizer.encoding import codec_of, encode
+from lit_models.tokenizer.options import DiscriminatorConfig, TokenizerLoss
 from lit_models.tokenizer.perceptual import PerceptualLoss
 from lit_models.tokenizer.reconstruction import ReconstructionMetrics
 from litscale.models.precision import Convert, at_least_float32
@@ -21,7 +22,7 @@ from litscale.models.var import VQVAE, Discriminator, VQOutput
 from litscale.models.var.autoencoder import ResidualBlock, SpatialAttention
 from litscale.models.var.discriminator import adaptive_weight, consistency_loss, hinge_loss
 
-LOSS, NO_ADVERSARY = TokenizerLoss(), Adversary()
+LOSS, NO_DISCRIMINATOR = TokenizerLoss(), DiscriminatorConfig()
 
 
 class LitVQVAE(LitModule):
@@ -41,7 +42,7 @@ class LitVQVAE(LitModule):
         network: the tokenizer.
         optimization: learning rate, schedule, weight decay, of the discriminator too.
         loss: what a reconstruction is judged by.
-        adversary: the discriminator.
+        discriminator: the patch discriminator that judges reconstructions; a weight of 0 leaves it out.
         restart_every: optimiser steps between replacements of unused codes, 0 for none.
         restart_until: step after which no codes are replaced any more; null = never.
         codec: what the tokenizer's channels stand for: rgb, gray, binary, velocity or onset_hold; null = rgb for three
@@ -63,7 +64,7 @@ class LitVQVAE(LitModule):
         network: VQVAE,
         optimization: Optimization = Optimization(),
         loss: TokenizerLoss = LOSS,
-        adversary: Adversary = NO_ADVERSARY,
+        discriminator: DiscriminatorConfig = NO_DISCRIMINATOR,
         restart_every: int = 100,
         restart_until: int | None = None,
         codec: str | None = None,
@@ -75,12 +76,12 @@ class LitVQVAE(LitModule):
         if restart_every < 0:
             raise ValueError(f"restart_every must not be negative, got {restart_every}; 0 is never")
         self.network = network
-        self.optimization, self.loss, self.adversary = optimization, loss, adversary
+        self.optimization, self.loss, self.discriminator_config = optimization, loss, discriminator
         self.restart_every, self.restart_until = restart_every, restart_until
-        self.planes = planes_of(network, codec, velocity_bins)
+        self.codec = codec_of(network, codec, velocity_bins)
         self.discriminator = None
-        if adversary.weight:
-            self.discriminator = Discriminator(network.in_channels, adversary.width, adversary.layers)
+        if discriminator.weight:
+            self.discriminator = Discriminator(network.in_channels, discriminator.width, discriminator.layers)
         self.register_buffer("drawn", torch.zeros(network.vocab, dtype=torch.long))  # since the last restart
         perceptual = None
         if loss.perceptual_weights is not None:
@@ -89,7 +90,7 @@ class LitVQVAE(LitModule):
             perceptual = PerceptualLoss(loss.perceptual_net, loss.perceptual_weights)
         # tools, not parts: they follow the module to its device, and are in neither parameters nor checkpoints
         self._tools = {"lpips": perceptual, "extractor": features}
-        stages = (ReconstructionMetrics(network, self.planes, perceptual is not None, features) for _ in range(2))
+        stages = (ReconstructionMetrics(network, self.codec, perceptual is not None, features) for _ in range(2))
         self.reconstructions = nn.ModuleDict(dict(zip(("val", "test"), stages, strict=True)))
         self._queries: list[Tensor] = []
         if compile_blocks:
@@ -110,7 +111,7 @@ class LitVQVAE(LitModule):
             ValueError: channels, sides or alphabet differ; the options to change are named.
         """
         super().setup(stage)
-        check_canvas(self.network, self.planes, getattr(self.trainer, "datamodule", None))
+        check_canvas(self.network, self.codec, self.trainer.datamodule)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
         """Losses of a batch, with a report for callbacks.
@@ -118,7 +119,7 @@ class LitVQVAE(LitModule):
         It holds ``loss/<term>``, ``usage/scale_<k>``, ``perplexity/scale_<k>`` (running averages over about a hundred
         steps) and, with a discriminator, ``adversarial_weight``.
         """
-        real = self.planes.to_planes(batch["canvas"])
+        real = self.codec.to_planes(batch["canvas"])
         out = self.network(real)
         self._count(out)
         terms = self._reconstruction(real, out.images.float())
@@ -148,7 +149,7 @@ class LitVQVAE(LitModule):
         self, discriminator: Discriminator, real: Tensor, made: Tensor, loss: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Adversarial loss, the discriminator's loss, and the weight of the former."""
-        factor = self.adversary.factor(self.global_step)
+        factor = self.discriminator_config.factor(self.global_step)
         zero = loss.new_zeros(())
         if not factor:
             # every process must have a gradient for every parameter
@@ -156,18 +157,18 @@ class LitVQVAE(LitModule):
         images = (real, made.detach())
         verdicts = [discriminator(image) for image in images]
         judged = -discriminator.frozen(made).mean()  # after a forward, which gathers sharded weights
-        weight = loss.new_tensor(self.adversary.weight * factor)
-        if self.adversary.adaptive:
+        weight = loss.new_tensor(self.discriminator_config.weight * factor)
+        if self.discriminator_config.adaptive:
             last = self.network.decoder.conv_out.weight
             gradients = [torch.autograd.grad(term, last, retain_graph=True)[0] for term in (loss, judged)]
             shared = self.trainer.strategy.reduce(torch.stack(gradients), reduce_op="mean")
             weight = weight * adaptive_weight(shared[0], shared[1])
         opposed = hinge_loss(*verdicts)
-        if self.adversary.consistency:
+        if self.discriminator_config.consistency:
             changes = [
                 consistency_loss(discriminator, image, seen) for image, seen in zip(images, verdicts, strict=True)
             ]
-            opposed = opposed + self.adversary.consistency * sum(changes)
+            opposed = opposed + self.discriminator_config.consistency * sum(changes)
         return judged, opposed, weight
 
     @torch.no_grad()
@@ -205,7 +206,7 @@ class LitVQVAE(LitModule):
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
         """Leave the discriminator as it is before its start: gradients of 0 would still let its weights decay."""
-        if self.discriminator is not None and not self.adversary.factor(self.global_step):
+        if self.discriminator is not None and not self.discriminator_config.factor(self.global_step):
             for parameter in self.discriminator.parameters():
                 parameter.grad = None
         super().on_before_optimizer_step(optimizer)
@@ -243,7 +244,7 @@ class LitVQVAE(LitModule):
         self._log_reconstructions("test")
 
     def _evaluate(self, prefix: str, batch: dict[str, Any]) -> None:
-        real = self.planes.to_planes(batch["canvas"])
+        real = self.codec.to_planes(batch["canvas"])
         self.reconstructions[prefix].update(batch["canvas"], real, self.network(real), **self._tools)
 
     def _log_reconstructions(self, prefix: str) -> None:
@@ -262,7 +263,7 @@ class LitVQVAE(LitModule):
         Returns:
             ``tokens`` int64 ``[B, L]``, all scales joined, and all of the batch but its canvas.
         """
-        tokens = torch.cat(encode(self.network, self.planes, batch["canvas"]), dim=1)
+        tokens = torch.cat(encode(self.network, self.codec, batch["canvas"]), dim=1)
         return {name: value for name, value in batch.items() if name != "canvas"} | {"tokens": tokens}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -271,7 +272,7 @@ class LitVQVAE(LitModule):
         checkpoint["patch_nums"] = list(self.network.patch_nums)
 
     def token_facts(self) -> dict[str, Any]:
-        """What a cache must say of its tokens, see :func:`lit_models.tokenizer.loading.token_facts`."""
+        """What a cache must say of its tokens, see :func:`lit_models.tokenizer.data_checks.token_facts`."""
         return token_facts(self.network)
 
     def parameters_by_level(self) -> Mapping[str, list[nn.Parameter]]:

@@ -11,6 +11,8 @@ from torch import nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
+from datamodules.base import BatchData, offered
+
 LINEAR_HOLD = 0.05  # share of the steps after the warm-up
 
 
@@ -82,10 +84,10 @@ class Optimization:
         """The peak learning rate."""
         if self.lr is not None:
             return self.lr
-        batch = getattr(getattr(trainer, "datamodule", None), "batch_size", None)
-        if batch is None:
+        data = offered(trainer.datamodule, BatchData)
+        if data is None:
             raise ValueError("optimization.lr: give it, or a data module with a batch_size to scale base_lr by")
-        return self.base_lr * batch * trainer.world_size * trainer.accumulate_grad_batches / 256
+        return self.base_lr * data.batch_size * trainer.world_size * trainer.accumulate_grad_batches / 256
 
     def set_weight_decay(self, trainer: Trainer) -> None:
         """Give the optimisers the weight decay of the step to come, if it changes."""

@@ -11,7 +11,7 @@ import lightning
 import torch
 from torch import Tensor
 
-from lit_models.tokenizer.loading import checksum, load_tokenizer, packed_tokenizer, unpack_tokenizer
+from lit_models.tokenizer.weights import checksum, load_tokenizer, packed_tokenizer, unpack_tokenizer
 from litscale.models.state_dicts import fill
 from litscale.models.var import VAR, fill_official
 from litscale.storage.checkpoints import read_checkpoint, stamp

@@ -9,23 +9,9 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import WeightAveraging
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
-
-def renderer_of(trainer: Trainer, callback: object) -> Any:
-    """The renderer of the trainer's data module.
-
-    Raises:
-        MisconfigurationException: there is none; the message names the callback that needs it.
-    """
-    renderer = getattr(getattr(trainer, "datamodule", None), "renderer", None)
-    if renderer is None:
-        raise MisconfigurationException(
-            f"{type(callback).__name__} needs a data module with a `renderer`: give the trainer one (datamodule=...), "
-            "or leave the callback out"
-        )
-    return renderer
+from datamodules.base import class_count
 
 
 def draw(
@@ -52,7 +38,7 @@ def draw(
     Returns:
         uint8 ``[B, C, H, W]``, on the CPU, as are the frames.
     """
-    classes = getattr(trainer.datamodule, "num_classes", 0)
+    classes = class_count(trainer.datamodule)
     label = torch.arange(first, first + count, device=pl_module.device) % classes if classes else None
     with torch.no_grad(), trainer.precision_plugin.predict_step_context():
         return pl_module.generate(label, batch_size=count, seed=seed, frames=frames).cpu()

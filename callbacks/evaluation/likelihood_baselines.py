@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
 import torch
 from lightning.pytorch import Trainer
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from datamodules.base import RollData, required
 from litscale.music import IndependentPitches, RepeatOrRedraw, RollFormat
 
 MODELS = {"independent_pitches": IndependentPitches, "repeat_or_redraw": RepeatOrRedraw}
@@ -29,11 +28,7 @@ class LikelihoodBaselines:
     """
 
     def __init__(self, trainer: Trainer, form: RollFormat) -> None:
-        data: Any = trainer.datamodule
-        if not hasattr(data, "rolls"):
-            raise MisconfigurationException(
-                f"the baselines need {type(data).__name__}.rolls(split); set the option baselines to false"
-            )
+        data = required(trainer.datamodule, RollData, self, "set the option baselines to false")
         fitted = None
         if trainer.is_global_zero:
             rolls = list(data.rolls("train"))

@@ -8,8 +8,10 @@ from pathlib import Path
 import torch
 from lightning.pytorch import Trainer
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from callbacks.evaluation.sample_evaluation import stage_of
+from callbacks.reporting.loggers import is_trial
 from datamodules.rolls.cache import default_cache_dir
 from litscale.metrics import FeatureBank, FeatureStatistics
 from litscale.metrics.features import checked_size, extract, identity
@@ -64,14 +66,14 @@ class QualityReference:
         loader = trainer.test_dataloaders if trainer.testing else trainer.val_dataloaders
         limit = trainer.limit_test_batches if trainer.testing else trainer.limit_val_batches
         self.name = f"the {stage_of(trainer)[1]} data of {type(trainer.datamodule).__name__}"
-        data = data_identity(getattr(loader, "dataset", None))
+        data = data_identity(loader.dataset if isinstance(loader, DataLoader) else None)
         if data is None:
             return
         key = hashlib.sha256(f"{identity(self.extractor)} {data}".encode()).hexdigest()[:32]
         path = self.cache_dir / "features" / f"{key}.npz"
         if trainer.strategy.reduce_boolean_decision(path.is_file()):
             self._known = read_reference(path, size)
-        elif isinstance(limit, float) and limit == 1.0 and not trainer.fast_dev_run:
+        elif isinstance(limit, float) and limit == 1.0 and not is_trial(trainer):
             self._cached = path
 
     def take(self, trainer: Trainer, canvases: Tensor) -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -14,24 +13,15 @@ from tqdm import tqdm
 
 from callbacks.evaluation.generation import draw
 from callbacks.reporting.loggers import run_folder
-
-
-class Table(Protocol):
-    """The outcome, to be read."""
-
-    def show(self) -> None:
-        """Print to the terminal."""
-
-    def write(self, folder: Path) -> list[Path]:
-        """Write files; their paths."""
+from callbacks.reporting.result_table import Report
 
 
 class SampleEvaluation(Callback, ABC):
     """Generates samples in validations (or the test) and compares them with the data that go through there.
 
     The data are measured once, in the first validation; the samples anew each time, with the weights of that moment
-    (averaged ones, if `EMAWeightAveraging` is among the callbacks), spread over the ranks. Outside of ``fit`` a table
-    is shown and written to the run's folder.
+    (averaged ones, if `EMAWeightAveraging` is among the callbacks), spread over the ranks. Outside of ``fit`` a
+    report is shown and written to the run's folder.
     """
 
     def __init__(self, num_samples: int, batch_size: int, every_n_validations: int, seed: int) -> None:
@@ -76,8 +66,8 @@ class SampleEvaluation(Callback, ABC):
         """What is logged; equal on all ranks."""
 
     @abstractmethod
-    def table(self, trainer: Trainer, pl_module: LightningModule) -> Table:
-        """The outcome as a table; asked on all ranks, used on rank zero."""
+    def report(self, trainer: Trainer, pl_module: LightningModule) -> Report:
+        """The outcome to be read; asked on all ranks, used on rank zero."""
 
     def generate(self, trainer: Trainer, pl_module: LightningModule, first: int, count: int, seed: int) -> Tensor:
         """Samples ``first``, ... of one batch: uint8 ``[B, C, H, W]`` on the CPU."""
@@ -141,16 +131,16 @@ class SampleEvaluation(Callback, ABC):
         pl_module.log_dict(self.outcome(trainer, pl_module), sync_dist=True, batch_size=1)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Show the table outside of ``fit``."""
+        """Show and write the report outside of ``fit``."""
         if not self._running:
             return
         self._running = False
         if trainer.state.fn == TrainerFn.FITTING:
             return
-        table = self.table(trainer, pl_module)
+        report = self.report(trainer, pl_module)
         if trainer.is_global_zero:
-            table.show()
-            print("Written to " + " and ".join(map(str, table.write(run_folder(trainer)))))
+            report.show()
+            print("Written to " + " and ".join(map(str, report.write(run_folder(trainer)))))
 
     on_test_epoch_start = on_validation_epoch_start
     on_test_batch_start = on_validation_batch_start

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from litscale.models.codec import Codec
 from litscale.models.sdvar import Decoder, DecodeReport
-from litscale.models.var import Planes
 
 
 @dataclass(frozen=True)
@@ -47,14 +47,14 @@ def no_totals(scales: int) -> dict[str, float]:
 
 
 def compare(
-    decoder: Decoder, target_only: Decoder, planes: Planes, labels: Tensor, index: Tensor, seed: int, **drawing: float
+    decoder: Decoder, target_only: Decoder, codec: Codec, labels: Tensor, index: Tensor, seed: int, **drawing: float
 ) -> Comparison:
     """Decode labels with both.
 
     Args:
         decoder: the one in question.
         target_only: what it is compared with.
-        planes: turns images into canvases.
+        codec: turns images into canvases.
         labels: int64 ``[B]``, -1 for no class.
         index: number of each image, which keys its noise, int64 ``[B]``.
         seed: of the noise.
@@ -63,7 +63,7 @@ def compare(
     made, alone = (run.decode(labels, seed=seed, image_index=index, **drawing) for run in (decoder, target_only))
     equal = torch.cat([a == b for a, b in zip(made.tokens, alone.tokens, strict=True)], dim=1)
     return Comparison(
-        *(planes.to_symbols(images.float() * 2 - 1) for images in (made.images, alone.images)),
+        *(codec.to_symbols(images.float() * 2 - 1) for images in (made.images, alone.images)),
         made.report,
         alone.report,
         equal.double().mean(1),

@@ -5,11 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from litscale.models.var import VQVAE, Planes, token_masks
+from litscale.models.codec import Codec
+from litscale.models.var import VQVAE, token_masks
 
 
 @torch.no_grad()
-def known_tokens(vqvae: VQVAE, planes: Planes, canvas: Tensor, known: Tensor) -> dict[str, list[Tensor]]:
+def known_tokens(vqvae: VQVAE, codec: Codec, canvas: Tensor, known: Tensor) -> dict[str, list[Tensor]]:
     """What known cells force.
 
     Tokens of which at least half the cells are known are those of the known picture, in which the mean of its known
@@ -17,7 +18,7 @@ def known_tokens(vqvae: VQVAE, planes: Planes, canvas: Tensor, known: Tensor) ->
 
     Args:
         vqvae: the tokenizer.
-        planes: what its channels stand for.
+        codec: what its channels stand for.
         canvas: symbols, uint8 ``[B, C, H, W]``, read where they are known.
         known: bool ``[B, C, H, W]``; a pixel is known if all its channels are.
 
@@ -26,7 +27,7 @@ def known_tokens(vqvae: VQVAE, planes: Planes, canvas: Tensor, known: Tensor) ->
     """
     pixels = known.all(1)  # [B, H, W]
     inside = pixels[:, None]
-    values = planes.to_planes(canvas)
+    values = codec.to_planes(canvas)
     mean = (values * inside).sum((2, 3), keepdim=True) / inside.sum((2, 3), keepdim=True).clamp(min=1)
     with torch.autocast(canvas.device.type, enabled=False):
         tokens = vqvae.encode(torch.where(inside, values, mean))

@@ -47,7 +47,7 @@ class TokenizerLoss:
 
 
 @dataclass(frozen=True)
-class Adversary:
+class DiscriminatorConfig:
     """The patch discriminator.
 
     Args:
@@ -75,10 +75,10 @@ class Adversary:
     def __post_init__(self) -> None:
         for name in ("weight", "start_step", "warmup_steps", "consistency"):
             if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"adversary.{name} must not be negative, got {getattr(self, name)}")
+                raise ValueError(f"discriminator.{name} must not be negative, got {getattr(self, name)}")
         for name in ("width", "layers"):
             if getattr(self, name) < 1:
-                raise ValueError(f"adversary.{name} must be at least 1, got {getattr(self, name)}")
+                raise ValueError(f"discriminator.{name} must be at least 1, got {getattr(self, name)}")
 
     def factor(self, step: int) -> float:
         """Share of the weight at an optimiser step, 0 before the start."""

@@ -11,7 +11,8 @@ from lit_models.tokenizer.codebook import CodeCounts, report
 from litscale.metrics import FeatureStatistics, FrechetDistance
 from litscale.metrics.features import checked_size, extract
 from litscale.metrics.mean import Mean
-from litscale.models.var import VQVAE, Planes, VQOutput
+from litscale.models.codec import Codec
+from litscale.models.var import VQVAE, VQOutput
 
 
 class ReconstructionMetrics(nn.Module):
@@ -23,17 +24,17 @@ class ReconstructionMetrics(nn.Module):
 
     Args:
         network: the tokenizer, for the sizes of its codebook.
-        planes: what its channels stand for.
+        codec: what its channels stand for.
         with_lpips: whether distances will be given.
         extractor: of features for rFID, or None; see `litscale.metrics.features`. It is kept by the caller.
     """
 
-    def __init__(self, network: VQVAE, planes: Planes, with_lpips: bool, extractor: nn.Module | None) -> None:
+    def __init__(self, network: VQVAE, codec: Codec, with_lpips: bool, extractor: nn.Module | None) -> None:
         super().__init__()
-        self.planes = planes
+        self.codec = codec
         metrics: dict[str, nn.Module] = {"psnr": PeakSignalNoiseRatio(data_range=2.0)}
         metrics["ssim"] = StructuralSimilarityIndexMeasure(data_range=2.0)
-        if not planes.is_image:
+        if not codec.is_image:
             metrics["note_f1"] = BinaryF1Score()
         if with_lpips:
             metrics["lpips"] = Mean()
@@ -60,7 +61,7 @@ class ReconstructionMetrics(nn.Module):
         self.metrics["psnr"].update(made, real)
         self.metrics["ssim"].update(made, real)
         self.codes.update(out.counts)
-        symbols = self.planes.to_symbols(made)
+        symbols = self.codec.to_symbols(made)
         if "note_f1" in self.metrics:
             self.metrics["note_f1"].update((symbols > 0).long(), (canvas > 0).long())
         if lpips is not None:

@@ -16,13 +16,14 @@ from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from callbacks.reporting.decode_table import DecodeTable
+from callbacks.reporting.decode_report import decode_report
 from callbacks.reporting.figures import write_picture
 from callbacks.reporting.json_text import json_text
 from callbacks.reporting.loggers import run_folder
+from callbacks.reporting.result_table import Report
 from lit_models import Decoding, LitSDVAR
 from lit_models.speculative.comparison import no_totals, rates
-from lit_models.tokenizer.loading import checksum
+from lit_models.tokenizer.weights import checksum
 from lit_models.transformer_files import load_transformer
 from litscale.cli.speed_quality import speed_and_quality
 from litscale.metrics import FeatureStatistics
@@ -58,7 +59,7 @@ class BenchTrainer(Trainer):
         features: nn.Module | None = None,
         reference: str | None = None,
         drafts: dict[str, str] | None = None,
-    ) -> DecodeTable:
+    ) -> Report:
         """Decode the same labels in many ways, each beside the target alone, and put the outcomes into one table.
 
         The rows are the target alone, the draft alone, the module's own decoder, a hand-over for each entry_num and
@@ -113,13 +114,13 @@ class BenchTrainer(Trainer):
         with evaluating(model), torch.no_grad(), self.precision_plugin.forward_context():
             rows = bench.rows(cases, run_folder(self) / f"{NAME}_unfinished.json", settings)
         facts = f"{seeds} x {num_images} images in batches of {batch_size}, {model.device.type}"
-        table = DecodeTable(NAME, facts, settings, rows)
-        table.show()
-        files = table.write(run_folder(self), with_csv=True)
-        files.append(write_picture(speed_and_quality(table), run_folder(self) / f"{NAME}.png"))
+        report = decode_report(NAME, facts, settings, rows)
+        report.show()
+        files = report.write(run_folder(self), with_csv=True)
+        files.append(write_picture(speed_and_quality(report.tables[0]), run_folder(self) / f"{NAME}.png"))
         (run_folder(self) / f"{NAME}_unfinished.json").unlink(missing_ok=True)
         print("Written to " + ", ".join(map(str, files)))
-        return table
+        return report
 
     def _load(self, model: LitSDVAR, datamodule: LightningDataModule | None, ckpt_path: str | None) -> None:
         """Bring weights and data together on the device."""

@@ -15,6 +15,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from lightning.pytorch.loggers import WandbLogger
 
 from callbacks import Checkpoints
+from datamodules.base import BatchData, offered
 from lit_models.base import LitModule
 from litscale.cli import compare
 from litscale.cli.config_files import LayeredConfig
@@ -54,9 +55,9 @@ class SaveConfig(SaveConfigCallback):
         # A batch size that was searched for is found by now; a resumed run keeps it.
         if config.trainer.callbacks:
             config.trainer.callbacks = [each for each in config.trainer.callbacks if each.class_path != FINDER]
-        batch_size = getattr(trainer.datamodule, "batch_size", None)
-        if batch_size is not None and "data" in config and "batch_size" in config.data.init_args:
-            config.data.init_args.batch_size = batch_size
+        data = offered(trainer.datamodule, BatchData)
+        if data is not None and "data" in config and "batch_size" in config.data.init_args:
+            config.data.init_args.batch_size = data.batch_size
         text = self.parser.dump(config, skip_none=False, skip_validation=True)
         folder = Path(trainer.default_root_dir)
         path = folder / self.config_filename

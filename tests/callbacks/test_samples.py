@@ -120,5 +120,5 @@ def test_options_and_data_are_checked(tmp_path):
         Samples(every_n_epochs=None)
     with pytest.raises(ValueError, match="at least 1"):
         Samples(every_n_steps=0)
-    with pytest.raises(MisconfigurationException, match="Samples needs a data module with a `renderer`"):
+    with pytest.raises(MisconfigurationException, match="Samples needs a data module with `renderer`"):
         trainer(tmp_path, callbacks=[Samples()]).fit(Drawing(), pairs((1, 2)))

@@ -11,7 +11,7 @@ from datamodules import DigitsDataModule
 from lit_models import Optimization
 from lit_models.speculative.comparison import no_totals, rates
 from lit_models.speculative.distillation import divergence, teacher_forced
-from lit_models.tokenizer.loading import token_facts
+from lit_models.tokenizer.data_checks import token_facts
 from litscale.models.sdvar import Handoff, Speculative, TargetOnly
 from litscale.models.var import Sampling, to_official
 
@@ -65,11 +65,11 @@ def test_evaluation_decodes_each_label_beside_the_target(tmp_path, stage):
     (found,) = getattr(quiet(tmp_path, callbacks=[seen]), stage)(module, datamodule=data, verbose=False)
     assert [comparison.report.images for comparison in seen.kept] == [4, 2]
     whole = TargetOnly(module.target).decode(data.label, cfg=0, seed=7)
-    expected = module.planes.to_symbols(whole.images * 2 - 1)
+    expected = module.codec.to_symbols(whole.images * 2 - 1)
     assert torch.equal(torch.cat([comparison.target_canvas for comparison in seen.kept]), expected)
     own = module.decoder(module.generation)
     made = [own.decode(data.label[rows], cfg=0, seed=7, image_index=rows) for rows in torch.arange(6).split(4)]
-    canvas = torch.cat([module.planes.to_symbols(part.images * 2 - 1) for part in made])
+    canvas = torch.cat([module.codec.to_symbols(part.images * 2 - 1) for part in made])
     assert torch.equal(torch.cat([comparison.canvas for comparison in seen.kept]), canvas)
     agreement = torch.cat([comparison.agreement for comparison in seen.kept])
     tokens = [torch.cat([part.tokens[k] for part in made]) for k in range(3)]

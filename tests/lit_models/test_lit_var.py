@@ -11,7 +11,7 @@ from var_toys import Outputs, ToyImages, lit_var, lit_vqvae, quiet, resumed, sam
 
 from datamodules import DigitsDataModule
 from lit_models import LitVAR, ScaleGeneration
-from lit_models.tokenizer.loading import checksum
+from lit_models.tokenizer.weights import checksum
 from litscale.models.var import VAR, to_official
 
 SIZES = [1, 4, 16]

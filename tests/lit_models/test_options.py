@@ -4,7 +4,7 @@ from math import inf, nan
 
 import pytest
 
-from lit_models import Adversary, Decoding, Generation, Optimization, ScaleGeneration, TokenizerLoss
+from lit_models import Decoding, DiscriminatorConfig, Generation, Optimization, ScaleGeneration, TokenizerLoss
 
 
 @pytest.mark.parametrize(
@@ -35,8 +35,8 @@ from lit_models import Adversary, Decoding, Generation, Optimization, ScaleGener
         (Optimization, {"betas": (0.9, 1.0)}, r"optimization.betas must be at least 0 and below 1, got \(0\.9, 1\.0\)"),
         (TokenizerLoss, {"l1": -1.0}, r"loss.l1 must not be negative, got -1\.0"),
         (TokenizerLoss, {"perceptual_net": "resnet"}, "loss.perceptual_net must be vgg, alex, squeeze, not 'resnet'"),
-        (Adversary, {"weight": nan}, "adversary.weight must not be negative, got nan"),
-        (Adversary, {"layers": 0}, "adversary.layers must be at least 1, got 0"),
+        (DiscriminatorConfig, {"weight": nan}, "discriminator.weight must not be negative, got nan"),
+        (DiscriminatorConfig, {"layers": 0}, "discriminator.layers must be at least 1, got 0"),
     ],
 )
 def test_one_clear_error(kind, options, message):

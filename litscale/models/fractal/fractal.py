@@ -11,8 +11,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from litscale.models.codec import Codec, SymbolFeatures
 from litscale.models.fractal.canvas import SCANS, grid_of, patchify
-from litscale.models.fractal.codec import Codec
 from litscale.models.fractal.generator import POSITIONS
 from litscale.models.fractal.head import CategoricalHead
 from litscale.models.fractal.level import GENERATORS, Level
@@ -106,6 +106,7 @@ class Fractal(nn.Module):
             raise ValueError(f"the last of sizes must be [1, 1], the leaf's single cell, not {list(sizes[-1])}")
         self.sizes = [(int(h), int(w)) for h, w in sizes]
         self.codec = Codec(codec, velocity_bins)
+        self.features = SymbolFeatures(self.codec)
         self.num_classes = num_classes
         self.label_drop = label_drop
         self.root_conditions = root_conditions
@@ -129,11 +130,11 @@ class Fractal(nn.Module):
                     guide_blocks,
                     guide_heads,
                     self.codec.channels,
-                    self.codec.guide_alphabet(canvas[0] * canvas[1]),
+                    self.features.guide_alphabet(canvas[0] * canvas[1]),
                     grad_checkpointing,
                 )
             generator = GENERATORS[generators[i]](
-                self.codec.features * patch[0] * patch[1],
+                self.features.count * patch[0] * patch[1],
                 grid_of(canvas, patch),
                 widths[i],
                 blocks[i],
@@ -339,13 +340,13 @@ class Fractal(nn.Module):
         for i, level in enumerate(self.levels):
             guide = None
             if level.guide_head is not None:
-                value, guide = self.codec.guide(canvas)
+                value, guide = self.features.guide(canvas)
                 if masking.kind == "likelihood":
-                    guide = self.codec.guide_features(value, canvas.shape[2] * canvas.shape[3])
+                    guide = self.features.guide_features(value, canvas.shape[2] * canvas.shape[3])
                 terms.add(f"level_{i}", level.guide_head(value, conditions)[0], weight, owner)
             grid = grid_of((canvas.shape[2], canvas.shape[3]), level.patch)
             patches = patchify(canvas, level.patch)
-            features = self.codec(patches.flatten(0, 1)).unflatten(0, patches.shape[:2]).flatten(2)
+            features = self.features(patches.flatten(0, 1)).unflatten(0, patches.shape[:2]).flatten(2)
             if level.generator.causal:
                 masking.descend(patches.shape[1])
                 handed = level.generator(features, conditions, grid, guide)

@@ -155,7 +155,7 @@ class _Task:
         self.guide = None
         if level.guide_head is not None:
             value, log_prob = level.guide_head.sample(self.conditions, self.options.draw, self.cfg)
-            guide = self.model.codec.guide_features(value, canvas.shape[2] * canvas.shape[3])
+            guide = self.model.features.guide_features(value, canvas.shape[2] * canvas.shape[3])
             self.guide = self._twice(guide)
             self.log_prob += log_prob
 
@@ -222,7 +222,7 @@ class _Task:
 
     def _features(self, patches: Tensor) -> Tensor:
         """Patches ``[R, n, C, h, w]`` -> features ``[R or 2 R, n, P]``."""
-        features = self.model.codec(patches.flatten(0, 1)).flatten(1)
+        features = self.model.features(patches.flatten(0, 1)).flatten(1)
         return self._twice(features.unflatten(0, patches.shape[:2]))
 
     def _descend(self, row: Tensor, index: Tensor, handed: Tensor, progress: float) -> tuple[Tensor, Tensor]:

@@ -4,7 +4,6 @@ from litscale.models.var.cache import Cache, Condition
 from litscale.models.var.checkpoints import fill_official, load_official_var, load_official_vqvae, to_official
 from litscale.models.var.discriminator import Discriminator
 from litscale.models.var.noise import gumbel_noise
-from litscale.models.var.planes import Planes
 from litscale.models.var.presets import PRESETS
 from litscale.models.var.quantizer import Quantized, Quantizer
 from litscale.models.var.sampling import Sampled, Sampling, ScaleGeneration
@@ -19,7 +18,6 @@ __all__ = [
     "Cache",
     "Condition",
     "Discriminator",
-    "Planes",
     "Quantized",
     "Quantizer",
     "Sampled",

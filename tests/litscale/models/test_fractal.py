@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from litscale.models.fractal import Fractal, attention_report
-from litscale.models.fractal.codec import CODECS, Codec
 
 MIXES = [["ar", "ar"], ["mar", "mar"], ["ar", "mar"], ["mar", "ar"]]
 
@@ -104,24 +103,6 @@ def test_attention_report_is_bounded():
         assert (attention.entropy <= torch.tensor(9.0).log()).all()
         assert (attention.reach <= 7).all()
         assert (attention.reach > 0).all()
-
-
-@pytest.mark.parametrize("name", CODECS)
-def test_codec_tells_all_symbols_apart(name):
-    codec = Codec(name, 5)
-    symbols = torch.arange(codec.alphabet).expand(1, codec.channels, 1, -1)
-    features = codec(symbols)
-    assert features.shape == (1, codec.features, 1, codec.alphabet)
-    assert len(features[0, :, 0].t().unique(dim=0)) == codec.alphabet
-
-
-def test_guiding_value_of_a_roll_is_its_density():
-    codec = Codec("onset_hold", 1)
-    patch = torch.tensor([[[[0, 1, 2, 2]]], [[[0, 0, 0, 1]]]])
-    level, features = codec.guide(patch)
-    assert level.tolist() == [[3], [1]]
-    assert codec.guide_alphabet(4) == 5
-    torch.testing.assert_close(codec.guide_features(level, 4), features)
 
 
 GOOD = {

@@ -7,9 +7,10 @@ import torch
 from torch import nn
 from var_toys import vqvae
 
+from litscale.models.codec import Codec
 from litscale.models.fractal import Fractal
 from litscale.models.precision import FullPrecision, at_least_float32
-from litscale.models.var import VAR, Planes
+from litscale.models.var import VAR
 
 HALVES = [torch.bfloat16, torch.float16]
 
@@ -62,7 +63,7 @@ def test_torchs_default_dtype_changes_no_fractal_number(generators, codec, order
             unkeyed = model.nll(canvas, label)
             training = model.train()(canvas, label, with_entropy=True).loss.detach()
             drawn = model.sample(label=label, cfg=2.0, iterations=3, order=order, seed=0)
-            built = fractal(generators, codec).codec.table
+            built = fractal(generators, codec).features.table
         found.append((nats, unkeyed, training, drawn, built))
     for first, second in zip(*found, strict=True):
         assert first.dtype == second.dtype
@@ -73,9 +74,8 @@ def test_torchs_default_dtype_changes_no_number_of_var():
     model, found = var(), []
     for dtype in (torch.float32, torch.bfloat16):
         with default_dtype(dtype):
-            planes = Planes("velocity", 3)
-            images = planes.to_planes(torch.arange(64).view(1, 1, 8, 8).remainder(4).byte())
-            both = Planes("onset_hold", 3).to_planes(torch.arange(5).view(1, 1, 1, 5).byte())
+            images = Codec("velocity", 3).to_planes(torch.arange(64).view(1, 1, 8, 8).remainder(4).byte())
+            both = Codec("onset_hold", 3).to_planes(torch.arange(5).view(1, 1, 1, 5).byte())
             tokens = model.vqvae.encode(images)
             logits = model(torch.tensor([1]), model.vqvae.quantizer.teacher_input(tokens))
             made = model.sample([0, 1], cfg=1.5, top_p=0.9, seed=0)
@@ -118,14 +118,14 @@ def test_half_weights_generate(dtype, generator, order):
 
 def test_a_codec_stays_in_float32_and_follows_to_wider_dtypes():
     model = fractal(["ar", "ar"])
-    table = model.codec.table.clone()
+    table = model.features.table.clone()
     model.to(torch.bfloat16)
     assert model.no_class.dtype == torch.bfloat16
-    assert torch.equal(model.codec.table, table)
-    level, exact = model.codec.guide(torch.full((1, 3, 2, 2), 201, dtype=torch.uint8))
+    assert torch.equal(model.features.table, table)
+    level, exact = model.features.guide(torch.full((1, 3, 2, 2), 201, dtype=torch.uint8))
     assert level.tolist() == [[201, 201, 201]]
     assert exact.dtype == torch.float32
-    assert model.double().codec.table.dtype == torch.float64
+    assert model.double().features.table.dtype == torch.float64
 
 
 @pytest.mark.parametrize("dtype", HALVES)
