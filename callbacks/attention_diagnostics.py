@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from callbacks.reporting.figures import pixels, write_picture
 from callbacks.reporting.loggers import run_folder, send_numbers, send_pictures
+from datamodules.base import required
+from lit_models.contracts import AttentionReports
 
 MEASURES = {"entropy": "entropy in nats", "reach": "mean distance in patches"}
 
@@ -49,10 +50,7 @@ class AttentionDiagnostics(Callback):
         Raises:
             MisconfigurationException: it has no ``attention_report``.
         """
-        if not hasattr(pl_module, "attention_report"):
-            raise MisconfigurationException(
-                f"AttentionDiagnostics needs {type(pl_module).__name__} to have `attention_report`; leave it out"
-            )
+        required(pl_module, AttentionReports, self)
         self._validations = 0
 
     def on_validation_batch_start(
@@ -66,7 +64,9 @@ class AttentionDiagnostics(Callback):
             return
         canvas, label = batch["canvas"][: self.num_canvases], batch.get("label")
         with trainer.precision_plugin.val_step_context():
-            report = pl_module.attention_report(canvas, None if label is None else label[: self.num_canvases])
+            report = cast(AttentionReports, pl_module).attention_report(
+                canvas, None if label is None else label[: self.num_canvases]
+            )
         numbers, tables = {}, {}
         for level, attention in report.items():
             for measure in MEASURES:

@@ -15,6 +15,8 @@ from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
 from callbacks.reporting.loggers import logs_now
+from datamodules.base import offered
+from lit_models.contracts import LevelParameters
 
 
 class GradientNorms(Callback):
@@ -47,8 +49,8 @@ class GradientNorms(Callback):
         groups: dict[str, Iterable[Parameter]] = {
             "total": [parameter for group in optimizer.param_groups for parameter in group["params"]]
         }
-        if hasattr(pl_module, "parameters_by_level"):
-            groups |= pl_module.parameters_by_level()
+        if levels := offered(pl_module, LevelParameters):
+            groups |= levels.parameters_by_level()
         norms = torch.stack([_norm(parameters, pl_module.device) for parameters in groups.values()])
         scaler = getattr(trainer.precision_plugin, "scaler", None)
         # Lightning unscales before this hook, except for fused optimizers, which do it in their step.

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
-from callbacks.evaluation.generation import averaged_weights, draw, frames_of, renderer_of
+from callbacks.evaluation.generation import averaged_weights, data_of, frames_of, generate_samples
 from callbacks.reporting.loggers import run_folder, send_animations, send_pictures, send_sounds
+from datamodules.base import RenderedData, required
+from lit_models.contracts import Generates
 from lit_models.sharding import gather, release
 
 
@@ -64,9 +65,8 @@ class Samples(Callback):
         """
         if stage != "fit":
             return
-        renderer_of(trainer, self)
-        if not hasattr(pl_module, "generate"):
-            raise MisconfigurationException(f"Samples needs {type(pl_module).__name__} to have `generate`")
+        required(data_of(trainer), RenderedData, self)
+        required(pl_module, Generates, self)
         self._last_step = -1
 
     def on_train_batch_end(
@@ -95,10 +95,10 @@ class Samples(Callback):
         # No collective here: the other ranks are not.
         steps: list[tuple[Tensor, Tensor]] = []
         with averaged_weights(trainer, pl_module):
-            canvases = draw(trainer, pl_module, 0, self.num_samples, self.seed, steps if self.gif else None)
+            canvases = generate_samples(trainer, pl_module, 0, self.num_samples, self.seed, steps if self.gif else None)
         folder = run_folder(trainer) / "samples" / f"step_{trainer.global_step}"
         folder.mkdir(parents=True, exist_ok=True)
-        renderer = renderer_of(trainer, self)
+        renderer = required(data_of(trainer), RenderedData, self).renderer
         files, pictures = [], []
         for i, symbols in enumerate(canvases.numpy()):
             animated = frames_of(steps, i) if steps else {}

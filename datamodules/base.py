@@ -1,13 +1,190 @@
-"""What data modules share: loaders that know which rank they are on."""
+"""The contract between data and what uses them, and the base class of our own data modules.
+
+Any `LightningDataModule` that has the members of a contract offers it; nothing needs to be inherited. What needs data
+asks `required` for the contract that it cannot do without, and `offered` for the others.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from inspect import getattr_static
+from pathlib import Path
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
+import numpy as np
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.utils.data import DataLoader, Dataset
 
 from datamodules.loading import EpochSampler, ResumableLoader, ShardSampler
+from datamodules.requests import RequestRecord
+
+Contract = TypeVar("Contract")
+
+
+class CanvasData(Protocol):
+    """Data whose batches have a ``canvas`` of symbols, uint8 ``[B, C, H, W]``: what every model of canvases needs."""
+
+    @property
+    def canvas_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of a training canvas; height and channels are those of every canvas."""
+
+    @property
+    def alphabet(self) -> int:
+        """Number of symbols; a canvas has 0 .. alphabet - 1."""
+
+
+class ClassData(Protocol):
+    """Data that may have classes; batches then have a ``label``, int64 ``[B]``."""
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes, 0 for none."""
+
+
+class BatchData(Protocol):
+    """Data that can say how large their batches are."""
+
+    @property
+    def batch_size(self) -> int:
+        """Items of a batch on each device."""
+
+
+class Renderer(Protocol):
+    """Shows canvases, uint8 ``[C, H, W]``; see `datamodules.images.renderer.ImageRenderer`."""
+
+    def picture(self, symbols: np.ndarray, known: np.ndarray | None = None) -> np.ndarray:
+        """A picture, uint8 RGB ``[height, width, 3]``, that marks the cells that were given."""
+
+    def statistics(self, symbols: np.ndarray) -> dict[str, float]:
+        """Statistics of one canvas, by name."""
+
+    def save(
+        self,
+        symbols: np.ndarray,
+        stem: str | Path,
+        known: np.ndarray | None = None,
+        frames: Sequence[np.ndarray] | None = None,
+        wav: bool = False,
+        unknown: Sequence[np.ndarray] | None = None,
+    ) -> list[Path]:
+        """Write the files of a canvas, whose names begin with ``stem``; their paths."""
+
+
+@runtime_checkable
+class SheetRenderer(Renderer, Protocol):
+    """A renderer that also shows many canvases on one page."""
+
+    def sheet(self, canvases: np.ndarray, columns: int = 8, unknown: np.ndarray | None = None) -> np.ndarray:
+        """Canvases ``[N, C, H, W]`` side by side, uint8 RGB ``[height, width, 3]``."""
+
+
+class RenderedData(Protocol):
+    """Data whose canvases can be shown."""
+
+    @property
+    def renderer(self) -> Renderer:
+        """Turns canvases into files and pictures."""
+
+
+class RequestedData(Protocol):
+    """Data that say what their ``predict_dataloader`` asks for."""
+
+    def described_request(self) -> RequestRecord:
+        """The request, after ``setup("predict")``."""
+
+
+class WrittenData(RenderedData, RequestedData, Protocol):
+    """What files of predictions need."""
+
+
+class WholeContract(CanvasData, ClassData, BatchData, RenderedData, RequestedData, Protocol):
+    """All that a data module of canvases may offer to training, evaluation and prediction."""
+
+
+class RollData(Protocol):
+    """Data of piano rolls."""
+
+    def rolls(self, split: str) -> Iterator[np.ndarray]:
+        """Whole pieces of ``train``, ``val`` or ``test``, uint8 ``[H, steps]``."""
+
+
+class TokenData(Protocol):
+    """Data whose batches have ``tokens`` that a tokenizer wrote into a cache."""
+
+    @property
+    def folder(self) -> Path:
+        """The cache."""
+
+    @property
+    def token_facts(self) -> Mapping[str, Any]:
+        """Which tokenizer it was: ``tokenizer`` (its checksum), ``patch_nums`` and ``vocab``."""
+
+
+def offered(owner: object, contract: type[Contract]) -> Contract | None:
+    """A data module (or any object), if it has all members of a contract.
+
+    Args:
+        owner: such as ``trainer.datamodule``; None where a trainer was given plain loaders.
+        contract: a protocol.
+
+    Returns:
+        The owner; None if it has not. A member that is None counts as missing.
+    """
+    return None if _missing(owner, contract) else owner  # type: ignore[return-value]
+
+
+def required(owner: object, contract: type[Contract], by: object, mend: str = "leave it out") -> Contract:
+    """A data module (or any object), which must have all members of a contract.
+
+    Args:
+        owner: such as ``trainer.datamodule``.
+        contract: a protocol.
+        by: who needs it, for the message.
+        mend: what else the user may do about it.
+
+    Raises:
+        MisconfigurationException: members are missing; all of them are named, also those of a data module's other
+            contracts.
+    """
+    missing = _missing(owner, contract)
+    if not missing:
+        return owner  # type: ignore[return-value]
+    needs, names = type(by).__name__, _listed(missing)
+    if owner is None:
+        raise MisconfigurationException(
+            f"{needs} needs a data module with {names}: give the trainer one (datamodule=...), or {mend}"
+        )
+    rest = [name for name in _members(WholeContract) if name not in missing and not _declares(owner, name)]
+    also = f" (for other uses it lacks {_listed(rest)}, too)" if rest and isinstance(owner, LightningDataModule) else ""
+    raise MisconfigurationException(f"{needs} needs {type(owner).__name__} to have {names}{also}; {mend}")
+
+
+def class_count(data: object) -> int:
+    """Number of classes of a data module, 0 where it has none or does not say."""
+    classes = offered(data, ClassData)
+    return 0 if classes is None else classes.num_classes
+
+
+def _missing(owner: object, contract: type) -> list[str]:
+    """The members of a contract that an object lacks, in the order in which they are declared."""
+    return [name for name in _members(contract) if not _declares(owner, name) or getattr(owner, name) is None]
+
+
+def _members(contract: type) -> list[str]:
+    """The members of a contract."""
+    return [name for kind in contract.__mro__ for name in vars(kind) if not name.startswith("_")]
+
+
+def _declares(owner: object, name: str) -> bool:
+    """Whether an object has a member, without computing it: an error in that is not a missing member."""
+    return getattr_static(owner, name, None) is not None
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Names for a message, such as "`a`, `b` and `c`"."""
+    quoted = [f"`{name}`" for name in names]
+    return " and ".join([", ".join(quoted[:-1]), quoted[-1]] if len(quoted) > 1 else quoted)
 
 
 class RankedDataModule(LightningDataModule):
@@ -77,14 +254,3 @@ class RankedDataModule(LightningDataModule):
     def ranks(self) -> tuple[int, int]:
         """Number of devices, and this one's number."""
         return (1, 0) if self.trainer is None else (self.trainer.world_size, self.trainer.global_rank)
-
-
-def check_least(**options: tuple[int | None, int]) -> None:
-    """Refuse options that are below their least value; None is never.
-
-    Raises:
-        ValueError: naming the first such option.
-    """
-    for name, (value, least) in options.items():
-        if value is not None and value < least:
-            raise ValueError(f"{name} must be at least {least}, not {value}")

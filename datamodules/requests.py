@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from torch.utils.data import Dataset
 
 from litscale import music
 from litscale.music.roll import Roll, RollFormat
-from litscale.storage.checkpoint_record import file_sha256
+from litscale.storage.fingerprints import of_file
 
 
 @dataclass(frozen=True)
@@ -33,14 +33,6 @@ class RequestRecord:
 
     title: str
     options: dict[str, Any]
-
-
-@runtime_checkable
-class DescribesRequest(Protocol):
-    """A data module that says what its ``predict_dataloader`` asks for."""
-
-    def described_request(self) -> RequestRecord:
-        """The request, after ``setup("predict")``."""
 
 
 @dataclass(frozen=True)
@@ -229,7 +221,7 @@ def recorded(request: Request, batches: Requests, **more: Any) -> RequestRecord:
     options: dict[str, Any] = {**asdict(request), **more, "batch_size": batches.batch_size}
     for name in ("prefix", "inpaint"):
         if (path := options.get(name)) is not None:
-            options[f"{name}_sha256"] = file_sha256(path)
+            options[f"{name}_sha256"] = of_file(path)
             # The same file means other cells where encoding, grid or pitches differ.
             given = np.stack([batches.canvas.numpy(), batches.known.numpy()])
             options["given_sha256"] = sha256(given.tobytes()).hexdigest()

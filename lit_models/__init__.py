@@ -5,20 +5,20 @@ from lit_models.lit_sdvar import LitSDVAR
 from lit_models.lit_var import LitVAR
 from lit_models.lit_vqvae import LitVQVAE
 from lit_models.optimization import Optimization
-from lit_models.speculative.decoding import Decoding
-from lit_models.tokenizer.options import Adversary, TokenizerLoss
+from lit_models.runs import load_run
+from lit_models.tokenizer.options import DiscriminatorConfig, TokenizerLoss
 from litscale.models.fractal import Generation
-from litscale.models.var import ScaleGeneration
+from litscale.models.var import VARGeneration
 
 __all__ = [
-    "Adversary",
-    "Decoding",
+    "DiscriminatorConfig",
     "Generation",
     "LitFractal",
     "LitSDVAR",
     "LitVAR",
     "LitVQVAE",
     "Optimization",
-    "ScaleGeneration",
     "TokenizerLoss",
+    "VARGeneration",
+    "load_run",
 ]

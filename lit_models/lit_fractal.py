@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from datamodules.base import CanvasData, required
 from lit_models.base import GeneratingModule
 from lit_models.optimization import Optimization
 from litscale.metrics.mean import Mean
@@ -106,9 +107,9 @@ class LitFractal(GeneratingModule):
             ValueError: channels, rows or alphabet differ; the options to change are named.
         """
         super().setup(stage)
-        data = getattr(self.trainer, "datamodule", None)
-        if data is None:
+        if self.trainer.datamodule is None:  # plain loaders
             return
+        data = required(self.trainer.datamodule, CanvasData, self, "see docs/extending.md")
         codec, rows = self.network.codec, self.network.sizes[0][0]
         channels, height, _ = data.canvas_shape
         if (channels, height, data.alphabet) != (codec.channels, rows, codec.alphabet):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -14,22 +13,15 @@ from torch.nn import functional as F  # noqa: N812
 from lit_models.base import GeneratingModule
 from lit_models.optimization import Optimization
 from lit_models.token_metrics import TokenMetrics, by_scale, token_scores
+from lit_models.tokenizer.data_checks import check_cache, check_canvas, check_classes
+from lit_models.tokenizer.encoding import codec_of, tokens_of
 from lit_models.tokenizer.known_tokens import known_tokens
-from lit_models.tokenizer.loading import (
-    check_cache,
-    check_canvas,
-    check_classes,
-    codec_of,
-    load_tokenizer,
-    packed_tokenizer,
-    tokens_of,
-    unpack_tokenizer,
-)
-from litscale.models.var import VAR, ScaleGeneration
+from lit_models.tokenizer.weights import load_tokenizer, packed_tokenizer, unpack_tokenizer
+from litscale.models.var import VAR, VARGeneration, generate
 from litscale.models.var.attention_times import attention_times
 from litscale.models.var.blocks import VARBlock
 
-GENERATION = ScaleGeneration()
+GENERATION = VARGeneration()
 
 
 class LitVAR(GeneratingModule):
@@ -45,7 +37,7 @@ class LitVAR(GeneratingModule):
     Args:
         network: the transformer, with its tokenizer.
         optimization: learning rate, schedule, weight decay.
-        generation: how samples are drawn.
+        generation: how tokens are drawn.
         tokenizer_checkpoint: the tokenizer's weights: a checkpoint of LitVQVAE, or an official file. It is read where
             no checkpoint is given; null leaves the tokenizer as it is.
         label_smoothing: of the training loss.
@@ -73,7 +65,7 @@ class LitVAR(GeneratingModule):
         self,
         network: VAR,
         optimization: Optimization = Optimization(),
-        generation: ScaleGeneration = GENERATION,
+        generation: VARGeneration = GENERATION,
         tokenizer_checkpoint: str | None = None,
         label_smoothing: float = 0.0,
         progressive_steps: int = 0,
@@ -120,9 +112,8 @@ class LitVAR(GeneratingModule):
             ValueError: the data's canvases or classes differ.
         """
         super().setup(stage)
-        data = getattr(self.trainer, "datamodule", None)
-        check_canvas(self.network.vqvae, self.codec, data)
-        check_classes(self.network.num_classes, data)
+        check_canvas(self.network.vqvae, self.codec, self.trainer.datamodule)
+        check_classes(self.network.num_classes, self.trainer.datamodule)
 
     def _prepare(self) -> None:
         """Load the tokenizer, unless a checkpoint brought it, and compare it with the one that a cache is of.
@@ -140,7 +131,7 @@ class LitVAR(GeneratingModule):
                 "file"
             )
         self._has_tokenizer = True
-        check_cache(self.network.vqvae, getattr(self.trainer, "datamodule", None))
+        check_cache(self.network.vqvae, self.trainer.datamodule)
 
     def _logits(self, batch: Mapping[str, Any], tokens: list[Tensor], scales: int) -> Tensor:
         """Logits of the leading scales, float32 ``[B, positions, V]``."""
@@ -226,7 +217,7 @@ class LitVAR(GeneratingModule):
         seed: int | None = None,
         frames: list[tuple[Tensor, Tensor]] | None = None,
     ) -> Tensor:
-        """Generate canvases with the module's :class:`ScaleGeneration` settings.
+        """Generate canvases with the module's :class:`VARGeneration` settings.
 
         Tokens of which at least half the cells are known are those of the known picture, in which the mean of its known
         cells fills the rest; the others are drawn. Known cells themselves come back as they were.
@@ -255,9 +246,7 @@ class LitVAR(GeneratingModule):
             canvas, known = canvas.to(self.device), known.to(self.device)
             forced = known_tokens(self.network.vqvae, self.codec, canvas, known)
         with torch.compiler.set_stance("force_eager"):
-            sampled = self.network.sample(
-                label, **asdict(self.generation), seed=seed, all_scales=frames is not None, **forced
-            )
+            sampled = generate(self.network, label, self.generation, seed, all_scales=frames is not None, **forced)
 
         def finished(images: Tensor) -> Tensor:
             made = self.codec.to_symbols(images.float() * 2 - 1)

@@ -11,7 +11,7 @@ import lightning
 import torch
 from torch import Tensor
 
-from lit_models.tokenizer.loading import checksum, load_tokenizer, packed_tokenizer, unpack_tokenizer
+from lit_models.tokenizer.weights import checksum, load_tokenizer, packed_tokenizer, unpack_tokenizer
 from litscale.models.state_dicts import fill
 from litscale.models.var import VAR, fill_official
 from litscale.storage.checkpoints import read_checkpoint, stamp
@@ -111,6 +111,6 @@ def save_as_lit_var(path: str | Path, network: VAR, frequencies: Tensor) -> None
 def _part(state: Mapping[str, Tensor], prefixes: Sequence[str]) -> dict[str, Tensor]:
     """The entries with the first of the prefixes that there are any of, without it."""
     for prefix in prefixes:
-        if found := {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}:
-            return found
+        if part := {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}:
+            return part
     return {}

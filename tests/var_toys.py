@@ -5,7 +5,7 @@ from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader, DistributedSampler
 
-from lit_models import Adversary, LitVAR, LitVQVAE, Optimization
+from lit_models import DiscriminatorConfig, LitVAR, LitVQVAE, Optimization
 from litscale.models.var import VAR, VQVAE
 
 OF_VQVAE = (
@@ -30,7 +30,7 @@ OF_VAR = (
     "shared_aln",
     "attention",
 )
-LATE_ADVERSARY = Adversary(0.5, start_step=1, width=8, layers=1)
+LATE_DISCRIMINATOR = DiscriminatorConfig(0.5, start_step=1, width=8, layers=1)
 
 
 class ToyImages(LightningDataModule):

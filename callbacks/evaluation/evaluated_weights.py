@@ -9,7 +9,8 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 
 from lit_models.base import LitModule
-from litscale.storage.checkpoint_record import CheckpointRecord, file_sha256, record_checkpoint
+from litscale.storage.checkpoint_record import CheckpointRecord, record_checkpoint
+from litscale.storage.fingerprints import of_file
 
 
 @dataclass(frozen=True)
@@ -59,4 +60,4 @@ def evaluated_weights(trainer: Trainer, pl_module: LightningModule) -> Evaluated
     if trainer.ckpt_path is not None:
         return EvaluatedWeights(record_checkpoint(str(trainer.ckpt_path), "--ckpt_path"), {})
     options = pl_module.weight_files() if isinstance(pl_module, LitModule) else {}
-    return EvaluatedWeights(None, {name: {"file": path, "sha256": file_sha256(path)} for name, path in options.items()})
+    return EvaluatedWeights(None, {name: {"file": path, "sha256": of_file(path)} for name, path in options.items()})

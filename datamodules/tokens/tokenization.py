@@ -81,7 +81,8 @@ class TokenizationDataModule(RankedDataModule):
         """
         for split in self.splits:
             self.source.setup("test" if split == "test" else "fit")
-            loader = getattr(self.source, f"{split}_dataloader")()
+            loaders = {"train": self.source.train_dataloader, "val": self.source.val_dataloader}
+            loader = loaders.get(split, self.source.test_dataloader)()
             if not isinstance(loader, DataLoader):
                 raise ValueError(f"splits: the data has no {split} split; leave it out")
             self._batches[split] = Batches(loader, split, self.epochs if split == "train" else 1, self.batch_size)
@@ -89,7 +90,7 @@ class TokenizationDataModule(RankedDataModule):
     def predict_dataloader(self) -> DataLoader:
         """The batches that are not done, each on one device."""
         rest = Rest(list(self._batches.values()), self.done())
-        return self.batches_loader(rest, getattr(self.source, "num_workers", 0))
+        return self.batches_loader(rest, self.source.num_workers if isinstance(self.source, RankedDataModule) else 0)
 
 
 class Batches(Dataset):

@@ -13,9 +13,10 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 
-from datamodules.base import RankedDataModule, check_least
+from datamodules.base import RankedDataModule, RequestedData, offered
 from datamodules.loading import ResumableLoader
-from datamodules.requests import DescribesRequest, RequestRecord
+from datamodules.messages import check_least
+from datamodules.requests import RequestRecord
 from datamodules.tokens.cache import Shard, TokenFacts, read_shard
 from litscale.storage.fingerprints import of_arrays
 
@@ -145,9 +146,10 @@ class TokenDataModule(RankedDataModule):
         Raises:
             ValueError: the source cannot say.
         """
-        if not isinstance(self.source, DescribesRequest):
+        source = offered(self.source, RequestedData)
+        if source is None:
             raise ValueError(f"data.source, a {type(self.source).__name__}, has no described_request")
-        return self.source.described_request()
+        return source.described_request()
 
     def _in_order(self, split: str) -> DataLoader:
         return self.ordered_loader(Tokens(self._shards[split]), split)

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import sys
 import tempfile
+from argparse import SUPPRESS
 from pathlib import Path
 from typing import Any
 
+import lightning
 import yaml
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import WandbLogger
 
 from callbacks import Checkpoints
+from datamodules.base import BatchData, offered
 from lit_models.base import LitModule
 from litscale.cli import compare
+from litscale.cli.config_files import LayeredConfig
 from litscale.cli.evaluation import Evaluation
 from litscale.cli.runs import WORDS, find_checkpoint, requeued_checkpoint
 from litscale.cli.scores import not_finite, write_scores
@@ -51,9 +55,9 @@ class SaveConfig(SaveConfigCallback):
         # A batch size that was searched for is found by now; a resumed run keeps it.
         if config.trainer.callbacks:
             config.trainer.callbacks = [each for each in config.trainer.callbacks if each.class_path != FINDER]
-        batch_size = getattr(trainer.datamodule, "batch_size", None)
-        if batch_size is not None and "data" in config and "batch_size" in config.data.init_args:
-            config.data.init_args.batch_size = batch_size
+        data = offered(trainer.datamodule, BatchData)
+        if data is not None and "data" in config and "batch_size" in config.data.init_args:
+            config.data.init_args.batch_size = data.batch_size
         text = self.parser.dump(config, skip_none=False, skip_validation=True)
         folder = Path(trainer.default_root_dir)
         path = folder / self.config_filename
@@ -71,6 +75,15 @@ class SaveConfig(SaveConfigCallback):
 
 class LitscaleCLI(LightningCLI):
     """LightningCLI with one run folder (``trainer.default_root_dir``) and a command line that wins over checkpoints."""
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        """As Lightning does, with configs that have layers."""
+        parser = self.parser_class(dump_header=[f"lightning.pytorch=={lightning.__version__}"], **kwargs)
+        parser.add_argument(
+            "-c", "--config", action=LayeredConfig, help="A config: a file, or the name of a packaged one."
+        )
+        parser.add_argument("--layers", help=SUPPRESS)
+        return parser
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """How runs are saved is one policy, with options of its own."""

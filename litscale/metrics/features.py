@@ -7,7 +7,6 @@ If the logits are those of the data's own classes, it also has an int ``num_clas
 
 from __future__ import annotations
 
-import hashlib
 import io
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from litscale.music import Roll, RollFormat, statistics
 from litscale.music.statistics import NAMES
 from litscale.storage.checkpoints import read_checkpoint
+from litscale.storage.fingerprints import of_tensors
 
 WEIGHTS = "weights-inception-2015-12-05-6726825d.pth"
 RELEASE = "https://github.com/toshas/torch-fidelity/releases/tag/v0.2.0"
@@ -170,8 +170,4 @@ def extract(extractor: nn.Module, canvases: Tensor) -> tuple[Tensor, Tensor | No
 
 def identity(extractor: nn.Module) -> str:
     """A hash of the extractor's structure, options (as printed) and weights; equal where its features are."""
-    found = hashlib.sha256(f"{type(extractor).__qualname__} {extractor}".encode())
-    for name, value in extractor.state_dict().items():
-        found.update(f"{name} {value.dtype} {list(value.shape)}".encode())
-        found.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return found.hexdigest()
+    return of_tensors(extractor.state_dict(), f"{type(extractor).__qualname__} {extractor}")

@@ -13,11 +13,11 @@ from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch.utils.data import DataLoader, DistributedSampler
-from var_toys import LATE_ADVERSARY, ToyImages, lit_var, lit_vqvae, quiet
+from var_toys import LATE_DISCRIMINATOR, ToyImages, lit_var, lit_vqvae, quiet
 
 from callbacks import GradientNorms, Samples
 from datamodules.images.renderer import ImageRenderer
-from lit_models import Adversary
+from lit_models import DiscriminatorConfig
 from lit_models.base import GeneratingModule
 from litscale.music import RollFormat, RollRenderer
 
@@ -80,11 +80,15 @@ def run(devices, folder):
     The last module draws random numbers, so it does not do what it does on one process.
     """
     recomputing = {"grad_checkpointing": devices > 1}
-    random = {"adversary": Adversary(0.5, consistency=1.0, width=8, layers=1), "restart_every": 2, "scale_dropout": 0.5}
+    random = {
+        "discriminator": DiscriminatorConfig(0.5, consistency=1.0, width=8, layers=1),
+        "restart_every": 2,
+        "scale_dropout": 0.5,
+    }
     modules = {
         "var": (partial(lit_var, label_drop=0.0, **recomputing), Images),
         "fractal": (partial(build, ("ar", "ar")), Rolls),
-        "vqvae": (partial(lit_vqvae, adversary=LATE_ADVERSARY, **recomputing), Images),
+        "vqvae": (partial(lit_vqvae, discriminator=LATE_DISCRIMINATOR, **recomputing), Images),
         "restarted": (partial(with_dead_codes, **random), Images),
     }
     for name, (make, data) in modules.items():

@@ -12,17 +12,17 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 from var_toys import Outputs, ToyImages, lit_vqvae, quiet, resumed, same, vqvae
 
 from datamodules import DigitsDataModule
-from lit_models import Adversary, LitVQVAE, Optimization, TokenizerLoss
+from lit_models import DiscriminatorConfig, LitVQVAE, Optimization, TokenizerLoss
 from lit_models.optimization import parameter_groups
 from lit_models.tokenizer.codebook import perplexity, usage
 from litscale.models.var.discriminator import adaptive_weight, hinge_loss
 
-ADVERSARY = Adversary(weight=0.5, width=8, layers=1, consistency=1.0)
+DISCRIMINATOR = DiscriminatorConfig(weight=0.5, width=8, layers=1, consistency=1.0)
 
 
 def test_report_names_every_term_and_scale(tmp_path):
     seen = Outputs()
-    quiet(tmp_path, max_steps=1, callbacks=[seen]).fit(lit_vqvae(adversary=ADVERSARY), datamodule=ToyImages())
+    quiet(tmp_path, max_steps=1, callbacks=[seen]).fit(lit_vqvae(discriminator=DISCRIMINATOR), datamodule=ToyImages())
     scales = {f"{name}/scale_{k}" for name in ("usage", "perplexity") for k in range(3)}
     terms = {f"loss/{name}" for name in ("l1", "l2", "codebook", "commitment", "adversarial", "discriminator")}
     assert seen.reports[0].keys() == scales | terms | {"adversarial_weight"}
@@ -34,9 +34,9 @@ def test_report_names_every_term_and_scale(tmp_path):
 
 def test_one_backward_pass_is_two_optimisers_that_take_turns(tmp_path):
     options = Optimization(lr=1e-2, schedule="constant")
-    adversary = Adversary(weight=0.5, width=8, layers=1)
-    module, data = lit_vqvae(adversary=adversary, optimization=options, restart_every=0), ToyImages()
-    twin = lit_vqvae(adversary=adversary, optimization=options)
+    discriminator = DiscriminatorConfig(weight=0.5, width=8, layers=1)
+    module, data = lit_vqvae(discriminator=discriminator, optimization=options, restart_every=0), ToyImages()
+    twin = lit_vqvae(discriminator=discriminator, optimization=options)
     twin.load_state_dict(module.state_dict())
     quiet(tmp_path, max_steps=3, gradient_clip_val=0.3).fit(module, datamodule=data)
     parts = (twin.network, twin.discriminator)
@@ -69,8 +69,8 @@ def test_the_discriminator_rests_until_its_start(tmp_path):
             self.weights.append(pl_module.discriminator.body[0].weight.detach().clone())
 
     seen, weights = Outputs(), Weights()
-    adversary = Adversary(weight=0.5, adaptive=False, start_step=2, warmup_steps=2, width=8, layers=1)
-    module = lit_vqvae(adversary=adversary)
+    discriminator = DiscriminatorConfig(weight=0.5, adaptive=False, start_step=2, warmup_steps=2, width=8, layers=1)
+    module = lit_vqvae(discriminator=discriminator)
     before = module.discriminator.body[0].weight.detach().clone()
     quiet(tmp_path, max_steps=4, callbacks=[seen, weights]).fit(module, datamodule=ToyImages())
     assert [report["adversarial_weight"].item() for report in seen.reports] == [0, 0, 0.25, 0.5]
@@ -199,7 +199,7 @@ def test_a_run_that_was_stopped_resumes_exactly(tmp_path, monkeypatch):
     monkeypatch.setenv("PL_GLOBAL_SEED", "3")
     whole, broken = resumed(
         tmp_path,
-        lambda: lit_vqvae(adversary=ADVERSARY, scale_dropout=0.5, restart_every=3, vocab=256),
+        lambda: lit_vqvae(discriminator=DISCRIMINATOR, scale_dropout=0.5, restart_every=3, vocab=256),
         lambda: DigitsDataModule(size=8, batch_size=64, shift=1),  # 19 batches in an epoch
         callbacks=lambda: [EMAWeightAveraging(decay=0.9, use_buffers=False)],
     )
@@ -211,7 +211,7 @@ def test_a_run_that_was_stopped_resumes_exactly(tmp_path, monkeypatch):
 def test_learns_on_bf16(tmp_path):
     losses = []
     for precision in ("32-true", "bf16-mixed"):
-        seen, module = Outputs(), lit_vqvae(adversary=ADVERSARY)
+        seen, module = Outputs(), lit_vqvae(discriminator=DISCRIMINATOR)
         quiet(tmp_path, max_steps=4, precision=precision, callbacks=[seen]).fit(module, datamodule=ToyImages())
         losses.append(seen.losses)
         assert module.network.quantizer.codebook.weight.dtype == torch.float32
@@ -223,13 +223,16 @@ def test_learns_on_bf16(tmp_path):
 def test_compiled_blocks_change_neither_loss_nor_names(tmp_path):
     losses = []
     for compile_blocks in (False, True):
-        options = {"adversary": ADVERSARY, "optimization": Optimization(lr=1e-4)}  # Adam's first steps magnify rounding
+        options = {
+            "discriminator": DISCRIMINATOR,
+            "optimization": Optimization(lr=1e-4),
+        }  # Adam's first steps magnify rounding
         module, seen = lit_vqvae(compile_blocks=compile_blocks, **options), Outputs()
         quiet(tmp_path, max_steps=3, callbacks=[seen]).fit(module, datamodule=ToyImages())
         losses.append(seen.losses)
     assert torch._dynamo.utils.counters["frames"]["ok"] > 0
     assert losses[1] == pytest.approx(losses[0], abs=1e-4)
-    assert module.state_dict().keys() == lit_vqvae(adversary=ADVERSARY).state_dict().keys()
+    assert module.state_dict().keys() == lit_vqvae(discriminator=DISCRIMINATOR).state_dict().keys()
 
 
 def test_predicts_tokens(tmp_path):
@@ -256,7 +259,7 @@ def test_data_that_does_not_fit_is_refused(tmp_path, attribute, value):
     [
         (lambda: TokenizerLoss(l1=-1), r"loss.l1 must not be negative"),
         (lambda: TokenizerLoss(perceptual=1), r"loss.perceptual_weights is not given: download torchvision's weights"),
-        (lambda: Adversary(weight=-1), r"adversary.weight must not be negative"),
+        (lambda: DiscriminatorConfig(weight=-1), r"discriminator.weight must not be negative"),
         (lambda: LitVQVAE(vqvae(), restart_every=-1), r"restart_every must not be negative"),
         (lambda: LitVQVAE(vqvae(), codec="rgb"), r"codec rgb has 3 planes, but the tokenizer's in_channels is 1"),
         (
@@ -279,7 +282,7 @@ def test_nan_loss_stops_before_the_step(tmp_path):
 
 
 def test_gradient_norms_have_names():
-    module = lit_vqvae(adversary=ADVERSARY)
+    module = lit_vqvae(discriminator=DISCRIMINATOR)
     levels = module.parameters_by_level()
     assert levels.keys() == {"encoder", "quantizer", "decoder", "discriminator"}
     assert sum(map(len, levels.values())) == len(list(module.parameters()))

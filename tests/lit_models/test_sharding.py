@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch.callbacks import EMAWeightAveraging
 from rank_runs import run
 from sdvar_lit_toys import lit_sdvar
-from var_toys import LATE_ADVERSARY, ToyImages, lit_var, lit_vqvae, quiet
+from var_toys import LATE_DISCRIMINATOR, ToyImages, lit_var, lit_vqvae, quiet
 
 HERE = Path(__file__).parent
 GENERATORS = ("var", "fractal")
@@ -79,7 +79,7 @@ def test_checkpoints_are_those_of_one_process(folders, name):
     ("name", "make", "score"),
     [
         ("var", partial(lit_var, label_drop=0.0), "val/nats_per_image"),
-        ("vqvae", partial(lit_vqvae, adversary=LATE_ADVERSARY), "val/psnr"),
+        ("vqvae", partial(lit_vqvae, discriminator=LATE_DISCRIMINATOR), "val/psnr"),
     ],
 )
 def test_one_process_reads_them(folders, tmp_path, name, make, score):

@@ -12,7 +12,7 @@ from var_toys import ToyImages, lit_var, lit_vqvae, quiet
 
 from callbacks import TokenWriter
 from datamodules import DigitsDataModule, TokenizationDataModule
-from lit_models import Adversary
+from lit_models import DiscriminatorConfig
 
 
 class Keep(Callback):
@@ -45,7 +45,7 @@ def run(devices, folder):
     """All three, with as many images in a step for any number of processes."""
     options = {"devices": devices, "strategy": "ddp" if devices > 1 else "auto"}
     modules = {
-        "vqvae": lit_vqvae(adversary=Adversary(weight=0.5, width=8, layers=1), vocab=64, restart_every=2),
+        "vqvae": lit_vqvae(discriminator=DiscriminatorConfig(weight=0.5, width=8, layers=1), vocab=64, restart_every=2),
         "var": lit_var(label_drop=0.0),
     }
     for name, module in modules.items():

@@ -13,8 +13,8 @@ CONFIG = Path(__file__).parents[3] / "configs" / "digits" / "vqvae.yaml"
 @pytest.mark.slow
 def test_killed_in_mid_epoch(tmp_path, litscale):
     common = ["fit", "--config", CONFIG, "--trainer.max_steps", 12, "--trainer.limit_val_batches", 0]
-    common += ["--model.adversary.weight", 0.5, "--model.adversary.width", 8, "--model.adversary.layers", 2]
-    common += ["--model.adversary.consistency", 1.0, "--model.restart_every", 3, "--checkpoints.every_n_steps", 5]
+    common += ["--model.discriminator.weight", 0.5, "--model.discriminator.width", 8, "--model.discriminator.layers", 2]
+    common += ["--model.discriminator.consistency", 1.0, "--model.restart_every", 3, "--checkpoints.every_n_steps", 5]
     litscale(*common, "--trainer.default_root_dir", tmp_path / "whole")
     broken = [*common, "--trainer.default_root_dir", tmp_path / "broken"]
     killed(litscale, tmp_path, 8, *broken)

@@ -57,7 +57,9 @@ def test_checkpointing_changes_no_gradient_and_runs_blocks_again():
         torch.manual_seed(0)
         out = model(torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(1)) * 2 - 1)
         loss = out.images.square().mean() + out.loss
-        torch.autograd.grad(loss, model.decoder.conv_out.weight, retain_graph=True)  # as the adversary's weight does
+        torch.autograd.grad(
+            loss, model.decoder.conv_out.weight, retain_graph=True
+        )  # as the adversarial loss's weight does
         loss.backward()
         blocks = [*model.encoder.parameters(), *model.decoder.parameters()]
         gradients.append(torch.cat([parameter.grad.flatten() for parameter in blocks]))

@@ -1,13 +1,17 @@
-"""Statistics of small rolls, counted by hand."""
+"""Statistics of small rolls, counted by hand and by muspy."""
 
 from __future__ import annotations
 
 import math
 
+import hypothesis.extra.numpy as hnp
+import muspy
 import numpy as np
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
-from litscale.music import Roll, RollFormat, statistics
+from litscale.music import Roll, RollFormat, notes, statistics
 from litscale.music.statistics import NAMES
 
 
@@ -31,6 +35,30 @@ def test_counted_by_hand() -> None:
     assert math.isnan(found["groove_consistency"])
     assert found["empty_beat_rate"] == pytest.approx(2 / 4)
     assert found["mean_velocity"] == 60
+
+
+ROLLS = hnp.arrays(
+    np.uint8, (128, 20), elements=st.sampled_from([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 70, 20, 128])
+)
+
+
+@given(ROLLS)
+def test_muspy_agrees(symbols: np.ndarray) -> None:
+    whole = Roll(symbols, RollFormat())
+    played, ours = notes(whole), statistics(whole)
+    assume(len(played))
+    # In half steps, so that a note can end just before a beat: muspy counts the beat in which its end lies as sounding.
+    music = muspy.Music(resolution=8, tracks=[muspy.Track()])
+    for pitch, start, end, velocity in played.tolist():
+        music.tracks[0].append(muspy.Note(2 * start, pitch, 2 * (end - start) - 1, velocity))
+    assert ours["empty_beat_rate"] == pytest.approx(muspy.empty_beat_rate(music))
+    for note in music.tracks[0]:
+        note.duration += 1
+    assert ours["polyphony"] == pytest.approx(muspy.polyphony(music))
+    assert ours["pitch_range"] == muspy.pitch_range(music)
+    assert ours["pitch_classes_used"] == muspy.n_pitch_classes_used(music)
+    assert ours["pitch_class_entropy"] == pytest.approx(muspy.pitch_class_entropy(music))
+    assert ours["scale_consistency"] == pytest.approx(muspy.scale_consistency(music))
 
 
 def test_groove_of_bars_with_two_of_sixteen_onsets_moved() -> None:

@@ -1,8 +1,10 @@
-"""How checkpoints reach the disk: finite, whole or absent, and read as data only."""
+"""Files of checkpoints: written whole or not at all, only with finite values, and read without running code."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from litscale.storage.files import atomic_file
 
 # Entries of Lightning's checkpoints that hold weights, moving averages and moments.
 STATES = ("state_dict", "current_model_state", "averaging_state", "optimizer_states")
+PREVIOUS = ".last.earlier.ckpt"
 
 
 class NonFiniteError(FloatingPointError):
@@ -64,6 +67,29 @@ def use_checkpoint_files(trainer: Trainer) -> None:
     """Have a trainer write and read its checkpoints by `CheckpointFiles`, whatever the strategy."""
     if not isinstance(trainer.strategy.checkpoint_io, CheckpointFiles):
         trainer.strategy.checkpoint_io = CheckpointFiles()
+
+
+# The loss of new weights is known one step late. Until then the checkpoint before them is kept as well.
+
+
+def keep_previous(path: Path) -> None:
+    """Keep a checkpoint that is about to be replaced under a hidden name beside it, in place of the one kept so far."""
+    if path.exists():
+        discard_previous(path)
+        # A file system without hard links has no previous checkpoint, and the run goes on without it.
+        with suppress(OSError):
+            os.link(path, path.with_name(PREVIOUS))
+
+
+def restore_previous(path: Path) -> None:
+    """Put the checkpoint that was kept back in its place, if there is one."""
+    with suppress(FileNotFoundError):
+        path.with_name(PREVIOUS).replace(path)
+
+
+def discard_previous(path: Path) -> None:
+    """Delete the checkpoint that was kept, if there is one."""
+    path.with_name(PREVIOUS).unlink(missing_ok=True)
 
 
 def _not_finite(value: Any, name: str = "") -> Iterator[str]:

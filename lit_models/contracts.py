@@ -1,0 +1,86 @@
+"""What callbacks ask of modules beside Lightning's own hooks; any module that has the methods will do.
+
+`datamodules.base.offered` and `datamodules.base.required` say whether it has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from torch import Tensor
+from torch.nn import Parameter
+
+from lit_models.speculative.comparison import Comparison
+from litscale.models.fractal import LevelAttention
+from litscale.models.sdvar import Decoder
+from litscale.models.var import VARGeneration
+
+
+class Generates(Protocol):
+    """A module that generates canvases."""
+
+    def generate(
+        self,
+        label: Tensor | None = None,
+        *,
+        batch_size: int = 1,
+        seed: int | None = None,
+        frames: list[tuple[Tensor, Tensor]] | None = None,
+    ) -> Tensor:
+        """Canvases, uint8 ``[B, C, H, W]``; see `lit_models.base.GeneratingModule.generate`."""
+
+
+class GenerationOptions(Protocol):
+    """A module whose way of generating can be changed."""
+
+    @property
+    def generation(self) -> Any:
+        """How canvases are generated, a frozen dataclass."""
+
+    def described_generation(self) -> Mapping[str, Any]:
+        """All that samples depend on beside weights and requests, for files and caches that say so."""
+
+
+class LevelParameters(Protocol):
+    """A module of several levels."""
+
+    def parameters_by_level(self) -> Mapping[str, list[Parameter]]:
+        """Level -> its parameters."""
+
+
+class AttentionReports(Protocol):
+    """A module that can tell how its attention is spread."""
+
+    def attention_report(self, canvas: Tensor, label: Tensor | None = None) -> Mapping[str, LevelAttention]:
+        """Level -> entropy and reach of its attention for canvases, uint8 ``[B, C, H, W]``."""
+
+
+class DecoderComparison(Protocol):
+    """A module that decodes in several ways."""
+
+    @property
+    def scales(self) -> int:
+        """Number of scales of an image."""
+
+    @property
+    def decoder(self) -> Decoder:
+        """What is compared with the target alone."""
+
+    @property
+    def generation(self) -> VARGeneration:
+        """How both draw tokens."""
+
+    @property
+    def seed(self) -> int:
+        """Of the noise."""
+
+    def compare(self, labels: Tensor, index: Tensor, seed: int) -> Comparison:
+        """Decode labels, int64 ``[B]``, beside the target alone; see `lit_models.LitSDVAR.compare`."""
+
+
+class TokenMaker(Protocol):
+    """A tokenizer's module."""
+
+    def token_facts(self) -> Mapping[str, Any]:
+        """What a cache must say of its tokens: ``tokenizer`` (its checksum), ``patch_nums`` and ``vocab``."""

@@ -1,0 +1,92 @@
+"""Modules of runs, for use from Python."""
+
+from __future__ import annotations
+
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import ArgumentError
+from lightning.pytorch import LightningModule
+from lightning.pytorch.cli import LightningArgumentParser
+
+from litscale.storage.checkpoints import read_checkpoint
+from litscale.storage.run_folders import CHECKPOINTS, checkpoint_in
+
+
+def load_run(folder: str | PathLike[str], checkpoint: str | PathLike[str] = "best") -> LightningModule:
+    """Load the module of a run as it was trained, with its generation options and weights.
+
+    The module is built from the ``config.yaml`` of the run folder, as the command line builds it, without a trainer and
+    without data. Its weights are those that ``litscale predict`` would use; where a run averages its weights, these are
+    the averaged ones.
+
+    Args:
+        folder: the run folder, ``trainer.default_root_dir`` of its ``litscale fit``.
+        checkpoint: ``best`` or ``last``, or the path of another checkpoint of the same model.
+
+    Returns:
+        The module in evaluation mode, on the CPU.
+
+    Raises:
+        FileNotFoundError: the folder has no config.yaml, or there is no such checkpoint.
+        ValueError: the config cannot be read or names a class that cannot be imported, or the checkpoint cannot be
+            read or is of another architecture.
+    """
+    # 1. find and read both files, before anything is built
+    config = Path(folder) / "config.yaml"
+    options = _model_options(config)
+    path = _checkpoint_path(Path(folder), checkpoint)
+    content = read_checkpoint(path)
+    if not isinstance(content, dict) or "state_dict" not in content:
+        raise ValueError(f"{path} is no Lightning checkpoint: it has no state_dict")
+
+    # 2. build the module
+    parser = LightningArgumentParser(exit_on_error=False)
+    parser.add_lightning_class_args(LightningModule, "model", subclass_mode=True)
+    try:
+        parsed = parser.parse_object({"model": options})
+    except ArgumentError as error:
+        reason, *_ = str(error).split("\n  Given value")  # the whole section would follow
+        raise ValueError(
+            f"{config}: {reason}\nClasses of your own must be importable: put their folder into PYTHONPATH"
+        ) from error
+    module: LightningModule = parser.instantiate_classes(parsed).model
+
+    # 3. fill it, with the hook that a trainer would call
+    try:
+        module.on_load_checkpoint(content)
+        module.load_state_dict(content["state_dict"])
+    except (ValueError, RuntimeError) as error:
+        raise ValueError(f"{path} does not fit the model of {config}: {error}") from error
+    return module.eval()
+
+
+def _model_options(config: Path) -> dict[str, Any]:
+    """The section ``model`` of a run's config."""
+    try:
+        content = yaml.safe_load(config.read_text())
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"{config}: no such file; give the folder of a run, the trainer.default_root_dir of its litscale fit"
+        ) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{config} is no YAML file: {error}") from error
+    if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
+        raise ValueError(f"{config} is not the config of a run: it has no `model`")
+    return content["model"]
+
+
+def _checkpoint_path(folder: Path, checkpoint: str | PathLike[str]) -> Path:
+    """The file that ``best``, ``last`` or a path means."""
+    path = checkpoint_in(folder, str(checkpoint)) if checkpoint in ("best", "last") else Path(checkpoint)
+    if path.is_file():
+        return path
+    held = sorted(each.name for each in (folder / CHECKPOINTS).glob("*.ckpt"))
+    if checkpoint != "best" or not held:
+        raise FileNotFoundError(f"{path}: no such file; {folder} has {', '.join(held) or 'no checkpoints'}")
+    raise FileNotFoundError(
+        f'{folder} has no {CHECKPOINTS}/best.ckpt, only {", ".join(held)}: give checkpoint="last" (best.ckpt is kept '
+        "by runs that have a checkpoints.monitor)"
+    )
