@@ -53,6 +53,7 @@ class LitFractal(GeneratingModule):
             (``iterations`` of another number of levels, ``cfg`` without classes).
     """
 
+    network: CanvasNetwork
     shardable = True
     weight_options = ("official_checkpoint",)
 
@@ -187,6 +188,7 @@ class LitFractal(GeneratingModule):
         """
 
         def record(canvas: Tensor, done: Tensor) -> None:
+            assert frames is not None
             frames.append((canvas.cpu(), done.cpu()))
 
         with torch.compiler.set_stance("force_eager"):
