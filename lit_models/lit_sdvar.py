@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
-from lit_models.base import GeneratingModule
+from datamodules.base import data_of
+from lit_models.base import Batch, GeneratingModule, StepOutput
 from lit_models.optimization import Optimization
 from lit_models.speculative.comparison import Comparison, compare
 from lit_models.speculative.distillation import divergence, teacher_forced, teacher_tokens
@@ -68,6 +69,7 @@ class LitSDVAR(GeneratingModule):
     """
 
     frequencies: Tensor
+    scores: Mapping[str, Mapping[str, Mean]]
     weight_options = ("draft_checkpoint", "target_checkpoint")
 
     def __init__(
@@ -114,9 +116,8 @@ class LitSDVAR(GeneratingModule):
         self._target_only = TargetOnly(self.target)
         self.register_buffer("frequencies", torch.zeros(self.scales, vqvae.vocab, dtype=torch.long))
         names = ("divergence", "overlap", "accepted_scales_per_call")
-        self.scores = nn.ModuleDict(
-            {stage: nn.ModuleDict({name: Mean() for name in names}) for stage in ("val", "test")}
-        )
+        scores = {stage: nn.ModuleDict({name: Mean() for name in names}) for stage in ("val", "test")}
+        self.scores = cast("Mapping[str, Mapping[str, Mean]]", nn.ModuleDict(scores))
 
     def trained(self) -> list[nn.Module]:
         """The draft."""
@@ -144,9 +145,9 @@ class LitSDVAR(GeneratingModule):
     def setup(self, stage: str) -> None:
         """Check the precision, and the data, see :meth:`check_data`."""
         super().setup(stage)
-        self.check_data(self.trainer.datamodule)
+        self.check_data(data_of(self.trainer))
 
-    def check_data(self, data: Any) -> None:
+    def check_data(self, data: object) -> None:
         """Check that data fits tokenizer and networks.
 
         Raises:
@@ -175,11 +176,11 @@ class LitSDVAR(GeneratingModule):
             ValueError: one does not fit, or the cache is of another tokenizer.
         """
         self.load_files()
-        check_cache(self.vqvae, self.trainer.datamodule)
+        check_cache(self.vqvae, data_of(self.trainer))
 
     on_validation_start = on_test_start = on_predict_start = on_fit_start
 
-    def training_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
+    def training_step(self, batch: Batch, batch_idx: int) -> StepOutput:
         """Divergence of a batch, with a report for callbacks.
 
         The report holds ``loss/scale_<k>`` in nats per token and ``overlap/scale_<k>``, see
@@ -214,16 +215,16 @@ class LitSDVAR(GeneratingModule):
 
     on_test_epoch_start = on_validation_epoch_start
 
-    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> Comparison | None:
+    def validation_step(self, batch: Batch, batch_idx: int) -> Comparison | None:  # type: ignore[override]
         """Decode a batch's labels; ``val/accepted_scales_per_call`` and others. In ``fit``, the first labels only."""
         fitting = self.trainer.state.fn == TrainerFn.FITTING
         return self._evaluate("val", batch, self.fit_images if fitting else None)
 
-    def test_step(self, batch: dict[str, Any], batch_idx: int) -> Comparison | None:
+    def test_step(self, batch: Batch, batch_idx: int) -> Comparison | None:  # type: ignore[override]
         """Decode a batch's labels, ``test/``."""
         return self._evaluate("test", batch, None)
 
-    def _evaluate(self, prefix: str, batch: dict[str, Any], most: int | None) -> Comparison | None:
+    def _evaluate(self, prefix: str, batch: Batch, most: int | None) -> Comparison | None:
         tokens = tokens_of(self.target, self.codec, batch)
         labels = self._labels(batch.get("label"), len(tokens[0]))
         scores = self.scores[prefix]

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, cast
 
 import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from lit_models.base import GeneratingModule
+from datamodules.base import data_of
+from lit_models.base import Batch, GeneratingModule, StepOutput
 from lit_models.optimization import Optimization
 from lit_models.token_metrics import TokenMetrics, by_scale, token_scores
 from lit_models.tokenizer.data_checks import check_cache, check_canvas, check_classes
@@ -19,7 +20,6 @@ from lit_models.tokenizer.known_tokens import known_tokens
 from lit_models.tokenizer.weights import load_tokenizer, packed_tokenizer, unpack_tokenizer
 from litscale.models.var import VAR, VARGeneration, generate
 from litscale.models.var.attention_times import attention_times
-from litscale.models.var.blocks import VARBlock
 
 GENERATION = VARGeneration()
 
@@ -58,7 +58,9 @@ class LitVAR(GeneratingModule):
             given and to be measured.
     """
 
+    network: VAR
     frequencies: Tensor
+    token_metrics: Mapping[str, TokenMetrics]
     shardable = True
 
     def __init__(
@@ -99,9 +101,10 @@ class LitVAR(GeneratingModule):
         if compile_blocks:
             self.compile_each_block()
         self.register_buffer("frequencies", torch.zeros(network.scales, network.vocab, dtype=torch.long))
-        self.token_metrics = nn.ModuleDict({stage: TokenMetrics(network.scales) for stage in ("val", "test")})
+        metrics = {stage: TokenMetrics(network.scales) for stage in ("val", "test")}
+        self.token_metrics = cast("Mapping[str, TokenMetrics]", nn.ModuleDict(metrics))
 
-    def blocks(self) -> list[VARBlock]:
+    def blocks(self) -> Iterable[nn.Module]:
         """The transformer blocks."""
         return self.network.blocks
 
@@ -112,8 +115,8 @@ class LitVAR(GeneratingModule):
             ValueError: the data's canvases or classes differ.
         """
         super().setup(stage)
-        check_canvas(self.network.vqvae, self.codec, self.trainer.datamodule)
-        check_classes(self.network.num_classes, self.trainer.datamodule)
+        check_canvas(self.network.vqvae, self.codec, data_of(self.trainer))
+        check_classes(self.network.num_classes, data_of(self.trainer))
 
     def _prepare(self) -> None:
         """Load the tokenizer, unless a checkpoint brought it, and compare it with the one that a cache is of.
@@ -131,16 +134,16 @@ class LitVAR(GeneratingModule):
                 "file"
             )
         self._has_tokenizer = True
-        check_cache(self.network.vqvae, self.trainer.datamodule)
+        check_cache(self.network.vqvae, data_of(self.trainer))
 
-    def _logits(self, batch: Mapping[str, Any], tokens: list[Tensor], scales: int) -> Tensor:
+    def _logits(self, batch: Batch, tokens: list[Tensor], scales: int) -> Tensor:
         """Logits of the leading scales, float32 ``[B, positions, V]``."""
         network = self.network
         inputs = network.vqvae.quantizer.teacher_input(tokens[: max(scales - 1, 1)])
         labels = batch.get("label") if network.num_classes else None
         return network(labels, inputs[:, : network.bounds[scales] - network.bounds[1]])
 
-    def training_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
+    def training_step(self, batch: Batch, batch_idx: int) -> StepOutput:
         """Loss of a batch, with a report for callbacks: ``loss/scale_<k>`` in nats per token, ``accuracy/scale_<k>``.
 
         While training proceeds from scale to scale there is also ``scales``, their number.
@@ -155,7 +158,7 @@ class LitVAR(GeneratingModule):
             F.cross_entropy(logits.flatten(0, 1), wanted.flatten(), label_smoothing=self.label_smoothing)
         )
         self.log("train/loss", loss.detach(), prog_bar=True, sync_dist=True)
-        report = {}
+        report: dict[str, Tensor] = {}
         with torch.no_grad():
             for name, values in zip(("loss", "accuracy"), token_scores(logits, wanted), strict=True):
                 report |= {f"{name}/scale_{k}": part.mean() for k, part in enumerate(by_scale(self.network, values))}
@@ -189,20 +192,20 @@ class LitVAR(GeneratingModule):
 
     on_validation_start = on_test_start = on_predict_start = on_fit_start
 
-    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Likelihood of a batch, ``val/``."""
         self._evaluate("val", batch)
 
-    def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Likelihood of a batch, ``test/``."""
         self._evaluate("test", batch)
 
-    def _evaluate(self, prefix: str, batch: dict[str, Any]) -> None:
+    def _evaluate(self, prefix: str, batch: Batch) -> None:
         tokens = tokens_of(self.network, self.codec, batch)
         metrics = self.token_metrics[prefix]
         logits = self._logits(batch, tokens, self.network.scales)
         metrics.record(self.network, logits, torch.cat(tokens, dim=1), self.frequencies)
-        for name, metric in metrics.items():
+        for name, metric in metrics.means.items():
             shown = name == "nats_per_token"
             self.log(f"{prefix}/{name}", metric, prog_bar=shown, on_epoch=True, on_step=False, batch_size=len(logits))
 
@@ -241,16 +244,19 @@ class LitVAR(GeneratingModule):
         if label is None:
             label = torch.full((batch_size if canvas is None else len(canvas),), -1)
         label = label if self.network.num_classes else torch.full_like(label, -1)
-        forced: dict[str, list[Tensor]] = {}
+        tokens = masks = None
         if canvas is not None and known is not None and known.any():
             canvas, known = canvas.to(self.device), known.to(self.device)
-            forced = known_tokens(self.network.vqvae, self.codec, canvas, known)
+            tokens, masks = known_tokens(self.network.vqvae, self.codec, canvas, known)
         with torch.compiler.set_stance("force_eager"):
-            sampled = generate(self.network, label, self.generation, seed, all_scales=frames is not None, **forced)
+            every = frames is not None
+            sampled = generate(self.network, label, self.generation, seed, tokens=tokens, known=masks, all_scales=every)
 
         def finished(images: Tensor) -> Tensor:
             made = self.codec.to_symbols(images.float() * 2 - 1)
-            return torch.where(known, canvas, made) if forced else made
+            if masks is None or known is None or canvas is None:
+                return made
+            return torch.where(known, canvas, made)
 
         if frames is not None and sampled.images_per_scale is not None:
             pictures = [finished(images).cpu() for images in sampled.images_per_scale]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import cast
+
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
@@ -25,6 +28,11 @@ class TokenMetrics(nn.ModuleDict):
         names += [f"{name}/scale_{k}" for k in range(scales) for name in ("loss", "accuracy")]
         super().__init__({name: Mean() for name in names})
 
+    @property
+    def means(self) -> Mapping[str, Mean]:
+        """The means by name."""
+        return cast("Mapping[str, Mean]", self)
+
     def record(self, model: VAR, logits: Tensor, tokens: Tensor, frequencies: Tensor) -> None:
         """Take in a batch.
 
@@ -37,12 +45,12 @@ class TokenMetrics(nn.ModuleDict):
         nats, hit = token_scores(logits, tokens)
         unigram = unigram_nats(frequencies)[model.scale_of, tokens]  # [B, L]
         for prefix, values in (("", nats), ("unigram_", unigram)):
-            self[f"{prefix}nats_per_token"].update(values)
-            self[f"{prefix}nats_per_image"].update(values.sum(1))
-        self["accuracy"].update(hit)
+            self.means[f"{prefix}nats_per_token"].update(values)
+            self.means[f"{prefix}nats_per_image"].update(values.sum(1))
+        self.means["accuracy"].update(hit)
         for name, values in (("loss", nats), ("accuracy", hit)):
             for k, part in enumerate(by_scale(model, values)):
-                self[f"{name}/scale_{k}"].update(part)
+                self.means[f"{name}/scale_{k}"].update(part)
 
 
 def token_scores(logits: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:

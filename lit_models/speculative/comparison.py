@@ -70,7 +70,8 @@ def compare(
     made, alone = (run.decode(labels, options, seed, image_index=index) for run in (decoder, target_only))
     equal = torch.cat([a == b for a, b in zip(made.tokens, alone.tokens, strict=True)], dim=1)
     return Comparison(
-        *(codec.to_symbols(images.float() * 2 - 1) for images in (made.images, alone.images)),
+        codec.to_symbols(made.images.float() * 2 - 1),
+        codec.to_symbols(alone.images.float() * 2 - 1),
         made.report,
         alone.report,
         equal.double().mean(1),
