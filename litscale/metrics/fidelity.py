@@ -24,9 +24,10 @@ class FeatureBank(Metric):
     """
 
     is_differentiable = False
-    higher_is_better = None
+    higher_is_better: bool | None = None
     full_state_update = False
     rows: list[Tensor]
+    width: Tensor
 
     def __init__(self, **kwargs: object) -> None:
         # A result must not come from the cache of torchmetrics, as a reference may be set after it was computed.
@@ -144,7 +145,7 @@ class PrecisionRecall(_ComparedFeatures):
 
     higher_is_better = True
 
-    def compute(self) -> dict[str, Tensor]:
+    def compute(self) -> dict[str, Tensor]:  # type: ignore[override]
         """Return ``precision`` and ``recall``, float64 scalars.
 
         Precision is the fraction of images that lie in the manifold of the real ones, which is the union of spheres
