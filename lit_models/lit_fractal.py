@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,12 +15,13 @@ from lit_models.optimization import Optimization
 from litscale.metrics.mean import Mean
 from litscale.metrics.standard_error import StandardError
 from litscale.models.fractal import (
+    CanvasNetwork,
     Fractal,
     Generation,
     LevelAttention,
     attention_report,
     fill_official,
-    sample_any_width,
+    generate,
 )
 from litscale.models.layers.blocks import Block
 
@@ -28,14 +29,14 @@ GENERATION = Generation()
 
 
 class LitFractal(GeneratingModule):
-    """Trains a fractal model by maximum likelihood; evaluates and samples it.
+    """Trains a fractal model, or a network of your own, by maximum likelihood; evaluates and samples it.
 
     ``validate`` and ``test`` report nats per step (rolls) and bits per dim, given the labels where there are any;
     ``test`` then also reports them without labels (``..._unconditional``, as FractalGen publishes them). With several
     passes each has a ``..._standard_error``. ``predict`` generates the data module's requests.
 
     Args:
-        network: the model.
+        network: the model, a Fractal or any other CanvasNetwork.
         optimization: learning rate, schedule, weight decay.
         generation: how samples are drawn.
         nll_passes: passes averaged for the likelihood of each canvas in evaluation; models without MAR levels need one.
@@ -43,6 +44,8 @@ class LitFractal(GeneratingModule):
         official_checkpoint: file with FractalGen's published weights to start from, for a network of that preset.
         compile_blocks: compile the transformer blocks for training and likelihoods (``torch.compile``); sampling, whose
             shapes change with each step, is not compiled.
+        sampler: draws samples of the network; one of your own is a function with the arguments of
+            :func:`litscale.models.fractal.generate`.
 
     Raises:
         FileNotFoundError: there is no such official_checkpoint.
@@ -55,24 +58,24 @@ class LitFractal(GeneratingModule):
 
     def __init__(
         self,
-        network: Fractal,
+        network: CanvasNetwork,
         optimization: Optimization = Optimization(),
         generation: Generation = GENERATION,
         nll_passes: int = 1,
         official_checkpoint: str | None = None,
         compile_blocks: bool = False,
+        sampler: Callable[..., Any] = generate,
     ) -> None:
         super().__init__()
-        generation.steps(len(network.levels))
-        if generation.cfg != 1 and not network.num_classes:
-            raise ValueError(f"cfg {generation.cfg} needs a network with classes: set num_classes, or cfg to 1")
+        generation.check(len(network.sizes) - 1, network.num_classes)
         self.network = network
         self.optimization = optimization
         self.generation = generation
+        self.sampler = sampler
         self.nll_passes = 1 if network.exact_likelihood else nll_passes
         self.official_checkpoint = official_checkpoint
         if official_checkpoint is not None:
-            fill_official(network, official_checkpoint)
+            fill_official(self._fractal("official_checkpoint"), official_checkpoint)
         if compile_blocks:
             self.compile_each_block()
         # nats of a column of cells (a step of a roll) in one of the unit
@@ -182,27 +185,45 @@ class LitFractal(GeneratingModule):
         Returns:
             uint8 ``[B, C, H, W]`` on the module's device.
         """
-        if canvas is None:
-            rows = batch_size if label is None else len(label)
-            height, width = self.network.sizes[0]
-            canvas = torch.zeros(rows, self.network.codec.channels, height, length or width, dtype=torch.uint8)
-        canvas = canvas.to(self.device)
-        known = torch.zeros_like(canvas, dtype=torch.bool) if known is None else known.to(self.device)
 
         def record(canvas: Tensor, done: Tensor) -> None:
             frames.append((canvas.cpu(), done.cpu()))
 
-        on_step = None if frames is None else record
         with torch.compiler.set_stance("force_eager"):
-            return sample_any_width(
-                self.network, canvas, known, label, seed=seed, on_step=on_step, **asdict(self.generation)
+            drawn: Tensor = self.sampler(
+                self.network,
+                label,
+                self.generation,
+                batch_size=batch_size,
+                canvas=canvas,
+                known=known,
+                length=length,
+                seed=seed,
+                on_step=None if frames is None else record,
             )
+        return drawn
 
     def attention_report(self, canvas: Tensor, label: Tensor | None = None) -> dict[str, LevelAttention]:
-        """Entropy and reach of attention, see :func:`litscale.models.fractal.attention_report`."""
-        with torch.compiler.set_stance("force_eager"):
-            return attention_report(self.network, canvas.to(self.device), label)
+        """Entropy and reach of attention, see :func:`litscale.models.fractal.attention_report`.
 
-    def parameters_by_level(self) -> dict[str, list[torch.nn.Parameter]]:
-        """Parameters of ``level_0``, ... and of the ``leaf``."""
+        Raises:
+            ValueError: the network is no `Fractal`.
+        """
+        with torch.compiler.set_stance("force_eager"):
+            return attention_report(self._fractal("callbacks.AttentionDiagnostics"), canvas.to(self.device), label)
+
+    def parameters_by_level(self) -> dict[str, list[nn.Parameter]]:
+        """Parameters of ``level_0``, ... and of the ``leaf``; of another network the groups that it names."""
         return self.network.parameters_by_level()
+
+    def _fractal(self, option: str) -> Fractal:
+        """The network, for what needs the published levels.
+
+        Raises:
+            ValueError: it is another network.
+        """
+        if not isinstance(self.network, Fractal):
+            raise ValueError(
+                f"{option} needs litscale.models.fractal.Fractal, not {type(self.network).__name__}: omit it"
+            )
+        return self.network
