@@ -81,7 +81,7 @@ class GenerationQuality(SampleEvaluation):
             every_n_validations: in ``fit``, evaluate in every so many validations, the first included; 0 leaves it to
                 ``validate`` and ``test``.
             seed: noise of batch k is drawn from seed + k.
-            features: the extractor, any module as `litscale.metrics.features` describes it; null = by the kind of data.
+            features: the extractor, any `litscale.metrics.features.FeatureExtractor`; null = by the kind of data.
             reference: .npz with mu and sigma, or images as arr_0, or both (ADM's reference batches); null = the data.
             cfg: guidance scale instead of the module's own.
             temperature: instead of the module's own.

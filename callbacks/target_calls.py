@@ -55,7 +55,7 @@ class TargetCalls(Callback):
         """Check the options.
 
         Args:
-            features: the extractor of FID, any module as `litscale.metrics.features` describes it; null = no FID.
+            features: the extractor of FID, any `litscale.metrics.features.FeatureExtractor`; null = no FID.
             reference: what images are compared with, a file as for `GenerationQuality`; null = the data at hand.
             cache_dir: where features of the data are kept; null = as for `PianoRollDataModule`.
 

@@ -27,7 +27,7 @@ class QualityReference:
     trainer kept images out. Data that cannot be indexed are not cached.
 
     Args:
-        extractor: see `litscale.metrics.features`; on its device.
+        extractor: a `litscale.metrics.features.FeatureExtractor`, on its device.
         path: of the file; None = the batches.
         cache_dir: of the cache; None = the default one.
         batch_size: images that go through the extractor at once, where the file holds images.
