@@ -1,4 +1,4 @@
-"""Where the levels look: attention in numbers and pictures."""
+"""`AttentionDiagnostics`: entropy and reach of the attention of each head, in numbers and pictures."""
 
 from __future__ import annotations
 

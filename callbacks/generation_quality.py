@@ -1,4 +1,4 @@
-"""FID and its kin, while training and after."""
+"""`GenerationQuality`: FID, KID, precision, recall and related scores of generated images or rolls."""
 
 from __future__ import annotations
 
@@ -211,9 +211,9 @@ class GenerationQuality(SampleEvaluation):
 
     def outcome(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Tensor]:
         """The scores, float32."""
-        self._found = {name: value.float() for name, value in self._scores.compute().items()}
+        self._values = {name: value.float() for name, value in self._scores.compute().items()}
         _, prefix = stage_of(trainer)
-        return {f"{prefix}/{name}": value for name, value in self._found.items()}
+        return {f"{prefix}/{name}": value for name, value in self._values.items()}
 
     def report(self, trainer: Trainer, pl_module: LightningModule) -> Report:
         """The scores and what they depend on; keeps or deletes the images."""
@@ -223,7 +223,7 @@ class GenerationQuality(SampleEvaluation):
         with self._changed(pl_module):
             settings = self._settings(pl_module)
         count = self._real.statistics.count
-        scores = {name: float(value) for name, value in self._found.items()}
+        scores = {name: float(value) for name, value in self._values.items()}
         checkpoint = checkpoint_of(trainer)
         data = {
             "stage": stage,

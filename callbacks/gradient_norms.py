@@ -1,4 +1,4 @@
-"""Norms of the gradients, of the whole network and of each level."""
+"""`GradientNorms`: norms of the gradients, of the whole network and of each level."""
 
 from __future__ import annotations
 

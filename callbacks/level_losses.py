@@ -1,4 +1,4 @@
-"""Losses of single levels, mask fractions and entropy: what a training step reports."""
+"""`LevelLosses`: losses of single levels, mask fractions and entropy, which a training step reports."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How near generated music comes to the data, while training and after."""
+"""`MusicEvaluation`: statistics of generated music compared with those of the data, and likelihood baselines."""
 
 from __future__ import annotations
 

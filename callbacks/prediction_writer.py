@@ -1,4 +1,4 @@
-"""Samples of ``predict`` as files."""
+"""`PredictionWriter`: samples of ``predict`` as files."""
 
 from __future__ import annotations
 

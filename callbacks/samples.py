@@ -1,4 +1,4 @@
-"""Samples to look at and listen to while a model trains."""
+"""`Samples`: samples to look at and listen to while a model trains."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tokens of ``predict`` as a cache."""
+"""`TokenWriter`: tokens of ``predict`` as a cache."""
 
 from __future__ import annotations
 

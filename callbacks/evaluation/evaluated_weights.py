@@ -1,4 +1,4 @@
-"""Which weights an evaluation is of, beside everything that it writes."""
+"""`EvaluatedWeights`: the record of the evaluated weights, which goes into all files of an evaluation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The real images that generated ones are compared with."""
+"""`QualityReference`: statistics and features of the real images that generated ones are compared with."""
 
 from __future__ import annotations
 

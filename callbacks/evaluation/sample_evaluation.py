@@ -1,4 +1,4 @@
-"""The course of an evaluation of samples, whatever is measured of them."""
+"""`SampleEvaluation`: the base of callbacks that generate samples and compare them with data."""
 
 from __future__ import annotations
 

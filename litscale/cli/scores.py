@@ -1,4 +1,4 @@
-"""What ``validate`` and ``test`` found, one file for each evaluated checkpoint."""
+"""Files of the scores of ``validate`` and ``test``, one for each evaluated checkpoint and settings."""
 
 from __future__ import annotations
 

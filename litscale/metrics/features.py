@@ -145,8 +145,8 @@ class MusicFeatures(nn.Module):
         Returns:
             float32 ``[B, 9]``, in the order of `litscale.music.statistics.NAMES`.
         """
-        found = [statistics(Roll(roll, self.form)) for roll in canvases[:, 0].cpu().numpy()]
-        table = torch.tensor([[row[name] for name in NAMES] for row in found], device=self.scales.device)
+        rows = [statistics(Roll(roll, self.form)) for roll in canvases[:, 0].cpu().numpy()]
+        table = torch.tensor([[row[name] for name in NAMES] for row in rows], device=self.scales.device)
         return table.view(-1, self.num_features).nan_to_num(0.0) / self.scales
 
 
