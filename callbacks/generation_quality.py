@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -256,7 +256,7 @@ class GenerationQuality(SampleEvaluation):
     def _settings(self, pl_module: LightningModule) -> dict[str, Any]:
         """How samples are drawn."""
         module = offered(pl_module, GenerationOptions)
-        return (asdict(module.generation) if module is not None else {}) | {"seed": self.seed}
+        return (dict(module.described_generation()) if module is not None else {}) | {"seed": self.seed}
 
     @contextmanager
     def _changed(self, pl_module: LightningModule) -> Iterator[None]:

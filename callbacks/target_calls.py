@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any, cast
 
 import torch
@@ -181,7 +182,6 @@ class TargetCalls(Callback):
             alone["fid"] = own["target_fid"]
             own["fid_change"] = own["fid_difference"] / own["target_fid"]
         facts = f"{own['images']:.0f} images ({stage})"
-        decoder = self._decoders.generation
-        settings = decoder.drawing | {"seed": self._decoders.seed}
-        rows = {"target only": alone, decoder.label: own}
+        settings = asdict(self._decoders.generation) | {"seed": self._decoders.seed}
+        rows = {"target only": alone, str(self._decoders.decoder): own}
         return decode_report(f"decode_{stage}", facts, settings, rows)

@@ -12,8 +12,9 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from lit_models.speculative.comparison import Comparison
-from lit_models.speculative.decoding import Decoding
 from litscale.models.fractal import LevelAttention
+from litscale.models.sdvar import Decoder
+from litscale.models.var import VARGeneration
 
 
 class Generates(Protocol):
@@ -36,6 +37,9 @@ class GenerationOptions(Protocol):
     @property
     def generation(self) -> Any:
         """How canvases are generated, a frozen dataclass."""
+
+    def described_generation(self) -> Mapping[str, Any]:
+        """All that samples depend on beside weights and requests, for files and caches that say so."""
 
 
 class LevelParameters(Protocol):
@@ -60,8 +64,12 @@ class DecoderComparison(Protocol):
         """Number of scales of an image."""
 
     @property
-    def generation(self) -> Decoding:
-        """The decoder that is compared with the target alone."""
+    def decoder(self) -> Decoder:
+        """What is compared with the target alone."""
+
+    @property
+    def generation(self) -> VARGeneration:
+        """How both draw tokens."""
 
     @property
     def seed(self) -> int:

@@ -13,10 +13,10 @@ from torch.utils.data import DataLoader
 from callbacks.evaluation.generation import data_of
 from callbacks.evaluation.sample_evaluation import stage_of
 from callbacks.reporting.loggers import is_trial
-from datamodules.rolls.cache import default_cache_dir
 from litscale.metrics import FeatureBank, FeatureStatistics
 from litscale.metrics.features import checked_size, extract, identity
 from litscale.metrics.reference import Reference, data_identity, read_reference, write_reference
+from litscale.storage.caches import cache_root
 
 
 class QualityReference:
@@ -42,7 +42,7 @@ class QualityReference:
     def __init__(self, extractor: nn.Module, path: str | None, cache_dir: str | None, batch_size: int) -> None:
         self.extractor = extractor
         self.path = path
-        self.cache_dir = default_cache_dir() if cache_dir is None else Path(cache_dir).expanduser()
+        self.cache_dir = cache_root(cache_dir)
         self.batch_size = batch_size
         self.has_features = True
         self._known = Reference()
