@@ -24,7 +24,7 @@ from callbacks.checkpointing.files import (
 from callbacks.checkpointing.interruption import Action, Interruption
 from callbacks.checkpointing.monitored_score import MonitoredScore
 from callbacks.checkpointing.progress import mark_validation_interrupted, remove_unfinished_batches
-from callbacks.reporting.loggers import is_trial, run_folder
+from callbacks.reporting.trainer_state import is_trial, run_folder
 from lit_models.base import DivergedError, GradientError
 from litscale.storage.run_folders import (
     checkpoint_in,

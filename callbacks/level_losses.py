@@ -10,7 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
-from callbacks.reporting.loggers import logs_now
+from callbacks.reporting.trainer_state import logs_now
 
 
 class LevelLosses(Callback):

@@ -7,8 +7,9 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from callbacks.evaluation.generation import averaged_weights, data_of, frames_of, generate_samples
-from callbacks.reporting.loggers import run_folder, send_animations, send_pictures, send_sounds
+from callbacks.evaluation.generation import averaged_weights, frames_of, generate_samples
+from callbacks.reporting.loggers import send_animations, send_pictures, send_sounds
+from callbacks.reporting.trainer_state import data_of, run_folder
 from datamodules.base import RenderedData, required
 from lit_models.contracts import Generates
 from lit_models.sharding import gather, release

@@ -12,12 +12,12 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 
 from callbacks.evaluation.quality_reference import QualityReference
-from callbacks.evaluation.sample_evaluation import stage_of
 from callbacks.reporting.decode_pictures import timeline
 from callbacks.reporting.decode_report import decode_report
 from callbacks.reporting.figures import pixels, write_picture
-from callbacks.reporting.loggers import run_folder, send_histogram, send_pictures, send_table
+from callbacks.reporting.loggers import send_histogram, send_pictures, send_table
 from callbacks.reporting.result_table import Report
+from callbacks.reporting.trainer_state import run_folder, stage_of
 from datamodules.base import offered
 from lit_models.contracts import DecoderComparison
 from lit_models.speculative.comparison import Comparison, no_totals, rates

@@ -10,8 +10,7 @@ from typing import Any, cast
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from callbacks.evaluation.generation import data_of
-from callbacks.reporting.loggers import run_folder
+from callbacks.reporting.trainer_state import data_of, run_folder
 from datamodules.base import offered
 from datamodules.tokens.cache import INDEX, TokenFacts, good_shards, write_shard
 from datamodules.tokens.tokenization import TokenizationDataModule

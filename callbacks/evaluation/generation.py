@@ -7,17 +7,13 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
-from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, WeightAveraging
 from torch import Tensor
 
+from callbacks.reporting.trainer_state import data_of
 from datamodules.base import class_count
 from lit_models.contracts import Generates
-
-
-def data_of(trainer: Trainer) -> LightningDataModule | None:
-    """The trainer's data module; None where it was given plain loaders."""
-    return trainer.datamodule  # type: ignore[attr-defined]
 
 
 def generate_samples(

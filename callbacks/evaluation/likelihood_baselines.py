@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from lightning.pytorch import Trainer
 
-from callbacks.evaluation.generation import data_of
+from callbacks.reporting.trainer_state import data_of
 from datamodules.base import RollData, required
 from litscale.music import IndependentPitches, RepeatOrRedraw, RollFormat
 

@@ -75,9 +75,14 @@ def write_scores(
     Raises:
         OSError: the file could not be written.
     """
-    facts = {**weights.facts, "settings": dict(settings), "time": datetime.now(UTC).isoformat(), "scores": dict(values)}
+    metadata = {
+        **weights.metadata,
+        "settings": dict(settings),
+        "time": datetime.now(UTC).isoformat(),
+        "scores": dict(values),
+    }
     key = sha256(weights.key.encode() + json_text(dict(settings))).hexdigest()
-    return write_atomically(folder / f"scores_{stage}_{weights.name}_{key[:8]}.json", json_text(facts))
+    return write_atomically(folder / f"scores_{stage}_{weights.name}_{key[:8]}.json", json_text(metadata))
 
 
 def read_scores(path: Path) -> Scores:
