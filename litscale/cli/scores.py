@@ -75,14 +75,11 @@ def write_scores(
     Raises:
         OSError: the file could not be written.
     """
-    metadata = {
-        **weights.metadata,
-        "settings": dict(settings),
-        "time": datetime.now(UTC).isoformat(),
-        "scores": dict(values),
-    }
+    metadata = weights.metadata | {"settings": dict(settings), "time": datetime.now(UTC).isoformat()}
     key = sha256(weights.key.encode() + json_text(dict(settings))).hexdigest()
-    return write_atomically(folder / f"scores_{stage}_{weights.name}_{key[:8]}.json", json_text(metadata))
+    return write_atomically(
+        folder / f"scores_{stage}_{weights.name}_{key[:8]}.json", json_text(metadata | {"scores": dict(values)})
+    )
 
 
 def read_scores(path: Path) -> Scores:
