@@ -76,6 +76,7 @@ def write_scores(
         OSError: the file could not be written.
     """
     metadata = weights.metadata | {"settings": dict(settings), "time": datetime.now(UTC).isoformat()}
+    metadata |= {"scores": dict(values)}
     key = sha256(weights.key.encode() + json_text(dict(settings))).hexdigest()
     return write_atomically(
         folder / f"scores_{stage}_{weights.name}_{key[:8]}.json", json_text(metadata | {"scores": dict(values)})
