@@ -19,8 +19,8 @@ from tqdm import tqdm
 from callbacks.reporting.decode_report import decode_report
 from callbacks.reporting.figures import write_picture
 from callbacks.reporting.json_text import json_text
-from callbacks.reporting.loggers import run_folder
 from callbacks.reporting.result_table import Report
+from callbacks.reporting.trainer_state import run_folder
 from lit_models import LitSDVAR
 from lit_models.speculative.comparison import no_totals, rates
 from lit_models.tokenizer.weights import checksum
