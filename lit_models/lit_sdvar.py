@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +14,18 @@ from torch import Tensor, nn
 from lit_models.base import GeneratingModule
 from lit_models.optimization import Optimization
 from lit_models.speculative.comparison import Comparison, compare
-from lit_models.speculative.decoding import Decoding
-from lit_models.speculative.distillation import divergence, own_tokens, teacher_forced
+from lit_models.speculative.distillation import divergence, teacher_forced, teacher_tokens
 from lit_models.token_metrics import by_scale
 from lit_models.tokenizer.data_checks import check_cache, check_canvas, check_classes
 from lit_models.tokenizer.encoding import codec_of, tokens_of
 from lit_models.tokenizer.weights import packed_tokenizer, unpack_tokenizer
 from lit_models.transformer_files import load_pair, save_as_lit_var
 from litscale.metrics.mean import Mean
-from litscale.models.sdvar import Decoder, Speculative
-from litscale.models.var import VAR, VQVAE, Sampling
+from litscale.models.sdvar import Decoder, DecoderFactory, Speculative, TargetOnly
+from litscale.models.sdvar.decoders import check_options
+from litscale.models.var import VAR, VQVAE, VARGeneration
 
-DECODING = Decoding()
+GENERATION = VARGeneration()
 
 
 class LitSDVAR(GeneratingModule):
@@ -45,14 +46,17 @@ class LitSDVAR(GeneratingModule):
         vqvae: the tokenizer.
         draft: the small network, made for the tokenizer.
         target: the large network, made for the tokenizer.
-        decoder: which decoder, and how it draws tokens.
+        decoder: the class of the decoder with its options: `Speculative`, `CollaborativeDecoding`, `TargetOnly`,
+            `DraftOnly`, or the class_path of your own.
+        generation: how both networks draw tokens.
         optimization: learning rate, schedule, weight decay.
         draft_checkpoint: the draft's weights: a checkpoint of LitVAR or LitSDVAR, or an official file; null leaves it
             as it is.
         target_checkpoint: the target's weights, likewise.
         tokenizer_checkpoint: the tokenizer's weights, a checkpoint of LitVQVAE or an official file, for official files,
             which do not hold it.
-        own_share: share of the images of a training batch that the target samples itself, for the labels of the batch.
+        teacher_share: share of the images of a training batch whose tokens the target draws, for the labels of the
+            batch; the others keep those of the data.
         fit_images: images that each device decodes in a validation of ``fit``; other stages decode all labels.
         seed: of the noise in evaluation.
         codec: what the tokenizer's channels stand for: rgb, gray, binary, velocity or onset_hold; null = rgb for three
@@ -71,20 +75,21 @@ class LitSDVAR(GeneratingModule):
         vqvae: VQVAE,
         draft: Callable[[VQVAE], VAR],
         target: Callable[[VQVAE], VAR],
-        decoder: Decoding = DECODING,
+        decoder: DecoderFactory = Speculative,
+        generation: VARGeneration = GENERATION,
         optimization: Optimization = Optimization(),
         draft_checkpoint: str | None = None,
         target_checkpoint: str | None = None,
         tokenizer_checkpoint: str | None = None,
-        own_share: float = 0.5,
+        teacher_share: float = 0.5,
         fit_images: int = 64,
         seed: int = 0,
         codec: str | None = None,
         velocity_bins: int = 127,
     ) -> None:
         super().__init__()
-        if not 0 <= own_share <= 1:
-            raise ValueError(f"own_share must be in 0..1, not {own_share}")
+        if not 0 <= teacher_share <= 1:
+            raise ValueError(f"teacher_share must be in 0..1, not {teacher_share}")
         if fit_images < 1:
             raise ValueError(f"fit_images must be at least 1, not {fit_images}")
         self.draft, self.target = draft(vqvae), target(vqvae).requires_grad_(False)
@@ -93,19 +98,20 @@ class LitSDVAR(GeneratingModule):
                 f"the draft has {self.draft.num_classes} classes, the target {self.target.num_classes}: make "
                 "num_classes the same"
             )
-        self.generation, self.optimization = decoder, optimization
+        check_options(generation)
+        self.generation, self.optimization = generation, optimization
         self.files = {
             "tokenizer_checkpoint": tokenizer_checkpoint,
             "target_checkpoint": target_checkpoint,
             "draft_checkpoint": draft_checkpoint,
         }
-        self.own_share, self.fit_images, self.seed = own_share, fit_images, seed
+        self.teacher_share, self.fit_images, self.seed = teacher_share, fit_images, seed
         self.codec = codec_of(vqvae, codec, velocity_bins)
         self._loaded = False
-        self._warm: set[Decoding] = set()
+        self._warm: set[Decoder] = set()
         self._seen = 0
-        self._decoders: dict[Decoding, Decoder] = {}
-        self.decoder(decoder)
+        self.decoder = decoder(draft=self.draft, target=self.target)
+        self._target_only = TargetOnly(self.target)
         self.register_buffer("frequencies", torch.zeros(self.scales, vqvae.vocab, dtype=torch.long))
         names = ("divergence", "overlap", "accepted_scales_per_call")
         self.scores = nn.ModuleDict(
@@ -131,12 +137,9 @@ class LitSDVAR(GeneratingModule):
         """Number of scales."""
         return self.target.scales
 
-    def decoder(self, options: Decoding | None = None) -> Decoder:
-        """The decoder of some options, by default the module's own."""
-        options = self.generation if options is None else options
-        if options not in self._decoders:
-            self._decoders[options] = options.build(self.draft, self.target)
-        return self._decoders[options]
+    def described_generation(self) -> dict[str, Any]:
+        """How tokens are drawn, and by which decoder."""
+        return super().described_generation() | {"decoder": str(self.decoder)}
 
     def setup(self, stage: str) -> None:
         """Check the precision, and the data, see :meth:`check_data`."""
@@ -185,10 +188,9 @@ class LitSDVAR(GeneratingModule):
         tokens = tokens_of(self.target, self.codec, batch)
         self.frequencies += self.trainer.strategy.reduce(self.vqvae.quantizer.count(tokens), reduce_op="sum")
         labels = self._labels(batch.get("label"), len(tokens[0]))
-        if own := round(self.own_share * len(labels)):
-            options = Sampling(**self.generation.drawing, seed=int(torch.randint(2**62, ())))
-            drawn = own_tokens(self.target, labels[:own], options)
-            tokens = [torch.cat([made, given[own:]]) for made, given in zip(drawn, tokens, strict=True)]
+        if count := round(self.teacher_share * len(labels)):
+            drawn = teacher_tokens(self.target, labels[:count], self.generation, seed=int(torch.randint(2**62, ())))
+            tokens = [torch.cat([made, given[count:]]) for made, given in zip(drawn, tokens, strict=True)]
         nats, overlap = self._divergence(labels, tokens)
         loss = self.finite(nats.mean())
         self.log("train/loss", loss.detach(), prog_bar=True, sync_dist=True)
@@ -201,7 +203,7 @@ class LitSDVAR(GeneratingModule):
 
     def _divergence(self, labels: Tensor, tokens: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Divergence and overlap of each token, ``[B, L]``."""
-        options = Sampling(cfg=self.generation.cfg, temperature=self.generation.temperature)
+        options = replace(self.generation, top_k=0, top_p=0.0)  # what filters remove would make it infinite
         with torch.no_grad():
             target = teacher_forced(self.target, labels, tokens, options)
         return divergence(target, teacher_forced(self.draft, labels, tokens, options))
@@ -229,19 +231,20 @@ class LitSDVAR(GeneratingModule):
             scores[name].update(values)
         first, self._seen = self._seen, self._seen + len(labels)
         labels = labels[: None if most is None else max(most - first, 0)]
-        found = None
+        comparison = None
         if len(labels):
             # samplers deal images to the processes in turn
             index = torch.arange(first, first + len(labels), device=self.device) * self.trainer.world_size
-            found = self.compare(labels, index + self.trainer.global_rank, self.seed)
-            calls = found.report.target_calls
-            scores["accepted_scales_per_call"].update(found.report.accepted_scales / max(calls, 1), weight=calls)
+            comparison = self.compare(labels, index + self.trainer.global_rank, self.seed)
+            report = comparison.report
+            calls = report.target_calls
+            scores["accepted_scales_per_call"].update(report.accepted_scales / max(calls, 1), weight=calls)
         for name, metric in scores.items():
             shown = name == "accepted_scales_per_call"
             self.log(f"{prefix}/{name}", metric, prog_bar=shown, on_epoch=True, on_step=False, batch_size=1)
-        return found
+        return comparison
 
-    def compare(self, labels: Tensor, index: Tensor, seed: int, decoder: Decoding | None = None) -> Comparison:
+    def compare(self, labels: Tensor, index: Tensor, seed: int, decoder: Decoder | None = None) -> Comparison:
         """Decode labels, and let the target alone do it too.
 
         Both are run once before, untimed, where a decoder is used for the first time.
@@ -252,14 +255,13 @@ class LitSDVAR(GeneratingModule):
             seed: of the noise.
             decoder: another than the module's own.
         """
-        options = self.generation if decoder is None else decoder
-        runs = (self.decoder(options), self.decoder(Decoding("target_only")))
-        if options not in self._warm:
-            for run in runs:
-                run.decode(labels, seed=seed, image_index=index, **options.drawing)
-            self._warm.add(options)
-        _forget(runs[0])
-        return compare(*runs, self.codec, labels, index, seed, **options.drawing)
+        decoder = self.decoder if decoder is None else decoder
+        if decoder not in self._warm:
+            for run in (decoder, self._target_only):
+                run.decode(labels, self.generation, seed, image_index=index)
+            self._warm.add(decoder)
+        _make_repeatable(decoder)
+        return compare(decoder, self._target_only, self.codec, labels, index, self.generation, seed)
 
     def generate(
         self,
@@ -290,9 +292,8 @@ class LitSDVAR(GeneratingModule):
         if known is not None and known.any():
             raise ValueError("the decoders make whole images and keep no known cells: inpaint with LitVAR")
         count = batch_size if canvas is None else len(canvas)
-        decoder = self.decoder()
-        _forget(decoder)
-        made = decoder.decode(self._labels(label, count), seed=seed, **self.generation.drawing)
+        _make_repeatable(self.decoder)
+        made = self.decoder.decode(self._labels(label, count), self.generation, seed)
         if frames is not None:
             pictures = self.codec.to_symbols(self.vqvae.tokens_to_images(made.tokens, all_scales=True).flatten(0, 1))
             whole = torch.ones(pictures.shape, dtype=torch.bool).chunk(self.scales)
@@ -333,7 +334,7 @@ class LitSDVAR(GeneratingModule):
             self.export_draft(Path(self.trainer.default_root_dir) / "draft.ckpt")
 
 
-def _forget(decoder: Decoder) -> None:
-    """Make the result a function of labels and seed, where what a gamma policy has learned would change it."""
-    if isinstance(decoder, Speculative) and not decoder.acceptance.lossless:
-        decoder.gamma.reset()
+def _make_repeatable(decoder: Decoder) -> None:
+    """Make images a function of labels and seed, where what a decoder has learned would change them."""
+    if not decoder.lossless:
+        decoder.reset()

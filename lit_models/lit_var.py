@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -18,11 +17,11 @@ from lit_models.tokenizer.data_checks import check_cache, check_canvas, check_cl
 from lit_models.tokenizer.encoding import codec_of, tokens_of
 from lit_models.tokenizer.known_tokens import known_tokens
 from lit_models.tokenizer.weights import load_tokenizer, packed_tokenizer, unpack_tokenizer
-from litscale.models.var import VAR, ScaleGeneration
+from litscale.models.var import VAR, VARGeneration, generate
 from litscale.models.var.attention_times import attention_times
 from litscale.models.var.blocks import VARBlock
 
-GENERATION = ScaleGeneration()
+GENERATION = VARGeneration()
 
 
 class LitVAR(GeneratingModule):
@@ -38,7 +37,7 @@ class LitVAR(GeneratingModule):
     Args:
         network: the transformer, with its tokenizer.
         optimization: learning rate, schedule, weight decay.
-        generation: how samples are drawn.
+        generation: how tokens are drawn.
         tokenizer_checkpoint: the tokenizer's weights: a checkpoint of LitVQVAE, or an official file. It is read where
             no checkpoint is given; null leaves the tokenizer as it is.
         label_smoothing: of the training loss.
@@ -66,7 +65,7 @@ class LitVAR(GeneratingModule):
         self,
         network: VAR,
         optimization: Optimization = Optimization(),
-        generation: ScaleGeneration = GENERATION,
+        generation: VARGeneration = GENERATION,
         tokenizer_checkpoint: str | None = None,
         label_smoothing: float = 0.0,
         progressive_steps: int = 0,
@@ -218,7 +217,7 @@ class LitVAR(GeneratingModule):
         seed: int | None = None,
         frames: list[tuple[Tensor, Tensor]] | None = None,
     ) -> Tensor:
-        """Generate canvases with the module's :class:`ScaleGeneration` settings.
+        """Generate canvases with the module's :class:`VARGeneration` settings.
 
         Tokens of which at least half the cells are known are those of the known picture, in which the mean of its known
         cells fills the rest; the others are drawn. Known cells themselves come back as they were.
@@ -247,9 +246,7 @@ class LitVAR(GeneratingModule):
             canvas, known = canvas.to(self.device), known.to(self.device)
             forced = known_tokens(self.network.vqvae, self.codec, canvas, known)
         with torch.compiler.set_stance("force_eager"):
-            sampled = self.network.sample(
-                label, **asdict(self.generation), seed=seed, all_scales=frames is not None, **forced
-            )
+            sampled = generate(self.network, label, self.generation, seed, all_scales=frames is not None, **forced)
 
         def finished(images: Tensor) -> Tensor:
             made = self.codec.to_symbols(images.float() * 2 - 1)

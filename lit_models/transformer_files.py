@@ -111,6 +111,6 @@ def save_as_lit_var(path: str | Path, network: VAR, frequencies: Tensor) -> None
 def _part(state: Mapping[str, Tensor], prefixes: Sequence[str]) -> dict[str, Tensor]:
     """The entries with the first of the prefixes that there are any of, without it."""
     for prefix in prefixes:
-        if found := {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}:
-            return found
+        if part := {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}:
+            return part
     return {}

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from litscale.models.codec import Codec
 from litscale.models.sdvar import Decoder, DecodeReport
+from litscale.models.var import VARGeneration
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,13 @@ def no_totals(scales: int) -> dict[str, float]:
 
 
 def compare(
-    decoder: Decoder, target_only: Decoder, codec: Codec, labels: Tensor, index: Tensor, seed: int, **drawing: float
+    decoder: Decoder,
+    target_only: Decoder,
+    codec: Codec,
+    labels: Tensor,
+    index: Tensor,
+    options: VARGeneration,
+    seed: int,
 ) -> Comparison:
     """Decode labels with both.
 
@@ -57,10 +64,10 @@ def compare(
         codec: turns images into canvases.
         labels: int64 ``[B]``, -1 for no class.
         index: number of each image, which keys its noise, int64 ``[B]``.
+        options: how tokens are drawn.
         seed: of the noise.
-        **drawing: ``cfg``, ``top_k``, ``top_p`` and ``temperature``.
     """
-    made, alone = (run.decode(labels, seed=seed, image_index=index, **drawing) for run in (decoder, target_only))
+    made, alone = (run.decode(labels, options, seed, image_index=index) for run in (decoder, target_only))
     equal = torch.cat([a == b for a, b in zip(made.tokens, alone.tokens, strict=True)], dim=1)
     return Comparison(
         *(codec.to_symbols(images.float() * 2 - 1) for images in (made.images, alone.images)),
@@ -76,8 +83,8 @@ def rates(sums: Mapping[str, float]) -> dict[str, float]:
 
     ``target_calls_per_image``, ``draft_calls_per_image``, ``accepted_scales_per_call`` (of the target),
     ``ms_per_image``, ``target_only_ms_per_image``, ``speedup`` (their ratio), ``token_agreement``,
-    ``pixel_difference``, and ``acceptance/scale_k`` of the scales that were judged. What would be divided by nothing is
-    left out.
+    ``pixel_difference``, and ``acceptance/scale_k`` of the scales that were verified. What would be divided by nothing
+    is left out.
     """
     ratios = {
         "target_calls_per_image": ("target_calls", "images"),
@@ -89,7 +96,7 @@ def rates(sums: Mapping[str, float]) -> dict[str, float]:
         "token_agreement": ("agreement", "images"),
         "pixel_difference": ("difference", "images"),
     }
-    scales = [name.removeprefix("judged/") for name in sums if name.startswith("judged/")]
-    ratios |= {f"acceptance/{scale}": (f"accepted/{scale}", f"judged/{scale}") for scale in scales}
-    found = {name: sums[over] / sums[under] for name, (over, under) in ratios.items() if sums[under]}
-    return {name: value * (1e3 if "ms_per_image" in name else 1) for name, value in found.items()}
+    scales = [name.removeprefix("verified/") for name in sums if name.startswith("verified/")]
+    ratios |= {f"acceptance/{scale}": (f"accepted/{scale}", f"verified/{scale}") for scale in scales}
+    quotients = {name: sums[over] / sums[under] for name, (over, under) in ratios.items() if sums[under]}
+    return {name: value * (1e3 if "ms_per_image" in name else 1) for name, value in quotients.items()}

@@ -1,6 +1,6 @@
 """What a draft learns from a target.
 
-Suffixes: B images, L tokens of all scales, V vocabulary.
+Dimensions: B images, L tokens of all scales, V vocabulary.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from torch import Tensor
 
 from lit_models.token_metrics import by_scale
 from litscale.models.modes import evaluating
-from litscale.models.var import VAR, Sampling
-from litscale.models.var.sampling import steps
+from litscale.models.var import VAR, VARGeneration
+from litscale.models.var.generate import generate_scales
 
 
-def teacher_forced(network: VAR, labels: Tensor, tokens: Sequence[Tensor], options: Sampling) -> Tensor:
+def teacher_forced(network: VAR, labels: Tensor, tokens: Sequence[Tensor], options: VARGeneration) -> Tensor:
     """Logits that tokens are drawn from, after guidance and temperature, given the tokens before.
 
     Dropout is off: what is wanted is the network that decodes.
@@ -56,7 +56,7 @@ def divergence(target: Tensor, draft: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def own_tokens(network: VAR, labels: Tensor, options: Sampling) -> list[Tensor]:
-    """Tokens that a network draws itself, int64 ``[B, n]`` of each scale."""
-    with evaluating(network):
-        return [step.tokens for step in steps(network, labels, options)]
+def teacher_tokens(teacher: VAR, labels: Tensor, options: VARGeneration, seed: int) -> list[Tensor]:
+    """Tokens that the teacher draws for classes int64 ``[B]``, int64 ``[B, n]`` of each scale, without pictures."""
+    with evaluating(teacher):
+        return [step.tokens for step in generate_scales(teacher, labels, options, seed)]

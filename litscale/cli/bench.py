@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import statistics
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any
 
 import torch
@@ -21,7 +21,7 @@ from callbacks.reporting.figures import write_picture
 from callbacks.reporting.json_text import json_text
 from callbacks.reporting.loggers import run_folder
 from callbacks.reporting.result_table import Report
-from lit_models import Decoding, LitSDVAR
+from lit_models import LitSDVAR
 from lit_models.speculative.comparison import no_totals, rates
 from lit_models.tokenizer.weights import checksum
 from lit_models.transformer_files import load_transformer
@@ -31,12 +31,25 @@ from litscale.metrics.features import checked_size, extract, identity
 from litscale.metrics.fid import frechet_distance
 from litscale.metrics.reference import read_reference
 from litscale.models.modes import evaluating
-from litscale.models.sdvar import ACCEPTANCES, Speculative
+from litscale.models.sdvar import (
+    KL,
+    Acceptance,
+    Agreement,
+    CollaborativeDecoding,
+    Coupled,
+    Decoder,
+    DraftOnly,
+    GammaPolicy,
+    Rejection,
+    Speculative,
+    TargetOnly,
+    TopK,
+)
 from litscale.storage.checkpoints import read_checkpoint
 from litscale.storage.files import write_atomically
 
 NAME = "bench_decode"
-LOSSLESS = ("coupled", "rejection")
+RULES = (TopK(), TopK(k=5), KL(), Rejection(), Coupled())
 
 
 class BenchTrainer(Trainer):
@@ -48,8 +61,8 @@ class BenchTrainer(Trainer):
         datamodule: LightningDataModule | None = None,
         ckpt_path: str | None = None,
         weights_only: bool | None = None,
-        gammas: tuple[int | str, ...] = (1, 2, 3),
-        acceptances: tuple[str, ...] = ACCEPTANCES,
+        gammas: tuple[int | GammaPolicy, ...] = (1, 2, 3),
+        acceptances: tuple[Acceptance, ...] | None = None,
         thresholds: tuple[float, ...] | None = None,
         entry_nums: tuple[int, ...] | None = None,
         masks: tuple[str, ...] = ("causal",),
@@ -62,9 +75,9 @@ class BenchTrainer(Trainer):
     ) -> Report:
         """Decode the same labels in many ways, each beside the target alone, and put the outcomes into one table.
 
-        The rows are the target alone, the draft alone, the module's own decoder, a hand-over for each entry_num and
-        mask, and speculative decoding for each gamma, acceptance and threshold. All draw tokens as the module does
-        (cfg, top_k, top_p, temperature). The table is printed and written to the run's folder as bench_decode.csv,
+        The rows are the target alone, the draft alone, the module's own decoder, collaborative decoding for each
+        entry_num and mask, and speculative decoding for each gamma, acceptance and threshold. All draw tokens as the
+        module does (model.generation). The table is printed and written to the run's folder as bench_decode.csv,
         .json and .md, with a picture of speed against quality, bench_decode.png. An interrupted benchmark goes on where
         it was.
 
@@ -73,10 +86,11 @@ class BenchTrainer(Trainer):
             datamodule: its images are the reference of FID.
             ckpt_path: a checkpoint of LitSDVAR; without it, the model reads the files that its options name.
             weights_only: checkpoints are always read so.
-            gammas: numbers of drafted scales; adaptive and cost are allowed too.
-            acceptances: coupled, rejection, top1, topk, kl.
-            thresholds: of the lossy ones; null = their default.
-            entry_nums: numbers of the draft's scales in a hand-over; null = all from 1 to S - 1.
+            gammas: numbers of drafted scales, or policies: AdaptiveGamma, CostGamma.
+            acceptances: rules, such as Coupled or {class_path: TopK, init_args: {k: 5}}; null = TopK with k 1 and 5,
+                KL, Rejection and Coupled.
+            thresholds: of the lossy rules; null = their own.
+            entry_nums: numbers of the draft's scales in collaborative decoding; null = all from 1 to S - 1.
             masks: what the target sees of them.
             num_images: images for each seed; their labels take turns.
             batch_size: images decoded together.
@@ -96,23 +110,23 @@ class BenchTrainer(Trainer):
         if min(num_images, batch_size, seeds) < 1:
             raise ValueError("num_images, batch_size and seeds must be at least 1")
         entries = range(1, model.scales) if entry_nums is None else entry_nums
-        grid = list(decodings(model.generation, gammas, acceptances, thresholds, entries, masks))
-        for options in grid:
-            model.decoder(options)  # which checks them before anything is run
+        # 1. the decoders, checked before anything is run
+        rules = RULES if acceptances is None else acceptances
+        grid = decoders(model, gammas, rules, thresholds, entries, masks)
         self._load(model, datamodule, ckpt_path)
         quality = None
         if features is not None:
             quality = Quality(features.to(model.device).eval(), reference, datamodule)
-        cases = [Case(options.label, options) for options in grid]
+        cases = [Case(label, decoder) for label, decoder in grid.items()]
         for name, path in (drafts or {}).items():
-            cases += [
-                Case(f"{name}: {options.label}", options, path) for options in grid if options.kind != "target_only"
-            ]
-        settings = model.generation.drawing | {"images": num_images, "batch_size": batch_size, "seeds": seeds}
+            cases += [Case(f"{name}: {label}", decoder, path) for label, decoder in list(grid.items())[1:]]
+        settings = asdict(model.generation) | {"images": num_images, "batch_size": batch_size, "seeds": seeds}
         settings |= {"reference": reference, "precision": self.precision}
+        # 2. measure them
         bench = Bench(model, quality, num_images, batch_size, seeds)
         with evaluating(model), torch.no_grad(), self.precision_plugin.forward_context():
             rows = bench.rows(cases, run_folder(self) / f"{NAME}_unfinished.json", settings)
+        # 3. the table and the picture
         facts = f"{seeds} x {num_images} images in batches of {batch_size}, {model.device.type}"
         report = decode_report(NAME, facts, settings, rows)
         report.show()
@@ -133,22 +147,27 @@ class BenchTrainer(Trainer):
         model.to(self.strategy.root_device)
 
 
-def decodings(
-    own: Decoding,
-    gammas: Sequence[int | str],
-    acceptances: Sequence[str],
+def decoders(
+    model: LitSDVAR,
+    gammas: Sequence[int | GammaPolicy],
+    acceptances: Sequence[Acceptance],
     thresholds: Sequence[float] | None,
     entry_nums: Sequence[int],
     masks: Sequence[str],
-) -> Iterator[Decoding]:
-    """The grid, each decoder once; they draw tokens as ``own`` does, which is among them."""
-    found = [Decoding("target_only", **own.drawing), Decoding("draft_only", **own.drawing), own]
-    found += [Decoding("handoff", entry_num=n, mask=mask, **own.drawing) for n in entry_nums for mask in masks]
+) -> dict[str, Decoder]:
+    """The grid by its names in the table, each decoder once, the target alone first.
+
+    Raises:
+        ValueError: an option is out of range.
+    """
+    draft, target = pair = model.draft, model.target
+    grid: list[Decoder] = [TargetOnly(target), DraftOnly(draft), model.decoder]
+    grid += [CollaborativeDecoding(*pair, entry_num=n, mask=mask) for n in entry_nums for mask in masks]
     for rule in acceptances:
-        for threshold in [None] if rule in LOSSLESS else thresholds or [None]:
-            options = {"acceptance": rule, "threshold": threshold, **own.drawing}
-            found += [Decoding("speculative", gamma=gamma, **options) for gamma in gammas]
-    yield from {options.label: options for options in found}.values()
+        lossy = isinstance(rule, Agreement) and not rule.lossless
+        rules = [replace(rule, threshold=least) for least in thresholds] if lossy and thresholds else [rule]
+        grid += [Speculative(*pair, gamma=gamma, acceptance=each) for each in rules for gamma in gammas]
+    return {str(decoder): decoder for decoder in grid}
 
 
 def file_facts(path: str) -> tuple[str, int, int]:
@@ -159,8 +178,8 @@ def file_facts(path: str) -> tuple[str, int, int]:
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"drafts {path}: no such file")
-    found = Path(path).stat()
-    return path, found.st_size, found.st_mtime_ns
+    status = Path(path).stat()
+    return path, status.st_size, status.st_mtime_ns
 
 
 class Quality:
@@ -182,34 +201,34 @@ class Quality:
         if known is not None and known.statistics is not None:
             self.real = known.statistics
             return
-        found = self.nothing()
+        statistics = self.nothing()
         if known is not None:
             for canvases in torch.from_numpy(known.images).permute(0, 3, 1, 2).split(64):
-                self.take(found, canvases)
+                self.take(statistics, canvases)
         elif datamodule is not None:
             datamodule.prepare_data()
             datamodule.setup("validate")
             for batch in datamodule.val_dataloader():
                 if "canvas" in batch:
-                    self.take(found, batch["canvas"])
-        if not found.count:
+                    self.take(statistics, batch["canvas"])
+        if not statistics.count:
             raise ValueError(
                 "features: there are no real images to compare with; give data with canvases, or reference"
             )
-        self.real = found.compute()
+        self.real = statistics.compute()
 
     def nothing(self) -> FeatureStatistics:
         """Statistics of no image, for :meth:`take`."""
         return FeatureStatistics(checked_size(self.features))
 
-    def take(self, found: FeatureStatistics, canvases: Tensor) -> None:
+    def take(self, statistics: FeatureStatistics, canvases: Tensor) -> None:
         """Add canvases, uint8 ``[B, C, H, W]``."""
         device = next(chain(self.features.parameters(), self.features.buffers()), canvases).device
-        found.update(extract(self.features, canvases.to(device))[0].cpu())
+        statistics.update(extract(self.features, canvases.to(device))[0].cpu())
 
-    def distance(self, found: FeatureStatistics) -> float:
+    def distance(self, statistics: FeatureStatistics) -> float:
         """To the real images."""
-        return float(frechet_distance(found.compute(), self.real))
+        return float(frechet_distance(statistics.compute(), self.real))
 
 
 @dataclass(frozen=True)
@@ -218,12 +237,12 @@ class Case:
 
     Attributes:
         label: its name.
-        options: the decoder.
+        decoder: what is measured.
         draft: checkpoint of its draft; None = the model's own.
     """
 
     label: str
-    options: Decoding
+    decoder: Decoder
     draft: str | None = None
 
 
@@ -266,7 +285,7 @@ class Bench:
                     self._load_draft(case.draft)
                     draft = case.draft
                 if case.label not in rows:
-                    rows[case.label] = self.row(case.options)
+                    rows[case.label] = self.row(case.decoder)
                     write_atomically(unfinished, json_text({"key": key, "rows": rows}))
         return {case.label: rows[case.label] for case in cases}
 
@@ -275,11 +294,9 @@ class Bench:
         if packed is not None and packed["checksum"] != checksum(self.model.vqvae):
             raise ValueError(f"different tokenizers: drafts {path} was trained with another one than the target")
 
-    def row(self, options: Decoding) -> dict[str, float]:
+    def row(self, decoder: Decoder) -> dict[str, float]:
         """Numbers of one decoder."""
-        decoder = self.model.decoder(options)
-        if isinstance(decoder, Speculative):
-            decoder.gamma.reset()
+        decoder.reset()
         model, sums = self.model, no_totals(self.model.scales)
         classes = model.target.num_classes
         distances = []
@@ -287,18 +304,18 @@ class Bench:
             both = [] if self.quality is None else [self.quality.nothing(), self.quality.nothing()]
             for index in torch.arange(self.num_images, device=model.device).split(self.batch_size):
                 labels = index % classes if classes else torch.full_like(index, -1)
-                found = model.compare(labels, index, seed, options)
-                for name, value in found.totals().items():
+                compared = model.compare(labels, index, seed, decoder)
+                for name, value in compared.totals().items():
                     sums[name] += value
-                for score, canvas in zip(both, (found.canvas, found.target_canvas), strict=False):
+                for score, canvas in zip(both, (compared.canvas, compared.target_canvas), strict=False):
                     self.quality.take(score, canvas)
             if both:
                 distances.append([self.quality.distance(score) for score in both])
         row = rates(sums)
         if distances:
             differences = [own - target for own, target in distances]
-            row["fid"], target = (statistics.fmean(values) for values in zip(*distances, strict=True))
-            row["fid_difference"] = statistics.fmean(differences)
-            row["fid_deviation"] = statistics.stdev(differences) if len(differences) > 1 else 0.0
+            row["fid"], target = (fmean(values) for values in zip(*distances, strict=True))
+            row["fid_difference"] = fmean(differences)
+            row["fid_deviation"] = stdev(differences) if len(differences) > 1 else 0.0
             row["fid_change"] = row["fid_difference"] / target
         return row

@@ -7,8 +7,9 @@ from matplotlib.figure import Figure
 
 from callbacks.reporting.result_table import ResultTable
 
-COLOURS = {"target": "#3b6fb6", "draft": "#8a919b", "handoff": "#d9822b", "speculative": "#4c9f70"}
+COLOURS = {"target": "#3b6fb6", "draft": "#8a919b", "collaborative": "#d9822b", "speculative": "#4c9f70"}
 """By the first word of a decoder's name."""
+OWN_COLOUR = "#8e5ea2"  # of other decoders
 
 
 def speed_and_quality(table: ResultTable) -> Figure:
@@ -26,7 +27,7 @@ def speed_and_quality(table: ResultTable) -> Figure:
     points = {label: row for label, row in table.rows.items() if quality in row}
     for number, (label, row) in enumerate(points.items(), start=1):
         place = row["speedup"], row[quality]
-        colour = COLOURS[label.split(": ")[-1].split()[0]]
+        colour = COLOURS.get(label.split(": ")[-1].split()[0], OWN_COLOUR)
         axis.scatter(*place, color=colour, label=f"{number}  {label}", zorder=3)
         axis.annotate(str(number), place, textcoords="offset points", xytext=(5, 3), fontsize=8, color="#50565e")
     axis.axvline(1, color="#c5c9ce", linewidth=1)

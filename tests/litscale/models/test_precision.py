@@ -10,7 +10,8 @@ from var_toys import vqvae
 from litscale.models.codec import Codec
 from litscale.models.fractal import Fractal
 from litscale.models.precision import FullPrecision, at_least_float32
-from litscale.models.var import VAR
+from litscale.models.var import VAR, VARGeneration
+from litscale.models.var import generate as generate_var
 
 HALVES = [torch.bfloat16, torch.float16]
 
@@ -78,8 +79,8 @@ def test_torchs_default_dtype_changes_no_number_of_var():
             both = Codec("onset_hold", 3).to_planes(torch.arange(5).view(1, 1, 1, 5).byte())
             tokens = model.vqvae.encode(images)
             logits = model(torch.tensor([1]), model.vqvae.quantizer.teacher_input(tokens))
-            made = model.sample([0, 1], cfg=1.5, top_p=0.9, seed=0)
-            smooth = model.sample([0, 1], cfg=1.5, smooth=True, seed=0).images
+            made = generate_var(model, [0, 1], VARGeneration(cfg=1.5, top_p=0.9), seed=0)
+            smooth = generate_var(model, [0, 1], VARGeneration(cfg=1.5, smooth=True), seed=0).images
             with torch.no_grad():
                 out = model.vqvae(images)
             model.vqvae.quantizer.record_hits(out.counts)
@@ -143,7 +144,7 @@ def test_a_tokenizer_stays_in_float32_in_half_a_transformer(dtype):
     assert all(torch.equal(a, b) for a, b in zip(model.vqvae.encode(images), tokens, strict=True))
     assert rough.dtype == torch.float32
     assert torch.allclose(rough, exact, atol=0.1)
-    assert model.sample(labels, seed=0).images.isfinite().all()
+    assert generate_var(model, labels, seed=0).images.isfinite().all()
 
 
 def test_only_half_precision_is_kept_out():
