@@ -1,4 +1,4 @@
-"""The command line: ``litscale fit|validate|test|predict``, ``litscale compare`` and ``litscale bench decode``."""
+"""The command line: ``litscale fit|validate|test|predict``, ``litscale compare`` and ``litscale bench``."""
 
 from __future__ import annotations
 
@@ -242,7 +242,7 @@ class BenchCLI(LitscaleCLI):
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
         """Methods of `litscale.cli.bench.BenchTrainer`, and their arguments that are no options of their own."""
-        return {"decode": {"model", "datamodule"}}
+        return {command: {"model", "datamodule"} for command in ("decode", "costs", "masks")}
 
 
 def main(args: list[str] | None = None) -> None:
@@ -273,7 +273,7 @@ def main(args: list[str] | None = None) -> None:
         LightningDataModule,
         save_config_callback=SaveConfig,
         save_config_kwargs={"save_to_log_dir": False},
-        parser_kwargs={"epilog": "and: litscale compare RUN ..., litscale bench decode --help"},
+        parser_kwargs={"epilog": "and: litscale compare RUN ..., litscale bench --help"},
         args=args,
         **options,
     )
