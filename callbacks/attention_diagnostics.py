@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -64,7 +64,9 @@ class AttentionDiagnostics(Callback):
             return
         canvas, label = batch["canvas"][: self.num_canvases], batch.get("label")
         with trainer.precision_plugin.val_step_context():
-            report = pl_module.attention_report(canvas, None if label is None else label[: self.num_canvases])
+            report = cast(AttentionReports, pl_module).attention_report(
+                canvas, None if label is None else label[: self.num_canvases]
+            )
         numbers, tables = {}, {}
         for level, attention in report.items():
             for measure in MEASURES:

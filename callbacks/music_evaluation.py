@@ -10,6 +10,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
+from callbacks.evaluation.generation import data_of
 from callbacks.evaluation.likelihood_baselines import LikelihoodBaselines
 from callbacks.evaluation.sample_evaluation import SampleEvaluation, checkpoint_of, stage_of, summed
 from callbacks.reporting.result_table import Column, Report, ResultTable
@@ -68,10 +69,10 @@ class MusicEvaluation(SampleEvaluation):
         if stage == "predict":
             return
         required(pl_module, Generates, self)
-        renderer = required(trainer.datamodule, RenderedData, self).renderer
+        renderer = required(data_of(trainer), RenderedData, self).renderer
         if not isinstance(renderer, RollRenderer):
             raise MisconfigurationException(
-                f"MusicEvaluation needs a data module of piano rolls, not {type(trainer.datamodule).__name__}: leave "
+                f"MusicEvaluation needs a data module of piano rolls, not {type(data_of(trainer)).__name__}: leave "
                 "it out"
             )
         self._format = renderer.format
@@ -113,7 +114,7 @@ class MusicEvaluation(SampleEvaluation):
 
     def outcome(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Tensor]:
         """Statistics and the likelihood of the baselines, as the class names them."""
-        values = {}
+        values: dict[str, Tensor] = {}
         for name, row in self._compared().items():
             values |= {f"music/{name}": row["generated"]}
             values |= {f"music/{kind}/{name}": row[kind] for kind in ("ratio", "overlap")}
@@ -178,6 +179,6 @@ def music_report(
     title = f"{samples} generated samples beside {windows} windows of the data"
     compared = ResultTable("statistic", columns, statistics, title)
     tables = [likelihood, compared] if nats_per_step else [compared]
-    data = {"stage": stage, "checkpoint": checkpoint, "samples": samples, "windows": windows}
-    data |= {"nats_per_step": nats_per_step, "statistics": statistics}
-    return Report(f"music_{stage}", f"Music evaluation ({stage})", tables, data, checkpoint)
+    facts = {"stage": stage, "checkpoint": checkpoint, "samples": samples, "windows": windows}
+    numbers = {"nats_per_step": nats_per_step, "statistics": statistics}
+    return Report(f"music_{stage}", f"Music evaluation ({stage})", tables, facts | numbers, checkpoint)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
+from callbacks.evaluation.generation import data_of
 from callbacks.evaluation.sample_evaluation import stage_of
 from datamodules.images.base import ImageDataModule
 from datamodules.images.dataset import Images
@@ -47,11 +48,11 @@ class PixelBaseline(Callback):
         Raises:
             MisconfigurationException: the data are no images.
         """
-        data = trainer.datamodule
+        data = data_of(trainer)
         if not isinstance(data, ImageDataModule):
             raise MisconfigurationException(f"PixelBaseline needs a data module of images, not {type(data).__name__}")
         bits = _bits(data.open("train"), self.num_images, data.alphabet) if trainer.is_global_zero else None
-        self._bits = trainer.strategy.broadcast(bits).to(pl_module.device)
+        self._bits = cast(Tensor, trainer.strategy.broadcast(bits)).to(pl_module.device)
         self._mean = Mean().to(pl_module.device)
 
     def on_test_batch_end(
@@ -89,10 +90,8 @@ class PixelBaseline(Callback):
 def _bits(images: Images, most: int, alphabet: int) -> Tensor:
     """Code length of each value at each cell, float ``[C * H * W, alphabet]``, in bits."""
     chosen = np.unique(np.linspace(0, len(images) - 1, most).astype(np.int64))
-    counts: np.ndarray | None = None
+    counts = np.full((images.canvas(0).size, alphabet), 1 / alphabet)
     for index in chosen:
         canvas = images.canvas(int(index)).reshape(-1)
-        if counts is None:
-            counts = np.full((len(canvas), alphabet), 1 / alphabet)
         counts[np.arange(len(canvas)), canvas] += 1
     return torch.from_numpy(math.log2(len(chosen) + 1) - np.log2(counts)).float()

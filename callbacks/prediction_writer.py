@@ -6,7 +6,7 @@ import hashlib
 import json
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from callbacks.evaluation.evaluated_weights import evaluated_weights
-from callbacks.evaluation.generation import frames_of
+from callbacks.evaluation.generation import data_of, frames_of
 from callbacks.reporting.json_text import json_text
 from callbacks.reporting.loggers import run_folder
 from datamodules.base import SheetRenderer, WrittenData, required
@@ -70,19 +70,19 @@ class PredictionWriter(Callback):
         """
         if stage != "predict":
             return
-        self._request = required(trainer.datamodule, WrittenData, self).described_request()
+        self._request = required(data_of(trainer), WrittenData, self).described_request()
         self._files: list[str] = []
         self._shown: list[np.ndarray] = []
         self._steps: list[tuple[Tensor, Tensor]] = []
         self._settings: dict[str, Any] = {}
-        pl_module.record_frames = self.gif
+        pl_module.record_frames = self.gif  # type: ignore[assignment]
         folder = None
         if trainer.is_global_zero:
             parent = Path(self.output_dir or run_folder(trainer) / "predictions")
             parent.mkdir(parents=True, exist_ok=True)
             remove_stale(parent)
             folder = self._unfinished.enter_context(temporary_folder(parent))
-        self._folder: Path = trainer.strategy.broadcast(folder)
+        self._folder = cast(Path, trainer.strategy.broadcast(folder))
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Look at the weights that were loaded."""
@@ -106,7 +106,7 @@ class PredictionWriter(Callback):
         """
         if self.gif and not outputs["frames"]:
             raise ValueError(f"gif: {type(pl_module).__name__}.predict_step kept no frames; set gif to false")
-        renderer = required(trainer.datamodule, WrittenData, self).renderer
+        renderer = required(data_of(trainer), WrittenData, self).renderer
         canvases, known = outputs["canvas"].cpu().numpy(), outputs["known"].cpu().numpy()
         if self.gif and not self._steps:
             self._steps = outputs["frames"]
@@ -133,15 +133,15 @@ class PredictionWriter(Callback):
         """Draw the sheet, on rank zero."""
         if not trainer.is_global_zero:
             return
-        renderer = required(trainer.datamodule, WrittenData, self).renderer
+        renderer = required(data_of(trainer), WrittenData, self).renderer
         if not isinstance(renderer, SheetRenderer):
             return
-        self._draw("sheet.png", renderer.sheet(np.stack(self._shown), COLUMNS))
+        self._write_picture("sheet.png", renderer.sheet(np.stack(self._shown), COLUMNS))
         if self._steps:
             chosen = np.unique(np.linspace(0, len(self._steps) - 1, MOST_STEPS).astype(int))
-            canvases, done = (torch.stack(part)[chosen, :MOST_ROWS] for part in zip(*self._steps, strict=True))
-            canvases, done = (x.transpose(0, 1).flatten(0, 1).numpy() for x in (canvases, done))  # row after row
-            self._draw("steps.png", renderer.sheet(canvases, len(chosen), ~done.astype(bool)))
+            parts = (torch.stack(part)[chosen, :MOST_ROWS] for part in zip(*self._steps, strict=True))
+            canvases, done = (part.transpose(0, 1).flatten(0, 1).numpy() for part in parts)  # row after row
+            self._write_picture("steps.png", renderer.sheet(canvases, len(chosen), ~done.astype(bool)))
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Give the folder its name when all ranks are done, and say what was written.
@@ -177,7 +177,7 @@ class PredictionWriter(Callback):
         key = hashlib.sha256(json.dumps(described, sort_keys=True, default=str).encode()).hexdigest()
         return f"{self._request.title}-{self._weights.name}-{key[:8]}"
 
-    def _draw(self, name: str, page: np.ndarray) -> None:
+    def _write_picture(self, name: str, page: np.ndarray) -> None:
         """Write an RGB picture."""
         write_image(self._folder / name, Image.fromarray(page))
         self._files.append(name)

@@ -7,7 +7,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from callbacks.evaluation.generation import averaged_weights, draw, frames_of
+from callbacks.evaluation.generation import averaged_weights, data_of, frames_of, generate_samples
 from callbacks.reporting.loggers import run_folder, send_animations, send_pictures, send_sounds
 from datamodules.base import RenderedData, required
 from lit_models.contracts import Generates
@@ -65,7 +65,7 @@ class Samples(Callback):
         """
         if stage != "fit":
             return
-        required(trainer.datamodule, RenderedData, self)
+        required(data_of(trainer), RenderedData, self)
         required(pl_module, Generates, self)
         self._last_step = -1
 
@@ -95,10 +95,10 @@ class Samples(Callback):
         # No collective here: the other ranks are not.
         steps: list[tuple[Tensor, Tensor]] = []
         with averaged_weights(trainer, pl_module):
-            canvases = draw(trainer, pl_module, 0, self.num_samples, self.seed, steps if self.gif else None)
+            canvases = generate_samples(trainer, pl_module, 0, self.num_samples, self.seed, steps if self.gif else None)
         folder = run_folder(trainer) / "samples" / f"step_{trainer.global_step}"
         folder.mkdir(parents=True, exist_ok=True)
-        renderer = required(trainer.datamodule, RenderedData, self).renderer
+        renderer = required(data_of(trainer), RenderedData, self).renderer
         files, pictures = [], []
         for i, symbols in enumerate(canvases.numpy()):
             animated = frames_of(steps, i) if steps else {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -86,7 +86,8 @@ class TargetCalls(Callback):
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Count from nothing."""
-        self._sums = no_totals(pl_module.scales)
+        self._decoders = cast(DecoderComparison, pl_module)
+        self._sums = no_totals(self._decoders.scales)
         self._first: DecodeReport | None = None
         if self.features is None:
             return
@@ -102,28 +103,29 @@ class TargetCalls(Callback):
         self,
         trainer: Trainer,
         pl_module: LightningModule,
-        outputs: Comparison | None,
+        outputs: Any,
         batch: dict[str, Any],
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Add a batch up.
+        """Add up the `Comparison` that the module made of a batch; it may have skipped it.
 
         Raises:
             ValueError: FID is wanted, and the batch has no images to compare with.
         """
-        if self.features is not None and self._learning:
-            if self.reference is None and "canvas" not in batch:
+        if self._real is not None and self._learning and self.reference is None:
+            if "canvas" not in batch:
                 raise ValueError("TargetCalls.features: the data has no canvas to compare with; give a reference")
-            self._real.take(trainer, batch.get("canvas"))
-        if outputs is None:
+            self._real.take(trainer, batch["canvas"])
+        comparison = cast(Comparison | None, outputs)
+        if comparison is None:
             return
-        for name, value in outputs.totals().items():
+        for name, value in comparison.totals().items():
             self._sums[name] += value
         if self._first is None:
-            self._first = outputs.report
+            self._first = comparison.report
         if self.features is not None:
-            for name, canvas in (("fid", outputs.canvas), ("target_fid", outputs.target_canvas)):
+            for name, canvas in (("fid", comparison.canvas), ("target_fid", comparison.target_canvas)):
                 self._scores[name].update(extract(self.features, canvas)[0])
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -134,7 +136,7 @@ class TargetCalls(Callback):
         summed = trainer.strategy.reduce(own, reduce_op="sum").tolist()
         sums = dict(zip(self._sums, summed, strict=True))
         self._found = {name: sums[name] for name in COUNTS} | rates(sums)
-        if self.features is not None:
+        if self._real is not None:
             if self._learning:
                 self._real.end(trainer)
             for name, score in self._scores.items():
@@ -144,7 +146,7 @@ class TargetCalls(Callback):
         # Equal on all ranks already; `sync_dist` keeps Lightning from warning of each.
         numbers = {f"sdvar/{name}": torch.tensor(value) for name, value in self._found.items()}
         pl_module.log_dict(numbers, sync_dist=True, batch_size=1)
-        self._accepted = [sums[f"accepted/scale_{k}"] for k in range(pl_module.scales)]
+        self._accepted = [sums[f"accepted/scale_{k}"] for k in range(self._decoders.scales)]
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Send the pictures, and outside of ``fit`` show and write the table; on rank zero."""
@@ -158,7 +160,7 @@ class TargetCalls(Callback):
         picture = write_picture(figure, folder / ("timeline.png" if fitting else f"decode_{stage}.png"))
         send_pictures(trainer, "sdvar/timeline", [pixels(figure)])
         send_histogram(trainer, "sdvar/accepted", self._accepted)
-        report = self._report(pl_module, stage)
+        report = self._report(stage)
         head, *lines = report.tables[0].lines()
         send_table(trainer, "sdvar/decoders", head, lines)
         if fitting:
@@ -171,15 +173,15 @@ class TargetCalls(Callback):
     on_test_epoch_end = on_validation_epoch_end
     on_test_end = on_validation_end
 
-    def _report(self, pl_module: LightningModule, stage: str) -> Report:
+    def _report(self, stage: str) -> Report:
         """The decoder beside the target alone."""
         found = dict(self._found)
-        alone = {"target_calls_per_image": float(pl_module.scales), "draft_calls_per_image": 0.0, "speedup": 1.0}
+        alone = {"target_calls_per_image": float(self._decoders.scales), "draft_calls_per_image": 0.0, "speedup": 1.0}
         alone["ms_per_image"] = found["target_only_ms_per_image"]
         if "target_fid" in found:
             alone["fid"] = found["target_fid"]
             found["fid_change"] = found["fid_difference"] / found["target_fid"]
         facts = f"{found['images']:.0f} images ({stage})"
-        settings = asdict(pl_module.generation) | {"seed": pl_module.seed}
-        rows = {"target only": alone, str(pl_module.decoder): found}
+        settings = asdict(self._decoders.generation) | {"seed": self._decoders.seed}
+        rows = {"target only": alone, str(self._decoders.decoder): found}
         return decode_report(f"decode_{stage}", facts, settings, rows)

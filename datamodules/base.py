@@ -254,14 +254,3 @@ class RankedDataModule(LightningDataModule):
     def ranks(self) -> tuple[int, int]:
         """Number of devices, and this one's number."""
         return (1, 0) if self.trainer is None else (self.trainer.world_size, self.trainer.global_rank)
-
-
-def check_least(**options: tuple[int | None, int]) -> None:
-    """Refuse options that are below their least value; None is never.
-
-    Raises:
-        ValueError: naming the first such option.
-    """
-    for name, (value, least) in options.items():
-        if value is not None and value < least:
-            raise ValueError(f"{name} must be at least {least}, not {value}")

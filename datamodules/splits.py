@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
+from datamodules.messages import abridged
 from datamodules.rolls.cache import RollCache
-from datamodules.rolls.folders import some
 
 SPLITS = ("train", "val", "test")
 
@@ -38,13 +38,13 @@ class Splits:
                 "least 0 and leave something to train on"
             )
         if unknown := sorted(set(self.lists or ()) - set(SPLITS)):
-            raise ValueError(f"split_files: {some(unknown)} is no split; the splits are {', '.join(SPLITS)}")
+            raise ValueError(f"split_files: {abridged(unknown)} is no split; the splits are {', '.join(SPLITS)}")
 
     def wants(self, split: str) -> bool:
         """Whether the options ask for this split."""
         if self.lists is not None:
             return split in self.lists
-        return {"train": 1.0, "val": self.val_fraction, "test": self.test_fraction}[split] > 0
+        return split == "train" or self._fraction(split) > 0
 
     def pieces(self, cache: RollCache, split: str, window: int) -> np.ndarray:
         """The pieces of a split that are at least a window long.
@@ -86,9 +86,11 @@ class Splits:
             return f"list readable files for {split} in split_files"
         if split == "train":
             return "lower val_fraction or test_fraction, add files, or list them in split_files"
-        return (
-            f"raise {split}_fraction (now {getattr(self, split + '_fraction')}), add files, or list them in split_files"
-        )
+        return f"raise {split}_fraction (now {self._fraction(split)}), add files, or list them in split_files"
+
+    def _fraction(self, split: str) -> float:
+        """The share of the pieces in ``val`` or ``test``."""
+        return self.val_fraction if split == "val" else self.test_fraction
 
 
 def split_by_hash(name: str, val_fraction: float, test_fraction: float) -> str:
@@ -126,7 +128,8 @@ def split_by_lists(names: Sequence[str], lists: Mapping[str, Sequence[str] | str
             fitting = [name for name in names if fnmatchcase(name, entry)] if is_pattern else [entry]
             if not known.issuperset(fitting) or not fitting:
                 raise ValueError(
-                    f"split_files: {entry} ({split}) fits none of the pieces, which are named like {some(names[:2])}"
+                    f"split_files: {entry} ({split}) fits none of the pieces, which are named like "
+                    f"{abridged(names[:2])}"
                 )
             for name in fitting:
                 if result.setdefault(name, split) != split:

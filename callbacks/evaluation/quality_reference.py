@@ -10,12 +10,13 @@ from lightning.pytorch import Trainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from callbacks.evaluation.generation import data_of
 from callbacks.evaluation.sample_evaluation import stage_of
 from callbacks.reporting.loggers import is_trial
-from datamodules.rolls.cache import default_cache_dir
 from litscale.metrics import FeatureBank, FeatureStatistics
 from litscale.metrics.features import checked_size, extract, identity
 from litscale.metrics.reference import Reference, data_identity, read_reference, write_reference
+from litscale.storage.caches import cache_root
 
 
 class QualityReference:
@@ -41,7 +42,7 @@ class QualityReference:
     def __init__(self, extractor: nn.Module, path: str | None, cache_dir: str | None, batch_size: int) -> None:
         self.extractor = extractor
         self.path = path
-        self.cache_dir = default_cache_dir() if cache_dir is None else Path(cache_dir).expanduser()
+        self.cache_dir = cache_root(cache_dir)
         self.batch_size = batch_size
         self.has_features = True
         self._known = Reference()
@@ -65,7 +66,7 @@ class QualityReference:
             return
         loader = trainer.test_dataloaders if trainer.testing else trainer.val_dataloaders
         limit = trainer.limit_test_batches if trainer.testing else trainer.limit_val_batches
-        self.name = f"the {stage_of(trainer)[1]} data of {type(trainer.datamodule).__name__}"
+        self.name = f"the {stage_of(trainer)[1]} data of {type(data_of(trainer)).__name__}"
         data = data_identity(loader.dataset if isinstance(loader, DataLoader) else None)
         if data is None:
             return
@@ -93,12 +94,10 @@ class QualityReference:
         Raises:
             ValueError: there are fewer than two images.
         """
-        self.statistics, self.features = self._known.statistics, self._known.features
-        if self.statistics is None:
-            self.statistics = self._statistics.compute()
-        if self.features is None and self.has_features:
-            self.features = self._bank.compute()
-        if self._cached is not None and trainer.is_global_zero:
+        known = self._known
+        self.statistics = self._statistics.compute() if known.statistics is None else known.statistics
+        self.features = self._bank.compute() if known.features is None and self.has_features else known.features
+        if self._cached is not None and self.features is not None and trainer.is_global_zero:
             write_reference(self._cached, self.statistics, self.features)
         self._statistics.reset()
         self._bank.reset()

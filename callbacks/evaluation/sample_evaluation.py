@@ -11,7 +11,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from tqdm import tqdm
 
-from callbacks.evaluation.generation import draw
+from callbacks.evaluation.generation import generate_samples
 from callbacks.reporting.loggers import run_folder
 from callbacks.reporting.result_table import Report
 
@@ -71,7 +71,7 @@ class SampleEvaluation(Callback, ABC):
 
     def generate(self, trainer: Trainer, pl_module: LightningModule, first: int, count: int, seed: int) -> Tensor:
         """Samples ``first``, ... of one batch: uint8 ``[B, C, H, W]`` on the CPU."""
-        return draw(trainer, pl_module, first, count, seed)
+        return generate_samples(trainer, pl_module, first, count, seed)
 
     # When it is measured.
 
@@ -82,7 +82,7 @@ class SampleEvaluation(Callback, ABC):
     def _reset(self) -> None:
         self._validations = 0
         self._running = False  # whether the validation at hand is evaluated
-        self._drawn = False
+        self._generated = False
         self._begun = False
         self._data_done = False
 
@@ -93,7 +93,7 @@ class SampleEvaluation(Callback, ABC):
         every = self.every_n_validations
         self._running = self._validations % every == 0 if every else trainer.state.fn != TrainerFn.FITTING
         self._validations += 1
-        self._drawn = False
+        self._generated = False
         if self._running and not self._begun:
             self._begun = True
             self.begin(trainer, pl_module)
@@ -102,8 +102,8 @@ class SampleEvaluation(Callback, ABC):
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         """Generate before the first batch, where averaged weights are in place whatever the order of callbacks."""
-        if self._running and not self._drawn:
-            self._draw(trainer, pl_module)
+        if self._running and not self._generated:
+            self._generate_share(trainer, pl_module)
 
     def on_validation_batch_end(
         self,
@@ -122,8 +122,8 @@ class SampleEvaluation(Callback, ABC):
         """Log the outcome."""
         if not self._running:
             return
-        if not self._drawn:  # a rank without a batch
-            self._draw(trainer, pl_module)
+        if not self._generated:  # a rank without a batch
+            self._generate_share(trainer, pl_module)
         if not self._data_done:
             self.end_data(trainer, pl_module)
             self._data_done = True
@@ -148,9 +148,9 @@ class SampleEvaluation(Callback, ABC):
     on_test_epoch_end = on_validation_epoch_end
     on_test_end = on_validation_end
 
-    def _draw(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def _generate_share(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Generate this rank's batches, and measure them."""
-        self._drawn = True
+        self._generated = True
         self.begin_samples(trainer, pl_module)
         batches = list(enumerate(range(0, self.num_samples, self.batch_size)))[
             trainer.global_rank :: trainer.world_size

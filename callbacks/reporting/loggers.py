@@ -64,7 +64,7 @@ def send_sounds(trainer: Trainer, key: str, files: Sequence[Path]) -> None:
 
             # Not `log_audio`: W&B takes lists of sounds only with the package soundfile, single files without.
             sounds = {f"{key}/{i}": wandb.Audio(str(file)) for i, file in enumerate(files)}
-            logger.log_metrics(sounds, step=trainer.global_step)
+            logger.log_metrics(sounds, step=trainer.global_step)  # type: ignore[arg-type]
         elif isinstance(logger, TensorBoardLogger):
             for i, file in enumerate(files):
                 sound, rate = _read_wav(file)
@@ -99,7 +99,7 @@ def send_histogram(trainer: Trainer, key: str, counts: Sequence[float]) -> None:
             import wandb
 
             made = wandb.Histogram(np_histogram=(np.asarray(counts), edges))
-            logger.log_metrics({key: made}, step=trainer.global_step)
+            logger.log_metrics({key: made}, step=trainer.global_step)  # type: ignore[dict-item]
         elif isinstance(logger, TensorBoardLogger):
             values = np.arange(len(counts))
             logger.experiment.add_histogram_raw(

@@ -7,11 +7,12 @@ from collections.abc import Mapping
 
 from torch.utils.data import DataLoader
 
-from datamodules.base import RankedDataModule, check_least
+from datamodules.base import RankedDataModule
 from datamodules.images.dataset import Augmentation, EvaluationImages, ImageLoader, Images, TrainingImages, collate
 from datamodules.images.renderer import ImageRenderer
 from datamodules.images.requests import ImageRequest, image_requests
 from datamodules.loading import ResumableLoader
+from datamodules.messages import check_least
 from datamodules.requests import RequestRecord, Requests, recorded
 
 

@@ -17,7 +17,7 @@ from torch.utils.data import Dataset, default_collate
 
 from datamodules.images.decoding import UnreadableImageError
 from datamodules.loading import ResumableLoader
-from datamodules.rolls.folders import some
+from datamodules.messages import abridged
 
 Item = tuple[dict[str, Tensor] | None, list[str]]
 Augmentation = Callable[[np.ndarray, np.random.Generator], np.ndarray]
@@ -97,7 +97,7 @@ class TrainingImages(Dataset):
             if self.augment is not None:
                 canvas = self.augment(canvas, np.random.default_rng((self.seed, epoch, position)))
             return _item(canvas, self.images.labels, index), errors
-        raise ValueError(f"{len(errors)} images in a row cannot be read: {some(errors)}")
+        raise ValueError(f"{len(errors)} images in a row cannot be read: {abridged(errors)}")
 
 
 class EvaluationImages(Dataset):
@@ -153,7 +153,7 @@ class ImageLoader(ResumableLoader):
                 yield batch
         if nothing and self.unreadable:
             # The other devices would wait for this one's results for ever.
-            raise ValueError(f"none of the images can be read: {some(self.unreadable)}")
+            raise ValueError(f"none of the images can be read: {abridged(self.unreadable)}")
 
     def _report(self, last: bool) -> None:
         """Warn of the first image, and whenever their number has doubled, and of the rest at the end of a pass."""

@@ -1,4 +1,4 @@
-"""Bach's chorales, as music21 ships them: from engraved scores to rolls.
+"""`BachChorales`: the chorales that music21 ships, from engraved scores to rolls.
 
 What is done with what a roll cannot hold:
 
@@ -21,11 +21,13 @@ was trained on this corpus.
 from __future__ import annotations
 
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from datamodules.rolls.source import RollSource
 from litscale.music.meter import longest_lasting
 from litscale.music.notes import NOTE, paint
 from litscale.music.roll import Roll, RollFormat
@@ -33,6 +35,24 @@ from litscale.music.roll import Roll, RollFormat
 VOICES = ("soprano", "alto", "tenor", "bass")
 SUFFIXES = (".mxl", ".xml", ".krn")  # the better engraving first
 SAME_TIME = 1e-6  # quarter notes; triplets are no exact floats
+
+
+class BachChorales(RollSource):
+    """The 350 chorales, read once, in about 15 s."""
+
+    items = "chorales"
+
+    def names(self) -> list[str]:
+        """The chorales, such as ``bach/bwv269``."""
+        return list(chorale_files())
+
+    def read(self, name: str, form: RollFormat) -> Roll:
+        """A chorale; raises as `read_chorale` does."""
+        return read_chorale(name, form)
+
+    def fingerprint(self) -> str:
+        """The version of music21, which stands for its scores."""
+        return f"music21 {version('music21')}"
 
 
 @cache

@@ -24,26 +24,27 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import sha256
-from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-from datamodules.rolls.folders import some
+from datamodules.messages import abridged
 from litscale import music
 from litscale.music.roll import PITCHES, Roll
+from litscale.storage.caches import writing_cache
 from litscale.storage.files import DamagedError, named_errors, read_json
 from litscale.storage.npz import read_npy
 from litscale.storage.temporaries import temporary_folder
 
+CONTENT = "rolls"  # for messages
 PIECES, NOTES, INDEX = "rolls.u8", "notes.npy", "index.json"
 CHUNK = 16  # pieces that go to a reading process at a time
 CHUNK_BYTES = 2**24  # of rolls, after which it sends what it has
@@ -52,25 +53,17 @@ MOST_PROCESSES = 8
 WATCH = 0.5  # seconds between looks at whether the parent is there
 
 
-def default_cache_dir() -> Path:
-    """``$LITSCALE_CACHE``, else ``$XDG_CACHE_HOME/litscale``, else ``~/.cache/litscale``."""
-    if given := os.environ.get("LITSCALE_CACHE"):
-        return Path(given).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "litscale"
-
-
-def cache_path(cache_dir: Path, content: dict[str, str], options: dict[str, object]) -> Path:
-    """Where the cache of this content is, or will be.
+def cache_path(cache_dir: Path, options: Mapping[str, object]) -> Path:
+    """Where a cache is, or will be.
 
     Args:
         cache_dir: the folder of all caches.
-        content: piece name -> hash or version of what the piece is read from.
         options: all that the symbols depend on; JSON values.
 
     Returns:
-        A folder whose name changes with the content, the options and the code that reads music.
+        A folder whose name changes with the options and the code that reads music.
     """
-    described = {"content": content, "options": options, "code": _code_hash()}
+    described = {"options": options, "code": _code_hash()}
     return cache_dir / f"rolls-{sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:24]}"
 
 
@@ -161,12 +154,11 @@ def build_cache(path: Path, names: Sequence[str], read: Callable[[str], Roll], w
         OSError: the cache could not be written; nothing is left behind.
     """
     with ExitStack() as stack:
-        with _naming_the_option(path.parent):
-            path.parent.mkdir(parents=True, exist_ok=True)
+        with writing_cache(path.parent, CONTENT):
             temporary = stack.enter_context(temporary_folder(path.parent))
         read_all = tqdm(_read_all(names, partial(_read, read)), desc=f"Reading {what}", total=len(names))
         _write(temporary, zip(names, read_all, strict=True))
-        with _naming_the_option(path.parent):
+        with writing_cache(path.parent, CONTENT):
             return _publish(temporary, path)
 
 
@@ -241,7 +233,7 @@ def _end_with_parent(parent: int) -> None:
 def _write(folder: Path, results: Iterable[tuple[str, Piece]]) -> None:
     """The three files of a cache."""
     names, steps, notes, meters, errors = [], [], [], [], {}
-    with _naming_the_option(folder.parent), (folder / PIECES).open("wb") as file:
+    with writing_cache(folder.parent, CONTENT), (folder / PIECES).open("wb") as file:
         for name, result in results:
             if isinstance(result, str):
                 errors[name] = result
@@ -255,8 +247,8 @@ def _write(folder: Path, results: Iterable[tuple[str, Piece]]) -> None:
         file.flush()
         os.fsync(file.fileno())
     if not names:
-        raise ValueError(f"none of {len(errors)} files could be read: {some(list(errors.values()))}")
-    with _naming_the_option(folder.parent):
+        raise ValueError(f"none of {len(errors)} files could be read: {abridged(list(errors.values()))}")
+    with writing_cache(folder.parent, CONTENT):
         np.save(folder / NOTES, np.array(notes, dtype=np.int32))
         index = {"names": names, "steps": steps, "beats_per_bar": meters, "errors": errors}
         (folder / INDEX).write_text(json.dumps(index), encoding="utf-8")
@@ -275,24 +267,8 @@ def _publish(temporary: Path, path: Path) -> RollCache:
     return cache
 
 
-@contextmanager
-def _naming_the_option(cache_dir: Path) -> Iterator[None]:
-    """Errors in writing say which option to change."""
-    try:
-        yield
-    except OSError as error:
-        raise OSError(
-            error.errno,
-            f"could not write the cache of rolls ({error.strerror}); make room there, or set the option cache_dir (or "
-            "the environment variable LITSCALE_CACHE) to another folder",
-            str(cache_dir),
-        ) from error
-
-
 def _code_hash() -> str:
-    """Changes with the code and the packages that make symbols, so that no cache outlives a corrected reader."""
-    files = [Path(__file__), Path(__file__).with_name("bach.py")]
+    """Changes with the code that makes symbols, so that no cache outlives a corrected reader."""
     readers = ("meter.py", "midi.py", "midi_events.py", "notes.py", "pairing.py", "phase.py", "roll.py")
-    files += [Path(music.__file__).with_name(name) for name in readers]
-    versions = [f"music21 {version('music21')}"]
-    return sha256(b"".join(file.read_bytes() for file in files) + " ".join(versions).encode()).hexdigest()
+    files = [Path(__file__), *(Path(music.__file__).with_name(name) for name in readers)]
+    return sha256(b"".join(file.read_bytes() for file in files)).hexdigest()

@@ -1,4 +1,4 @@
-"""`PianoRollDataModule`: MIDI folders and the Bach chorales as batches of symbol canvases."""
+"""`PianoRollDataModule`: pieces of any `RollSource` as batches of symbol canvases."""
 
 from __future__ import annotations
 
@@ -11,23 +11,24 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch.utils.data import DataLoader
 
-from datamodules.base import RankedDataModule, check_least
+from datamodules.base import RankedDataModule
 from datamodules.loading import ResumableLoader
+from datamodules.messages import check_least
 from datamodules.requests import GenerationRequest, RequestRecord, Requests, recorded, request_canvas
 from datamodules.rolls.cache import RollCache
 from datamodules.rolls.crops import FixedWindows, Pieces, RandomWindows
-from datamodules.rolls.folders import class_of, classes_of
-from datamodules.rolls.source import LONGEST, RollSource
+from datamodules.rolls.midi_folder import LONGEST, MidiFolder, MidiReader
+from datamodules.rolls.source import CachedPieces, RollSource
 from datamodules.splits import Splits
 from litscale import music
-from litscale.music.roll import PITCHES, RollFormat
+from litscale.music.roll import PITCHES, Roll, RollFormat
 
 STAGE_SPLITS = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ()}
 SAMPLES = GenerationRequest()
 
 
 class PianoRollDataModule(RankedDataModule):
-    """Piano rolls from a folder of MIDI files, or Bach's chorales.
+    """Piano rolls from a folder of MIDI files, or from any other source.
 
     A batch is a dict: ``canvas`` uint8 ``[B, 1, H, W]`` of symbols (see `music.RollFormat`), H pitches, row 0 the
     lowest, W steps; with ``labels`` also ``label`` int64 ``[B]``; where pieces are not all in the meter of ``format``
@@ -48,7 +49,7 @@ class PianoRollDataModule(RankedDataModule):
     def __init__(
         self,
         folder: str | None = None,
-        corpus: Literal["bach"] | None = None,
+        source: RollSource | None = None,
         encoding: Literal["binary", "velocity", "onset_hold"] = "onset_hold",
         steps_per_beat: int = 4,
         velocity_bins: int = 127,
@@ -75,8 +76,8 @@ class PianoRollDataModule(RankedDataModule):
         """Check the options; nothing is read yet.
 
         Args:
-            folder: folder of MIDI files (.mid, .midi), searched with all folders in it. Give this or corpus.
-            corpus: bach = the 350 chorales that come with music21; read once, in about 15 s.
+            folder: folder of MIDI files (.mid, .midi), searched with all folders in it. Give this or source.
+            source: any collection of pieces, such as datamodules.BachChorales or a RollSource of your own.
             encoding: binary (sounding or not), velocity (how loud; re-struck notes merge) or onset_hold (where a note
                 starts, with its velocity, and where it goes on).
             steps_per_beat: grid steps per quarter note; 4 = sixteenths.
@@ -113,9 +114,15 @@ class PianoRollDataModule(RankedDataModule):
             ValueError: an option is impossible, or contradicts another one; the message names it.
         """
         super().__init__()
-        self.source = RollSource(
-            folder, corpus, encoding, steps_per_beat, velocity_bins, phase, drums, pedal, cache_dir, longest
-        )
+        if (folder is None) == (source is None):
+            given = "both are" if folder is not None else "neither is"
+            raise ValueError(
+                f"give one of folder (of MIDI files) and source (such as datamodules.BachChorales); {given} given, and "
+                "null takes one away"
+            )
+        self.reader = MidiReader(phase, drums, pedal, longest)
+        self.source = source or MidiFolder(str(folder), self.reader)
+        self.cached = CachedPieces(self.source, RollFormat(encoding, steps_per_beat, velocity_bins), cache_dir)
         self.splits = Splits(val_fraction, test_fraction, split_files)
         self.pitch_range, self.window, self.batch_size = pitch_range, window, batch_size
         self.samples_per_epoch, self.transpose, self.seed = samples_per_epoch, transpose, seed
@@ -131,13 +138,13 @@ class PianoRollDataModule(RankedDataModule):
     @property
     def format(self) -> RollFormat:
         """What the symbols and rows of a canvas mean; the meter is that of samples, and known once the data is."""
-        form = self.source.format.with_meter(self._sample_meter())
+        form = self.cached.form.with_meter(self._sample_meter())
         return form if self.pitch_range is None else form.cropped(*self.pitch_range)
 
     @property
     def renderer(self) -> music.RollRenderer:
         """Turns canvases into files, pictures and sound, and MIDI files into canvases."""
-        return music.RollRenderer(self.format, phase=self.source.phase)
+        return music.RollRenderer(self.format, phase=self.reader.phase)
 
     @property
     def alphabet(self) -> int:
@@ -151,8 +158,8 @@ class PianoRollDataModule(RankedDataModule):
 
     @cached_property
     def class_names(self) -> list[str]:
-        """Name of each class; empty without ``labels``. Lists the files of the folder."""
-        return classes_of(self.source.names()) if self.labels else []
+        """Name of each class; empty without ``labels``. Lists the pieces of the source."""
+        return sorted(set(self.source.classes(self.source.names()) or ())) if self.labels else []
 
     @property
     def num_classes(self) -> int:
@@ -169,7 +176,7 @@ class PianoRollDataModule(RankedDataModule):
         """
         # Prediction needs no training data, which may be on another machine.
         if self.trainer is None or self.trainer.state.fn != TrainerFn.PREDICTING:
-            self.source.prepare()
+            self.cached.prepare()
 
     def setup(self, stage: str) -> None:
         """Open the cache and choose the pieces of a stage.
@@ -185,10 +192,10 @@ class PianoRollDataModule(RankedDataModule):
         self._given_meter = None
         if stage == "predict":
             self._check_label()
-            canvas, known = request_canvas(self.request, self.format, self.window, self.source.read_midi)
+            canvas, known = request_canvas(self.request, self.format, self.window, self._read_given)
             self._requests = Requests(self.request, canvas, known, self.batch_size)
             if self.request.given is not None:
-                self._given_meter = self.source.read_midi(self.request.given).format.beats_per_bar
+                self._given_meter = self._read_given(self.request.given).format.beats_per_bar
         for split in STAGE_SPLITS[stage]:
             # Training without validation is possible; validating without it is a mistake.
             if split not in self._pieces and (self.splits.wants(split) or stage != "fit"):
@@ -235,6 +242,10 @@ class PianoRollDataModule(RankedDataModule):
         """What is generated, for the record; raises as `recorded` does."""
         return recorded(self.request, self._requests, length=self._requests.canvas.shape[-1])
 
+    def _read_given(self, path: str) -> Roll:
+        """The file that a request goes on from, read as the pieces of a folder are."""
+        return self.reader.read(path, self.cached.form)
+
     def _in_order(self, split: str) -> DataLoader:
         """Each window of a split once."""
         return self.ordered_loader(FixedWindows(self._pieces[split]), split)
@@ -242,12 +253,13 @@ class PianoRollDataModule(RankedDataModule):
     def _choose(self, split: str) -> Pieces:
         """The pieces of a split."""
         if self._cache is None:
-            self._cache = self.source.open(self.strict)
+            self._cache = self.cached.open(self.strict)
             self._report(self._cache)
         chosen = self.splits.pieces(self._cache, split, self.window)
         labels = None
         if self.labels:
-            labels = [self.class_names.index(class_of(self._cache.names[piece])) for piece in chosen]
+            classes = self.source.classes([self._cache.names[piece] for piece in chosen]) or []
+            labels = [self.class_names.index(name) for name in classes]
         form, meters = self.format, self._cache.beats_per_bar[chosen]
         own_meters = None if self.beats_per_bar is not None or (meters == form.beats_per_bar).all() else meters.tolist()
         return Pieces(self._cache, chosen, self.window, form.lowest_pitch, form.pitches, labels, own_meters)
@@ -279,14 +291,23 @@ class PianoRollDataModule(RankedDataModule):
 
     def _check_options(self) -> None:
         """Raise ValueError for impossible options."""
-        _ = self.source.format.with_meter(self.beats_per_bar)  # checks it
+        _ = self.cached.form.with_meter(self.beats_per_bar)  # checks it
         low, high = self.pitch_range or (0, PITCHES - 1)
         if not 0 <= low <= high < PITCHES:
             raise ValueError(f"pitch_range must be two MIDI pitches, 0 to 127, lower first, not [{low}, {high}]")
-        least = {"window": 1, "batch_size": 1, "samples_per_epoch": 1, "transpose": 0, "num_workers": 0, "seed": 0}
-        check_least(**{name: (getattr(self, name), bound) for name, bound in least.items()})
-        if self.labels and self.source.folder is None:
-            raise ValueError("labels are the names of folders: give folder rather than corpus, or set labels to false")
+        check_least(
+            window=(self.window, 1),
+            batch_size=(self.batch_size, 1),
+            samples_per_epoch=(self.samples_per_epoch, 1),
+            transpose=(self.transpose, 0),
+            num_workers=(self.num_workers, 0),
+            seed=(self.seed, 0),
+        )
+        if self.labels and self.source.classes([]) is None:
+            raise ValueError(
+                f"labels: the pieces of {type(self.source).__name__} have no classes: give folder, whose first-level "
+                "folders are classes, or set labels to false"
+            )
         if self.request.label is not None and not self.labels:
             raise ValueError("predict.label is given, but the data has no classes; set labels to true, or it to null")
 

@@ -1,111 +1,93 @@
-"""Where rolls come from: a folder of MIDI files, or the chorales; and the cache of either."""
+"""`RollSource`: where pieces come from; and the cache that they are read into."""
 
 from __future__ import annotations
 
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
-from typing import Literal
 
-from datamodules.rolls.bach import chorale_files, read_chorale
-from datamodules.rolls.cache import RollCache, build_cache, cache_path, default_cache_dir
-from datamodules.rolls.folders import content_hashes, midi_files, some
-from litscale import music
+from datamodules.messages import abridged
+from datamodules.rolls.cache import RollCache, build_cache, cache_path
 from litscale.music.roll import Roll, RollFormat
+from litscale.storage.caches import cache_root
 from litscale.storage.temporaries import remove_stale
 
-LONGEST = 2**17  # steps of a piece: over two hours of sixteenths at 120 quarter notes a minute, in 16 MB
+
+class RollSource(ABC):
+    """A collection of pieces. To add one, subclass this and give its ``class_path`` as the option ``source``.
+
+    It is sent to other processes, which read, by pickling.
+
+    Attributes:
+        items: what the pieces are, for messages.
+    """
+
+    items = "pieces"
+
+    @abstractmethod
+    def names(self) -> list[str]:
+        """The pieces, readable or not, in an order that stays; splits are chosen by their names."""
+
+    @abstractmethod
+    def read(self, name: str, form: RollFormat) -> Roll:
+        """A piece.
+
+        Args:
+            name: one of `names`.
+            form: encoding, steps per beat and velocity bins of the roll, of all 128 pitches.
+
+        Returns:
+            A roll ``[128, step]`` of that format, but in a meter of its own.
+
+        Raises:
+            ValueError: the piece is damaged; it is set aside, and listed with the message.
+            OSError: it cannot be opened; likewise.
+        """
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Text that changes whenever a piece does; a hash of the files, say. The source's own code is taken care of."""
+
+    def classes(self, names: Sequence[str]) -> list[str] | None:
+        """The class of each of some pieces; None if they have none."""
+        return None
 
 
 @dataclass(frozen=True)
-class RollSource:
-    """Pieces, and how they are read. The options are those of `PianoRollDataModule`.
+class CachedPieces:
+    """The pieces of a source in one format, and the cache that they are read into.
 
-    Raises:
-        ValueError: not exactly one of ``folder`` and ``corpus`` is given, or an option is impossible.
+    Attributes:
+        source: where they come from.
+        form: of all 128 pitches.
+        cache_dir: the folder of all caches; None = `cache_root`'s.
     """
 
-    folder: str | None
-    corpus: Literal["bach"] | None
-    encoding: str
-    steps_per_beat: int
-    velocity_bins: int
-    phase: Literal["auto"] | float
-    drums: bool
-    pedal: bool
+    source: RollSource
+    form: RollFormat
     cache_dir: str | None
-    longest: int = LONGEST
-
-    def __post_init__(self) -> None:
-        if (self.folder is None) == (self.corpus is None):
-            given = "both are" if self.folder is not None else "neither is"
-            raise ValueError(f"give one of folder (of MIDI files) and corpus (bach); {given} given")
-        if self.corpus not in (None, "bach"):
-            raise ValueError(f"corpus must be bach, not {self.corpus!r}")
-        if isinstance(self.phase, str) and self.phase != "auto":
-            raise ValueError(f"phase must be auto or a number of steps, not {self.phase!r}")
-
-        if self.longest < 1:
-            raise ValueError(f"longest must be at least 1 step, not {self.longest}")
-        _ = self.format  # checks the encoding, the grid and the bins
-
-    @property
-    def format(self) -> RollFormat:
-        """The format of the cached rolls: all 128 pitches."""
-        return RollFormat(self.encoding, self.steps_per_beat, self.velocity_bins)
-
-    @property
-    def root(self) -> Path:
-        """The folder of MIDI files; the working directory for a corpus."""
-        return Path(self.folder or "").expanduser()
-
-    def names(self) -> list[str]:
-        """The pieces, readable or not.
-
-        Raises:
-            FileNotFoundError: no such folder, or no MIDI file in it.
-        """
-        return list(chorale_files()) if self.folder is None else midi_files(self.folder)
-
-    def read(self, name: str) -> Roll:
-        """A piece as a roll ``[128, step]``.
-
-        Raises:
-            ValueError: the file is damaged or has no notes.
-            OSError: the file cannot be opened.
-        """
-        return read_chorale(name, self.format) if self.folder is None else self.read_midi(self.root / name)
-
-    def read_midi(self, path: str | Path) -> Roll:
-        """Any MIDI file as a roll ``[128, step]``, read as the pieces are; raises as `music.read_midi` does."""
-        return music.read_midi(
-            path,
-            self.encoding,
-            self.steps_per_beat,
-            self.phase,
-            velocity_bins=self.velocity_bins,
-            drums=self.drums,
-            longest=self.longest,
-            pedal=self.pedal,
-        )
 
     def prepare(self) -> None:
-        """Build the cache if it is missing or damaged; raises as `names` and `build_cache` do."""
-        path = self._cache_path()
+        """Build the cache if it is missing or damaged; raises as the source's ``names`` and `build_cache` do."""
+        path = self._path()
         remove_stale(path.parent)
         if RollCache.open(path) is None:
-            build_cache(path, self.names(), self.read, "MIDI files" if self.corpus is None else "chorales")
+            build_cache(path, self.source.names(), self._read, self.source.items)
 
     def open(self, strict: bool) -> RollCache:
         """The cache.
 
         Args:
-            strict: raise if a file could not be read.
+            strict: raise if a piece could not be read.
 
         Raises:
-            FileNotFoundError: no such folder, no MIDI file in it, or `prepare` did not run.
-            ValueError: ``strict``, and a file could not be read.
+            FileNotFoundError: the source is not there, or `prepare` did not run.
+            ValueError: ``strict``, and a piece could not be read.
         """
-        path = self._cache_path()
+        path = self._path()
         cache = RollCache.open(path)
         if cache is None:
             raise FileNotFoundError(
@@ -115,20 +97,33 @@ class RollSource:
         if strict and cache.errors:
             raise ValueError(
                 f"strict: {len(cache.errors)} of {len(cache.errors) + len(cache.names)} files cannot be read: "
-                f"{some(list(cache.errors.values()))}; remove them, or set strict to false to skip them"
+                f"{abridged(list(cache.errors.values()))}; remove them, or set strict to false to skip them"
             )
         return cache
 
-    def _cache_path(self) -> Path:
-        """The cache's folder; its name holds all that the symbols depend on."""
-        directory = default_cache_dir() if self.cache_dir is None else Path(self.cache_dir).expanduser()
-        options: dict[str, object] = {
-            "encoding": self.encoding,
-            "steps_per_beat": self.steps_per_beat,
-            "velocity_bins": self.velocity_bins,
+    def _read(self, name: str) -> Roll:
+        """A piece in the format that was asked for."""
+        roll = self.source.read(name, self.form)
+        if roll.format.with_meter(self.form.beats_per_bar) != self.form:
+            raise ValueError(f"{name}: {type(self.source).__name__}.read gave {roll.format} for {self.form}")
+        return roll
+
+    def _path(self) -> Path:
+        """The cache's folder; its name changes with all that the symbols depend on."""
+        options = {
+            "source": f"{type(self.source).__qualname__} {_code(self.source)} {self.source.fingerprint()}",
+            "encoding": self.form.encoding,
+            "steps_per_beat": self.form.steps_per_beat,
+            "velocity_bins": self.form.velocity_bins,
         }
-        if self.folder is None:
-            # The version of music21, which is part of every cache's name, stands for its scores.
-            return cache_path(directory, {}, {**options, "corpus": self.corpus})
-        options |= {"phase": self.phase, "drums": self.drums, "pedal": self.pedal, "longest": self.longest}
-        return cache_path(directory, content_hashes(self.root, midi_files(self.root)), options)
+        return cache_path(cache_root(self.cache_dir), options)
+
+
+def _code(source: RollSource) -> str:
+    """A hash of the files that define a source, so that no cache outlives a corrected one."""
+    files = [
+        vars(sys.modules[kind.__module__]).get("__file__")
+        for kind in type(source).__mro__
+        if issubclass(kind, RollSource)
+    ]
+    return sha256(b"".join(Path(file).read_bytes() for file in files if file)).hexdigest()

@@ -13,8 +13,9 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 
-from datamodules.base import RankedDataModule, RequestedData, check_least, offered
+from datamodules.base import RankedDataModule, RequestedData, offered
 from datamodules.loading import ResumableLoader
+from datamodules.messages import check_least
 from datamodules.requests import RequestRecord
 from datamodules.tokens.cache import Shard, TokenFacts, read_shard
 from litscale.storage.fingerprints import of_arrays

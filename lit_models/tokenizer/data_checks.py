@@ -1,4 +1,4 @@
-"""Whether data fits a tokenizer and its transformers: checks at the start of a run."""
+"""Checks, at the start of a run, that data fit a tokenizer and its transformers."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from litscale.models.var import VQVAE
 
 
 def token_facts(vqvae: VQVAE) -> dict[str, Any]:
-    """What a cache must say of its tokens: ``tokenizer`` (the checksum), ``patch_nums`` and ``vocab``."""
+    """Return what a cache stores of its tokenizer: ``tokenizer`` (its checksum), ``patch_nums`` and ``vocab``."""
     return {"tokenizer": checksum(vqvae), "patch_nums": list(vqvae.patch_nums), "vocab": vqvae.vocab}
 
 
 def check_cache(vqvae: VQVAE, data: object) -> None:
-    """Compare the tokenizer with the one that the data's tokens are of, if it is a cache of tokens.
+    """Check that a cache of tokens was written by a tokenizer; other data are not checked.
 
     Raises:
-        ValueError: they are of another tokenizer.
+        ValueError: another tokenizer wrote it.
     """
     cache = offered(data, TokenData)
     if cache is None:
@@ -34,12 +34,12 @@ def check_cache(vqvae: VQVAE, data: object) -> None:
 
 
 def check_canvas(vqvae: VQVAE, codec: Codec, data: object) -> None:
-    """Compare a data module's canvases with what a tokenizer takes.
+    """Check that a tokenizer takes the canvases of a data module.
 
     Args:
-        vqvae: the tokenizer.
-        codec: what its channels stand for.
-        data: is not asked unless it offers `datamodules.base.CanvasData`.
+        vqvae: The tokenizer.
+        codec: The meaning of its channels.
+        data: The data module, which is not checked unless it offers `datamodules.base.CanvasData`.
 
     Raises:
         ValueError: channels, sides or alphabet differ.
@@ -58,10 +58,10 @@ def check_canvas(vqvae: VQVAE, codec: Codec, data: object) -> None:
 
 
 def check_classes(num_classes: int, data: object) -> None:
-    """Compare a data module's classes with those of networks, which may know none.
+    """Check that networks, which may have no classes, have all classes of a data module.
 
     Raises:
-        ValueError: the data has more.
+        ValueError: the data module has more.
     """
     classes = class_count(data)
     if num_classes and classes > num_classes:

@@ -1,4 +1,4 @@
-"""Which tokens a known part of a picture forces."""
+"""The tokens that the known cells of a canvas determine."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from litscale.models.var import VQVAE, token_masks
 
 @torch.no_grad()
 def known_tokens(vqvae: VQVAE, codec: Codec, canvas: Tensor, known: Tensor) -> dict[str, list[Tensor]]:
-    """What known cells force.
+    """Return the tokens that are determined by known cells.
 
-    Tokens of which at least half the cells are known are those of the known picture, in which the mean of its known
-    cells fills the rest.
+    The unknown cells are filled with the mean of the known ones, and the result is encoded. A token counts as known if
+    at least half of its cells are.
 
     Args:
-        vqvae: the tokenizer.
-        codec: what its channels stand for.
-        canvas: symbols, uint8 ``[B, C, H, W]``, read where they are known.
+        vqvae: The tokenizer.
+        codec: The meaning of its channels.
+        canvas: Symbols, uint8 ``[B, C, H, W]``, which are read only where they are known.
         known: bool ``[B, C, H, W]``; a pixel is known if all its channels are.
 
     Returns:
-        ``tokens`` int64 and ``known`` bool, ``[B, n]`` for each scale.
+        ``tokens``, int64, and ``known``, bool: for each scale ``[B, n]``, with its number of tokens n.
     """
     pixels = known.all(1)  # [B, H, W]
     inside = pixels[:, None]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sys
 import tempfile
+from argparse import SUPPRESS
 from pathlib import Path
 from typing import Any
 
+import lightning
 import yaml
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
@@ -16,6 +18,7 @@ from callbacks import Checkpoints
 from datamodules.base import BatchData, offered
 from lit_models.base import LitModule
 from litscale.cli import compare
+from litscale.cli.config_files import LayeredConfig
 from litscale.cli.evaluation import Evaluation
 from litscale.cli.runs import WORDS, find_checkpoint, requeued_checkpoint
 from litscale.cli.scores import not_finite, write_scores
@@ -72,6 +75,15 @@ class SaveConfig(SaveConfigCallback):
 
 class LitscaleCLI(LightningCLI):
     """LightningCLI with one run folder (``trainer.default_root_dir``) and a command line that wins over checkpoints."""
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        """As Lightning does, with configs that have layers."""
+        parser = self.parser_class(dump_header=[f"lightning.pytorch=={lightning.__version__}"], **kwargs)
+        parser.add_argument(
+            "-c", "--config", action=LayeredConfig, help="A config: a file, or the name of a packaged one."
+        )
+        parser.add_argument("--layers", help=SUPPRESS)
+        return parser
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """How runs are saved is one policy, with options of its own."""

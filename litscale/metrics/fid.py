@@ -20,7 +20,7 @@ class Statistics(NamedTuple):
 
     mu: Tensor
     sigma: Tensor
-    count: int | None = None
+    count: int | None = None  # type: ignore[assignment]  # in place of the tuple's method, which is not used
 
 
 class FeatureStatistics(Metric):
@@ -32,7 +32,7 @@ class FeatureStatistics(Metric):
     """
 
     is_differentiable = False
-    higher_is_better = None
+    higher_is_better: bool | None = None
     full_state_update = False
     count: Tensor
     total: Tensor
@@ -83,7 +83,7 @@ class FrechetDistance(FeatureStatistics):
     higher_is_better = False
     reference: Statistics | None = None
 
-    def compute(self) -> Tensor:
+    def compute(self) -> Tensor:  # type: ignore[override]
         """The distance, a float64 scalar.
 
         Raises:

@@ -24,9 +24,10 @@ class FeatureBank(Metric):
     """
 
     is_differentiable = False
-    higher_is_better = None
+    higher_is_better: bool | None = None
     full_state_update = False
     rows: list[Tensor]
+    width: Tensor
 
     def __init__(self, **kwargs: object) -> None:
         # Not from torchmetrics' cache: a reference may be set after a first result.
@@ -144,7 +145,7 @@ class PrecisionRecall(_ComparedFeatures):
 
     higher_is_better = True
 
-    def compute(self) -> dict[str, Tensor]:
+    def compute(self) -> dict[str, Tensor]:  # type: ignore[override]
         """``precision``, the share of images among the real ones, and ``recall``, the reverse; float64 scalars.
 
         Raises:

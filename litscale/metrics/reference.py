@@ -83,13 +83,13 @@ def read_reference(path: str | Path, num_features: int) -> Reference:
 
 
 def write_reference(path: Path, statistics: Statistics, features: Tensor) -> Path:
-    """Write statistics and features ``[M, D]`` for `read_reference`.
+    """Write statistics, whose count is known, and features ``[M, D]`` for `read_reference`.
 
     Raises:
         OSError: the file could not be written.
     """
     entries: dict[str, Any] = {"mu": statistics.mu.cpu().numpy(), "sigma": statistics.sigma.cpu().numpy()}
-    entries |= {"count": np.int64(statistics.count), "features": features.cpu().numpy()}
+    entries |= {"count": np.array(statistics.count, np.int64), "features": features.cpu().numpy()}
     buffer = io.BytesIO()
     np.savez(buffer, **entries)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -59,7 +59,7 @@ def module(songs: Path, tmp_path: Path) -> Callable[..., PianoRollDataModule]:
 
     def make(**options: Any) -> PianoRollDataModule:
         defaults = {"window": 16, "batch_size": 4, "cache_dir": str(tmp_path / "cache")}
-        if "corpus" not in options:
+        if "source" not in options:
             defaults["folder"] = str(songs)
             defaults["split_files"] = {"train": ["*/0[0-7].mid"], "val": ["*/0[89].mid"], "test": ["*/1*.mid"]}
         return PianoRollDataModule(**{**defaults, **options})

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -22,7 +20,8 @@ from PIL import Image
 
 from datamodules.images.decoding import Crop, UnreadableImageError
 from datamodules.images.imagenet.classes import CLASS_MAPS, find_file, map_labels, read_class_map
-from datamodules.rolls.folders import some
+from datamodules.messages import abridged
+from litscale.storage.caches import writing_cache
 from litscale.storage.files import DamagedError, atomic_file, write_atomically
 from litscale.storage.fingerprints import of_arrays, of_files
 from litscale.storage.npz import is_stored, map_npz, npz_names, read_npz
@@ -68,10 +67,10 @@ class ArraySource:
                 except DamagedError as error:
                     if self.strict:
                         raise _strictly([str(error)]) from error
-                    with _naming_the_option(target):
+                    with writing_cache(target.parent, "images"):
                         write_atomically(_reason(target), str(error).encode())
                     continue
-                with _naming_the_option(target), atomic_file(target) as file:
+                with writing_cache(target.parent, "images"), atomic_file(target) as file:
                     np.savez(file, **content)
 
     def class_names(self) -> list[str]:
@@ -106,11 +105,11 @@ class ArraySource:
         if damaged and self.strict:
             raise _strictly(damaged)
         if damaged and not files:
-            raise ValueError(f"none of the {split} batches in {self.folder} can be read: {some(damaged)}")
+            raise ValueError(f"none of the {split} batches in {self.folder} can be read: {abridged(damaged)}")
         if damaged:
             rank_zero_warn(
                 f"{len(damaged)} of {len(files) + len(damaged)} {split} batches cannot be read, and their images are "
-                f"left out: {some(damaged)}"
+                f"left out: {abridged(damaged)}"
             )
         labels = None
         if self.labels:
@@ -234,7 +233,7 @@ def _open(path: Path) -> np.ndarray:
             "folder that all of them see, or prepare_data_per_node"
         )
     if missing := {"data", "labels"} - set(npz_names(path)):
-        raise ValueError(f"{path}: it holds no {some(sorted(missing))}, as a batch of down-sampled ImageNet does")
+        raise ValueError(f"{path}: it holds no {abridged(sorted(missing))}, as a batch of down-sampled ImageNet does")
     labels = read_npz(path, ("labels",))["labels"]
     _check(path, map_npz(path, "data"), labels)
     return labels
@@ -247,7 +246,7 @@ def _reason(target: Path) -> Path:
 
 def _strictly(damaged: list[str]) -> ValueError:
     """The error of strict reading, with its mend."""
-    return ValueError(f"strict: {some(damaged)}; get it again, or set strict to false to do without its images")
+    return ValueError(f"strict: {abridged(damaged)}; get it again, or set strict to false to do without its images")
 
 
 def _check(path: Path, data: Any, labels: Any) -> None:
@@ -261,18 +260,3 @@ def _check(path: Path, data: Any, labels: Any) -> None:
         or not np.issubdtype(labels.dtype, np.integer)
     ):
         raise ValueError(f"{path}: labels must be {len(data)} whole numbers, one for each row of data")
-
-
-@contextmanager
-def _naming_the_option(target: Path) -> Iterator[None]:
-    """Errors in writing into the cache, whose folder is made, say which option to change."""
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        yield
-    except OSError as error:
-        raise OSError(
-            error.errno,
-            f"could not write the cache of images ({error.strerror}); make room there, or set the option cache_dir (or "
-            "the environment variable LITSCALE_CACHE) to another folder",
-            str(target.parent),
-        ) from error

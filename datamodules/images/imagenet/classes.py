@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from datamodules.rolls.folders import some
+from datamodules.messages import abridged
 
 CLASS_MAPS = ("map_clsloc.txt", "meta.mat")
 VAL_LABELS = ("ILSVRC2012_validation_ground_truth.txt", "LOC_val_solution.csv")
@@ -103,8 +103,8 @@ def map_labels(numbers: np.ndarray, class_map: dict[int, str], wnids: Sequence[s
     distinct, inverse = np.unique(numbers, return_inverse=True)
     if unknown := [str(number) for number in distinct.tolist() if class_map.get(number) not in position]:
         raise ValueError(
-            f"{path}: labels are out of range: {some(unknown)}; the class map numbers {len(class_map)} classes from "
-            f"{min(class_map)} to {max(class_map)}, and the data has {len(wnids)}; give the map of this data as "
+            f"{path}: labels are out of range: {abridged(unknown)}; the class map numbers {len(class_map)} classes "
+            f"from {min(class_map)} to {max(class_map)}, and the data has {len(wnids)}; give the map of this data as "
             "class_map"
         )
     return np.array([position[class_map[number]] for number in distinct.tolist()], np.int64)[inverse]
@@ -149,7 +149,7 @@ def listed_labels(
         return map_labels(numbers, class_map, wnids, path)
     position = {wnid: k for k, wnid in enumerate(wnids)}
     if unknown := sorted(set(entries) - set(position)):
-        raise ValueError(f"val_labels: {path} names classes that the data does not have: {some(unknown)}")
+        raise ValueError(f"val_labels: {path} names classes that the data does not have: {abridged(unknown)}")
     return np.array([position[entry] for entry in entries], np.int64)
 
 
@@ -160,5 +160,5 @@ def _csv_wnids(path: Path, names: Sequence[str]) -> list[str]:
             raise ValueError(f"val_labels: {path} has no columns ImageId and PredictionString")
         found = {row["ImageId"]: (row["PredictionString"] or "").partition(" ")[0] for row in rows}
     if missing := [name for name in names if Path(name).stem not in found]:
-        raise ValueError(f"val_labels: {path} does not list {len(missing)} validation images: {some(missing)}")
+        raise ValueError(f"val_labels: {path} does not list {len(missing)} validation images: {abridged(missing)}")
     return [found[Path(name).stem] for name in names]

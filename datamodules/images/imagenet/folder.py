@@ -11,7 +11,7 @@ import numpy as np
 
 from datamodules.images.decoding import SUFFIXES, Crop, decode
 from datamodules.images.imagenet.classes import CLASS_MAPS, VAL_LABELS, find_file, listed_labels, read_class_map
-from datamodules.rolls.folders import some
+from datamodules.messages import abridged
 from litscale.storage.fingerprints import of_arrays, of_files
 
 _ENDINGS = tuple(os.fsencode(suffix) for suffix in SUFFIXES)
@@ -74,11 +74,11 @@ class FolderSource:
             lists = list(pool.map(image_names, folders))
         if classes and (loose := image_names(root)):
             raise ValueError(
-                f"{root} has class folders and {len(loose)} images beside them: {some(list(map(os.fsdecode, loose)))}; "
-                "move these into their class folders"
+                f"{root} has class folders and {len(loose)} images beside them: "
+                f"{abridged(list(map(os.fsdecode, loose)))}; move these into their class folders"
             )
         if empty := [str(path) for path, names in zip(folders, lists, strict=True) if not names]:
-            raise FileNotFoundError(f"folder: no image ({', '.join(SUFFIXES)}) in {some(empty)}")
+            raise FileNotFoundError(f"folder: no image ({', '.join(SUFFIXES)}) in {abridged(empty)}")
         names = np.array([name for found in lists for name in found])
         which = np.repeat(np.arange(len(folders), dtype=np.int32), [len(found) for found in lists])
         labels = None
@@ -94,7 +94,7 @@ class FolderSource:
         """The class of each folder, int64."""
         position = {name: k for k, name in enumerate(self.class_names())}
         if unknown := [name for name in classes if name not in position]:
-            raise ValueError(f"{root} has class folders that train does not have: {some(unknown)}")
+            raise ValueError(f"{root} has class folders that train does not have: {abridged(unknown)}")
         return np.array([position[name] for name in classes], np.int64)
 
     def _flat_labels(self, split: str, names: np.ndarray) -> np.ndarray:

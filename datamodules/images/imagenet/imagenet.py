@@ -15,7 +15,7 @@ from datamodules.images.imagenet.arrays import BATCH_NAME, ArraySource
 from datamodules.images.imagenet.folder import FolderSource
 from datamodules.images.imagenet.parquet import ParquetSource, shards
 from datamodules.images.requests import ImageRequest
-from datamodules.rolls.cache import default_cache_dir
+from litscale.storage.caches import cache_root
 
 STAGE_SPLITS = {"fit": ("train", "val"), "validate": ("val",), "test": ("val",)}
 SAMPLES = ImageRequest()
@@ -124,7 +124,7 @@ class ImageNetDataModule(ImageDataModule):
         self.form, self.class_map, self.val_labels = source, class_map, val_labels
         wide = Crop(round(random_crop * size), upsample, whole=random_crop > 1)
         self.crops = {"train": wide, "val": Crop(size, upsample)}
-        self.cache_dir = default_cache_dir() if cache_dir is None else Path(cache_dir).expanduser()
+        self.cache_dir = cache_root(cache_dir)
 
     @cached_property
     def source(self) -> FolderSource | ArraySource | ParquetSource:

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from datamodules.images.decoding import Crop, UnreadableImageError, decode
-from datamodules.rolls.folders import some
+from datamodules.messages import abridged
 from litscale.storage.files import DamagedError, named_errors
 from litscale.storage.fingerprints import of_arrays, of_files
 from litscale.storage.parquet import read_column, shard_facts
@@ -76,8 +76,8 @@ class ParquetSource:
             facts = shard_facts(path)
             if missing := {"image", "label"} - set(facts.columns) - (set() if self.labels else {"label"}):
                 raise ValueError(
-                    f"{path}: cannot be read as a parquet shard of images (it has no column {some(sorted(missing))}, "
-                    f"but {some(facts.columns)})"
+                    f"{path}: cannot be read as a parquet shard of images (it has no column "
+                    f"{abridged(sorted(missing))}, but {abridged(facts.columns)})"
                 )
             if self.labels:
                 with named_errors(path, "its labels are no whole numbers"):

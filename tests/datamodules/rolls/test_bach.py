@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from datamodules import PianoRollDataModule
+from datamodules import BachChorales, PianoRollDataModule
 from datamodules.rolls import bach
 from datamodules.rolls.bach import _held_by_either, chorale_files, read_chorale
 from litscale import music
@@ -67,9 +67,9 @@ def test_encodings_and_grids() -> None:
 
 def test_the_corpus_as_a_data_module(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     three = dict(list(chorale_files().items())[:3])
-    monkeypatch.setattr("datamodules.rolls.source.chorale_files", lambda: three)
+    monkeypatch.setattr("datamodules.rolls.bach.chorale_files", lambda: three)
     module = PianoRollDataModule(
-        corpus="bach",
+        source=BachChorales(),
         pitch_range=(36, 83),
         window=32,
         batch_size=2,
@@ -87,7 +87,7 @@ def test_the_corpus_as_a_data_module(tmp_path, monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.slow
 def test_all_chorales(tmp_path) -> None:
-    module = PianoRollDataModule(corpus="bach", cache_dir=str(tmp_path), window=64)
+    module = PianoRollDataModule(source=BachChorales(), cache_dir=str(tmp_path), window=64)
     module.prepare_data()
     module.setup("fit")
     cache = module._cache

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from datamodules.rolls import cache as roll_cache
-from datamodules.rolls.cache import RollCache, build_cache, cache_path, default_cache_dir
+from datamodules.rolls.cache import RollCache, build_cache, cache_path
 from litscale.music.roll import Roll
+from litscale.storage.caches import cache_root
 
 NAMES = [f"piece {number}" for number in range(40)]
 
@@ -37,7 +38,7 @@ def unreadable(name: str) -> Roll:
 
 
 def path_in(folder: Path) -> Path:
-    return cache_path(folder, {"a": "1"}, {"encoding": "onset_hold"})
+    return cache_path(folder, {"source": "1", "encoding": "onset_hold"})
 
 
 def prepare(folder: Path) -> None:
@@ -74,8 +75,8 @@ def test_nothing_readable_is_an_error_and_leaves_nothing(tmp_path: Path) -> None
 
 def test_the_name_follows_content_options_and_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def places() -> list[Path]:
-        contents, options = ({"a": "1"}, {"a": "2"}, {"b": "1"}), ({"drums": True}, {"drums": False})
-        return [cache_path(tmp_path, content, option) for content in contents for option in options]
+        sources, options = ({"a": "1"}, {"a": "2"}, {"b": "1"}), ({"drums": True}, {"drums": False})
+        return [cache_path(tmp_path, {"source": source, **option}) for source in sources for option in options]
 
     before = places()
     assert len(set(before)) == 6
@@ -203,8 +204,8 @@ def test_an_open_cache_travels_without_its_symbols(tmp_path: Path) -> None:
 def test_where_caches_are(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("LITSCALE_CACHE", str(tmp_path / "own"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert default_cache_dir() == tmp_path / "own"
+    assert cache_root() == tmp_path / "own"
     monkeypatch.delenv("LITSCALE_CACHE")
-    assert default_cache_dir() == tmp_path / "xdg" / "litscale"
+    assert cache_root() == tmp_path / "xdg" / "litscale"
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert default_cache_dir() == Path.home() / ".cache" / "litscale"
+    assert cache_root() == Path.home() / ".cache" / "litscale"

@@ -13,7 +13,7 @@ from jsonargparse import ArgumentParser
 from midi_bytes import header, meter, off, on, pedal, track, write
 from mutations import BOMB
 
-from datamodules import GenerationRequest, PianoRollDataModule
+from datamodules import BachChorales, GenerationRequest, PianoRollDataModule
 from datamodules.requests import RequestRecord
 from litscale.music import read_midi
 from litscale.music.roll import RollFormat
@@ -123,15 +123,15 @@ def test_files_that_claim_to_be_longer_than_longest_are_skipped(module: Make, so
         (songs / f"bomb{number}.mid").write_bytes(BOMB)
     dm = module(split_files={"train": ["*/*"], "val": [], "test": []})
     dm.prepare_data()
-    assert dm.source.open(strict=False).errors == {
+    assert dm.cached.open(strict=False).errors == {
         f"bomb{number}.mid": f"{songs}/bomb{number}.mid: 1048576 steps are more than 131072" for number in range(4)
     }
     shorter = module(longest=151)
     shorter.prepare_data()
-    assert "b/11.mid" in shorter.source.open(strict=False).errors
+    assert "b/11.mid" in shorter.cached.open(strict=False).errors
     whole = module(longest=152)
     whole.prepare_data()
-    assert "b/11.mid" in whole.source.open(strict=False).names
+    assert "b/11.mid" in whole.cached.open(strict=False).names
     with pytest.raises(ValueError, match="longest must be at least 1 step, not 0"):
         module(longest=0)
 
@@ -263,9 +263,8 @@ def test_missing_preparation_and_folders(module: Make, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"folder": None}, r"give one of folder \(of MIDI files\) and corpus \(bach\); neither is given"),
-        ({"folder": "x", "corpus": "bach"}, "both are given"),
-        ({"corpus": "mozart"}, "corpus must be bach"),
+        ({"folder": None}, r"give one of folder \(of MIDI files\) and source .*; neither is given"),
+        ({"folder": "x", "source": BachChorales()}, "both are given"),
         ({"encoding": "text"}, "encoding must be one of"),
         ({"velocity_bins": 0}, "velocity_bins must be in 1..127"),
         ({"steps_per_beat": 0}, "steps_per_beat must be at least 1"),
@@ -280,7 +279,10 @@ def test_missing_preparation_and_folders(module: Make, tmp_path: Path) -> None:
         ({"transpose": -1}, "transpose must be at least 0"),
         ({"num_workers": -1}, "num_workers must be at least 0"),
         ({"seed": -1}, "seed must be at least 0"),
-        ({"corpus": "bach", "labels": True}, "labels are the names of folders: give folder"),
+        (
+            {"source": BachChorales(), "labels": True},
+            "labels: the pieces of BachChorales have no classes: give folder",
+        ),
         ({"predict": GenerationRequest(label=0)}, r"predict\.label is given, but the data has no classes"),
     ],
 )
@@ -385,7 +387,7 @@ def test_the_command_line_knows_every_option() -> None:
     config = parser.parse_string(text.replace("\n    ", "\n"))
     dm = parser.instantiate_classes(config).data
     assert dm.pitch_range == (36, 83)
-    assert dm.source.phase == 0.25
+    assert dm.reader.phase == 0.25
     assert dm.splits.lists == {"train": ["a.mid", "b/*"], "val": "val.txt"}
     assert dm.request == GenerationRequest(2, inpaint="x.mid", region=(0, 16), region_pitches=(60, 71))
     described = parser.format_help()

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from cli_runs import printed
+from cli_runs import shipped
 from jsonargparse import ArgumentParser
 from PIL import Image
 from sdvar_toys import blurred, same, transformer, vqvae
@@ -40,8 +40,8 @@ def models():
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_layers_choose_the_decoder_and_keep_how_tokens_are_drawn(name, models):
-    base = printed("test", SDVAR / "d16_d30.yaml")["model"]["init_args"]
-    config = printed("test", SDVAR / "d16_d30.yaml", SDVAR / f"{name}.yaml")["model"]["init_args"]
+    base = shipped("test", SDVAR / "d16_d30.yaml")["model"]["init_args"]
+    config = shipped("test", SDVAR / "d16_d30.yaml", SDVAR / f"{name}.yaml")["model"]["init_args"]
     given = config.pop("decoder")
     base.pop("decoder")
     assert config == base
@@ -71,9 +71,9 @@ def test_layers_choose_the_decoder_and_keep_how_tokens_are_drawn(name, models):
     [("digits", "digits/var_draft", "digits/var_target"), ("d16_d30", "imagenet/var_d16", "imagenet/var_d30")],
 )
 def test_pairs_are_the_networks_that_were_trained(pair, draft, target):
-    config = printed("fit", SDVAR / f"{pair}.yaml")["model"]["init_args"]
+    config = shipped("fit", SDVAR / f"{pair}.yaml")["model"]["init_args"]
     for role, path in (("draft", draft), ("target", target)):
-        trained = printed("fit", CONFIGS / f"{path}.yaml")
+        trained = shipped("fit", CONFIGS / f"{path}.yaml")
         network = trained["model"]["init_args"]["network"]["init_args"]
         assert config["vqvae"]["init_args"] == network["vqvae"]["init_args"]
         given = config[role]["init_args"]
@@ -87,7 +87,7 @@ def test_pairs_are_the_networks_that_were_trained(pair, draft, target):
 def test_digits_from_distillation_to_samples(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
-    settings = printed("fit", SDVAR / "digits.yaml")["model"]["init_args"]
+    settings = shipped("fit", SDVAR / "digits.yaml")["model"]["init_args"]
     tokenizer = VQVAE(**settings["vqvae"]["init_args"])
     for role in ("draft", "target"):
         module = LitVAR(VAR(tokenizer, **settings[role]["init_args"]))

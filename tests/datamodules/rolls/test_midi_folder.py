@@ -2,7 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from datamodules.rolls.folders import classes_of, content_hashes, midi_files, some
+from datamodules import MidiFolder
+from datamodules.messages import abridged
+from datamodules.rolls.midi_folder import content_hashes, midi_files
 
 
 def test_files_are_found_in_all_folders_and_cases(tmp_path: Path) -> None:
@@ -59,12 +61,12 @@ def test_hashes_follow_the_content(tmp_path: Path) -> None:
     assert content_hashes(tmp_path, ["gone.mid"]) == {"gone.mid": "unreadable"}
 
 
-def test_classes_are_first_level_folders_sorted() -> None:
-    assert classes_of(["rock/x/1.mid", "jazz/2.mid", "rock/3.mid"]) == ["jazz", "rock"]
+def test_classes_are_first_level_folders() -> None:
+    assert MidiFolder("x").classes(["rock/x/1.mid", "jazz/2.mid", "rock/3.mid"]) == ["rock", "jazz", "rock"]
     with pytest.raises(ValueError, match=r"labels: 1 files .*loose\.mid; move them"):
-        classes_of(["rock/1.mid", "loose.mid"])
+        MidiFolder("x").classes(["rock/1.mid", "loose.mid"])
 
 
 def test_long_lists_are_cut_in_messages() -> None:
-    assert some(["a", "b"]) == "a; b"
-    assert some(["a", "b", "c"], 1) == "a; and 2 more"
+    assert abridged(["a", "b"]) == "a; b"
+    assert abridged(["a", "b", "c"], 1) == "a; and 2 more"

@@ -1,0 +1,21 @@
+"""Messages to the user, worded alike everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def abridged(items: Sequence[str], most: int = 5) -> str:
+    """The first few items, and how many more there are."""
+    return "; ".join(items[:most]) + (f"; and {len(items) - most} more" if len(items) > most else "")
+
+
+def check_least(**options: tuple[int | None, int]) -> None:
+    """Refuse options that are below their least value; None is never.
+
+    Raises:
+        ValueError: naming the first such option.
+    """
+    for name, (value, least) in options.items():
+        if value is not None and value < least:
+            raise ValueError(f"{name} must be at least {least}, not {value}")
