@@ -12,8 +12,8 @@ from torch import nn
 from callbacks.reporting.decode_pictures import mask_pictures
 from callbacks.reporting.decode_report import decode_report
 from callbacks.reporting.figures import write_picture
-from callbacks.reporting.loggers import run_folder
 from callbacks.reporting.result_table import Column, Report, ResultTable
+from callbacks.reporting.trainer_state import run_folder
 from lit_models import LitSDVAR
 from litscale.cli.decoder_grid import Bench, Case, Quality, decoders
 from litscale.cli.speed_quality import speed_and_quality
