@@ -21,8 +21,8 @@ from callbacks.evaluation.quality_reference import QualityReference
 from callbacks.evaluation.sample_evaluation import SampleEvaluation
 from callbacks.evaluation.sample_store import SampleStore, write_npz, write_pngs
 from callbacks.reporting.result_table import Column, Report, ResultTable
-from callbacks.reporting.trainer_state import checkpoint_of, data_of, run_folder, stage_of
-from datamodules.base import CanvasData, RenderedData, class_count, offered, required
+from callbacks.reporting.trainer_state import checkpoint_of, run_folder, stage_of
+from datamodules.base import CanvasData, RenderedData, class_count, data_of, offered, required
 from lit_models.contracts import Generates, GenerationOptions
 from litscale.metrics import (
     FrechetDistance,

@@ -13,8 +13,8 @@ from torch import Tensor
 from callbacks.evaluation.likelihood_baselines import LikelihoodBaselines
 from callbacks.evaluation.sample_evaluation import SampleEvaluation, summed
 from callbacks.reporting.result_table import Column, Report, ResultTable
-from callbacks.reporting.trainer_state import checkpoint_of, data_of, stage_of
-from datamodules.base import RenderedData, required
+from callbacks.reporting.trainer_state import checkpoint_of, stage_of
+from datamodules.base import RenderedData, data_of, required
 from lit_models.contracts import Generates
 from litscale.metrics import MusicStatistics
 from litscale.music import Roll, RollRenderer

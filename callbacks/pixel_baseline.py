@@ -12,7 +12,8 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
-from callbacks.reporting.trainer_state import data_of, stage_of
+from callbacks.reporting.trainer_state import stage_of
+from datamodules.base import data_of
 from datamodules.images.base import ImageDataModule
 from datamodules.images.dataset import Images
 from litscale.metrics.mean import Mean

@@ -17,8 +17,8 @@ from torch import Tensor
 from callbacks.evaluation.evaluated_weights import evaluated_weights
 from callbacks.evaluation.generation import frames_of
 from callbacks.reporting.json_text import json_text
-from callbacks.reporting.trainer_state import data_of, run_folder
-from datamodules.base import SheetRenderer, WrittenData, required
+from callbacks.reporting.trainer_state import run_folder
+from datamodules.base import SheetRenderer, WrittenData, data_of, required
 from litscale.storage.files import write_atomically, write_image
 from litscale.storage.temporaries import publish_folder, remove_stale, temporary_folder
 

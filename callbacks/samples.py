@@ -9,8 +9,8 @@ from torch import Tensor
 
 from callbacks.evaluation.generation import averaged_weights, frames_of, generate_samples
 from callbacks.reporting.loggers import send_animations, send_pictures, send_sounds
-from callbacks.reporting.trainer_state import data_of, run_folder
-from datamodules.base import RenderedData, required
+from callbacks.reporting.trainer_state import run_folder
+from datamodules.base import RenderedData, data_of, required
 from lit_models.contracts import Generates
 from lit_models.sharding import gather, release
 

@@ -11,8 +11,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, WeightAveraging
 from torch import Tensor
 
-from callbacks.reporting.trainer_state import data_of
-from datamodules.base import class_count
+from datamodules.base import class_count, data_of
 from lit_models.contracts import Generates
 
 

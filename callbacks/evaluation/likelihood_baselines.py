@@ -8,8 +8,7 @@ import numpy as np
 import torch
 from lightning.pytorch import Trainer
 
-from callbacks.reporting.trainer_state import data_of
-from datamodules.base import RollData, required
+from datamodules.base import RollData, data_of, required
 from litscale.music import IndependentPitches, RepeatOrRedraw, RollFormat
 
 MODELS: dict[str, type[IndependentPitches | RepeatOrRedraw]] = {

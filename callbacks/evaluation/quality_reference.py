@@ -10,7 +10,8 @@ from lightning.pytorch import Trainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from callbacks.reporting.trainer_state import data_of, is_trial, stage_of
+from callbacks.reporting.trainer_state import is_trial, stage_of
+from datamodules.base import data_of
 from litscale.metrics import FeatureBank, FeatureStatistics
 from litscale.metrics.features import checked_size, extract, identity
 from litscale.metrics.reference import Reference, data_identity, read_reference, write_reference

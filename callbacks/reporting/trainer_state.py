@@ -1,20 +1,15 @@
-"""What callbacks ask a trainer for: the run folder, the data module, the stage."""
+"""What callbacks ask a trainer for: the run folder, the stage, what was loaded."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch import Trainer
 
 
 def run_folder(trainer: Trainer) -> Path:
     """The folder of this run: ``trainer.default_root_dir``, whatever the loggers write to."""
     return Path(trainer.default_root_dir)
-
-
-def data_of(trainer: Trainer) -> LightningDataModule | None:
-    """The trainer's data module; None where it was given plain loaders."""
-    return trainer.datamodule  # type: ignore[attr-defined]
 
 
 def stage_of(trainer: Trainer) -> tuple[str, str]:

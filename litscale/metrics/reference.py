@@ -1,4 +1,4 @@
-"""Files of reference statistics: those of ADM and ours."""
+"""Files of reference statistics, in the layout of ADM and with our additions, and identities of data sets."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from litscale.storage.npz import npz_names, read_npz
 
 @dataclass(frozen=True)
 class Reference:
-    """What generated images are compared with; at least one of statistics and images is there.
+    """The reference that generated images are compared with; it has statistics, images, or both.
 
     Attributes:
-        statistics: mean and covariance of the features.
-        features: float32 ``[M, D]``.
-        images: uint8 ``[M, H, W, 3]``, whose features are still to be extracted.
+        statistics: Mean and covariance of the features of real images.
+        features: Features of real images, float32 ``[M, D]``.
+        images: Real images, uint8 ``[M, H, W, 3]``, whose features are still to be extracted.
     """
 
     statistics: Statistics | None = None
@@ -35,11 +35,11 @@ class Reference:
 
 
 def read_reference(path: str | Path, num_features: int) -> Reference:
-    """Read an ``.npz`` of ``mu`` and ``sigma``, of images ``arr_0`` (ADM's layout), or of both; or one of ours.
+    """Read an ``.npz`` file in the layout of ADM: ``mu`` and ``sigma``, images ``arr_0``, or both.
 
     Args:
-        path: the file; its optional ``count`` and ``features`` are what `write_reference` adds.
-        num_features: D, of the extractor at hand.
+        path: The file, which may also hold ``count`` and ``features``, as `write_reference` adds them.
+        num_features: Number of features D of the extractor.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -83,7 +83,7 @@ def read_reference(path: str | Path, num_features: int) -> Reference:
 
 
 def write_reference(path: Path, statistics: Statistics, features: Tensor) -> Path:
-    """Write statistics, whose count is known, and features ``[M, D]`` for `read_reference`.
+    """Write statistics, whose count is known, and features, ``[M, D]``, to a file for `read_reference`.
 
     Raises:
         OSError: the file could not be written.
@@ -98,16 +98,16 @@ def write_reference(path: Path, statistics: Statistics, features: Tensor) -> Pat
 
 @runtime_checkable
 class Fingerprinted(Protocol):
-    """A data set that knows what it consists of without reading all of it."""
+    """A data set that can identify its content without reading all of it."""
 
     def fingerprint(self) -> str:
-        """Text that differs wherever an item does."""
+        """Return a text that changes if any item does."""
 
 
 def data_identity(data: Any) -> str | None:
-    """A hash of a data set's type, length and content; None if it cannot be indexed.
+    """Return a hash of the type, length and content of a data set, or None if it cannot be indexed.
 
-    The content is the data set's own ``fingerprint()`` where it has one, otherwise all of its items are read.
+    The content is represented by the ``fingerprint()`` of the data set, if it has one. Otherwise all items are read.
     """
     if isinstance(data, IterableDataset) or not hasattr(data, "__len__") or not len(data):
         return None
@@ -122,7 +122,7 @@ def data_identity(data: Any) -> str | None:
 
 
 def _parts(value: Any) -> Iterator[bytes]:
-    """All that an item consists of."""
+    """Yield the bytes of all parts of an item."""
     if isinstance(value, Tensor | np.ndarray):
         array = np.asarray(value)
         yield f"{array.dtype} {array.shape}".encode()

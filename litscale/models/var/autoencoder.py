@@ -9,8 +9,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
-
-from litscale.models.layers.recomputing import run_block
+from torch.utils.checkpoint import checkpoint
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
@@ -70,7 +69,9 @@ class Recomputing(nn.Module):
 
     def run(self, block: nn.Module, x: Tensor) -> Tensor:
         """The block's output."""
-        return run_block(block, x, recompute=self.grad_checkpointing and self.training)
+        recompute = self.grad_checkpointing and self.training
+        out: Tensor = checkpoint(block, x, use_reentrant=False) if recompute else block(x)
+        return out
 
 
 class Level(Recomputing):

@@ -12,8 +12,8 @@ from typing import Self, cast
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
+from torch.utils.checkpoint import checkpoint
 
-from litscale.models.layers.recomputing import run_block
 from litscale.models.precision import at_least_float32
 from litscale.models.var.blocks import BlockConfig, VARBlock, modulated_norm
 from litscale.models.var.cache import Cache, Condition
@@ -142,7 +142,10 @@ class VAR(nn.Module):
         bounds = tuple(bound for bound in self.bounds if bound <= length)
         mask = scale_causal(self.attention, self.may_attend[:length, :length], bounds)
         for block in self.blocks:
-            x = run_block(block, x, condition, mask, recompute=self.grad_checkpointing and self.training)
+            if self.grad_checkpointing and self.training:
+                x = checkpoint(block, x, condition, mask, use_reentrant=False)
+            else:
+                x = block(x, condition, mask)
         return self._logits(x, self._head_modulation(embedding))
 
     def condition(self, labels: Tensor) -> Condition:
