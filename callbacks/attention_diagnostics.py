@@ -45,7 +45,7 @@ class AttentionDiagnostics(Callback):
         self._validations = 0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Check that the module can tell.
+        """Check that the module reports its attention.
 
         Raises:
             MisconfigurationException: it has no ``attention_report``.
