@@ -245,7 +245,7 @@ class GenerationQuality(SampleEvaluation):
         return Report(f"quality_{stage}", f"Generation quality ({stage})", [table], data, checkpoint, drawn)
 
     def _finish(self, path: Path) -> None:
-        """Export the samples as ``keep`` says, and delete the batches. All ranks have made theirs: scores are computed."""
+        """Export the samples as ``keep`` says and delete the batches; scores are computed, so all ranks are done."""
         assert self._store is not None  # a report is made outside of fit, where batches are kept
         batches = self._store.batches(self.num_samples, self.batch_size)
         if self.keep == "png":
