@@ -1,4 +1,4 @@
-"""Where the levels look: attention in numbers and pictures."""
+"""`AttentionDiagnostics`: entropy and reach of the attention of each head, in numbers and pictures."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from callbacks.reporting.figures import pixels, write_picture
-from callbacks.reporting.loggers import run_folder, send_numbers, send_pictures
+from callbacks.reporting.loggers import send_numbers, send_pictures
+from callbacks.reporting.trainer_state import run_folder
 from datamodules.base import required
 from lit_models.contracts import AttentionReports
 

@@ -1,4 +1,4 @@
-"""FID and its kin, while training and after."""
+"""`GenerationQuality`: FID, KID, precision, recall and related scores of generated images or rolls."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
 from callbacks.evaluation.quality_reference import QualityReference
-from callbacks.evaluation.sample_evaluation import SampleEvaluation, checkpoint_of, stage_of
+from callbacks.evaluation.sample_evaluation import SampleEvaluation
 from callbacks.evaluation.sample_store import SampleStore, write_npz, write_pngs
-from callbacks.reporting.loggers import run_folder
 from callbacks.reporting.result_table import Column, Report, ResultTable
+from callbacks.reporting.trainer_state import checkpoint_of, run_folder, stage_of
 from datamodules.base import CanvasData, RenderedData, class_count, data_of, offered, required
 from lit_models.contracts import Generates, GenerationOptions
 from litscale.metrics import (
@@ -80,7 +80,7 @@ class GenerationQuality(SampleEvaluation):
             every_n_validations: in ``fit``, evaluate in every so many validations, the first included; 0 leaves it to
                 ``validate`` and ``test``.
             seed: noise of batch k is drawn from seed + k.
-            features: the extractor, any module as `litscale.metrics.features` describes it; null = by the kind of data.
+            features: the extractor, any `litscale.metrics.features.FeatureExtractor`; null = by the kind of data.
             reference: .npz with mu and sigma, or images as arr_0, or both (ADM's reference batches); null = the data.
             cfg: guidance scale instead of the module's own.
             temperature: instead of the module's own.
@@ -210,9 +210,9 @@ class GenerationQuality(SampleEvaluation):
 
     def outcome(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Tensor]:
         """The scores, float32."""
-        self._found = {name: value.float() for name, value in self._scores.compute().items()}
+        self._values = {name: value.float() for name, value in self._scores.compute().items()}
         _, prefix = stage_of(trainer)
-        return {f"{prefix}/{name}": value for name, value in self._found.items()}
+        return {f"{prefix}/{name}": value for name, value in self._values.items()}
 
     def report(self, trainer: Trainer, pl_module: LightningModule) -> Report:
         """The scores and what they depend on; keeps or deletes the images."""
@@ -222,7 +222,7 @@ class GenerationQuality(SampleEvaluation):
         with self._changed(pl_module):
             settings = self._settings(pl_module)
         count = self._real.statistics.count
-        scores = {name: float(value) for name, value in self._found.items()}
+        scores = {name: float(value) for name, value in self._values.items()}
         checkpoint = checkpoint_of(trainer)
         data = {
             "stage": stage,

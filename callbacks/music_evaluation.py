@@ -1,4 +1,4 @@
-"""How near generated music comes to the data, while training and after."""
+"""`MusicEvaluation`: statistics of generated music compared with those of the data, and likelihood baselines."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
 from callbacks.evaluation.likelihood_baselines import LikelihoodBaselines
-from callbacks.evaluation.sample_evaluation import SampleEvaluation, checkpoint_of, stage_of, summed
+from callbacks.evaluation.sample_evaluation import SampleEvaluation, summed
 from callbacks.reporting.result_table import Column, Report, ResultTable
+from callbacks.reporting.trainer_state import checkpoint_of, stage_of
 from datamodules.base import RenderedData, data_of, required
 from lit_models.contracts import Generates
 from litscale.metrics import MusicStatistics

@@ -1,4 +1,4 @@
-"""What a model's bits per dim are worth: the same images under independent pixels."""
+"""`PixelBaseline`: the bits per dim of images under a model of independent pixels."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
-from callbacks.evaluation.sample_evaluation import stage_of
+from callbacks.reporting.trainer_state import stage_of
 from datamodules.base import data_of
 from datamodules.images.base import ImageDataModule
 from datamodules.images.dataset import Images
@@ -22,9 +22,9 @@ from litscale.metrics.mean import Mean
 class PixelBaseline(Callback):
     """Logs ``val/bits_per_dim/independent_pixels`` (``test/...``) in ``validate`` and ``test``.
 
-    The baseline knows how often each value occurs at each place and channel of the training images, and nothing of how
-    they hang together: a model must be below it. One count in all is spread evenly over the values, so that none is
-    impossible.
+    The baseline knows how often each value occurs at each place and channel of the training images, and nothing of the
+    dependence between places: a trained model must have fewer bits. One count in all is spread evenly over the values,
+    so that none has probability 0.
     """
 
     def __init__(self, num_images: int = 5000) -> None:

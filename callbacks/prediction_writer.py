@@ -1,4 +1,4 @@
-"""Samples of ``predict`` as files."""
+"""`PredictionWriter`: samples of ``predict`` as files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from torch import Tensor
 from callbacks.evaluation.evaluated_weights import evaluated_weights
 from callbacks.evaluation.generation import frames_of
 from callbacks.reporting.json_text import json_text
-from callbacks.reporting.loggers import run_folder
+from callbacks.reporting.trainer_state import run_folder
 from datamodules.base import SheetRenderer, WrittenData, data_of, required
 from litscale.storage.files import write_atomically, write_image
 from litscale.storage.temporaries import publish_folder, remove_stale, temporary_folder
@@ -122,7 +122,7 @@ class PredictionWriter(Callback):
                 "row": row,
                 "label": None if outputs["label"] is None else int(outputs["label"][row]),
                 "request": self._request.options,
-                **self._weights.facts,
+                **self._weights.metadata,
                 "settings": outputs["settings"],
                 "statistics": renderer.statistics(canvases[row]),
                 "files": files,

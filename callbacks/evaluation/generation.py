@@ -1,4 +1,4 @@
-"""Samples for callbacks: the same under any number of ranks, and without a trace in training."""
+"""Generation of samples by callbacks; it changes no state of the training."""
 
 from __future__ import annotations
 

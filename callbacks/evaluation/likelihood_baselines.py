@@ -1,4 +1,4 @@
-"""What a model's likelihood is worth: the same windows under two small models of rolls."""
+"""`LikelihoodBaselines`: the likelihood of windows under two small models of rolls."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The real images that generated ones are compared with."""
+"""`QualityReference`: statistics and features of the real images that generated ones are compared with."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from lightning.pytorch import Trainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from callbacks.evaluation.sample_evaluation import stage_of
-from callbacks.reporting.loggers import is_trial
+from callbacks.reporting.trainer_state import is_trial, stage_of
 from datamodules.base import data_of
 from litscale.metrics import FeatureBank, FeatureStatistics
 from litscale.metrics.features import checked_size, extract, identity
@@ -27,7 +26,7 @@ class QualityReference:
     trainer kept images out. Data that cannot be indexed are not cached.
 
     Args:
-        extractor: see `litscale.metrics.features`; on its device.
+        extractor: a `litscale.metrics.features.FeatureExtractor`, on its device.
         path: of the file; None = the batches.
         cache_dir: of the cache; None = the default one.
         batch_size: images that go through the extractor at once, where the file holds images.

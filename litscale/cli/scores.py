@@ -1,4 +1,4 @@
-"""What ``validate`` and ``test`` found, one file for each evaluated checkpoint."""
+"""Files of the scores of ``validate`` and ``test``, one for each evaluated checkpoint and settings."""
 
 from __future__ import annotations
 
@@ -75,9 +75,12 @@ def write_scores(
     Raises:
         OSError: the file could not be written.
     """
-    facts = {**weights.facts, "settings": dict(settings), "time": datetime.now(UTC).isoformat(), "scores": dict(values)}
+    metadata = weights.metadata | {"settings": dict(settings), "time": datetime.now(UTC).isoformat()}
+    metadata |= {"scores": dict(values)}
     key = sha256(weights.key.encode() + json_text(dict(settings))).hexdigest()
-    return write_atomically(folder / f"scores_{stage}_{weights.name}_{key[:8]}.json", json_text(facts))
+    return write_atomically(
+        folder / f"scores_{stage}_{weights.name}_{key[:8]}.json", json_text(metadata | {"scores": dict(values)})
+    )
 
 
 def read_scores(path: Path) -> Scores:

@@ -1,14 +1,10 @@
-"""Extractors: what the images that are compared are seen as.
-
-An extractor is any `nn.Module` with an int ``num_features`` that maps canvases, uint8 ``[B, C, H, W]``, to features,
-float ``[B, num_features]``, or to a pair of features and logits, float ``[B, K]``, of which Inception Scores are made.
-If the logits are those of the data's own classes, it also has an int ``num_classes``, which is K.
-"""
+"""Feature extractors, in whose features images are compared: their interface, those of images and those of rolls."""
 
 from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +27,29 @@ MUSIC_SCALES = {
     "empty_beat_rate": 0.05,
     "mean_velocity": 12.0,
 }
+
+
+@runtime_checkable
+class FeatureExtractor(Protocol):
+    """What a module must offer in whose features images (or rolls) are compared.
+
+    If it also gives logits, and these are of the data's own classes, it has an int ``num_classes`` as well.
+
+    Attributes:
+        num_features: D.
+    """
+
+    num_features: int
+
+    def __call__(self, canvases: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        """Features of canvases, or a pair of features and logits, of which Inception Scores are made.
+
+        Args:
+            canvases: uint8 ``[B, C, H, W]``.
+
+        Returns:
+            Float ``[B, D]``, or also ``[B, num_classes]``.
+        """
 
 
 class InceptionFeatures(nn.Module):
@@ -127,18 +146,18 @@ class MusicFeatures(nn.Module):
         Returns:
             float32 ``[B, 9]``, in the order of `litscale.music.statistics.NAMES`.
         """
-        found = [statistics(Roll(roll, self.form)) for roll in canvases[:, 0].cpu().numpy()]
-        table = torch.tensor([[row[name] for name in NAMES] for row in found], device=self.scales.device)
+        rows = [statistics(Roll(roll, self.form)) for roll in canvases[:, 0].cpu().numpy()]
+        table = torch.tensor([[row[name] for name in NAMES] for row in rows], device=self.scales.device)
         return table.view(-1, self.num_features).nan_to_num(0.0) / self.scales
 
 
 def checked_size(extractor: nn.Module) -> int:
-    """Its ``num_features``.
+    """The number of features of a `FeatureExtractor`.
 
     Raises:
-        ValueError: it has none.
+        ValueError: the module does not say it.
     """
-    size = getattr(extractor, "num_features", None)
+    size = extractor.num_features if isinstance(extractor, FeatureExtractor) else None
     if not isinstance(size, int) or size < 1:
         raise ValueError(
             f"{type(extractor).__name__} has no int attribute num_features, the number of features that it gives of an "
@@ -152,7 +171,7 @@ def extract(extractor: nn.Module, canvases: Tensor) -> tuple[Tensor, Tensor | No
     """Return features, float ``[B, num_features]``, and logits, float ``[B, K]``, or None if there are none.
 
     Args:
-        extractor: see the module.
+        extractor: a `FeatureExtractor`.
         canvases: uint8 ``[B, C, H, W]``.
 
     Raises:

@@ -129,8 +129,8 @@ class KernelDistance(_ComparedFeatures):
         size = min(len(own), len(other), KID_SUBSET)
         if size < 2:
             raise ValueError(f"KID needs at least 2 images and 2 of the reference, not {len(own)} and {len(other)}")
-        found = kid_features_to_metric(own, other, kid_subset_size=size, verbose=False)
-        return torch.tensor(found[KEY_METRIC_KID_MEAN], dtype=torch.float64, device=self.device)
+        scores = kid_features_to_metric(own, other, kid_subset_size=size, verbose=False)
+        return torch.tensor(scores[KEY_METRIC_KID_MEAN], dtype=torch.float64, device=self.device)
 
 
 class PrecisionRecall(_ComparedFeatures):
@@ -162,8 +162,9 @@ class PrecisionRecall(_ComparedFeatures):
                 f"precision and recall need at least {NEIGHBOURS + 1} images and as many of the reference, not "
                 f"{len(own)} and {len(other)}"
             )
-        # save_cpu_ram computes distances in parts; all distances between 50,000 images would take 10 GB.
-        found = prc_features_to_metric(own, other, prc_neighborhood=NEIGHBOURS, save_cpu_ram=True, verbose=False)
+        # In parts: the distances of 50,000 images to each other would take 10 GB.
+        scores = prc_features_to_metric(own, other, prc_neighborhood=NEIGHBOURS, save_cpu_ram=True, verbose=False)
         return {
-            name: torch.tensor(found[name], dtype=torch.float64, device=self.device) for name in ("precision", "recall")
+            name: torch.tensor(scores[name], dtype=torch.float64, device=self.device)
+            for name in ("precision", "recall")
         }

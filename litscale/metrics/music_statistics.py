@@ -44,8 +44,8 @@ class MusicStatistics(Metric):
     def update(self, rolls: Sequence[Roll]) -> None:
         """Add any number of rolls, of any sizes."""
         for roll in rolls:
-            found = statistics(roll, self.beats_per_bar)
-            row = torch.tensor([found[name] for name in NAMES], dtype=torch.float32, device=self.device)
+            values = statistics(roll, self.beats_per_bar)
+            row = torch.tensor([values[name] for name in NAMES], dtype=torch.float32, device=self.device)
             self.values.append(row)
 
     def compute(self) -> dict[str, Tensor]:

@@ -49,32 +49,32 @@ def read_reference(path: str | Path, num_features: int) -> Reference:
     if not path.is_file():
         raise FileNotFoundError(f"reference: no file {path}; give an .npz with mu and sigma, or with images as arr_0")
     try:
-        found = read_npz(path, ("mu", "sigma", "count", "features", "arr_0"))
+        arrays = read_npz(path, ("mu", "sigma", "count", "features", "arr_0"))
         names = npz_names(path)
     except ValueError as error:
         raise ValueError(f"reference {error}; give another copy") from error
-    if not {"mu", "sigma"} <= found.keys() and "arr_0" not in found:
+    if not {"mu", "sigma"} <= arrays.keys() and "arr_0" not in arrays:
         raise ValueError(f"reference {path} has neither mu and sigma nor images as arr_0, but {', '.join(names)}")
-    for name in found.keys() - {"arr_0"}:
-        if not np.issubdtype(found[name].dtype, np.integer if name == "count" else np.floating):
-            raise ValueError(f"reference {path}: {name} is of {found[name].dtype}, not of real numbers")
+    for name in arrays.keys() - {"arr_0"}:
+        if not np.issubdtype(arrays[name].dtype, np.integer if name == "count" else np.floating):
+            raise ValueError(f"reference {path}: {name} is of {arrays[name].dtype}, not of real numbers")
     statistics = None
-    if {"mu", "sigma"} <= found.keys():
-        mu, sigma = found["mu"], found["sigma"]
+    if {"mu", "sigma"} <= arrays.keys():
+        mu, sigma = arrays["mu"], arrays["sigma"]
         if mu.shape != (num_features,) or sigma.shape != (num_features, num_features):
             raise ValueError(
                 f"reference {path} holds mu of shape {list(mu.shape)} and sigma of {list(sigma.shape)}, the extractor "
                 f"gives {num_features} features: use the statistics of the same extractor"
             )
-        count = found.get("count")
+        count = arrays.get("count")
         if count is not None and count.size != 1:
             raise ValueError(f"reference {path}: count is {list(count.shape)}, not one number")
         mean, covariance = (torch.from_numpy(array.astype(np.float64)) for array in (mu, sigma))
         statistics = Statistics(mean, covariance, None if count is None else int(count.item()))
-    images = found.get("arr_0")
+    images = arrays.get("arr_0")
     if images is not None and (images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3):
         raise ValueError(f"reference {path}: arr_0 is {images.dtype} {list(images.shape)}, not uint8 [N, H, W, 3]")
-    features = found.get("features")
+    features = arrays.get("features")
     if features is None:
         return Reference(statistics, None, images)
     if features.ndim != 2 or features.shape[1] != num_features:
@@ -111,14 +111,14 @@ def data_identity(data: Any) -> str | None:
     """
     if isinstance(data, IterableDataset) or not hasattr(data, "__len__") or not len(data):
         return None
-    found = hashlib.sha256(f"{type(data).__qualname__} {len(data)}".encode())
+    digest = hashlib.sha256(f"{type(data).__qualname__} {len(data)}".encode())
     if isinstance(data, Fingerprinted):
-        found.update(data.fingerprint().encode())
-        return found.hexdigest()
+        digest.update(data.fingerprint().encode())
+        return digest.hexdigest()
     for row in range(len(data)):
         for part in _parts(data[row]):
-            found.update(part)
-    return found.hexdigest()
+            digest.update(part)
+    return digest.hexdigest()
 
 
 def _parts(value: Any) -> Iterator[bytes]:

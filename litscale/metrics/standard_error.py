@@ -1,4 +1,4 @@
-"""How far an estimate of a likelihood is from its mean over infinitely many passes."""
+"""`StandardError`: of a likelihood that is estimated by several random passes."""
 
 from __future__ import annotations
 
