@@ -48,7 +48,7 @@ demo-sdvar: $(READY)
 	$(BIN)/litscale fit --config configs/sdvar/digits.yaml --overwrite true
 	$(BIN)/litscale test --config runs/sdvar_digits/config.yaml --ckpt_path last --verbose false
 	$(BIN)/litscale bench decode --config configs/sdvar/digits.yaml --drafts '{distilled: runs/sdvar_digits/draft.ckpt}' \
-	  --gammas [3] --acceptances [coupled,rejection,kl] --thresholds [0.7,0.8] --entry_nums [2] --num_images 500 \
+	  --gammas [3] --acceptances [Coupled,Rejection,KL] --thresholds [0.7,0.8] --entry_nums [2] --num_images 500 \
 	  --batch_size 100 --features litscale.metrics.DigitFeatures
 
 lint: $(READY)

@@ -21,7 +21,7 @@ import torch
 from measuring import memory, paired, ratio, surroundings
 
 from litscale.models.sdvar import Decoder, DecodeReport, Forced, Speculative, TargetOnly
-from litscale.models.var import VAR, VQVAE
+from litscale.models.var import VAR, VQVAE, VARGeneration
 
 RATES = (0.0, 0.5, 0.8, 1.0)
 PUBLISHED = {"draft": (16, 1024, 16), "target": (30, 1920, 30)}  # depth, width, heads
@@ -41,7 +41,7 @@ def measure(draft: VAR, target: VAR, batch: int, gamma: int, options: argparse.N
     def run(name: str, seeds: Iterator[int]) -> None:
         seed = next(seeds)
         with torch.autocast(options.device, torch.bfloat16) if options.bf16 else nullcontext():
-            report = decoders[name].decode(labels, cfg=options.cfg, seed=seed).report
+            report = decoders[name].decode(labels, VARGeneration(cfg=options.cfg), seed).report
         if seed >= 0:  # those below are of the warm-up
             reports[name] = report + reports[name] if name in reports else report
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from measuring import Clock, memory, shares, surroundings
 
-from litscale.models.var import PRESETS, VAR, VQVAE
+from litscale.models.var import PRESETS, VAR, VQVAE, VARGeneration, generate
 
 
 def watch(model: VAR, clock: Clock) -> None:
@@ -60,7 +60,8 @@ def main() -> None:
 
             def run(model: VAR = model, batch: int = batch) -> None:
                 with torch.autocast(device, precision, enabled=precision != torch.float32):
-                    model.sample([k % model.num_classes for k in range(batch)], cfg=options.cfg, seed=0)
+                    labels = [k % model.num_classes for k in range(batch)]
+                    generate(model, labels, VARGeneration(cfg=options.cfg), seed=0)
 
             seconds, parts = clock.measure(run, options.repeats, options.warm_ups)
             numbers = f"{batch} | {seconds:.3g} | {batch / seconds:.3g} | {shares(parts)} | {memory(device):.1f}"

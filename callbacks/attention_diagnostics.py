@@ -1,8 +1,8 @@
-"""Where the levels look: attention in numbers and pictures."""
+"""`AttentionDiagnostics`: entropy and reach of the attention of each head, in numbers and pictures."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -11,7 +11,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from callbacks.reporting.figures import pixels, write_picture
-from callbacks.reporting.loggers import run_folder, send_numbers, send_pictures
+from callbacks.reporting.loggers import send_numbers, send_pictures
+from callbacks.reporting.trainer_state import run_folder
 from datamodules.base import required
 from lit_models.contracts import AttentionReports
 
@@ -64,7 +65,9 @@ class AttentionDiagnostics(Callback):
             return
         canvas, label = batch["canvas"][: self.num_canvases], batch.get("label")
         with trainer.precision_plugin.val_step_context():
-            report = pl_module.attention_report(canvas, None if label is None else label[: self.num_canvases])
+            report = cast(AttentionReports, pl_module).attention_report(
+                canvas, None if label is None else label[: self.num_canvases]
+            )
         numbers, tables = {}, {}
         for level, attention in report.items():
             for measure in MEASURES:

@@ -1,10 +1,10 @@
-"""FID and its kin, while training and after."""
+"""`GenerationQuality`: FID, KID, precision, recall and related scores of generated images or rolls."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,15 +14,15 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
-from torchmetrics import MetricCollection
+from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
 from callbacks.evaluation.quality_reference import QualityReference
-from callbacks.evaluation.sample_evaluation import SampleEvaluation, checkpoint_of, stage_of
+from callbacks.evaluation.sample_evaluation import SampleEvaluation
 from callbacks.evaluation.sample_store import SampleStore, write_npz, write_pngs
-from callbacks.reporting.loggers import run_folder
-from callbacks.reporting.quality_table import QualityTable
-from datamodules.base import CanvasData, RenderedData, class_count, offered, required
+from callbacks.reporting.result_table import Column, Report, ResultTable
+from callbacks.reporting.trainer_state import checkpoint_of, run_folder, stage_of
+from datamodules.base import CanvasData, RenderedData, class_count, data_of, offered, required
 from lit_models.contracts import Generates, GenerationOptions
 from litscale.metrics import (
     FrechetDistance,
@@ -80,7 +80,7 @@ class GenerationQuality(SampleEvaluation):
             every_n_validations: in ``fit``, evaluate in every so many validations, the first included; 0 leaves it to
                 ``validate`` and ``test``.
             seed: noise of batch k is drawn from seed + k.
-            features: the extractor, any module as `litscale.metrics.features` describes it; null = by the kind of data.
+            features: the extractor, any `litscale.metrics.features.FeatureExtractor`; null = by the kind of data.
             reference: .npz with mu and sigma, or images as arr_0, or both (ADM's reference batches); null = the data.
             cfg: guidance scale instead of the module's own.
             temperature: instead of the module's own.
@@ -115,7 +115,7 @@ class GenerationQuality(SampleEvaluation):
         super().setup(trainer, pl_module, stage)
         if stage == "predict":
             return
-        data = required(trainer.datamodule, CanvasData, self)
+        data = required(data_of(trainer), CanvasData, self)
         required(pl_module, Generates, self)
         if self.changes and not offered(pl_module, GenerationOptions):
             raise MisconfigurationException(
@@ -126,8 +126,10 @@ class GenerationQuality(SampleEvaluation):
         if self.features is None:
             rendered = offered(data, RenderedData)
             renderer = None if rendered is None else rendered.renderer
-            rolls = isinstance(renderer, RollRenderer)
-            self.features = MusicFeatures(renderer.format, renderer.beats_per_bar) if rolls else InceptionFeatures()
+            if isinstance(renderer, RollRenderer):
+                self.features = MusicFeatures(renderer.format, renderer.beats_per_bar)
+            else:
+                self.features = InceptionFeatures()
         classes, known = class_count(data), class_count(self.features) or None
         if classes and self.num_samples % classes:
             more = self.num_samples + classes - self.num_samples % classes
@@ -140,6 +142,7 @@ class GenerationQuality(SampleEvaluation):
                 f"{type(self.features).__name__} knows {known} classes, the data has {classes}: give an extractor of "
                 "the data's classes, or one without num_classes"
             )
+        self._extractor, self._shape = self.features, data.canvas_shape
         self._classes = classes
         self._recognises = bool(classes) and known is not None
 
@@ -150,13 +153,13 @@ class GenerationQuality(SampleEvaluation):
             ValueError: the extractor does not take the data's canvases, or the reference is not of its features.
             FileNotFoundError: there is no file of the reference.
         """
-        device, size = pl_module.device, checked_size(self.features)
-        self.features.to(device).eval()
-        probe = torch.zeros(1, *trainer.datamodule.canvas_shape, dtype=torch.uint8, device=device)
-        _, logits = extract(self.features, probe)
-        self._real = QualityReference(self.features, self.reference, self.cache_dir, self.batch_size)
+        device, size = pl_module.device, checked_size(self._extractor)
+        self._extractor.to(device).eval()
+        probe = torch.zeros(1, *self._shape, dtype=torch.uint8, device=device)
+        _, logits = extract(self._extractor, probe)
+        self._real = QualityReference(self._extractor, self.reference, self.cache_dir, self.batch_size)
         self._real.begin(trainer, device)
-        metrics = {"fid": FrechetDistance(size)}
+        metrics: dict[str, Metric | MetricCollection] = {"fid": FrechetDistance(size)}
         if self._real.has_features:
             metrics |= {"kid": KernelDistance(), "precision_recall": PrecisionRecall()}
         if logits is not None:
@@ -168,10 +171,11 @@ class GenerationQuality(SampleEvaluation):
     def begin_samples(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forget the samples of the last time."""
         self._scores.reset()
-        self._store = None
+        self._store: SampleStore | None = None
         if trainer.state.fn != TrainerFn.FITTING:
             with self._changed(pl_module):
-                key = {"settings": self._settings(pl_module), "precision": trainer.precision, "classes": self._classes}
+                key: dict[str, Any] = {"settings": self._settings(pl_module)}
+            key |= {"precision": trainer.precision, "classes": self._classes}
             key |= {"batch_size": self.batch_size, "weights": identity(pl_module)}
             self._store = SampleStore(run_folder(trainer) / "quality_batches", str(key))
 
@@ -189,7 +193,7 @@ class GenerationQuality(SampleEvaluation):
         """Extract features and measure them."""
         device = self._scores["fid"].device
         index = torch.arange(first, first + len(canvases), device=device)
-        features, logits = extract(self.features, canvases.to(device))
+        features, logits = extract(self._extractor, canvases.to(device))
         target = index % self._classes if self._recognises else None
         self._scores.update(features=features, logits=logits, preds=logits, target=target, index=index)
 
@@ -206,30 +210,40 @@ class GenerationQuality(SampleEvaluation):
 
     def outcome(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Tensor]:
         """The scores, float32."""
-        self._found = {name: value.float() for name, value in self._scores.compute().items()}
+        self._values = {name: value.float() for name, value in self._scores.compute().items()}
         _, prefix = stage_of(trainer)
-        return {f"{prefix}/{name}": value for name, value in self._found.items()}
+        return {f"{prefix}/{name}": value for name, value in self._values.items()}
 
-    def table(self, trainer: Trainer, pl_module: LightningModule) -> QualityTable:
+    def report(self, trainer: Trainer, pl_module: LightningModule) -> Report:
         """The scores and what they depend on; keeps or deletes the images."""
         stage, _ = stage_of(trainer)
         if trainer.is_global_zero:
             self._finish(run_folder(trainer) / f"quality_{stage}")
         with self._changed(pl_module):
             settings = self._settings(pl_module)
-        return QualityTable(
-            stage,
-            checkpoint_of(trainer),
-            self.num_samples,
-            type(self.features).__name__,
-            self._real.name,
-            self._real.statistics.count,
-            settings,
-            {name: float(value) for name, value in self._found.items()},
-        )
+        count = self._real.statistics.count
+        scores = {name: float(value) for name, value in self._values.items()}
+        checkpoint = checkpoint_of(trainer)
+        data = {
+            "stage": stage,
+            "checkpoint": checkpoint,
+            "samples": self.num_samples,
+            "features": type(self.features).__name__,
+            "reference": self._real.name,
+            "reference_samples": count,
+            "settings": settings,
+            "scores": scores,
+        }
+        number = "" if count is None else f" ({count} images)"
+        title = f"{self.num_samples} samples against {self._real.name}{number} in {type(self.features).__name__}"
+        rows = {name: {"score": value} for name, value in scores.items()}
+        table = ResultTable("score", {"score": Column("", "{:.5g}", "not finite")}, rows, title)
+        drawn = "Drawn with " + ", ".join(f"{name} {value}" for name, value in settings.items()) + "."
+        return Report(f"quality_{stage}", f"Generation quality ({stage})", [table], data, checkpoint, drawn)
 
     def _finish(self, path: Path) -> None:
         """Make of the batches what is to be kept. All ranks have made theirs: the scores are computed."""
+        assert self._store is not None  # a report is made outside of fit, where batches are kept
         batches = self._store.batches(self.num_samples, self.batch_size)
         if self.keep == "png":
             write_pngs(path, batches)
@@ -240,8 +254,8 @@ class GenerationQuality(SampleEvaluation):
 
     def _settings(self, pl_module: LightningModule) -> dict[str, Any]:
         """How samples are drawn."""
-        own = asdict(pl_module.generation) if offered(pl_module, GenerationOptions) else {}
-        return own | {"seed": self.seed}
+        module = offered(pl_module, GenerationOptions)
+        return (dict(module.described_generation()) if module is not None else {}) | {"seed": self.seed}
 
     @contextmanager
     def _changed(self, pl_module: LightningModule) -> Iterator[None]:
@@ -249,9 +263,10 @@ class GenerationQuality(SampleEvaluation):
         if not self.changes:
             yield
             return
-        own = pl_module.generation
-        pl_module.generation = replace(own, **self.changes)
+        module: Any = pl_module  # which has options, as `setup` has checked
+        own = module.generation
+        module.generation = replace(own, **self.changes)
         try:
             yield
         finally:
-            pl_module.generation = own
+            module.generation = own

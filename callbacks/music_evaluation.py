@@ -1,4 +1,4 @@
-"""How near generated music comes to the data, while training and after."""
+"""`MusicEvaluation`: statistics of generated music compared with those of the data, and likelihood baselines."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
 from callbacks.evaluation.likelihood_baselines import LikelihoodBaselines
-from callbacks.evaluation.sample_evaluation import SampleEvaluation, checkpoint_of, stage_of, summed
-from callbacks.reporting.music_table import MusicTable
-from datamodules.base import RenderedData, required
+from callbacks.evaluation.sample_evaluation import SampleEvaluation, summed
+from callbacks.reporting.result_table import Column, Report, ResultTable
+from callbacks.reporting.trainer_state import checkpoint_of, stage_of
+from datamodules.base import RenderedData, data_of, required
 from lit_models.contracts import Generates
 from litscale.metrics import MusicStatistics
 from litscale.music import Roll, RollRenderer
@@ -68,10 +69,10 @@ class MusicEvaluation(SampleEvaluation):
         if stage == "predict":
             return
         required(pl_module, Generates, self)
-        renderer = required(trainer.datamodule, RenderedData, self).renderer
+        renderer = required(data_of(trainer), RenderedData, self).renderer
         if not isinstance(renderer, RollRenderer):
             raise MisconfigurationException(
-                f"MusicEvaluation needs a data module of piano rolls, not {type(trainer.datamodule).__name__}: leave "
+                f"MusicEvaluation needs a data module of piano rolls, not {type(data_of(trainer)).__name__}: leave "
                 "it out"
             )
         self._format = renderer.format
@@ -113,7 +114,7 @@ class MusicEvaluation(SampleEvaluation):
 
     def outcome(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Tensor]:
         """Statistics and the likelihood of the baselines, as the class names them."""
-        values = {}
+        values: dict[str, Tensor] = {}
         for name, row in self._compared().items():
             values |= {f"music/{name}": row["generated"]}
             values |= {f"music/{kind}/{name}": row[kind] for kind in ("ratio", "overlap")}
@@ -126,11 +127,11 @@ class MusicEvaluation(SampleEvaluation):
             values[f"{prefix}/nats_per_step/{name}"] = torch.tensor(nats, device=pl_module.device)
         return values
 
-    def table(self, trainer: Trainer, pl_module: LightningModule) -> MusicTable:
+    def report(self, trainer: Trainer, pl_module: LightningModule) -> Report:
         """The outcome beside the model's own likelihood."""
         stage, prefix = stage_of(trainer)
         model = trainer.callback_metrics.get(f"{prefix}/nats_per_step")
-        return MusicTable(
+        return music_report(
             stage,
             checkpoint_of(trainer),
             self.num_samples,
@@ -152,3 +153,32 @@ class MusicEvaluation(SampleEvaluation):
             for name in data
             if not data[name].isnan()
         }
+
+
+def music_report(
+    stage: str,
+    checkpoint: str | None,
+    samples: int,
+    windows: int,
+    nats_per_step: dict[str, float],
+    statistics: dict[str, dict[str, float]],
+) -> Report:
+    """The outcome to be read.
+
+    Args:
+        stage: ``validate`` or ``test``.
+        checkpoint: path of the evaluated weights, if they were loaded.
+        samples: number of generated samples.
+        windows: number of windows of the data.
+        nats_per_step: ``model`` and the baselines -> nats; lower is better.
+        statistics: name -> ``generated``, ``data``, ``ratio``, ``overlap``.
+    """
+    likelihoods = {name.replace("_", " "): {"nats": value} for name, value in nats_per_step.items()}
+    likelihood = ResultTable("nats per step (lower is better)", {"nats": Column("")}, likelihoods)
+    columns = {kind: Column(kind) for kind in ("generated", "data", "ratio", "overlap")}
+    title = f"{samples} generated samples beside {windows} windows of the data"
+    compared = ResultTable("statistic", columns, statistics, title)
+    tables = [likelihood, compared] if nats_per_step else [compared]
+    facts = {"stage": stage, "checkpoint": checkpoint, "samples": samples, "windows": windows}
+    numbers = {"nats_per_step": nats_per_step, "statistics": statistics}
+    return Report(f"music_{stage}", f"Music evaluation ({stage})", tables, facts | numbers, checkpoint)

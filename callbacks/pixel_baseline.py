@@ -1,9 +1,9 @@
-"""What a model's bits per dim are worth: the same images under independent pixels."""
+"""`PixelBaseline`: the bits per dim of images under a model of independent pixels."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -12,7 +12,8 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
-from callbacks.evaluation.sample_evaluation import stage_of
+from callbacks.reporting.trainer_state import stage_of
+from datamodules.base import data_of
 from datamodules.images.base import ImageDataModule
 from datamodules.images.source import Images
 from litscale.metrics.mean import Mean
@@ -21,9 +22,9 @@ from litscale.metrics.mean import Mean
 class PixelBaseline(Callback):
     """Logs ``val/bits_per_dim/independent_pixels`` (``test/...``) in ``validate`` and ``test``.
 
-    The baseline knows how often each value occurs at each place and channel of the training images, and nothing of how
-    they hang together: a model must be below it. One count in all is spread evenly over the values, so that none is
-    impossible.
+    The baseline knows how often each value occurs at each place and channel of the training images, and nothing of the
+    dependence between places: a trained model must have fewer bits. One count in all is spread evenly over the values,
+    so that none has probability 0.
     """
 
     def __init__(self, num_images: int = 5000) -> None:
@@ -47,11 +48,11 @@ class PixelBaseline(Callback):
         Raises:
             MisconfigurationException: the data are no images.
         """
-        data = trainer.datamodule
+        data = data_of(trainer)
         if not isinstance(data, ImageDataModule):
             raise MisconfigurationException(f"PixelBaseline needs a data module of images, not {type(data).__name__}")
         bits = _bits(data.images("train"), self.num_images, data.alphabet) if trainer.is_global_zero else None
-        self._bits = trainer.strategy.broadcast(bits).to(pl_module.device)
+        self._bits = cast(Tensor, trainer.strategy.broadcast(bits)).to(pl_module.device)
         self._mean = Mean().to(pl_module.device)
 
     def on_test_batch_end(
@@ -89,10 +90,8 @@ class PixelBaseline(Callback):
 def _bits(images: Images, most: int, alphabet: int) -> Tensor:
     """Code length of each value at each cell, float ``[C * H * W, alphabet]``, in bits."""
     chosen = np.unique(np.linspace(0, len(images) - 1, most).astype(np.int64))
-    counts: np.ndarray | None = None
+    counts = np.full((images.canvas(0).size, alphabet), 1 / alphabet)
     for index in chosen:
         canvas = images.canvas(int(index)).reshape(-1)
-        if counts is None:
-            counts = np.full((len(canvas), alphabet), 1 / alphabet)
         counts[np.arange(len(canvas)), canvas] += 1
     return torch.from_numpy(math.log2(len(chosen) + 1) - np.log2(counts)).float()

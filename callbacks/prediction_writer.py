@@ -1,11 +1,12 @@
-"""Samples of ``predict`` as files."""
+"""`PredictionWriter`: samples of ``predict`` as files."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -16,10 +17,10 @@ from torch import Tensor
 from callbacks.evaluation.evaluated_weights import evaluated_weights
 from callbacks.evaluation.generation import frames_of
 from callbacks.reporting.json_text import json_text
-from callbacks.reporting.loggers import run_folder
-from datamodules.base import SheetRenderer, WrittenData, required
+from callbacks.reporting.trainer_state import run_folder
+from datamodules.base import SheetRenderer, WrittenData, data_of, required
 from litscale.storage.files import write_atomically, write_image
-from litscale.storage.folders import NewFolder, remove_abandoned
+from litscale.storage.temporaries import publish_folder, remove_stale, temporary_folder
 
 MOST_NAMES = 24  # more files than this are counted, not listed
 MOST_ON_SHEET, COLUMNS = 100, 10
@@ -33,7 +34,7 @@ class PredictionWriter(Callback):
     that it names, weights, precision, how samples are drawn), such as
     ``predictions/prefix_song_64_steps-step_700-1a2b3c4d``: the same request has the same folder, any other one another.
     It appears when all samples are there, and then takes the place of its predecessor as a whole; until then it is
-    hidden (``.unfinished-...``), and one that a killed process left is removed by the next ``predict``.
+    hidden (``.litscale-...``), and one that a killed process left is removed by the next ``predict``.
 
     In it are ``sample_00000.mid`` and ``.png`` (or what the data module's renderer writes), on demand ``.gif`` and
     ``.wav``, and ``sample_00000.json`` with the request, the checkpoint (path, step, SHA-256), settings, row of its
@@ -58,7 +59,7 @@ class PredictionWriter(Callback):
         self.output_dir = output_dir
         self.gif = gif
         self.wav = wav
-        self._new: NewFolder | None = None  # on rank zero, while samples are made
+        self._unfinished = ExitStack()  # holds the folder on rank zero, while samples are made
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Begin a folder, and have the module keep the steps if they are to be animated; on all ranks together.
@@ -69,17 +70,19 @@ class PredictionWriter(Callback):
         """
         if stage != "predict":
             return
-        self._request = required(trainer.datamodule, WrittenData, self).described_request()
+        self._request = required(data_of(trainer), WrittenData, self).described_request()
         self._files: list[str] = []
         self._shown: list[np.ndarray] = []
         self._steps: list[tuple[Tensor, Tensor]] = []
         self._settings: dict[str, Any] = {}
-        pl_module.record_frames = self.gif
+        pl_module.record_frames = self.gif  # type: ignore[assignment]
+        folder = None
         if trainer.is_global_zero:
             parent = Path(self.output_dir or run_folder(trainer) / "predictions")
-            remove_abandoned(parent)
-            self._new = NewFolder(parent)
-        self._folder: Path = trainer.strategy.broadcast(self._new and self._new.path)
+            parent.mkdir(parents=True, exist_ok=True)
+            remove_stale(parent)
+            folder = self._unfinished.enter_context(temporary_folder(parent))
+        self._folder = cast(Path, trainer.strategy.broadcast(folder))
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Look at the weights that were loaded."""
@@ -103,7 +106,7 @@ class PredictionWriter(Callback):
         """
         if self.gif and not outputs["frames"]:
             raise ValueError(f"gif: {type(pl_module).__name__}.predict_step kept no frames; set gif to false")
-        renderer = required(trainer.datamodule, WrittenData, self).renderer
+        renderer = required(data_of(trainer), WrittenData, self).renderer
         canvases, known = outputs["canvas"].cpu().numpy(), outputs["known"].cpu().numpy()
         if self.gif and not self._steps:
             self._steps = outputs["frames"]
@@ -119,7 +122,7 @@ class PredictionWriter(Callback):
                 "row": row,
                 "label": None if outputs["label"] is None else int(outputs["label"][row]),
                 "request": self._request.options,
-                **self._weights.facts,
+                **self._weights.metadata,
                 "settings": outputs["settings"],
                 "statistics": renderer.statistics(canvases[row]),
                 "files": files,
@@ -130,15 +133,15 @@ class PredictionWriter(Callback):
         """Draw the sheet, on rank zero."""
         if not trainer.is_global_zero:
             return
-        renderer = required(trainer.datamodule, WrittenData, self).renderer
+        renderer = required(data_of(trainer), WrittenData, self).renderer
         if not isinstance(renderer, SheetRenderer):
             return
-        self._draw("sheet.png", renderer.sheet(np.stack(self._shown), COLUMNS))
+        self._write_picture("sheet.png", renderer.sheet(np.stack(self._shown), COLUMNS))
         if self._steps:
             chosen = np.unique(np.linspace(0, len(self._steps) - 1, MOST_STEPS).astype(int))
-            canvases, done = (torch.stack(part)[chosen, :MOST_ROWS] for part in zip(*self._steps, strict=True))
-            canvases, done = (x.transpose(0, 1).flatten(0, 1).numpy() for x in (canvases, done))  # row after row
-            self._draw("steps.png", renderer.sheet(canvases, len(chosen), ~done.astype(bool)))
+            parts = (torch.stack(part)[chosen, :MOST_ROWS] for part in zip(*self._steps, strict=True))
+            canvases, done = (part.transpose(0, 1).flatten(0, 1).numpy() for part in parts)  # row after row
+            self._write_picture("steps.png", renderer.sheet(canvases, len(chosen), ~done.astype(bool)))
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Give the folder its name when all ranks are done, and say what was written.
@@ -150,12 +153,12 @@ class PredictionWriter(Callback):
             return
         # Here and not at the end of the epoch, where a rank that had no batch never comes.
         trainer.strategy.barrier("PredictionWriter")
-        if self._new is None:
+        if not trainer.is_global_zero:
             return
-        if not self._files:  # limit_predict_batches is 0
-            self._new.discard()
-            return
-        folder = self._new.publish(self._name())
+        with self._unfinished:
+            if not self._files:  # limit_predict_batches is 0
+                return
+            folder = publish_folder(self._folder, self._folder.with_name(self._name()))
         if trainer.world_size > 1:
             print(f"Wrote samples to {folder}, {len(self._files)} files of them on rank 0")
         elif len(self._files) > MOST_NAMES:
@@ -165,8 +168,7 @@ class PredictionWriter(Callback):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Leave nothing behind."""
-        if self._new is not None:
-            self._new.discard()
+        self._unfinished.close()
 
     def _name(self) -> str:
         """The folder's name."""
@@ -175,7 +177,7 @@ class PredictionWriter(Callback):
         key = hashlib.sha256(json.dumps(described, sort_keys=True, default=str).encode()).hexdigest()
         return f"{self._request.title}-{self._weights.name}-{key[:8]}"
 
-    def _draw(self, name: str, page: np.ndarray) -> None:
+    def _write_picture(self, name: str, page: np.ndarray) -> None:
         """Write an RGB picture."""
         write_image(self._folder / name, Image.fromarray(page))
         self._files.append(name)

@@ -1,4 +1,4 @@
-"""Samples to look at and listen to while a model trains."""
+"""`Samples`: samples to look at and listen to while a model trains."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from callbacks.evaluation.generation import averaged_weights, draw, frames_of
-from callbacks.reporting.loggers import run_folder, send_animations, send_pictures, send_sounds
-from datamodules.base import RenderedData, required
+from callbacks.evaluation.generation import averaged_weights, frames_of, generate_samples
+from callbacks.reporting.loggers import send_animations, send_pictures, send_sounds
+from callbacks.reporting.trainer_state import run_folder
+from datamodules.base import RenderedData, data_of, required
 from lit_models.contracts import Generates
 from lit_models.sharding import gather, release
 
@@ -65,7 +66,7 @@ class Samples(Callback):
         """
         if stage != "fit":
             return
-        required(trainer.datamodule, RenderedData, self)
+        required(data_of(trainer), RenderedData, self)
         required(pl_module, Generates, self)
         self._last_step = -1
 
@@ -95,10 +96,10 @@ class Samples(Callback):
         # No collective here: the other ranks are not.
         steps: list[tuple[Tensor, Tensor]] = []
         with averaged_weights(trainer, pl_module):
-            canvases = draw(trainer, pl_module, 0, self.num_samples, self.seed, steps if self.gif else None)
+            canvases = generate_samples(trainer, pl_module, 0, self.num_samples, self.seed, steps if self.gif else None)
         folder = run_folder(trainer) / "samples" / f"step_{trainer.global_step}"
         folder.mkdir(parents=True, exist_ok=True)
-        renderer = required(trainer.datamodule, RenderedData, self).renderer
+        renderer = required(data_of(trainer), RenderedData, self).renderer
         files, pictures = [], []
         for i, symbols in enumerate(canvases.numpy()):
             animated = frames_of(steps, i) if steps else {}

@@ -1,8 +1,9 @@
-"""What speculative decoding gains and what it costs, while a draft is distilled and after."""
+"""`TargetCalls`: calls, speed and quality of a decoder of VAR, compared with the target alone."""
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import asdict
+from typing import Any, cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -11,11 +12,12 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 
 from callbacks.evaluation.quality_reference import QualityReference
-from callbacks.evaluation.sample_evaluation import stage_of
 from callbacks.reporting.decode_pictures import timeline
-from callbacks.reporting.decode_table import DecodeTable
+from callbacks.reporting.decode_report import decode_report
 from callbacks.reporting.figures import pixels, write_picture
-from callbacks.reporting.loggers import run_folder, send_histogram, send_pictures, send_table
+from callbacks.reporting.loggers import send_histogram, send_pictures, send_table
+from callbacks.reporting.result_table import Report
+from callbacks.reporting.trainer_state import run_folder, stage_of
 from datamodules.base import offered
 from lit_models.contracts import DecoderComparison
 from lit_models.speculative.comparison import Comparison, no_totals, rates
@@ -54,7 +56,7 @@ class TargetCalls(Callback):
         """Check the options.
 
         Args:
-            features: the extractor of FID, any module as `litscale.metrics.features` describes it; null = no FID.
+            features: the extractor of FID, any `litscale.metrics.features.FeatureExtractor`; null = no FID.
             reference: what images are compared with, a file as for `GenerationQuality`; null = the data at hand.
             cache_dir: where features of the data are kept; null = as for `PianoRollDataModule`.
 
@@ -84,7 +86,8 @@ class TargetCalls(Callback):
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Count from nothing."""
-        self._sums = no_totals(pl_module.scales)
+        self._decoders = cast(DecoderComparison, pl_module)
+        self._sums = no_totals(self._decoders.scales)
         self._first: DecodeReport | None = None
         if self.features is None:
             return
@@ -100,28 +103,29 @@ class TargetCalls(Callback):
         self,
         trainer: Trainer,
         pl_module: LightningModule,
-        outputs: Comparison | None,
+        outputs: Any,
         batch: dict[str, Any],
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Add a batch up.
+        """Add up the `Comparison` that the module made of a batch; it may have skipped it.
 
         Raises:
             ValueError: FID is wanted, and the batch has no images to compare with.
         """
-        if self.features is not None and self._learning:
-            if self.reference is None and "canvas" not in batch:
+        if self._real is not None and self._learning and self.reference is None:
+            if "canvas" not in batch:
                 raise ValueError("TargetCalls.features: the data has no canvas to compare with; give a reference")
-            self._real.take(trainer, batch.get("canvas"))
-        if outputs is None:
+            self._real.take(trainer, batch["canvas"])
+        comparison = cast(Comparison | None, outputs)
+        if comparison is None:
             return
-        for name, value in outputs.totals().items():
+        for name, value in comparison.totals().items():
             self._sums[name] += value
         if self._first is None:
-            self._first = outputs.report
+            self._first = comparison.report
         if self.features is not None:
-            for name, canvas in (("fid", outputs.canvas), ("target_fid", outputs.target_canvas)):
+            for name, canvas in (("fid", comparison.canvas), ("target_fid", comparison.target_canvas)):
                 self._scores[name].update(extract(self.features, canvas)[0])
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -131,18 +135,18 @@ class TargetCalls(Callback):
         own = torch.tensor(list(self._sums.values()), dtype=torch.float64, device=pl_module.device)
         summed = trainer.strategy.reduce(own, reduce_op="sum").tolist()
         sums = dict(zip(self._sums, summed, strict=True))
-        self._found = {name: sums[name] for name in COUNTS} | rates(sums)
-        if self.features is not None:
+        self._numbers = {name: sums[name] for name in COUNTS} | rates(sums)
+        if self._real is not None:
             if self._learning:
                 self._real.end(trainer)
             for name, score in self._scores.items():
                 score.reference = self._real.statistics
-                self._found[name] = float(score.compute())
-            self._found["fid_difference"] = self._found["fid"] - self._found["target_fid"]
+                self._numbers[name] = float(score.compute())
+            self._numbers["fid_difference"] = self._numbers["fid"] - self._numbers["target_fid"]
         # Equal on all ranks already; `sync_dist` keeps Lightning from warning of each.
-        numbers = {f"sdvar/{name}": torch.tensor(value) for name, value in self._found.items()}
+        numbers = {f"sdvar/{name}": torch.tensor(value) for name, value in self._numbers.items()}
         pl_module.log_dict(numbers, sync_dist=True, batch_size=1)
-        self._accepted = [sums[f"accepted/scale_{k}"] for k in range(pl_module.scales)]
+        self._accepted = [sums[f"accepted/scale_{k}"] for k in range(self._decoders.scales)]
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Send the pictures, and outside of ``fit`` show and write the table; on rank zero."""
@@ -156,29 +160,28 @@ class TargetCalls(Callback):
         picture = write_picture(figure, folder / ("timeline.png" if fitting else f"decode_{stage}.png"))
         send_pictures(trainer, "sdvar/timeline", [pixels(figure)])
         send_histogram(trainer, "sdvar/accepted", self._accepted)
-        table = self._table(pl_module, stage)
-        head, *lines = table.lines()
+        report = self._report(stage)
+        head, *lines = report.tables[0].lines()
         send_table(trainer, "sdvar/decoders", head, lines)
         if fitting:
             return
-        table.show()
-        print("Written to " + ", ".join(map(str, [*table.write(folder), picture])))
+        report.show()
+        print("Written to " + ", ".join(map(str, [*report.write(folder), picture])))
 
     on_test_epoch_start = on_validation_epoch_start
     on_test_batch_end = on_validation_batch_end
     on_test_epoch_end = on_validation_epoch_end
     on_test_end = on_validation_end
 
-    def _table(self, pl_module: LightningModule, stage: str) -> DecodeTable:
+    def _report(self, stage: str) -> Report:
         """The decoder beside the target alone."""
-        found = dict(self._found)
-        alone = {"target_calls_per_image": float(pl_module.scales), "draft_calls_per_image": 0.0, "speedup": 1.0}
-        alone["ms_per_image"] = found["target_only_ms_per_image"]
-        if "target_fid" in found:
-            alone["fid"] = found["target_fid"]
-            found["fid_change"] = found["fid_difference"] / found["target_fid"]
-        facts = f"{found['images']:.0f} images ({stage})"
-        settings = pl_module.generation.drawing | {"seed": pl_module.seed}
-        return DecodeTable(
-            f"decode_{stage}", facts, settings, {"target only": alone, pl_module.generation.label: found}
-        )
+        own = dict(self._numbers)
+        alone = {"target_calls_per_image": float(self._decoders.scales), "draft_calls_per_image": 0.0, "speedup": 1.0}
+        alone["ms_per_image"] = own["target_only_ms_per_image"]
+        if "target_fid" in own:
+            alone["fid"] = own["target_fid"]
+            own["fid_change"] = own["fid_difference"] / own["target_fid"]
+        facts = f"{own['images']:.0f} images ({stage})"
+        settings = asdict(self._decoders.generation) | {"seed": self._decoders.seed}
+        rows = {"target only": alone, str(self._decoders.decoder): own}
+        return decode_report(f"decode_{stage}", facts, settings, rows)

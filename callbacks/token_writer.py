@@ -1,17 +1,17 @@
-"""Tokens of ``predict`` as a cache."""
+"""`TokenWriter`: tokens of ``predict`` as a cache."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from callbacks.reporting.loggers import run_folder
-from datamodules.base import offered
+from callbacks.reporting.trainer_state import run_folder
+from datamodules.base import data_of, offered
 from datamodules.tokens.cache import INDEX, TokenFacts, good_shards, write_shard
 from datamodules.tokens.tokenization import TokenizationDataModule
 from lit_models.contracts import TokenMaker
@@ -42,25 +42,29 @@ class TokenWriter(Callback):
         """
         if stage != "predict":
             return
-        if not offered(pl_module, TokenMaker) or not isinstance(trainer.datamodule, TokenizationDataModule):
+        data = data_of(trainer)
+        if not offered(pl_module, TokenMaker) or not isinstance(data, TokenizationDataModule):
             raise MisconfigurationException(
                 "TokenWriter needs lit_models.LitVQVAE and datamodules.TokenizationDataModule, not "
-                f"{type(pl_module).__name__} and {type(trainer.datamodule).__name__}"
+                f"{type(pl_module).__name__} and {type(data).__name__}"
             )
         self._folder = Path(self.output_dir or run_folder(trainer) / "tokens")
         self._written = 0
         # Asked for later, when the checkpoint's weights are there: the index names them.
-        trainer.datamodule.done = partial(self._begin, trainer, pl_module)
+        data.done = partial(self._begin, trainer, pl_module, data)
 
-    def _begin(self, trainer: Trainer, pl_module: LightningModule) -> set[tuple[str, int]]:
+    def _begin(
+        self, trainer: Trainer, pl_module: LightningModule, data: TokenizationDataModule
+    ) -> set[tuple[str, int]]:
         """Write the index; split and number of the shards that are there.
 
         Raises:
             ValueError: the folder holds another cache.
             OSError: the index cannot be written.
         """
-        data: Any = trainer.datamodule
-        facts = TokenFacts(**pl_module.token_facts(), num_classes=data.num_classes, shards=data.shards)
+        facts = TokenFacts(
+            **cast(TokenMaker, pl_module).token_facts(), num_classes=data.num_classes, shards=data.shards
+        )
         if (self._folder / INDEX).is_file():
             there = TokenFacts.read(self._folder)
             if differing := [name for name, value in asdict(facts).items() if asdict(there)[name] != value]:

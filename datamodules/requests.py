@@ -19,7 +19,7 @@ from torch.utils.data import Dataset
 
 from litscale import music
 from litscale.music.roll import Roll, RollFormat
-from litscale.storage.checkpoint_record import file_sha256
+from litscale.storage.fingerprints import of_file
 
 
 @dataclass(frozen=True)
@@ -221,7 +221,7 @@ def recorded(request: Request, batches: Requests, **more: Any) -> RequestRecord:
     options: dict[str, Any] = {**asdict(request), **more, "batch_size": batches.batch_size}
     for name in ("prefix", "inpaint"):
         if (path := options.get(name)) is not None:
-            options[f"{name}_sha256"] = file_sha256(path)
+            options[f"{name}_sha256"] = of_file(path)
             # The same file means other cells where encoding, grid or pitches differ.
             given = np.stack([batches.canvas.numpy(), batches.known.numpy()])
             options["given_sha256"] = sha256(given.tobytes()).hexdigest()

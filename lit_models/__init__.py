@@ -6,13 +6,11 @@ from lit_models.lit_var import LitVAR
 from lit_models.lit_vqvae import LitVQVAE
 from lit_models.optimization import Optimization
 from lit_models.runs import load_run
-from lit_models.speculative.decoding import Decoding
 from lit_models.tokenizer.options import DiscriminatorConfig, TokenizerLoss
 from litscale.models.fractal import Generation
-from litscale.models.var import ScaleGeneration
+from litscale.models.var import VARGeneration
 
 __all__ = [
-    "Decoding",
     "DiscriminatorConfig",
     "Generation",
     "LitFractal",
@@ -20,7 +18,7 @@ __all__ = [
     "LitVAR",
     "LitVQVAE",
     "Optimization",
-    "ScaleGeneration",
     "TokenizerLoss",
+    "VARGeneration",
     "load_run",
 ]

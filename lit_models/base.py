@@ -1,4 +1,4 @@
-"""What all modules share: repeatable steps, finite losses, checkpoints that fit, requests answered."""
+"""What all modules share: batches and results of steps, repeatable training, checks of losses and checkpoints."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
-from typing import Any, Self
+from typing import Any, Never, Self, TypedDict
 
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.callbacks import WeightAveraging
+from lightning.pytorch.plugins import FSDPPrecision, MixedPrecision
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
+from torch.optim import Optimizer
 from torchmetrics import Metric
 
 from lit_models.optimization import Optimization
@@ -27,28 +30,83 @@ REMEDY = (
 
 
 class DivergedError(FloatingPointError):
-    """Weights whose loss, or score in validation, is not finite: no place to go on from."""
+    """A loss, or a score of a validation, that is not finite; no run can go on from such weights."""
 
 
 class GradientError(FloatingPointError):
     """A gradient that is not finite; the step is not taken."""
 
 
-class LitModule(LightningModule):
-    """A LightningModule whose every training step draws from a seed of its own.
+class Batch(TypedDict, total=False):
+    """A batch as data modules yield it; which entries it has depends on the data and on the stage.
 
-    The seed of a training step is made of the run's seed (``seed_everything``), the number of the batch and the rank,
-    so a resumed run draws what the uninterrupted one would have drawn, and no generator state has to be saved. What
-    evaluation draws is keyed by the canvas or the image, so that batches and processes change no score.
-
-    Under ``trainer.precision`` bf16-true and 16-true it evaluates and generates; training is refused.
+    Dimensions: B items of the batch, C channels, H rows, W columns, L tokens of all scales.
 
     Attributes:
-        network: what is trained, unless :meth:`trained` says otherwise.
-        optimization: how.
-        shardable: whether it trains under `ModelParallelStrategy`; then training steps use weights of a trained part
-            in its forward, or after it.
-        weight_options: options that bring all weights if they are given together, see :meth:`weight_files`.
+        canvas: symbols, uint8 ``[B, C, H, W]``.
+        label: classes, int64 ``[B]``.
+        tokens: in place of a canvas, the tokens of a cache, int64 ``[B, L]``.
+        known: in prediction, the cells of the canvas that are given, bool ``[B, C, H, W]``.
+        index: in prediction, the number of each sample of the request, int64 ``[B]``.
+        seed: in prediction, the seed of the batch.
+    """
+
+    canvas: Tensor
+    label: Tensor
+    tokens: Tensor
+    known: Tensor
+    index: Tensor
+    seed: int
+
+
+class StepOutput(TypedDict):
+    """What a training step returns.
+
+    Attributes:
+        loss: the scalar that is minimised.
+        report: scalars by name, which callbacks log.
+    """
+
+    loss: Tensor
+    report: dict[str, Tensor]
+
+
+class Prediction(TypedDict):
+    """A batch of generated canvases.
+
+    Attributes:
+        canvas: symbols, uint8 ``[B, C, H, W]``.
+        known: the cells that were given, bool ``[B, C, H, W]``.
+        index: the number of each sample of the request, int64 ``[B]``.
+        label: classes, int64 ``[B]``, or None.
+        settings: the options of generation, and the seed.
+        frames: after each step, the canvas and a mask of its finished cells; None unless they are recorded.
+    """
+
+    canvas: Tensor
+    known: Tensor
+    index: Tensor
+    label: Tensor | None
+    settings: dict[str, Any]
+    frames: list[tuple[Tensor, Tensor]] | None
+
+
+class LitModule(LightningModule):
+    """A LightningModule each of whose training steps is seeded on its own.
+
+    The seed of a training step is made from the seed of the run (``seed_everything``), the number of the batch and the
+    rank. A resumed run therefore draws the same random numbers as an uninterrupted one, and checkpoints need not hold
+    the state of a generator. Random numbers of an evaluation are keyed by the canvas or the image, so that scores
+    depend on neither the batch size nor the number of processes.
+
+    With ``trainer.precision`` bf16-true and 16-true a module evaluates and generates, but refuses to train.
+
+    Attributes:
+        network: the network that is trained, unless :meth:`trained` returns others.
+        optimization: the optimiser and its schedule.
+        shardable: whether the module trains under `ModelParallelStrategy`. Its training steps then may use the weights
+            of a trained network only in the forward pass of that network, or after it.
+        weight_options: names of options that together bring all weights, see :meth:`weight_files`.
     """
 
     network: nn.Module
@@ -57,8 +115,8 @@ class LitModule(LightningModule):
     weight_options: tuple[str, ...] = ()
 
     @classmethod
-    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Self:
-        """Refuse: checkpoints hold weights but no options, so that the network and how it generates would be guessed.
+    def load_from_checkpoint(cls, checkpoint_path: object, *args: object, **kwargs: object) -> Never:
+        """Refuse, as checkpoints hold weights but no options: the network and its generation would be guessed.
 
         Raises:
             NotImplementedError: always; it names `lit_models.load_run`.
@@ -73,22 +131,22 @@ class LitModule(LightningModule):
         return [self.network]
 
     def weight_files(self) -> dict[str, str]:
-        """Option -> file, of the options that bring all weights; empty where those need a checkpoint."""
+        """The files that bring all weights, by option; empty if the weights have to come from a checkpoint."""
         return {}
 
     def blocks(self) -> Iterable[nn.Module]:
-        """Parts of the networks that are compiled, and sharded, one by one."""
+        """The blocks of the networks, each of which is compiled and sharded on its own."""
         return ()
 
     def compile_each_block(self) -> None:
-        """Compile the blocks in place, so that names in checkpoints stay."""
-        # blocks of all widths share one forward, and by default torch gives up on a function after eight graphs
+        """Compile the blocks in place, which keeps the names of their weights in checkpoints."""
+        # Blocks of all widths share one forward method, and torch gives up on a function after eight graphs by default.
         torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
         for block in self.blocks():
             block.compile(dynamic=True)
 
     def setup(self, stage: str) -> None:
-        """Refuse to train in half precision alone.
+        """Refuse to train with weights in half precision.
 
         Raises:
             ValueError: trainer.precision is bf16-true or 16-true.
@@ -100,23 +158,23 @@ class LitModule(LightningModule):
             )
 
     def _apply(self, fn: Convert, recurse: bool = True) -> Self:
-        """Convert or move the weights; sums of metrics stay in float32 or wider."""
+        """Convert or move the weights; the sums of metrics stay in float32 or a wider type."""
         for child in self.children() if recurse else ():
             measures = any(isinstance(part, Metric) for part in child.modules())
             child._apply(at_least_float32(fn) if measures else fn)
         return super()._apply(fn, recurse=False)
 
     def configure_model(self) -> None:
-        """Shard what is trained, where the strategy is `ModelParallelStrategy`.
+        """Shard the trained networks if the strategy is `ModelParallelStrategy`.
 
         Raises:
-            ValueError: the module cannot be sharded, weights are to be averaged, or layers to be split.
+            ValueError: the module cannot be sharded, a callback averages weights, or layers are to be split.
         """
         if self.device_mesh is None:  # any other strategy
             return
         if not self.shardable:
             raise ValueError(f"{type(self).__name__} cannot be sharded: give trainer.strategy ddp")
-        for callback in self.trainer.callbacks:
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, WeightAveraging):
                 raise ValueError(
                     f"{type(callback).__name__} needs a copy of all weights, but the strategy shards them: leave it "
@@ -125,61 +183,62 @@ class LitModule(LightningModule):
         shard(self.trained(), self.blocks(), self.device_mesh)
 
     def on_validation_model_eval(self) -> None:
-        """Switch to evaluation, with whole weights: processes may have different numbers of batches."""
+        """Switch to evaluation, with whole weights, since processes may have different numbers of batches."""
         super().on_validation_model_eval()
         gather(self)
 
     def on_test_model_eval(self) -> None:
-        """As for validation."""
+        """Switch to evaluation, with whole weights."""
         super().on_test_model_eval()
         gather(self)
 
     def on_predict_model_eval(self) -> None:
-        """As for validation."""
+        """Switch to evaluation, with whole weights."""
         super().on_predict_model_eval()
         gather(self)
 
     def on_validation_end(self) -> None:
-        """Back to sharded weights."""
+        """Shard the weights again."""
         release(self)
 
     on_test_end = on_predict_end = on_validation_end
 
     @property
     def run_seed(self) -> int:
-        """The run's seed (``seed_everything``), 0 where there is none."""
+        """The seed of the run (``seed_everything``), or 0 if it has none."""
         return int(os.environ.get("PL_GLOBAL_SEED", 0))
 
     def seed_step(self, number: int) -> None:
-        """Seed torch for training batch ``number`` of this rank."""
+        """Seed torch for the training batch of a number on this rank."""
         words = (self.run_seed, 0, number, self.global_rank)
         mixed = 0
         for word in words:
             mixed = (mixed * 0x9E3779B1 + word + 0x7F4A7C15) % 2**63
         torch.manual_seed(mixed)
 
-    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Seed the step and set its weight decay."""
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Set the weight decay of the step, and seed it."""
         self.optimization.set_weight_decay(self.trainer)
         self.seed_step(self.trainer.fit_loop.epoch_loop.total_batch_idx)
 
     def finite(self, loss: Tensor) -> Tensor:
-        """The loss, if it is a number.
+        """Return the loss if it is finite.
 
         Raises:
-            DivergedError: it is not; the step is not taken.
+            DivergedError: the loss is infinite or not a number; the step is not taken.
         """
         if not torch.isfinite(loss):
             raise DivergedError(f"the loss is {loss.item()} at step {self.global_step}: {REMEDY}")
         return loss
 
-    def on_before_optimizer_step(self, optimizer: Any) -> None:
-        """Refuse a step by gradients that are not finite; with float16, the loss scaler leaves such steps out itself.
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Refuse a step whose gradients are not finite; in 16-mixed precision the loss scaler skips such steps itself.
 
         Raises:
             GradientError: a gradient is infinite or not a number; the parameter is named, and the step not taken.
         """
-        if getattr(self.trainer.precision_plugin, "scaler", None) is not None:
+        precision = self.trainer.precision_plugin
+        if isinstance(precision, MixedPrecision | FSDPPrecision) and precision.scaler is not None:
             return
         gradients = {name: p.grad for name, p in self.named_parameters() if p.grad is not None}
         if torch.isfinite(nn.utils.get_total_norm(list(gradients.values()))):
@@ -191,18 +250,18 @@ class LitModule(LightningModule):
         )
 
     def on_train_start(self) -> None:
-        """Let the options that a run is resumed with win over those in its checkpoint."""
+        """Apply the options that the run is resumed with, in place of those in its checkpoint."""
         self.optimization.reapply(self.trainer)
 
-    def configure_optimizers(self) -> Any:
-        """AdamW and its schedule."""
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """Build AdamW and its schedule."""
         return self.optimization.configure(self, nn.ModuleList(self.trained()))
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """Load weights.
 
         Raises:
-            ValueError: the checkpoint is of another architecture; the entries that differ are named.
+            ValueError: the checkpoint is of another architecture; the message names entries that differ.
         """
         if strict and (problems := mismatch(self.state_dict(), state_dict)):
             raise ValueError(
@@ -216,12 +275,16 @@ class GeneratingModule(LitModule, ABC):
     """A module that generates canvases.
 
     Attributes:
-        generation: how, a frozen dataclass.
-        record_frames: whether ``predict`` keeps the steps of its samples, for animations.
+        generation: the options of generation, a frozen dataclass.
+        record_frames: whether predictions hold the canvas after each step, for animations.
     """
 
     generation: Any
     record_frames: bool = False
+
+    def described_generation(self) -> dict[str, Any]:
+        """Return the options of generation, for files that record how samples were made."""
+        return asdict(self.generation)
 
     @abstractmethod
     def generate(
@@ -237,36 +300,27 @@ class GeneratingModule(LitModule, ABC):
         """Generate canvases.
 
         Args:
-            label: int64 ``[B]``.
-            batch_size: B, where neither label nor canvas gives it.
-            canvas: uint8 ``[B, C, H, W]`` whose known cells are kept.
-            known: bool ``[B, C, H, W]``.
-            seed: makes the result repeatable, whatever else draws random numbers.
-            frames: is given the canvas and the mask of finished cells after each step, on the CPU.
+            label: classes, int64 ``[B]``; None generates without a class.
+            batch_size: B, if neither label nor canvas gives it.
+            canvas: symbols, uint8 ``[B, C, H, W]``, whose known cells are kept.
+            known: which cells of the canvas are known, bool ``[B, C, H, W]``; None for no cell.
+            seed: the seed of the noise; None takes one from torch's generator.
+            frames: a list to which the canvas and the mask of its finished cells are appended after each step, on the
+                CPU.
 
         Returns:
-            uint8 ``[B, C, H, W]`` on the module's device.
+            Symbols, uint8 ``[B, C, H, W]``, on the device of the module.
         """
 
-    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
-        """Generate a batch of requests.
-
-        Args:
-            batch: ``canvas`` uint8 ``[B, C, H, W]``, ``known`` bool of that shape, ``index`` int64 ``[B]``, ``seed``
-                int and optionally ``label`` int64 ``[B]``.
-            batch_idx: unused.
-
-        Returns:
-            ``canvas``, ``known``, ``index``, ``label``, the ``settings`` used, and ``frames`` (pairs of canvas and
-            finished cells after each step) where ``record_frames`` is set.
-        """
+    def predict_step(self, batch: Batch, batch_idx: int) -> Prediction:
+        """Generate a batch of requests: ``canvas``, ``known``, ``index``, ``seed`` and possibly ``label``."""
         frames: list[tuple[Tensor, Tensor]] | None = [] if self.record_frames else None
-        given = {name: batch[name] for name in ("canvas", "known", "seed")}
+        label, canvas, known, seed = batch.get("label"), batch["canvas"], batch["known"], batch["seed"]
         return {
-            "canvas": self.generate(batch.get("label"), **given, frames=frames),
-            "known": batch["known"],
+            "canvas": self.generate(label, canvas=canvas, known=known, seed=seed, frames=frames),
+            "known": known,
             "index": batch["index"],
-            "label": batch.get("label"),
-            "settings": asdict(self.generation) | {"seed": batch["seed"]},
+            "label": label,
+            "settings": self.described_generation() | {"seed": seed},
             "frames": frames,
         }

@@ -13,6 +13,8 @@ from torch.nn import Parameter
 
 from lit_models.speculative.comparison import Comparison
 from litscale.models.fractal import LevelAttention
+from litscale.models.sdvar import Decoder
+from litscale.models.var import VARGeneration
 
 
 class Generates(Protocol):
@@ -36,6 +38,9 @@ class GenerationOptions(Protocol):
     def generation(self) -> Any:
         """How canvases are generated, a frozen dataclass."""
 
+    def described_generation(self) -> Mapping[str, Any]:
+        """All that samples depend on beside weights and requests, for files and caches that say so."""
+
 
 class LevelParameters(Protocol):
     """A module of several levels."""
@@ -53,6 +58,22 @@ class AttentionReports(Protocol):
 
 class DecoderComparison(Protocol):
     """A module that decodes in several ways."""
+
+    @property
+    def scales(self) -> int:
+        """Number of scales of an image."""
+
+    @property
+    def decoder(self) -> Decoder:
+        """What is compared with the target alone."""
+
+    @property
+    def generation(self) -> VARGeneration:
+        """How both draw tokens."""
+
+    @property
+    def seed(self) -> int:
+        """Of the noise."""
 
     def compare(self, labels: Tensor, index: Tensor, seed: int) -> Comparison:
         """Decode labels, int64 ``[B]``, beside the target alone; see `lit_models.LitSDVAR.compare`."""

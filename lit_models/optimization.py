@@ -7,30 +7,39 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
-from datamodules.base import BatchData, offered
+from datamodules.base import BatchData, data_of, offered
 
-LINEAR_HOLD = 0.05  # share of the steps after the warm-up
+LINEAR_HOLD = 0.05  # fraction of the steps after the warm-up in which a linear schedule stays constant
 
 
 @dataclass(frozen=True)
 class Optimization:
-    """AdamW with warm-up and a decay over the run.
+    """AdamW with a linear warm-up and a decay of the learning rate over the run.
 
     Args:
-        lr: learning rate; by default ``base_lr`` times the number of canvases per step over all ranks / 256.
-        base_lr: learning rate at 256 canvases per step.
-        min_lr_ratio: the decay ends at this share of the learning rate.
-        schedule: after the warm-up: ``cosine``, ``linear`` (constant for a twentieth of the rest, then linear, as VAR
-            was trained) or ``constant``.
-        warmup_steps: optimiser steps of linear warm-up.
-        warmup_epochs: epochs of linear warm-up, added to ``warmup_steps``.
-        weight_decay: of matrices; norms, biases and embeddings have none.
-        weight_decay_end: grow (or shrink) to this on a half cosine over the run; null keeps ``weight_decay``.
-        betas: AdamW's.
+        lr: Peak learning rate. If it is null, it is ``base_lr`` times the number of canvases of a step over all ranks,
+            divided by 256; this linear scaling keeps a published ``base_lr`` valid for any number of devices.
+        base_lr: Learning rate for steps of 256 canvases, which counts unless ``lr`` is given. The default, 1e-4, is
+            that of the published VARs up to depth 20; FractalGen was published with 5e-5.
+        min_lr_ratio: Learning rate at the end of the decay, as a fraction of the peak. The default, 0, decays to zero,
+            as in FractalGen.
+        schedule: Shape of the decay after the warm-up: ``cosine``, as in FractalGen; ``linear``, which stays constant
+            for the first twentieth of the remaining steps, as in VAR; or ``constant``, for runs of unknown length.
+        warmup_steps: Length of the linear warm-up in optimiser steps. The default, 0, starts at the peak.
+        warmup_epochs: Length of the linear warm-up in epochs, which is added to ``warmup_steps``; published settings
+            count the warm-up in epochs.
+        weight_decay: Weight decay of AdamW, as a fraction of the weight for each unit of learning rate and step, for
+            the weights of linear and convolution layers alone; norms, biases and embeddings have none. The default,
+            0.05, is that of FractalGen and of VAR.
+        weight_decay_end: Weight decay at the end of the run, which is approached on a half cosine. The default, null,
+            keeps ``weight_decay`` throughout.
+        betas: Decay rates for each step of AdamW's averages of the gradient and of its square. The defaults are those
+            of FractalGen and of VAR: 0.95 instead of AdamW's own 0.999 follows changing gradients more closely.
 
     Raises:
         ValueError: an option is out of range.
@@ -55,11 +64,11 @@ class Optimization:
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"optimization.betas must be at least 0 and below 1, got {self.betas}")
 
-    def configure(self, module: LightningModule, network: nn.Module) -> dict[str, object]:
-        """What ``configure_optimizers`` returns for the parameters of ``network``.
+    def configure(self, module: LightningModule, network: nn.Module) -> OptimizerLRSchedulerConfig:
+        """Build the optimiser and the schedule for the parameters of a network, for ``configure_optimizers``.
 
         Raises:
-            ValueError: the learning rate is to be scaled but the batch size is not known.
+            ValueError: the learning rate is to be scaled, but the batch size is unknown.
         """
         trainer = module.trainer
         optimizer = AdamW(parameter_groups(network, self.weight_decay), self.learning_rate(trainer), self.betas)
@@ -67,13 +76,13 @@ class Optimization:
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def reapply(self, trainer: Trainer) -> None:
-        """Put these settings into an optimiser and schedule that were restored with a checkpoint's.
+        """Apply these options to optimisers and schedules that were restored from a checkpoint.
 
-        Otherwise the checkpoint's learning rate and weight decay would win over those that the user gives on resuming.
+        Otherwise the learning rate and weight decay of the checkpoint would win over those that the user resumes with.
         """
         peak = self.learning_rate(trainer)
-        for config in trainer.lr_scheduler_configs:
-            scheduler = config.scheduler
+        for scheduler in (config.scheduler for config in trainer.lr_scheduler_configs):
+            assert isinstance(scheduler, LambdaLR)  # as configure made it
             scheduler.base_lrs = [peak] * len(scheduler.base_lrs)
             for group, factor in zip(scheduler.optimizer.param_groups, scheduler.lr_lambdas, strict=True):
                 group["initial_lr"] = peak
@@ -81,16 +90,20 @@ class Optimization:
                 group["weight_decay"] = self.weight_decay if group["decays"] else 0.0
 
     def learning_rate(self, trainer: Trainer) -> float:
-        """The peak learning rate."""
+        """Return the peak learning rate.
+
+        Raises:
+            ValueError: it is to be scaled, but the batch size is unknown.
+        """
         if self.lr is not None:
             return self.lr
-        data = offered(trainer.datamodule, BatchData)
+        data = offered(data_of(trainer), BatchData)
         if data is None:
             raise ValueError("optimization.lr: give it, or a data module with a batch_size to scale base_lr by")
         return self.base_lr * data.batch_size * trainer.world_size * trainer.accumulate_grad_batches / 256
 
     def set_weight_decay(self, trainer: Trainer) -> None:
-        """Give the optimisers the weight decay of the step to come, if it changes."""
+        """Set the weight decay of the next step, if it changes over the run."""
         if self.weight_decay_end is None or math.isinf(total := trainer.estimated_stepping_batches):
             return
         grown = 0.5 * (1 - math.cos(math.pi * min(1.0, trainer.global_step / total)))
@@ -100,19 +113,21 @@ class Optimization:
                 group["weight_decay"] = now if group["decays"] else 0.0
 
     def factor(self, trainer: Trainer) -> Callable[[int], float]:
-        """Learning-rate factor by optimiser step.
+        """Return the function from optimiser steps to factors of the peak learning rate.
 
-        The length of the run is asked for late, at the end of the warm-up: asking sets the loaders up, and in a resumed
-        run that must not happen before their state is there.
+        It asks for the length of the run only after the warm-up, because asking sets up the loaders, which in a resumed
+        run must not happen before their state is restored.
         """
 
         def at(step: int) -> float:
+            # 1. warm-up
             if step == 0 and not self.warmup_epochs:
                 return 1.0 if not self.warmup_steps else 1.0 / self.warmup_steps
             per_epoch = trainer.num_training_batches / trainer.accumulate_grad_batches if self.warmup_epochs else 0.0
             warmup = self.warmup_steps + (self.warmup_epochs * per_epoch if self.warmup_epochs else 0.0)
             if step < warmup:
                 return (step + 1) / warmup
+            # 2. decay
             total = trainer.estimated_stepping_batches
             if self.schedule == "constant" or math.isinf(total) or total <= warmup:
                 return 1.0
@@ -126,7 +141,7 @@ class Optimization:
 
 
 def parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """Weights of linear and convolution layers decay; all else (norms, biases, embeddings, tokens) does not."""
+    """Group parameters for AdamW: weights of linear and convolution layers, which decay, and all others."""
     matrices = {
         id(layer.weight)
         for layer in network.modules()

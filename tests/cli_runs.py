@@ -4,6 +4,7 @@ import contextlib
 import io
 import os
 import signal
+from functools import cache
 from typing import Any, ClassVar
 
 import pytest
@@ -31,12 +32,24 @@ class Killer(Callback):
 
 def printed(command, *paths):
     """What ``--print_config`` says of configs, the later ones over the earlier."""
+    return yaml.safe_load(_printed(command, *paths))
+
+
+def shipped(command, *paths):
+    """The same of configs that no test changes, which are parsed once for all tests."""
+    return yaml.safe_load(_printed_once(command, *paths))
+
+
+def _printed(command, *paths):
     out = io.StringIO()
     layers = [word for path in paths for word in ("--config", str(path))]
     with contextlib.redirect_stdout(out), pytest.raises(SystemExit) as stop:
         main([command, *layers, "--print_config"])
     assert stop.value.code in (0, None)
-    return yaml.safe_load(out.getvalue())
+    return out.getvalue()
+
+
+_printed_once = cache(_printed)
 
 
 def killed(litscale, folder, step, *arguments):

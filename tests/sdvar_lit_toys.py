@@ -5,8 +5,9 @@ from functools import partial
 import torch
 from var_toys import lit_var, quiet, vqvae
 
-from lit_models import Decoding, LitSDVAR, Optimization
-from litscale.models.var import VAR
+from lit_models import LitSDVAR, Optimization
+from litscale.models.sdvar import Speculative
+from litscale.models.var import VAR, VARGeneration
 
 SIZES = {"draft": {"depth": 1, "width": 16, "heads": 2}, "target": {"depth": 2, "width": 16, "heads": 2}}
 
@@ -36,9 +37,9 @@ def lit_sdvar(tokenizer=None, spread=0.3, **options):
     return module
 
 
-def decoding(**options):
-    """Decoder options without guidance."""
-    return Decoding(**{"cfg": 0.0} | options)
+def speculative(**options):
+    """Arguments of LitSDVAR for speculative decoding without guidance."""
+    return {"decoder": partial(Speculative, **options), "generation": VARGeneration(cfg=0.0)}
 
 
 def lit_var_files(folder, tokenizers=None):

@@ -1,4 +1,4 @@
-"""Which weights an evaluation is of, beside everything that it writes."""
+"""`EvaluatedWeights`: the record of the evaluated weights, which goes into all files of an evaluation."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 
 from lit_models.base import LitModule
-from litscale.storage.checkpoint_record import CheckpointRecord, file_sha256, record_checkpoint
+from litscale.storage.checkpoint_record import CheckpointRecord, record_checkpoint
+from litscale.storage.fingerprints import of_file
 
 
 @dataclass(frozen=True)
@@ -25,13 +26,13 @@ class EvaluatedWeights:
     files: dict[str, dict[str, str]]
 
     @property
-    def facts(self) -> dict[str, Any]:
+    def metadata(self) -> dict[str, Any]:
         """``checkpoint``, ``step`` and ``sha256``, null without a checkpoint, and ``weight_files`` of the model."""
         record = self.record
         if record is None:
             return {"checkpoint": None, "step": None, "sha256": None, "weight_files": self.files}
-        facts = {"checkpoint": record.checkpoint, "step": record.step, "sha256": record.sha256}
-        return {**facts, "weight_files": self.files}
+        metadata = {"checkpoint": record.checkpoint, "step": record.step, "sha256": record.sha256}
+        return {**metadata, "weight_files": self.files}
 
     @property
     def name(self) -> str:
@@ -59,4 +60,4 @@ def evaluated_weights(trainer: Trainer, pl_module: LightningModule) -> Evaluated
     if trainer.ckpt_path is not None:
         return EvaluatedWeights(record_checkpoint(str(trainer.ckpt_path), "--ckpt_path"), {})
     options = pl_module.weight_files() if isinstance(pl_module, LitModule) else {}
-    return EvaluatedWeights(None, {name: {"file": path, "sha256": file_sha256(path)} for name, path in options.items()})
+    return EvaluatedWeights(None, {name: {"file": path, "sha256": of_file(path)} for name, path in options.items()})

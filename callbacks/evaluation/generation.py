@@ -1,20 +1,21 @@
-"""Samples for callbacks: the same under any number of ranks, and without a trace in training."""
+"""Generation of samples by callbacks; it changes no state of the training."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import WeightAveraging
+from lightning.pytorch.callbacks import Callback, WeightAveraging
 from torch import Tensor
 
-from datamodules.base import class_count
+from datamodules.base import class_count, data_of
+from lit_models.contracts import Generates
 
 
-def draw(
+def generate_samples(
     trainer: Trainer,
     pl_module: LightningModule,
     first: int,
@@ -38,10 +39,10 @@ def draw(
     Returns:
         uint8 ``[B, C, H, W]``, on the CPU, as are the frames.
     """
-    classes = class_count(trainer.datamodule)
+    classes = class_count(data_of(trainer))
     label = torch.arange(first, first + count, device=pl_module.device) % classes if classes else None
     with torch.no_grad(), trainer.precision_plugin.predict_step_context():
-        return pl_module.generate(label, batch_size=count, seed=seed, frames=frames).cpu()
+        return cast(Generates, pl_module).generate(label, batch_size=count, seed=seed, frames=frames).cpu()
 
 
 def frames_of(frames: list[tuple[Tensor, Tensor]], row: int) -> dict[str, Any]:
@@ -58,7 +59,8 @@ def averaged_weights(trainer: Trainer, pl_module: LightningModule) -> Iterator[N
 
     Only between validations: during one they are in already.
     """
-    averaging = [callback for callback in trainer.callbacks if isinstance(callback, WeightAveraging)]
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    averaging = [callback for callback in callbacks if isinstance(callback, WeightAveraging)]
     averaging = [callback for callback in averaging if callback._average_model is not None]
     for callback in averaging:
         callback._swap_models(pl_module)

@@ -1,4 +1,4 @@
-"""What a model's likelihood is worth: the same windows under two small models of rolls."""
+"""`LikelihoodBaselines`: the likelihood of windows under two small models of rolls."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ import numpy as np
 import torch
 from lightning.pytorch import Trainer
 
-from datamodules.base import RollData, required
+from datamodules.base import RollData, data_of, required
 from litscale.music import IndependentPitches, RepeatOrRedraw, RollFormat
 
-MODELS = {"independent_pitches": IndependentPitches, "repeat_or_redraw": RepeatOrRedraw}
+MODELS: dict[str, type[IndependentPitches | RepeatOrRedraw]] = {
+    "independent_pitches": IndependentPitches,
+    "repeat_or_redraw": RepeatOrRedraw,
+}
 
 
 class LikelihoodBaselines:
@@ -28,8 +31,8 @@ class LikelihoodBaselines:
     """
 
     def __init__(self, trainer: Trainer, form: RollFormat) -> None:
-        data = required(trainer.datamodule, RollData, self, "set the option baselines to false")
-        fitted = None
+        data = required(data_of(trainer), RollData, self, "set the option baselines to false")
+        fitted: dict[str, IndependentPitches | RepeatOrRedraw] = {}
         if trainer.is_global_zero:
             rolls = list(data.rolls("train"))
             fitted = {name: model.fit(rolls, form.alphabet, form.hold) for name, model in MODELS.items()}

@@ -1,4 +1,4 @@
-"""The real images that generated ones are compared with."""
+"""`QualityReference`: statistics and features of the real images that generated ones are compared with."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from lightning.pytorch import Trainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from callbacks.evaluation.sample_evaluation import stage_of
+from callbacks.reporting.trainer_state import is_trial, stage_of
+from datamodules.base import data_of
 from litscale.metrics import FeatureBank, FeatureStatistics
 from litscale.metrics.features import checked_size, extract, identity
 from litscale.metrics.reference import Reference, data_identity, read_reference, write_reference
@@ -25,7 +26,7 @@ class QualityReference:
     trainer kept images out. Data that cannot be indexed are not cached.
 
     Args:
-        extractor: see `litscale.metrics.features`; on its device.
+        extractor: a `litscale.metrics.features.FeatureExtractor`, on its device.
         path: of the file; None = the batches.
         cache_dir: of the cache; None = the default one.
         batch_size: images that go through the extractor at once, where the file holds images.
@@ -64,7 +65,7 @@ class QualityReference:
             return
         loader = trainer.test_dataloaders if trainer.testing else trainer.val_dataloaders
         limit = trainer.limit_test_batches if trainer.testing else trainer.limit_val_batches
-        self.name = f"the {stage_of(trainer)[1]} data of {type(trainer.datamodule).__name__}"
+        self.name = f"the {stage_of(trainer)[1]} data of {type(data_of(trainer)).__name__}"
         data = data_identity(loader.dataset if isinstance(loader, DataLoader) else None)
         if data is None:
             return
@@ -72,7 +73,7 @@ class QualityReference:
         path = self.cache_dir / "features" / f"{key}.npz"
         if trainer.strategy.reduce_boolean_decision(path.is_file()):
             self._known = read_reference(path, size)
-        elif isinstance(limit, float) and limit == 1.0 and not trainer.fast_dev_run:
+        elif isinstance(limit, float) and limit == 1.0 and not is_trial(trainer):
             self._cached = path
 
     def take(self, trainer: Trainer, canvases: Tensor) -> None:
@@ -92,12 +93,10 @@ class QualityReference:
         Raises:
             ValueError: there are fewer than two images.
         """
-        self.statistics, self.features = self._known.statistics, self._known.features
-        if self.statistics is None:
-            self.statistics = self._statistics.compute()
-        if self.features is None and self.has_features:
-            self.features = self._bank.compute()
-        if self._cached is not None and trainer.is_global_zero:
+        known = self._known
+        self.statistics = self._statistics.compute() if known.statistics is None else known.statistics
+        self.features = self._bank.compute() if known.features is None and self.has_features else known.features
+        if self._cached is not None and self.features is not None and trainer.is_global_zero:
             write_reference(self._cached, self.statistics, self.features)
         self._statistics.reset()
         self._bank.reset()

@@ -1,10 +1,9 @@
-"""The course of an evaluation of samples, whatever is measured of them."""
+"""`SampleEvaluation`: the base of callbacks that generate samples and compare them with data."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -12,26 +11,17 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from tqdm import tqdm
 
-from callbacks.evaluation.generation import draw
-from callbacks.reporting.loggers import run_folder
-
-
-class Table(Protocol):
-    """The outcome, to be read."""
-
-    def show(self) -> None:
-        """Print to the terminal."""
-
-    def write(self, folder: Path) -> list[Path]:
-        """Write files; their paths."""
+from callbacks.evaluation.generation import generate_samples
+from callbacks.reporting.result_table import Report
+from callbacks.reporting.trainer_state import run_folder
 
 
 class SampleEvaluation(Callback, ABC):
     """Generates samples in validations (or the test) and compares them with the data that go through there.
 
     The data are measured once, in the first validation; the samples anew each time, with the weights of that moment
-    (averaged ones, if `EMAWeightAveraging` is among the callbacks), spread over the ranks. Outside of ``fit`` a table
-    is shown and written to the run's folder.
+    (averaged ones, if `EMAWeightAveraging` is among the callbacks), spread over the ranks. Outside of ``fit`` a
+    report is shown and written to the run's folder.
     """
 
     def __init__(self, num_samples: int, batch_size: int, every_n_validations: int, seed: int) -> None:
@@ -76,12 +66,12 @@ class SampleEvaluation(Callback, ABC):
         """What is logged; equal on all ranks."""
 
     @abstractmethod
-    def table(self, trainer: Trainer, pl_module: LightningModule) -> Table:
-        """The outcome as a table; asked on all ranks, used on rank zero."""
+    def report(self, trainer: Trainer, pl_module: LightningModule) -> Report:
+        """The outcome to be read; asked on all ranks, used on rank zero."""
 
     def generate(self, trainer: Trainer, pl_module: LightningModule, first: int, count: int, seed: int) -> Tensor:
         """Samples ``first``, ... of one batch: uint8 ``[B, C, H, W]`` on the CPU."""
-        return draw(trainer, pl_module, first, count, seed)
+        return generate_samples(trainer, pl_module, first, count, seed)
 
     # When it is measured.
 
@@ -92,7 +82,7 @@ class SampleEvaluation(Callback, ABC):
     def _reset(self) -> None:
         self._validations = 0
         self._running = False  # whether the validation at hand is evaluated
-        self._drawn = False
+        self._generated = False
         self._begun = False
         self._data_done = False
 
@@ -103,7 +93,7 @@ class SampleEvaluation(Callback, ABC):
         every = self.every_n_validations
         self._running = self._validations % every == 0 if every else trainer.state.fn != TrainerFn.FITTING
         self._validations += 1
-        self._drawn = False
+        self._generated = False
         if self._running and not self._begun:
             self._begun = True
             self.begin(trainer, pl_module)
@@ -112,8 +102,8 @@ class SampleEvaluation(Callback, ABC):
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         """Generate before the first batch, where averaged weights are in place whatever the order of callbacks."""
-        if self._running and not self._drawn:
-            self._draw(trainer, pl_module)
+        if self._running and not self._generated:
+            self._generate_share(trainer, pl_module)
 
     def on_validation_batch_end(
         self,
@@ -132,8 +122,8 @@ class SampleEvaluation(Callback, ABC):
         """Log the outcome."""
         if not self._running:
             return
-        if not self._drawn:  # a rank without a batch
-            self._draw(trainer, pl_module)
+        if not self._generated:  # a rank without a batch
+            self._generate_share(trainer, pl_module)
         if not self._data_done:
             self.end_data(trainer, pl_module)
             self._data_done = True
@@ -141,16 +131,16 @@ class SampleEvaluation(Callback, ABC):
         pl_module.log_dict(self.outcome(trainer, pl_module), sync_dist=True, batch_size=1)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Show the table outside of ``fit``."""
+        """Show and write the report outside of ``fit``."""
         if not self._running:
             return
         self._running = False
         if trainer.state.fn == TrainerFn.FITTING:
             return
-        table = self.table(trainer, pl_module)
+        report = self.report(trainer, pl_module)
         if trainer.is_global_zero:
-            table.show()
-            print("Written to " + " and ".join(map(str, table.write(run_folder(trainer)))))
+            report.show()
+            print("Written to " + " and ".join(map(str, report.write(run_folder(trainer)))))
 
     on_test_epoch_start = on_validation_epoch_start
     on_test_batch_start = on_validation_batch_start
@@ -158,9 +148,9 @@ class SampleEvaluation(Callback, ABC):
     on_test_epoch_end = on_validation_epoch_end
     on_test_end = on_validation_end
 
-    def _draw(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def _generate_share(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Generate this rank's batches, and measure them."""
-        self._drawn = True
+        self._generated = True
         self.begin_samples(trainer, pl_module)
         batches = list(enumerate(range(0, self.num_samples, self.batch_size)))[
             trainer.global_rank :: trainer.world_size
@@ -169,16 +159,6 @@ class SampleEvaluation(Callback, ABC):
         for number, first in tqdm(batches, desc="Samples", unit="batch", leave=False, disable=hidden):
             count = min(self.batch_size, self.num_samples - first)
             self.take_samples(trainer, first, self.generate(trainer, pl_module, first, count, self.seed + number))
-
-
-def stage_of(trainer: Trainer) -> tuple[str, str]:
-    """Name of the stage in files (``validate`` or ``test``) and on dashboards (``val`` or ``test``)."""
-    return ("test", "test") if trainer.testing else ("validate", "val")
-
-
-def checkpoint_of(trainer: Trainer) -> str | None:
-    """Path of the evaluated weights, if they were loaded."""
-    return None if trainer.ckpt_path is None else str(trainer.ckpt_path)
 
 
 def summed(trainer: Trainer, pl_module: LightningModule, number: int) -> int:

@@ -1,4 +1,4 @@
-"""Generated samples as files: batch by batch while they are made, then as others read them."""
+"""Files of generated samples: `SampleStore` for batches of an evaluation that may be interrupted, and exports."""
 
 from __future__ import annotations
 
@@ -54,7 +54,8 @@ class SampleStore:
     def batches(self, num_samples: int, batch_size: int) -> Iterator[Tensor]:
         """All samples in order, uint8 ``[B, C, H, W]``."""
         for first in range(0, num_samples, batch_size):
-            yield self.read(first, min(batch_size, num_samples - first))
+            path = self._path(first, min(batch_size, num_samples - first))
+            yield torch.from_numpy(read_npy(path))
 
     def remove(self) -> None:
         """Delete the batches, and the folder of all evaluations if none is left."""

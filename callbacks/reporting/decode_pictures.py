@@ -48,7 +48,7 @@ def mask_pictures(patch_nums: Sequence[int], entry_num: int) -> Figure:
 
     Args:
         patch_nums: side of each scale's token map.
-        entry_num: number of the hand-over scale.
+        entry_num: number of the entry scale, the target's first.
 
     Raises:
         ValueError: no such scale.

@@ -6,6 +6,7 @@ import io
 from pathlib import Path
 
 import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from litscale.storage.files import write_atomically
@@ -24,6 +25,6 @@ def write_picture(figure: Figure, path: str | Path) -> Path:
 
 def pixels(figure: Figure) -> np.ndarray:
     """A figure as uint8 RGB ``[height, width, 3]``."""
-    canvas = figure.canvas
+    canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()

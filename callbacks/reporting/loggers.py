@@ -11,17 +11,6 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 
 
-def logs_now(trainer: Trainer) -> bool:
-    """Whether this training step is one that loggers get (``log_every_n_steps``)."""
-    # Lightning's own callbacks ask the same; the rule has no public name.
-    return bool(trainer.fast_dev_run) or trainer._logger_connector.should_update_logs
-
-
-def run_folder(trainer: Trainer) -> Path:
-    """The folder of this run: ``trainer.default_root_dir``, whatever the loggers write to."""
-    return Path(trainer.default_root_dir)
-
-
 def send_numbers(trainer: Trainer, numbers: Mapping[str, float]) -> None:
     """Send numbers that only rank zero has; others go through ``pl_module.log``, which callbacks can monitor."""
     for logger in trainer.loggers:
@@ -59,7 +48,7 @@ def send_sounds(trainer: Trainer, key: str, files: Sequence[Path]) -> None:
 
             # Not `log_audio`: W&B takes lists of sounds only with the package soundfile, single files without.
             sounds = {f"{key}/{i}": wandb.Audio(str(file)) for i, file in enumerate(files)}
-            logger.log_metrics(sounds, step=trainer.global_step)
+            logger.log_metrics(sounds, step=trainer.global_step)  # type: ignore[arg-type]
         elif isinstance(logger, TensorBoardLogger):
             for i, file in enumerate(files):
                 sound, rate = _read_wav(file)
@@ -94,7 +83,7 @@ def send_histogram(trainer: Trainer, key: str, counts: Sequence[float]) -> None:
             import wandb
 
             made = wandb.Histogram(np_histogram=(np.asarray(counts), edges))
-            logger.log_metrics({key: made}, step=trainer.global_step)
+            logger.log_metrics({key: made}, step=trainer.global_step)  # type: ignore[dict-item]
         elif isinstance(logger, TensorBoardLogger):
             values = np.arange(len(counts))
             logger.experiment.add_histogram_raw(

@@ -1,1 +1,1 @@
-"""Options, comparison and distillation of speculative decoding."""
+"""Comparison and distillation of speculative decoding."""

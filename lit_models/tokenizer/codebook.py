@@ -1,4 +1,7 @@
-"""How evenly a codebook is used, scale by scale."""
+"""Usage and perplexity of a codebook at each scale.
+
+Dimensions: S scales, V codes.
+"""
 
 from __future__ import annotations
 
@@ -8,20 +11,21 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-LEAST_SHARE = 0.08  # of even use
+LEAST_SHARE = 0.08  # of the mean count of a code
 
 
 def usage(counts: Tensor) -> Tensor:
-    """Percentage of codes in use at each scale: those with at least 8 % of even use of all codes at that scale.
+    """Return the percentage of codes in use at each scale.
 
-    The share is VAR's; that one compares each scale with the last one's even use, which coarse scales with few tokens
-    cannot reach (``litscale.models.var.Quantizer.usage``).
+    A code is in use at a scale if its count is at least 8 % of the mean count there. VAR compares the counts of all
+    scales with 8 % of the mean count of the last one (``litscale.models.var.Quantizer.usage``), which codes of coarse
+    scales cannot reach, since these have few tokens.
 
     Args:
-        counts: of codes at each scale, ``[S, V]``.
+        counts: How often each code was used at each scale, ``[S, V]``.
 
     Returns:
-        float64 ``[S]``.
+        Percentages, float64 ``[S]``.
     """
     counts = counts.double()
     used = (counts > 0) & (counts >= LEAST_SHARE * counts.mean(1, keepdim=True))
@@ -29,10 +33,10 @@ def usage(counts: Tensor) -> Tensor:
 
 
 def perplexity(counts: Tensor) -> Tensor:
-    """The number of evenly used codes with the same entropy, at each scale.
+    """Return the perplexity of the codes at each scale: the number of evenly used codes that have the same entropy.
 
     Args:
-        counts: ``[S, V]``.
+        counts: How often each code was used at each scale, ``[S, V]``.
 
     Returns:
         float64 ``[S]``, from 1 to V.
@@ -43,18 +47,18 @@ def perplexity(counts: Tensor) -> Tensor:
 
 
 def report(counts: Tensor) -> dict[str, Tensor]:
-    """``usage/scale_0``, ... in percent and ``perplexity/scale_0``, ..., of counts ``[S, V]``."""
+    """Return ``usage/scale_<k>``, in percent, and ``perplexity/scale_<k>`` of counts ``[S, V]``."""
     named = {"usage": usage(counts), "perplexity": perplexity(counts)}
     return {f"{name}/scale_{k}": value for name, values in named.items() for k, value in enumerate(values.float())}
 
 
 class CodeCounts(Metric):
-    """Adds up how often codes were used, over all processes.
+    """Sums how often codes were used, over batches and processes.
 
     Args:
-        scales: S.
-        vocab: V.
-        **kwargs: those of `torchmetrics.Metric`.
+        scales: Number of scales S.
+        vocab: Number of codes V.
+        **kwargs: Options of `torchmetrics.Metric`.
     """
 
     full_state_update = False
@@ -65,9 +69,9 @@ class CodeCounts(Metric):
         self.add_state("counts", torch.zeros(scales, vocab, dtype=torch.long), dist_reduce_fx="sum")
 
     def update(self, counts: Tensor) -> None:
-        """Take in counts, int64 ``[S, V]``."""
+        """Add counts, int64 ``[S, V]``."""
         self.counts += counts
 
     def compute(self) -> Tensor:
-        """The sums, int64 ``[S, V]``."""
+        """Return the sums, int64 ``[S, V]``."""
         return self.counts

@@ -1,4 +1,4 @@
-"""Whether data fits a tokenizer and its transformers: checks at the start of a run."""
+"""Checks, at the start of a run, that data fit a tokenizer and its transformers."""
 
 from __future__ import annotations
 
@@ -6,19 +6,20 @@ from typing import Any
 
 from datamodules.base import CanvasData, TokenData, class_count, offered
 from lit_models.tokenizer.weights import checksum
-from litscale.models.var import VQVAE, Planes
+from litscale.models.codec import Codec
+from litscale.models.var import VQVAE
 
 
 def token_facts(vqvae: VQVAE) -> dict[str, Any]:
-    """What a cache must say of its tokens: ``tokenizer`` (the checksum), ``patch_nums`` and ``vocab``."""
+    """Return what a cache stores of its tokenizer: ``tokenizer`` (its checksum), ``patch_nums`` and ``vocab``."""
     return {"tokenizer": checksum(vqvae), "patch_nums": list(vqvae.patch_nums), "vocab": vqvae.vocab}
 
 
 def check_cache(vqvae: VQVAE, data: object) -> None:
-    """Compare the tokenizer with the one that the data's tokens are of, if it is a cache of tokens.
+    """Check that a cache of tokens was written by a tokenizer; other data are not checked.
 
     Raises:
-        ValueError: they are of another tokenizer.
+        ValueError: another tokenizer wrote it.
     """
     cache = offered(data, TokenData)
     if cache is None:
@@ -32,13 +33,13 @@ def check_cache(vqvae: VQVAE, data: object) -> None:
         )
 
 
-def check_canvas(vqvae: VQVAE, planes: Planes, data: object) -> None:
-    """Compare a data module's canvases with what a tokenizer takes.
+def check_canvas(vqvae: VQVAE, codec: Codec, data: object) -> None:
+    """Check that a tokenizer takes the canvases of a data module.
 
     Args:
-        vqvae: the tokenizer.
-        planes: what its channels stand for.
-        data: is not asked unless it offers `datamodules.base.CanvasData`.
+        vqvae: The tokenizer.
+        codec: The meaning of its channels.
+        data: The data module, which is not checked unless it offers `datamodules.base.CanvasData`.
 
     Raises:
         ValueError: channels, sides or alphabet differ.
@@ -47,20 +48,20 @@ def check_canvas(vqvae: VQVAE, planes: Planes, data: object) -> None:
     if canvases is None:
         return
     shape, alphabet = tuple(canvases.canvas_shape), canvases.alphabet
-    wanted = (planes.channels, vqvae.image_size, vqvae.image_size)
-    if (shape, alphabet) != (wanted, planes.alphabet):
+    wanted = (codec.channels, vqvae.image_size, vqvae.image_size)
+    if (shape, alphabet) != (wanted, codec.alphabet):
         raise ValueError(
             f"the data has canvases of {list(shape)} with {alphabet} symbols, the tokenizer takes {list(wanted)} "
-            f"with {planes.alphabet}: make the data's size and channels (of rolls pitch_range, window, encoding and "
+            f"with {codec.alphabet}: make the data's size and channels (of rolls pitch_range, window, encoding and "
             "velocity_bins) agree with the tokenizer's patch_nums and multipliers, and with codec and velocity_bins"
         )
 
 
 def check_classes(num_classes: int, data: object) -> None:
-    """Compare a data module's classes with those of networks, which may know none.
+    """Check that networks, which may have no classes, have all classes of a data module.
 
     Raises:
-        ValueError: the data has more.
+        ValueError: the data module has more.
     """
     classes = class_count(data)
     if num_classes and classes > num_classes:

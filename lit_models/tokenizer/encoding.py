@@ -1,52 +1,54 @@
-"""Canvases of symbols as tokens."""
+"""From canvases of symbols to tokens."""
 
 from __future__ import annotations
-
-from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from lit_models.base import Batch
 from lit_models.token_metrics import by_scale
-from litscale.models.var import VAR, VQVAE, Planes
+from litscale.models.codec import Codec
+from litscale.models.var import VAR, VQVAE
 
 
-def planes_of(vqvae: VQVAE, codec: str | None, velocity_bins: int) -> Planes:
-    """What the tokenizer's channels stand for.
+def codec_of(vqvae: VQVAE, codec: str | None, velocity_bins: int) -> Codec:
+    """Return the meaning of the channels of a tokenizer.
 
     Args:
-        vqvae: the tokenizer.
-        codec: as in :class:`litscale.models.var.Planes`; by default ``rgb`` for three channels, else ``gray``.
-        velocity_bins: as there.
+        vqvae: The tokenizer.
+        codec: The name of a `litscale.models.codec.Codec`; by default ``rgb`` for three channels, otherwise ``gray``.
+        velocity_bins: Number of velocity bins of the data, for velocity and onset_hold.
 
     Raises:
-        ValueError: the codec is unknown, or has another number of planes than the tokenizer channels.
+        ValueError: the codec is unknown, or it and the tokenizer differ in their number of channels.
     """
-    planes = Planes(codec or ("rgb" if vqvae.in_channels == 3 else "gray"), velocity_bins)
-    if planes.count != vqvae.in_channels:
+    named = Codec(codec or ("rgb" if vqvae.in_channels == 3 else "gray"), velocity_bins)
+    if named.planes != vqvae.in_channels:
         raise ValueError(
-            f"codec {planes.codec} has {planes.count} planes, but the tokenizer's in_channels is {vqvae.in_channels}: "
+            f"codec {named.name} has {named.planes} planes, but the tokenizer's in_channels is {vqvae.in_channels}: "
             "make them equal"
         )
-    return planes
+    return named
 
 
 @torch.no_grad()
-def encode(vqvae: VQVAE, planes: Planes, canvas: Tensor) -> list[Tensor]:
-    """Tokens of symbols, int64 ``[B, n]`` for each scale, the same under any precision of the trainer.
+def encode(vqvae: VQVAE, codec: Codec, canvas: Tensor) -> list[Tensor]:
+    """Encode symbols, with the same result under any ``trainer.precision``.
 
     Args:
-        vqvae: the tokenizer.
-        planes: what its channels stand for.
-        canvas: uint8 ``[B, C, H, W]``.
+        vqvae: The tokenizer.
+        codec: The meaning of its channels.
+        canvas: Symbols, uint8 ``[B, C, H, W]``.
+
+    Returns:
+        Tokens, int64 ``[B, n]`` for each scale.
     """
     with torch.autocast(canvas.device.type, enabled=False):
-        return vqvae.encode(planes.to_planes(canvas))
+        return vqvae.encode(codec.to_planes(canvas))
 
 
-def tokens_of(model: VAR, planes: Planes, batch: Mapping[str, Any]) -> list[Tensor]:
-    """Tokens of a batch, int64 ``[B, n]`` for each scale: those given, or those of its canvases."""
+def tokens_of(model: VAR, codec: Codec, batch: Batch) -> list[Tensor]:
+    """Return the tokens of a batch, int64 ``[B, n]`` for each scale, and encode its canvases if it has none."""
     if "tokens" not in batch:
-        return encode(model.vqvae, planes, batch["canvas"])
+        return encode(model.vqvae, codec, batch["canvas"])
     return by_scale(model, batch["tokens"].long())

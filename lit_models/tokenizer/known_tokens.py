@@ -1,33 +1,34 @@
-"""Which tokens a known part of a picture forces."""
+"""The tokens that the known cells of a canvas determine."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from litscale.models.var import VQVAE, Planes, token_masks
+from litscale.models.codec import Codec
+from litscale.models.var import VQVAE, token_masks
 
 
 @torch.no_grad()
-def known_tokens(vqvae: VQVAE, planes: Planes, canvas: Tensor, known: Tensor) -> dict[str, list[Tensor]]:
-    """What known cells force.
+def known_tokens(vqvae: VQVAE, codec: Codec, canvas: Tensor, known: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+    """Return the tokens that are determined by known cells.
 
-    Tokens of which at least half the cells are known are those of the known picture, in which the mean of its known
-    cells fills the rest.
+    The unknown cells are filled with the mean of the known ones, and the result is encoded. A token counts as known if
+    at least half of its cells are.
 
     Args:
-        vqvae: the tokenizer.
-        planes: what its channels stand for.
-        canvas: symbols, uint8 ``[B, C, H, W]``, read where they are known.
+        vqvae: The tokenizer.
+        codec: The meaning of its channels.
+        canvas: Symbols, uint8 ``[B, C, H, W]``, which are read only where they are known.
         known: bool ``[B, C, H, W]``; a pixel is known if all its channels are.
 
     Returns:
-        ``tokens`` int64 and ``known`` bool, ``[B, n]`` for each scale.
+        Tokens, int64, and whether they are known, bool: ``[B, n]`` for each scale, with its number of tokens n.
     """
     pixels = known.all(1)  # [B, H, W]
     inside = pixels[:, None]
-    values = planes.to_planes(canvas)
+    values = codec.to_planes(canvas)
     mean = (values * inside).sum((2, 3), keepdim=True) / inside.sum((2, 3), keepdim=True).clamp(min=1)
     with torch.autocast(canvas.device.type, enabled=False):
         tokens = vqvae.encode(torch.where(inside, values, mean))
-    return {"tokens": tokens, "known": token_masks(pixels, vqvae.patch_nums)}
+    return tokens, token_masks(pixels, vqvae.patch_nums)

@@ -1,4 +1,4 @@
-"""What a tokenizer is trained against: the terms of its loss, and its opponent."""
+"""Options of the training of a tokenizer: the weights of its loss, and its discriminator."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ Net = Literal["vgg", "alex", "squeeze"]
 
 @dataclass(frozen=True)
 class TokenizerLoss:
-    """What a reconstruction is judged by; each option is a weight unless it says otherwise.
+    """The reconstruction loss of a tokenizer.
 
     Args:
-        l1: of the mean absolute error.
-        l2: of the mean square error.
-        perceptual: of LPIPS; needs perceptual_weights.
-        perceptual_net: classifier whose features LPIPS compares: vgg, alex or squeeze.
-        perceptual_weights: torchvision's weights of that classifier, a local file; nothing is downloaded. With it,
-            LPIPS is also among the metrics.
-        quantizer: of the codebook loss plus ``beta`` times the commitment loss.
+        l1: Weight of the mean absolute error of images in -1..1.
+        l2: Weight of the mean square error of images in -1..1.
+        perceptual: Weight of LPIPS; a weight above 0 needs ``perceptual_weights``.
+        perceptual_net: Classifier whose features LPIPS compares: vgg, alex or squeeze.
+        perceptual_weights: Local file of torchvision's weights of that classifier; nothing is downloaded. If it is
+            given, LPIPS is one of the metrics, too.
+        quantizer: Weight of the codebook loss plus ``beta`` times the commitment loss.
 
     Raises:
         ValueError: a weight is negative, the classifier is unknown, or LPIPS has no weights.
@@ -48,17 +48,18 @@ class TokenizerLoss:
 
 @dataclass(frozen=True)
 class DiscriminatorConfig:
-    """The patch discriminator.
+    """The patch discriminator that a tokenizer is trained against.
 
     Args:
-        weight: of the adversarial loss, 0 for no discriminator.
-        adaptive: also multiply it by the ratio of the gradients of the reconstruction and the adversarial loss for the
-            decoder's last layer (arXiv 2012.09841).
-        start_step: optimiser step at which the discriminator begins to learn and to judge.
-        warmup_steps: steps over which its weight grows from 0 after that.
-        width: channels of its first layer.
-        layers: how often it halves the image.
-        consistency: weight of its loss for changing its verdict when images move a little, 0 for none.
+        weight: Weight of the adversarial loss; 0 trains without a discriminator.
+        adaptive: Whether the weight is multiplied by the ratio of the norms of the gradients that the reconstruction
+            loss and the adversarial loss have for the last layer of the decoder (arXiv 2012.09841).
+        start_step: Optimiser step at which the discriminator starts to learn and the adversarial loss to count.
+        warmup_steps: Number of optimiser steps after that over which the weight grows from 0 to its full value.
+        width: Number of channels of the first layer.
+        layers: Number of layers that halve the image.
+        consistency: Weight of the consistency loss, which keeps the logits of an image from changing when it is
+            shifted by a few pixels (arXiv 2002.04724); 0 leaves it out.
 
     Raises:
         ValueError: an option is out of range.
@@ -81,5 +82,5 @@ class DiscriminatorConfig:
                 raise ValueError(f"discriminator.{name} must be at least 1, got {getattr(self, name)}")
 
     def factor(self, step: int) -> float:
-        """Share of the weight at an optimiser step, 0 before the start."""
+        """Return the fraction of the weight that counts at an optimiser step, 0 before the start."""
         return min(1.0, (step - self.start_step + 1) / max(self.warmup_steps, 1)) if step >= self.start_step else 0.0

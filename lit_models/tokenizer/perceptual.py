@@ -16,22 +16,22 @@ FILES = {"vgg": "vgg16-397923af.pth", "alex": "alexnet-owt-7be5be79.pth", "squee
 
 
 class PerceptualLoss(nn.Module):
-    """Learned perceptual image patch similarity (LPIPS, arXiv 1801.03924): torchmetrics' network.
+    """Learned perceptual image patch similarity (LPIPS, arXiv 1801.03924), by the network of torchmetrics.
 
     Nothing is downloaded.
 
     Args:
-        net: which classifier's features are compared.
-        weights: torchvision's weights of that classifier, as a file.
+        net: The classifier whose features are compared.
+        weights: A file of torchvision's weights of that classifier.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it holds other weights.
+        ValueError: the file holds other weights.
     """
 
     def __init__(self, net: Net, weights: str) -> None:
         super().__init__()
-        # Not its public class, which would download the classifier. The import takes a second.
+        # The public class of torchmetrics would download the classifier. The import takes a second.
         from torchmetrics.functional.image.lpips import _NoTrainLpips
 
         self.network: Any = _NoTrainLpips(net=net, pnet_rand=True)
@@ -52,5 +52,5 @@ class PerceptualLoss(nn.Module):
         self.requires_grad_(False)
 
     def forward(self, images: Tensor, others: Tensor) -> Tensor:
-        """Distances of pairs of images ``[B, 1 or 3, H, W]`` in [-1, 1], ``[B]``."""
+        """Return the distances, ``[B]``, of pairs of images ``[B, 1 or 3, H, W]`` in -1..1."""
         return self.network(images.expand(-1, 3, -1, -1), others.expand(-1, 3, -1, -1)).flatten()

@@ -1,53 +1,48 @@
-"""The weights of a tokenizer: read from files, held by the checkpoints of transformers, recognised by a checksum."""
+"""The weights of a tokenizer: loading from files, storage in the checkpoints of transformers, and their checksum."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from lightning.pytorch.utilities import rank_zero_info
 
 from litscale.models.state_dicts import fill
 from litscale.models.var import VQVAE, fill_official
 from litscale.storage.checkpoints import read_checkpoint
+from litscale.storage.fingerprints import of_tensors
 
-_STATISTICS = ("quantizer.hits", "quantizer.hit_updates")  # they change no token
+_STATISTICS = ("quantizer.hits", "quantizer.hit_updates")  # on which no token depends
 
 
 def checksum(vqvae: VQVAE) -> str:
-    """A hash of the tokenizer's weights; its statistics of usage play no part."""
-    found = hashlib.sha256(str(vqvae.patch_nums).encode())
-    for name, value in vqvae.state_dict().items():
-        if name not in _STATISTICS:
-            found.update(f"{name} {value.dtype} {list(value.shape)}".encode())
-            found.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return found.hexdigest()
+    """Return a SHA-256 of the scales and weights of a tokenizer, without its statistics of usage."""
+    weights = {name: value for name, value in vqvae.state_dict().items() if name not in _STATISTICS}
+    return of_tensors(weights, str(vqvae.patch_nums))
 
 
 def load_tokenizer(vqvae: VQVAE, path: str) -> None:
-    """Fill a tokenizer from a checkpoint of :class:`lit_models.LitVQVAE`, or from an official file.
+    """Load the weights of a tokenizer from a checkpoint of :class:`lit_models.LitVQVAE`, or from an official file.
 
-    A tokenizer may be used at other ``patch_nums`` than it was trained at, as VAR's authors do for larger images; where
-    the checkpoint says that it is so, a note names both.
+    A tokenizer may be used with other ``patch_nums`` than it was trained with, as the authors of VAR do for larger
+    images. If the checkpoint shows this, a message names both.
 
     Args:
-        vqvae: the tokenizer.
-        path: the file, read with weights only.
+        vqvae: The tokenizer to fill.
+        path: The file, which is read as weights and plain values only.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it cannot be read, or is of another tokenizer.
+        ValueError: the file cannot be read, or holds the weights of another tokenizer.
     """
     checkpoint = read_checkpoint(path, "tokenizer_checkpoint")
     if not isinstance(checkpoint, Mapping):
         raise ValueError(f"tokenizer_checkpoint {path} holds no state dict")
     try:
         if "state_dict" in checkpoint:
-            start = "network."
+            prefix = "network."
             weights = checkpoint["state_dict"].items()
-            fill(vqvae, {name.removeprefix(start): value for name, value in weights if name.startswith(start)})
+            fill(vqvae, {name.removeprefix(prefix): value for name, value in weights if name.startswith(prefix)})
         else:
             fill_official(vqvae, checkpoint)
     except ValueError as error:
@@ -64,19 +59,24 @@ def load_tokenizer(vqvae: VQVAE, path: str) -> None:
 
 
 def packed_tokenizer(vqvae: VQVAE) -> dict[str, Any]:
-    """A tokenizer as checkpoints hold it: ``state_dict``, ``patch_nums`` and ``checksum``."""
+    """Return a tokenizer as checkpoints of transformers hold it: ``state_dict``, ``patch_nums`` and ``checksum``."""
     state = {name: value.detach().cpu().clone() for name, value in vqvae.state_dict().items()}
     return {"state_dict": state, "patch_nums": list(vqvae.patch_nums), "checksum": checksum(vqvae)}
 
 
 def unpack_tokenizer(vqvae: VQVAE, packed: Mapping[str, Any], source: str) -> None:
-    """Fill a tokenizer with a packed one.
+    """Load the weights of a tokenizer from an entry that :func:`packed_tokenizer` made.
+
+    Args:
+        vqvae: The tokenizer to fill.
+        packed: The entry.
+        source: Where the entry comes from, for messages.
 
     Raises:
-        ValueError: it is of another architecture or damaged; ``source`` says where it came from.
+        ValueError: the entry is of another architecture, or damaged.
     """
     try:
-        sides = tuple(packed.get("patch_nums", vqvae.patch_nums))  # older checkpoints do not say
+        sides = tuple(packed.get("patch_nums", vqvae.patch_nums))  # older checkpoints lack it
         if sides != vqvae.patch_nums:
             raise ValueError(f"patch_nums is {list(sides)} instead of {list(vqvae.patch_nums)}")
         fill(vqvae, packed["state_dict"])

@@ -6,43 +6,41 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-
+from callbacks.reporting.result_table import Column, ResultTable
 from litscale.cli.scores import Scores, newest_scores
 
-STAGES = ("test", "validate")
 
-
-def scores(folder: Path) -> Scores:
+def newest(folder: Path) -> tuple[Scores, str]:
     """What the last ``litscale test`` of a run found, or the last ``litscale validate`` where there was no test.
+
+    Returns:
+        The scores, and ``test`` or ``validate``.
 
     Raises:
         FileNotFoundError: the run was neither tested nor validated.
         ValueError: a file of scores is damaged.
     """
-    found = newest_scores(folder, STAGES)
-    if found is None:
-        raise FileNotFoundError(f"{folder} holds no scores of a test or validation: run litscale test with it first")
-    return found
+    for stage in ("test", "validate"):
+        if scores := newest_scores(folder, stage):
+            return scores, stage
+    raise FileNotFoundError(f"{folder} holds no scores of a test or validation: run litscale test with it first")
 
 
-def table(runs: Sequence[str]) -> Table:
-    """Scores as rows below the weights that they are of, runs as columns; raises as `scores` does."""
-    found = {run: scores(Path(run)) for run in runs}
-    result = Table("score", *(Path(run).name for run in runs), title="Scores")
-    result.add_row("weights", *(row.source for row in found.values()))
-    for name in dict.fromkeys(name for row in found.values() for name in row.scores):
-        result.add_row(name, *(_cell(row, name) for row in found.values()))
-    return result
+def table(runs: Sequence[str]) -> ResultTable:
+    """Scores as rows below the weights that they are of, runs as columns; raises as `newest` does.
 
-
-def _cell(row: Scores, name: str) -> str:
-    """A score as text, empty if the run has none of that name."""
-    if name not in row.scores:
-        return ""
-    value = row.scores[name]
-    return "not finite" if value is None else f"{value:.4g}"
+    Names that do not say of which data they are, such as those of music statistics, are followed by the stage, so that
+    scores of the test data and of the validation data do not share a row.
+    """
+    columns = {run: Column(Path(run).name, missing="") for run in runs}
+    rows: dict[str, dict[str, float | str | None]] = {"weights": {}}
+    for run in runs:
+        scores, stage = newest(Path(run))
+        rows["weights"][run] = scores.source
+        for name, value in scores.scores.items():
+            label = name if name.startswith(("val/", "test/")) else f"{name} ({stage})"
+            rows.setdefault(label, {})[run] = "not finite" if value is None else value
+    return ResultTable("score", columns, rows, "Scores")
 
 
 def main(args: Sequence[str]) -> None:
@@ -55,6 +53,6 @@ def main(args: Sequence[str]) -> None:
     parser.add_argument("runs", nargs="+", help="run folders (trainer.default_root_dir)")
     given = parser.parse_args(args)
     try:
-        Console().print(table(given.runs))
+        table(given.runs).show()
     except (FileNotFoundError, ValueError) as error:
         parser.error(str(error))

@@ -1,4 +1,4 @@
-"""What ``validate`` and ``test`` found, one file for each evaluated checkpoint."""
+"""Files of the scores of ``validate`` and ``test``, one for each evaluated checkpoint and settings."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from typing import Any
 
 from callbacks.evaluation.evaluated_weights import EvaluatedWeights
 from callbacks.reporting.json_text import json_text
-from litscale.storage.checkpoint_record import file_sha256
 from litscale.storage.files import write_atomically
+from litscale.storage.fingerprints import of_file
 
 
 @dataclass(frozen=True)
@@ -56,11 +56,8 @@ class Scores:
         """What became of the checkpoint, empty if it is still there."""
         if not path.is_file():
             return " (removed since)"
-        # hashing takes its time, and a file that is older than the scores is the one that they are of
-        written = datetime.fromtimestamp(path.stat().st_mtime, UTC)
-        if written > datetime.fromisoformat(self.time) and file_sha256(path) != self.sha256:
-            return " (overwritten since)"
-        return ""
+        # Not by its time, which copies may keep or change.
+        return "" if of_file(path) == self.sha256 else " (overwritten since)"
 
 
 def write_scores(
@@ -78,9 +75,12 @@ def write_scores(
     Raises:
         OSError: the file could not be written.
     """
-    facts = {**weights.facts, "settings": dict(settings), "time": datetime.now(UTC).isoformat(), "scores": dict(values)}
+    metadata = weights.metadata | {"settings": dict(settings), "time": datetime.now(UTC).isoformat()}
+    metadata |= {"scores": dict(values)}
     key = sha256(weights.key.encode() + json_text(dict(settings))).hexdigest()
-    return write_atomically(folder / f"scores_{stage}_{weights.name}_{key[:8]}.json", json_text(facts))
+    return write_atomically(
+        folder / f"scores_{stage}_{weights.name}_{key[:8]}.json", json_text(metadata | {"scores": dict(values)})
+    )
 
 
 def read_scores(path: Path) -> Scores:
@@ -100,16 +100,14 @@ def read_scores(path: Path) -> Scores:
     return scores
 
 
-def newest_scores(folder: Path, stages: tuple[str, ...]) -> Scores | None:
-    """The latest scores of the first stage that has any; None if no stage has.
+def newest_scores(folder: Path, stage: str) -> Scores | None:
+    """The latest scores of a stage, ``validate`` or ``test``, by the time that they record; None if it has none.
 
     Raises:
         ValueError: a file of them is damaged.
     """
-    for stage in stages:
-        if found := [read_scores(path) for path in folder.glob(f"scores_{stage}_*.json")]:
-            return max(found, key=lambda scores: datetime.fromisoformat(scores.time))
-    return None
+    scores = [read_scores(path) for path in folder.glob(f"scores_{stage}_*.json")]
+    return max(scores, key=lambda each: datetime.fromisoformat(each.time), default=None)
 
 
 def not_finite(values: Mapping[str, Any]) -> list[str]:

@@ -1,15 +1,10 @@
-"""Extractors: what the images that are compared are seen as.
-
-An extractor is any `nn.Module` with an int ``num_features`` that maps canvases, uint8 ``[B, C, H, W]``, to features,
-float ``[B, num_features]``, or to a pair of features and logits, float ``[B, K]``, of which Inception Scores are made.
-If the logits are those of the data's own classes, it also has an int ``num_classes``, which is K.
-"""
+"""Feature extractors, in whose features images are compared: their interface, those of images and those of rolls."""
 
 from __future__ import annotations
 
-import hashlib
 import io
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +12,7 @@ from torch import Tensor, nn
 from litscale.music import Roll, RollFormat, statistics
 from litscale.music.statistics import NAMES
 from litscale.storage.checkpoints import read_checkpoint
+from litscale.storage.fingerprints import of_tensors
 
 WEIGHTS = "weights-inception-2015-12-05-6726825d.pth"
 RELEASE = "https://github.com/toshas/torch-fidelity/releases/tag/v0.2.0"
@@ -31,6 +27,29 @@ MUSIC_SCALES = {
     "empty_beat_rate": 0.05,
     "mean_velocity": 12.0,
 }
+
+
+@runtime_checkable
+class FeatureExtractor(Protocol):
+    """What a module must offer in whose features images (or rolls) are compared.
+
+    If it also gives logits, and these are of the data's own classes, it has an int ``num_classes`` as well.
+
+    Attributes:
+        num_features: D.
+    """
+
+    num_features: int
+
+    def __call__(self, canvases: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        """Features of canvases, or a pair of features and logits, of which Inception Scores are made.
+
+        Args:
+            canvases: uint8 ``[B, C, H, W]``.
+
+        Returns:
+            Float ``[B, D]``, or also ``[B, num_classes]``.
+        """
 
 
 class InceptionFeatures(nn.Module):
@@ -126,18 +145,18 @@ class MusicFeatures(nn.Module):
         Returns:
             float32 ``[B, 9]``, in the order of `litscale.music.statistics.NAMES`.
         """
-        found = [statistics(Roll(roll, self.form)) for roll in canvases[:, 0].cpu().numpy()]
-        table = torch.tensor([[row[name] for name in NAMES] for row in found], device=self.scales.device)
+        rows = [statistics(Roll(roll, self.form)) for roll in canvases[:, 0].cpu().numpy()]
+        table = torch.tensor([[row[name] for name in NAMES] for row in rows], device=self.scales.device)
         return table.view(-1, self.num_features).nan_to_num(0.0) / self.scales
 
 
 def checked_size(extractor: nn.Module) -> int:
-    """Its ``num_features``.
+    """The number of features of a `FeatureExtractor`.
 
     Raises:
-        ValueError: it has none.
+        ValueError: the module does not say it.
     """
-    size = getattr(extractor, "num_features", None)
+    size = extractor.num_features if isinstance(extractor, FeatureExtractor) else None
     if not isinstance(size, int) or size < 1:
         raise ValueError(
             f"{type(extractor).__name__} has no int attribute num_features, the number of features that it gives of an "
@@ -151,7 +170,7 @@ def extract(extractor: nn.Module, canvases: Tensor) -> tuple[Tensor, Tensor | No
     """Features, float ``[B, num_features]``, and logits, float ``[B, K]``, if there are any.
 
     Args:
-        extractor: see the module.
+        extractor: a `FeatureExtractor`.
         canvases: uint8 ``[B, C, H, W]``.
 
     Raises:
@@ -170,8 +189,4 @@ def extract(extractor: nn.Module, canvases: Tensor) -> tuple[Tensor, Tensor | No
 
 def identity(extractor: nn.Module) -> str:
     """A hash of the extractor's structure, options (as printed) and weights; equal where its features are."""
-    found = hashlib.sha256(f"{type(extractor).__qualname__} {extractor}".encode())
-    for name, value in extractor.state_dict().items():
-        found.update(f"{name} {value.dtype} {list(value.shape)}".encode())
-        found.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return found.hexdigest()
+    return of_tensors(extractor.state_dict(), f"{type(extractor).__qualname__} {extractor}")

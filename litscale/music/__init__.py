@@ -2,6 +2,7 @@
 
 from litscale.music.audio import render, write_wav
 from litscale.music.baselines import IndependentPitches, RepeatOrRedraw
+from litscale.music.features import features, set_distances
 from litscale.music.midi import MidiError, from_pretty_midi, read_midi, to_pretty_midi, write_midi
 from litscale.music.notes import notes, repair
 from litscale.music.pictures import animation, picture
@@ -17,12 +18,14 @@ __all__ = [
     "RollFormat",
     "RollRenderer",
     "animation",
+    "features",
     "from_pretty_midi",
     "notes",
     "picture",
     "read_midi",
     "render",
     "repair",
+    "set_distances",
     "statistics",
     "to_pretty_midi",
     "write_midi",

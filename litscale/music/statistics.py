@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from litscale.music.notes import notes
@@ -56,7 +58,7 @@ def statistics(roll: Roll, beats_per_bar: float | None = None) -> dict[str, floa
     steps_per_bar = roll.format.with_meter(beats_per_bar).steps_per_bar
     steps_per_beat = roll.format.steps_per_beat
     played = notes(roll)
-    values = dict.fromkeys(NAMES, float("nan"))
+    values: dict[str, Any] = dict.fromkeys(NAMES, float("nan"))
     values["pitch_classes_used"] = 0.0
     if roll.steps:
         values["note_density"] = len(played) * steps_per_beat / roll.steps

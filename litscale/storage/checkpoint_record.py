@@ -1,18 +1,18 @@
-"""Which checkpoint a result is of."""
+"""`CheckpointRecord`: by what a checkpoint is recognised later."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from litscale.storage.checkpoints import read_checkpoint
+from litscale.storage.fingerprints import of_file
 
 
 @dataclass(frozen=True)
 class CheckpointRecord:
-    """A checkpoint, so that it is recognised whatever later lies under its name.
+    """What identifies a checkpoint, even when another file lies under its name later.
 
     Attributes:
         checkpoint: its absolute path.
@@ -26,7 +26,7 @@ class CheckpointRecord:
 
 
 def record_checkpoint(path: str | Path, option: str = "checkpoint") -> CheckpointRecord:
-    """Read a checkpoint's step and hash the file.
+    """Read a checkpoint's step and hash the file; both again, if another file takes its place meanwhile.
 
     Args:
         path: the file.
@@ -36,12 +36,20 @@ def record_checkpoint(path: str | Path, option: str = "checkpoint") -> Checkpoin
         FileNotFoundError: there is no such file.
         ValueError: it is damaged, or holds more than weights and plain values.
     """
-    content = read_checkpoint(path, option)
-    step = content.get("global_step") if isinstance(content, Mapping) else None
-    return CheckpointRecord(str(Path(path).resolve()), step, file_sha256(path))
+    path = Path(path)
+    while True:
+        before = _version(path)
+        content = read_checkpoint(path, option)
+        sha256 = of_file(path)
+        # A training that goes on writes its next checkpoint under the same name.
+        if _version(path) == before:
+            step = content.get("global_step") if isinstance(content, Mapping) else None
+            return CheckpointRecord(str(path.resolve()), step, sha256)
 
 
-def file_sha256(path: str | Path) -> str:
-    """SHA-256 of a file, as ``sha256sum`` prints it."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _version(path: Path) -> tuple[int, ...]:
+    """What changes when another file takes the place of one, or its content changes; empty if there is none."""
+    if not path.exists():
+        return ()
+    stat = path.stat()
+    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns

@@ -7,6 +7,7 @@ goes unseen. Our own checkpoints therefore say what they hold, see `stamp`, and 
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import pickle
 import re
@@ -22,6 +23,7 @@ from torch import Tensor
 
 from litscale.storage.archives import check_entries
 from litscale.storage.files import DamagedError
+from litscale.storage.fingerprints import of_tensors
 
 STAMP = "litscale_checksum"
 THREADS = 8  # that hash tensors
@@ -55,9 +57,9 @@ def read_checkpoint(path: str | Path, option: str = "checkpoint") -> Any:
             # torch.save never compresses; a small compressed file could fill the memory.
             check_entries(path, compressed=False)
         with torch.serialization.safe_globals([argparse.Namespace]):
-            found = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-        _verify(found, os.path.getsize(path))  # noqa: PTH202, path may be a string
-        return found
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+        _verify(content, os.path.getsize(path))  # noqa: PTH202, path may be a string
+        return content
     except pickle.UnpicklingError as error:
         if _REFUSED.search(str(error)):
             raise ValueError(
@@ -68,7 +70,17 @@ def read_checkpoint(path: str | Path, option: str = "checkpoint") -> Any:
         ) from error
     # A damaged file can raise whatever the code raises that rebuilds its objects.
     except Exception as error:
-        raise DamagedError(f"{option} {path} is damaged or truncated ({error}): use another copy") from error
+        raise DamagedError(f"{option} {path} is damaged or truncated{_reason(error)}: use another copy") from error
+
+
+def _reason(error: Exception) -> str:
+    """What is wrong with a file, in brackets; nothing where the error does not say.
+
+    In a truncated file, torch seeks to places that are not there, which the system calls an invalid argument.
+    """
+    sought = isinstance(error, OSError) and error.errno == errno.EINVAL
+    first_sentence = "" if sought else str(error).partition(". ")[0]
+    return f" ({first_sentence})" if first_sentence else ""
 
 
 def stamp(checkpoint: dict[str, Any]) -> dict[str, Any]:
@@ -93,25 +105,25 @@ def checksum(state: Any) -> str:
         64 hexadecimal digits.
     """
     with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as pool:
-        digests: list[bytes | Future[bytes]] = []
+        digests: list[str | Future[str]] = []
         for name, value in _leaves("", state):
             # Hashing releases the interpreter, so threads hash tensors side by side; handing over takes its time too.
             large = isinstance(value, Tensor) and value.numel() * value.element_size() >= LARGE
             digests.append(pool.submit(_digest, name, value) if large else _digest(name, value))
-        found = (digest.result() if isinstance(digest, Future) else digest for digest in digests)
-        return sha256(b"".join(found)).hexdigest()
+        done = (digest.result() if isinstance(digest, Future) else digest for digest in digests)
+        return sha256(bytes.fromhex("".join(done))).hexdigest()
 
 
-def _verify(found: Any, size: int) -> None:
+def _verify(content: Any, size: int) -> None:
     """Raise ValueError if a checkpoint holds something else than it says; ``size`` is the file's, in bytes."""
-    if not isinstance(found, dict) or STAMP not in found:
+    if not isinstance(content, dict) or STAMP not in content:
         return
-    bare = {name: value for name, value in found.items() if name != STAMP}
+    bare = {name: value for name, value in content.items() if name != STAMP}
     for name, value in _leaves("", bare):
         # Damaged strides make a small storage a huge tensor, which hashing would unfold.
         if isinstance(value, Tensor) and value.numel() * value.element_size() > size:
             raise ValueError(f"{name} is larger than the file")
-    if checksum(bare) != found[STAMP]:
+    if checksum(bare) != content[STAMP]:
         raise ValueError(f"its checksum differs; if it was changed on purpose, take out its entry {STAMP}")
 
 
@@ -129,12 +141,9 @@ def _leaves(name: str, value: Any) -> Iterator[tuple[str, Any]]:
         yield name, value
 
 
-def _digest(name: str, value: Any) -> bytes:
+def _digest(name: str, value: Any) -> str:
     """SHA-256 of a leaf and its place."""
-    if not isinstance(value, Tensor):
-        plain = isinstance(value, (bool, int, float, complex, str, bytes, type(None)))
-        return sha256(f"{name} {value!r}".encode() if plain else name.encode()).digest()
-    found = sha256(f"{name} {value.dtype} {list(value.shape)}".encode())
-    flat = value.detach().cpu().resolve_conj().resolve_neg().contiguous().flatten()
-    found.update(flat.view(torch.uint8).numpy().data)
-    return found.digest()
+    if isinstance(value, Tensor):
+        return of_tensors({name: value})
+    plain = isinstance(value, (bool, int, float, complex, str, bytes, type(None)))
+    return sha256(f"{name} {value!r}".encode() if plain else name.encode()).hexdigest()

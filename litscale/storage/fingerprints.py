@@ -1,27 +1,50 @@
-"""Short texts that change with the data, for caches of what is computed from it."""
+"""Hashes of files, arrays and tensors: short texts that change with the data."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from hashlib import sha256
+from hashlib import file_digest, sha256
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch import Tensor
 
 THREADS = 16  # that ask for sizes and times: on network file systems each answer is a wait
 
 
+def of_file(path: str | Path) -> str:
+    """SHA-256 of a file, as ``sha256sum`` prints it."""
+    with Path(path).open("rb") as file:
+        return file_digest(file, "sha256").hexdigest()
+
+
+def of_tensors(tensors: Mapping[str, Tensor], described: str = "") -> str:
+    """A hash of names, types, shapes and content.
+
+    Args:
+        tensors: name -> dense tensor, on any device.
+        described: what else shall count.
+    """
+    digest = sha256(described.encode())
+    for name, value in tensors.items():
+        digest.update(f"{name} {value.dtype} {list(value.shape)}".encode())
+        flat = value.detach().cpu().resolve_conj().resolve_neg().contiguous().flatten()
+        digest.update(flat.view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
 def of_arrays(*arrays: np.ndarray | None) -> str:
     """A hash of types, shapes and content."""
-    found = sha256()
+    digest = sha256()
     for array in arrays:
         if array is not None:
-            found.update(f"{array.dtype} {array.shape} ".encode())
-            found.update(np.ascontiguousarray(array).tobytes())
-        found.update(b";")
-    return found.hexdigest()
+            digest.update(f"{array.dtype} {array.shape} ".encode())
+            digest.update(np.ascontiguousarray(array).tobytes())
+        digest.update(b";")
+    return digest.hexdigest()
 
 
 def of_files(paths: Iterable[bytes | Path]) -> str:
@@ -30,11 +53,11 @@ def of_files(paths: Iterable[bytes | Path]) -> str:
     Raises:
         OSError: a file is gone.
     """
-    found = sha256()
+    digest = sha256()
     with ThreadPoolExecutor(THREADS) as pool:
         for line in pool.map(_facts, map(os.fsencode, paths)):
-            found.update(line)
-    return found.hexdigest()
+            digest.update(line)
+    return digest.hexdigest()
 
 
 def _facts(path: bytes) -> bytes:

@@ -1,5 +1,8 @@
 """Files and folders that are being written, under temporary names, and the removal of those that nobody writes.
 
+A file or folder is written beside its final place and renamed when it is complete. A folder that is there already is
+moved out of the way first (`publish_folder`), and back again if the process ends between these two renames.
+
 A writer holds a lock (``flock``) on its temporary file, which the system takes back when the process ends, however it
 ends. So a temporary file whose lock is free is left over from a process that was killed, and the next process that
 writes into the folder removes it; a file that another process is writing is never touched. Where a file system has no
@@ -48,20 +51,46 @@ def temporary_file(folder: Path) -> Iterator[BinaryIO]:
 def temporary_folder(folder: Path) -> Iterator[Path]:
     """A new folder in a folder, with a locked file beside it. It is gone at the end, unless renamed; as above."""
     with temporary_file(folder) as file:
-        made = _content(Path(file.name))
+        lock = Path(file.name)
         try:
-            made.mkdir()
-            yield made
+            _content(lock).mkdir()
+            yield _content(lock)
         finally:
-            shutil.rmtree(made, ignore_errors=True)
+            _remove_content(lock)
+
+
+def publish_folder(temporary: Path, final: Path) -> Path:
+    """Give a folder of `temporary_folder` its final name; one that has that name already is replaced as a whole.
+
+    Args:
+        temporary: the folder.
+        final: where it shall be, in the same folder.
+
+    Returns:
+        The final path.
+
+    Raises:
+        OSError: it cannot be renamed; what was at ``final`` is there again.
+    """
+    lock = temporary.with_suffix("")
+    while True:
+        if final.exists():
+            shutil.rmtree(_replaced(lock), ignore_errors=True)
+            lock.write_text(final.name)  # where the replaced folder belongs, should this process be killed
+            with suppress(FileNotFoundError):  # another process has just moved it
+                final.rename(_replaced(lock))
+        try:
+            return temporary.rename(final)
+        except OSError:
+            if not final.exists():  # else another process was first, and is replaced in turn
+                raise
 
 
 def remove_stale(folder: Path) -> None:
     """Remove the temporary files and folders in a folder whose processes were killed; nothing if there is no folder."""
     # Tidying up is not what the caller is here for: what cannot be listed or removed stays.
     with suppress(OSError):
-        found = [Path(entry.path) for entry in os.scandir(folder) if NAME.fullmatch(entry.name)]
-        for path in found:
+        for path in [Path(entry.path) for entry in os.scandir(folder) if NAME.fullmatch(entry.name)]:
             _remove_if_stale(path)
 
 
@@ -73,15 +102,27 @@ def _remove_stale_once(folder: Path) -> None:
 def _remove_if_stale(path: Path) -> None:
     with suppress(OSError), path.open("r+b") as file:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        content = _content(path)
         named = NAME.fullmatch(path.name)
         if named and named["host"] != _host():
-            times = [each.stat().st_mtime for each in (path, *content.glob("*"))]
+            times = [each.stat().st_mtime for each in (path, *_content(path).glob("*"))]
             if time.time() - max(times) < DAY:
                 return
         # The folder first: without its file, nobody would find it.
-        shutil.rmtree(content, ignore_errors=True)
+        _remove_content(path)
         path.unlink()
+
+
+def _remove_content(lock: Path) -> None:
+    """Remove the folder that belongs to a locked file, and what it has replaced, or put that back."""
+    shutil.rmtree(_content(lock), ignore_errors=True)
+    if _replaced(lock).exists():
+        final = lock.with_name(lock.read_text())
+        # Another process may publish its own folder here at this moment; then that one stays.
+        with suppress(OSError):
+            if not final.exists():
+                _replaced(lock).rename(final)
+        if final.exists():
+            shutil.rmtree(_replaced(lock), ignore_errors=True)
 
 
 def _locked(folder: Path) -> BinaryIO:
@@ -102,9 +143,14 @@ def _locked(folder: Path) -> BinaryIO:
         file.close()  # removed just before it was locked
 
 
-def _content(path: Path) -> Path:
+def _content(lock: Path) -> Path:
     """The folder that belongs to a locked file."""
-    return path.with_name(f"{path.name}.d")
+    return lock.with_name(f"{lock.name}.d")
+
+
+def _replaced(lock: Path) -> Path:
+    """Where the folder is that the one of a locked file takes the place of."""
+    return lock.with_name(f"{lock.name}.old")
 
 
 def _host() -> str:

@@ -8,9 +8,9 @@ import torch
 from callback_toys import TwoLevels
 from torch import Tensor
 
-from lit_models import Decoding
 from lit_models.speculative.comparison import Comparison
 from litscale.models.sdvar import DecodeReport, Round
+from litscale.models.var import VARGeneration
 
 SCALES = 3
 
@@ -20,7 +20,8 @@ class Comparing(TwoLevels):
 
     def __init__(self, lossless: bool = False) -> None:
         super().__init__(lr=0.1)
-        self.scales, self.seed, self.generation = SCALES, 0, Decoding(gamma=2, acceptance="top1")
+        self.scales, self.seed, self.generation = SCALES, 0, VARGeneration()
+        self.decoder = "speculative (gamma 2, TopK)"
         self.lossless = lossless
         self.decoded: list[int] = []
 

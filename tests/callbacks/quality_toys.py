@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -55,6 +55,9 @@ class Painter(TwoLevels):
         self.settings: list[Settings] = []
         self.weights: list[Tensor] = []
         self.fail_at: int | None = None
+
+    def described_generation(self) -> dict[str, Any]:
+        return asdict(self.generation)
 
     def training_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
         return super().training_step(torch.ones(1, 2), batch_idx)

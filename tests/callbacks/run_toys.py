@@ -8,7 +8,7 @@ from lightning.pytorch.callbacks import EMAWeightAveraging
 from torch import nn
 
 from callbacks import Checkpoints
-from callbacks.checkpoint_io import CheckpointFiles
+from callbacks.checkpointing.files import CheckpointFiles
 from datamodules.loading import EpochSampler, ResumableLoader
 from lit_models import Optimization
 from lit_models.base import LitModule

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from callbacks import MusicEvaluation
 from callbacks.evaluation.likelihood_baselines import LikelihoodBaselines
-from callbacks.reporting.music_table import MusicTable
+from callbacks.music_evaluation import music_report
 from litscale.music import IndependentPitches, RepeatOrRedraw, RollRenderer, statistics
 from litscale.music.roll import Roll
 
@@ -160,8 +160,8 @@ def test_a_real_model(tmp_path):
 
 def test_undefined_numbers_are_null_and_dashes(tmp_path):
     row = {"generated": float("nan"), "data": 1.0, "ratio": float("nan"), "overlap": float("nan")}
-    table = MusicTable("test", "last.ckpt", 1, 1, {}, {"polyphony": row})
-    json_file, markdown = table.write(tmp_path / "new")
+    report = music_report("test", "last.ckpt", 1, 1, {}, {"polyphony": row})
+    json_file, markdown = report.write(tmp_path / "new")
     assert json.loads(json_file.read_text())["statistics"]["polyphony"]["ratio"] is None
     assert "| polyphony | - | 1 | - | - |" in markdown.read_text()
     assert "last.ckpt" in markdown.read_text()

@@ -1,6 +1,7 @@
 """Samples of predict as files."""
 
 import json
+import platform
 from hashlib import sha256
 
 import pytest
@@ -98,8 +99,9 @@ def run_of(folder, module, data=None, **options):
 
 def test_files_of_a_few_are_listed_and_replaced_as_a_whole(tmp_path, capsys):
     run_of(tmp_path, fixed(1, index=4))
-    (tmp_path / "out" / ".unfinished-of-a-killed-process").mkdir()
-    (tmp_path / "out" / ".unfinished-of-a-killed-process" / ".lock").touch()
+    left = tmp_path / "out" / f".litscale-{platform.node()}-{'0' * 32}.tmp"  # by a killed process
+    left.touch()
+    left.with_name(f"{left.name}.d").mkdir()
     run_of(tmp_path, fixed(2, index=5))
     out = capsys.readouterr().out
     assert (out.count("sample_00004.mid"), out.count("sample_00005.mid")) == (1, 1)

@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from wandb_files import offline_history
 
 from callbacks import Samples
-from callbacks.evaluation.generation import averaged_weights, draw, frames_of
+from callbacks.evaluation.generation import averaged_weights, frames_of, generate_samples
 from litscale.music import RollRenderer, read_midi
 
 
@@ -64,11 +64,11 @@ def test_the_global_generator_stays(tmp_path):
     module.trainer, data.trainer = run, run
     run._data_connector.attach_data(module, datamodule=data)
     before = torch.get_rng_state()
-    first = draw(run, module, 0, 2, seed=3)
+    first = generate_samples(run, module, 0, 2, seed=3)
     assert torch.equal(torch.get_rng_state(), before)
     assert first.shape == (2, 1, FORM.pitches, STEPS)
-    assert torch.equal(first, draw(run, module, 0, 2, seed=3))
-    assert not torch.equal(first, draw(run, module, 0, 2, seed=4))
+    assert torch.equal(first, generate_samples(run, module, 0, 2, seed=3))
+    assert not torch.equal(first, generate_samples(run, module, 0, 2, seed=4))
 
 
 def test_classes_take_turns(tmp_path):

@@ -55,7 +55,7 @@ def test_counts_rates_and_files(tmp_path, stage, capsys):
     getattr(run, stage)(Comparing(), ToyImages(), verbose=False)
     assert seen(run) == pytest.approx(expected(), rel=1e-6)
     found = json.loads((tmp_path / f"decode_{stage}.json").read_text())
-    label = "speculative (gamma 2, top1)"
+    label = "speculative (gamma 2, TopK)"
     assert found["rows"][label]["target_calls"] == expected()["sdvar/target_calls"]
     assert found["rows"]["target only"]["target_calls_per_image"] == SCALES
     assert f"| {label} |" in (tmp_path / f"decode_{stage}.md").read_text()

@@ -11,12 +11,13 @@ from callback_toys import trainer
 from decode_toys import Comparing
 from lightning.pytorch import Callback
 from quality_toys import Bright, ToyImages
-from sdvar_lit_toys import decoding, lit_sdvar
+from sdvar_lit_toys import lit_sdvar, speculative
 from torch.utils.data import DataLoader
 from var_toys import ToyImages as SmallImages
 
 from callbacks import TargetCalls
 from datamodules.loading import ShardSampler
+from litscale.models.sdvar import KL
 
 
 class Canvases(Callback):
@@ -46,7 +47,7 @@ def decoded(folder: Path, **options: object) -> tuple[dict[str, float], list[lis
     """Numbers and images of a small pair."""
     seen = Canvases()
     run = trainer(folder, callbacks=[TargetCalls(), seen], **options)
-    module = lit_sdvar(decoder=decoding(gamma=2, acceptance="kl", threshold=0.85), seed=3)
+    module = lit_sdvar(**speculative(gamma=2, acceptance=KL(0.85)), seed=3)
     run.test(module, Dealt(), verbose=False)
     return {key: float(value) for key, value in run.callback_metrics.items()}, seen.kept
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from sdvar_lit_toys import Patches, decoding, lit_sdvar
+from sdvar_lit_toys import Patches, lit_sdvar, speculative
 from torch.utils.data import DataLoader
 from var_toys import ToyImages, lit_var, lit_vqvae, quiet
 
@@ -90,8 +90,7 @@ def test_tokenizer_scores_and_tokens_are_those_of_float32(tmp_path, precision):
 @pytest.mark.parametrize("precision", HALVES)
 def test_speculative_scores(tmp_path, precision):
     exact, found = (
-        scored(tmp_path, lit_sdvar(decoder=decoding(gamma=2)), ToyImages(8), given, 4)
-        for given in ("32-true", precision)
+        scored(tmp_path, lit_sdvar(**speculative(gamma=2)), ToyImages(8), given, 4) for given in ("32-true", precision)
     )
     for name in ("val/divergence", "val/overlap"):
         assert found[name] == pytest.approx(exact[name], rel=0.02)

@@ -1,9 +1,11 @@
 """LitSDVAR in a trainer: comparison with the target alone, distillation, checkpoints and files, generation, errors."""
 
+from functools import partial
+
 import pytest
 import torch
 from lightning.pytorch import Callback
-from sdvar_lit_toys import decoding, lit_sdvar, lit_var_files, network
+from sdvar_lit_toys import lit_sdvar, lit_var_files, network, speculative
 from torch.utils.data import DataLoader
 from var_toys import Outputs, ToyImages, lit_var, quiet, resumed, same, vqvae
 
@@ -12,8 +14,8 @@ from lit_models import Optimization
 from lit_models.speculative.comparison import no_totals, rates
 from lit_models.speculative.distillation import divergence, teacher_forced
 from lit_models.tokenizer.data_checks import token_facts
-from litscale.models.sdvar import Handoff, Speculative, TargetOnly
-from litscale.models.var import Sampling, to_official
+from litscale.models.sdvar import KL, AdaptiveGamma, CollaborativeDecoding, DraftOnly, Speculative, TargetOnly, TopK
+from litscale.models.var import VARGeneration, to_official
 
 
 class Comparisons(Callback):
@@ -37,20 +39,22 @@ def request(labels=(0, 2), known=False):
 
 
 @pytest.mark.parametrize(
-    ("options", "kind", "arguments"),
+    ("kind", "arguments", "words"),
     [
-        ({}, Speculative, {}),
-        ({"name": "handoff", "entry_num": 1, "mask": "none"}, Handoff, {"entry_num": 1, "mask": "none"}),
-        ({"name": "target_only"}, TargetOnly, {"entry_num": 0}),
-        ({"name": "quality"}, Handoff, {"entry_num": 2, "mask": "block_without_current"}),
-        ({"name": "quality", "mask": "causal"}, Handoff, {"entry_num": 2, "mask": "causal"}),
-        ({"name": "draft_only"}, Handoff, {"entry_num": 3}),
+        (Speculative, {}, "speculative (gamma 2, Coupled)"),
+        (Speculative, {"gamma": AdaptiveGamma(low=2), "ragged": False}, "(gamma AdaptiveGamma, low 2, Coupled, ragged"),
+        (CollaborativeDecoding, {"entry_num": 1, "mask": "none"}, "collaborative (entry_num 1, none)"),
+        (TargetOnly, {}, "target only"),
+        (DraftOnly, {}, "draft only"),
     ],
 )
-def test_options_make_decoders(options, kind, arguments):
-    module = lit_sdvar(decoder=decoding(**options))
-    made = module.decoder()
+def test_classes_make_decoders(kind, arguments, words):
+    module = lit_sdvar(decoder=partial(kind, **arguments))
+    made = module.decoder
     assert isinstance(made, kind)
+    assert words in str(made)
+    if "only" in words:
+        assert made.entry_num == (0 if kind is TargetOnly else 3)
     assert {name: getattr(made, name) for name in arguments} == arguments
     assert module.draft.vqvae is module.target.vqvae is made.vqvae
 
@@ -58,18 +62,21 @@ def test_options_make_decoders(options, kind, arguments):
 @pytest.mark.parametrize("stage", ["validate", "test"])
 def test_evaluation_decodes_each_label_beside_the_target(tmp_path, stage):
     module, data, seen = (
-        lit_sdvar(decoder=decoding(acceptance="kl", threshold=0.05), seed=7),
+        lit_sdvar(**speculative(acceptance=KL(0.05)), seed=7),
         ToyImages(6),
         Comparisons(),
     )
     (found,) = getattr(quiet(tmp_path, callbacks=[seen]), stage)(module, datamodule=data, verbose=False)
     assert [comparison.report.images for comparison in seen.kept] == [4, 2]
-    whole = TargetOnly(module.target).decode(data.label, cfg=0, seed=7)
-    expected = module.planes.to_symbols(whole.images * 2 - 1)
+    whole = TargetOnly(module.target).decode(data.label, VARGeneration(cfg=0), seed=7)
+    expected = module.codec.to_symbols(whole.images * 2 - 1)
     assert torch.equal(torch.cat([comparison.target_canvas for comparison in seen.kept]), expected)
-    own = module.decoder(module.generation)
-    made = [own.decode(data.label[rows], cfg=0, seed=7, image_index=rows) for rows in torch.arange(6).split(4)]
-    canvas = torch.cat([module.planes.to_symbols(part.images * 2 - 1) for part in made])
+    own = module.decoder
+    made = [
+        own.decode(data.label[rows], VARGeneration(cfg=0), seed=7, image_index=rows)
+        for rows in torch.arange(6).split(4)
+    ]
+    canvas = torch.cat([module.codec.to_symbols(part.images * 2 - 1) for part in made])
     assert torch.equal(torch.cat([comparison.canvas for comparison in seen.kept]), canvas)
     agreement = torch.cat([comparison.agreement for comparison in seen.kept])
     tokens = [torch.cat([part.tokens[k] for part in made]) for k in range(3)]
@@ -94,7 +101,7 @@ def test_coupled_decoding_differs_nowhere(tmp_path):
 
 def test_validation_in_fit_decodes_the_first_labels(tmp_path):
     seen = Comparisons()
-    module = lit_sdvar(decoder=decoding(), fit_images=5)
+    module = lit_sdvar(**speculative(), fit_images=5)
     trainer = quiet(tmp_path, max_epochs=1, callbacks=[seen])
     trainer.fit(module, datamodule=ToyImages(16))
     assert [None if comparison is None else comparison.report.images for comparison in seen.kept] == [4, 1, None, None]
@@ -102,8 +109,8 @@ def test_validation_in_fit_decodes_the_first_labels(tmp_path):
 
 
 def test_the_loss_is_the_divergence_of_what_tokens_are_drawn_from(tmp_path):
-    options = decoding(cfg=1.5, temperature=0.8)
-    module, data, seen = lit_sdvar(decoder=options, own_share=0.0), ToyImages(4), Outputs()
+    options = VARGeneration(cfg=1.5, temperature=0.8)
+    module, data, seen = lit_sdvar(generation=options, teacher_share=0.0), ToyImages(4), Outputs()
     tokens = module.vqvae.encode(data.canvas / 127.5 - 1)
     inputs, both = module.vqvae.quantizer.teacher_input(tokens), []
     with torch.no_grad():
@@ -122,11 +129,12 @@ def test_the_loss_is_the_divergence_of_what_tokens_are_drawn_from(tmp_path):
 
 
 def test_equal_networks_do_not_diverge():
-    module = lit_sdvar(draft=network("target"), decoder=decoding())
+    module = lit_sdvar(draft=network("target"), **speculative())
     module.draft.load_state_dict(module.target.state_dict())
     tokens = module.vqvae.encode(ToyImages(2).canvas / 127.5 - 1)
     logits = [
-        teacher_forced(model, torch.tensor([0, 1]), tokens, Sampling(1.0)) for model in (module.target, module.draft)
+        teacher_forced(model, torch.tensor([0, 1]), tokens, VARGeneration(1.0))
+        for model in (module.target, module.draft)
     ]
     nats, overlap = divergence(*logits)
     assert nats.abs().max() < 1e-5
@@ -135,7 +143,7 @@ def test_equal_networks_do_not_diverge():
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
 def test_a_share_of_the_images_is_the_targets_own(tmp_path, share, monkeypatch):
-    module, data, given = lit_sdvar(own_share=share), ToyImages(4), []
+    module, data, given = lit_sdvar(teacher_share=share), ToyImages(4), []
     monkeypatch.setattr(
         module,
         "_divergence",
@@ -152,7 +160,7 @@ def test_a_share_of_the_images_is_the_targets_own(tmp_path, share, monkeypatch):
 
 def test_distillation_trains_the_draft_alone_and_raises_acceptance(tmp_path):
     torch.manual_seed(0)
-    module = lit_sdvar(decoder=decoding(gamma=2), optimization=Optimization(lr=1e-2), spread=0.5)
+    module = lit_sdvar(**speculative(gamma=2), optimization=Optimization(lr=1e-2), spread=0.5)
     data = ToyImages(64, batch_size=16)
     target = {name: value.clone() for name, value in module.target.state_dict().items()}
     before = quiet(tmp_path).validate(module, datamodule=data, verbose=False)[0]
@@ -220,7 +228,7 @@ def test_resumed_distillation_equals_an_uninterrupted_one(tmp_path, monkeypatch)
 
 
 def test_generation_is_repeatable_and_framed():
-    module = lit_sdvar(decoder=decoding(gamma="adaptive", acceptance="top1")).eval()
+    module = lit_sdvar(**speculative(gamma=AdaptiveGamma(), acceptance=TopK())).eval()
     label, frames = torch.tensor([1, 2, 0]), []
     first = module.generate(label, seed=3, frames=frames)
     assert first.dtype == torch.uint8
@@ -231,7 +239,8 @@ def test_generation_is_repeatable_and_framed():
     assert all(done.all() and picture.shape == first.shape for picture, done in frames)
     assert module.generate(batch_size=2, seed=0).shape == (2, 1, 8, 8)
     output = module.predict_step(request(), 0)
-    assert output["settings"]["acceptance"] == "top1"
+    assert output["settings"]["decoder"] == "speculative (gamma AdaptiveGamma, TopK)"
+    assert (output["settings"]["cfg"], output["settings"]["seed"]) == (0.0, 5)
 
 
 def test_bf16(tmp_path):
@@ -260,35 +269,29 @@ def test_tokens_of_a_cache_serve_as_well_as_images(tmp_path):
 
 def test_networks_without_classes_ignore_labels(tmp_path):
     makers = {role: network(role, num_classes=0) for role in ("draft", "target")}
-    module = lit_sdvar(decoder=decoding(), **makers)
+    module = lit_sdvar(**speculative(), **makers)
     quiet(tmp_path, max_steps=1).fit(module, datamodule=ToyImages(4))
     assert module.generate(torch.tensor([2]), seed=0).shape == (1, 1, 8, 8)
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("decoder", "message"),
     [
-        ({"name": "fast"}, "unknown decoder 'fast'; known are target_only, draft_only, handoff, speculative, quality"),
-        ({"name": "handoff", "gamma": 2}, "decoder handoff has no gamma: set it to null"),
-        ({"name": "lossless", "entry_num": 2, "mask": "none"}, "decoder lossless has no entry_num and no mask"),
-        ({"name": "handoff", "entry_num": 4}, r"entry_num must be in 0\.\.3, the number of scales, not 4"),
-        ({"name": "speed"}, r"entry_num must be in 0\.\.3, the number of scales, not 8"),
-        ({"gamma": 0}, "gamma must be at least 1"),
-        ({"acceptance": "best"}, "unknown acceptance 'best'"),
-        ({"threshold": 1.5}, r"threshold must be in 0\.\.1"),
-        ({"name": "handoff", "mask": "all"}, "unknown mask 'all'"),
-        ({"top_p": 2.0}, r"top_p must be in 0\.\.1"),
+        (partial(CollaborativeDecoding, entry_num=4), r"entry_num must be in 0\.\.3, the number of scales, not 4"),
+        (partial(CollaborativeDecoding, mask="all"), "unknown mask 'all'"),
+        (partial(Speculative, gamma=0), "gamma must be at least 1"),
     ],
 )
-def test_bad_decoders(options, message):
+def test_bad_decoders(decoder, message):
     with pytest.raises(ValueError, match=message):
-        lit_sdvar(decoder=decoding(**options))
+        lit_sdvar(decoder=decoder)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"own_share": 1.5}, r"own_share must be in 0\.\.1, not 1.5"),
+        ({"teacher_share": 1.5}, r"teacher_share must be in 0\.\.1, not 1.5"),
+        ({"generation": VARGeneration(greedy=True)}, "decoders need greedy and smooth to be false"),
         ({"fit_images": 0}, "fit_images must be at least 1, not 0"),
         ({"draft": network("draft", num_classes=2)}, "the draft has 2 classes, the target 3"),
         (
@@ -334,7 +337,7 @@ def test_bad_data_and_requests(tmp_path):
     data.num_classes = 4
     with pytest.raises(ValueError, match="the data has 4 classes, the networks 3: its labels are out of range"):
         quiet(tmp_path).validate(lit_sdvar(), datamodule=data)
-    module = lit_sdvar(decoder=decoding())
+    module = lit_sdvar(**speculative())
     with pytest.raises(ValueError, match=r"labels must be in -1\.\.2, got 0\.\.3"):
         module.generate(torch.tensor([0, 3]))
     with pytest.raises(ValueError, match="keep no known cells: inpaint with LitVAR"):

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 from var_toys import Outputs, ToyImages, lit_var, lit_vqvae, quiet, resumed, same, vqvae
 
 from datamodules import DigitsDataModule
-from lit_models import LitVAR, ScaleGeneration
+from lit_models import LitVAR, VARGeneration
 from lit_models.tokenizer.weights import checksum
 from litscale.models.var import VAR, to_official
 
@@ -194,7 +194,7 @@ def test_the_tokenizer_stays_as_it_is(tmp_path):
 
 
 def test_samples_depend_on_seed_and_row_alone():
-    module = lit_var(generation=ScaleGeneration(cfg=0.5))
+    module = lit_var(generation=VARGeneration(cfg=0.5))
     labels = torch.tensor([0, 1, 2])
     first = module.generate(labels, seed=4)
     assert first.dtype == torch.uint8
@@ -213,7 +213,7 @@ def test_samples_depend_on_seed_and_row_alone():
 
 
 def test_known_cells_are_kept_and_steer_the_rest():
-    module, data = lit_var(generation=ScaleGeneration(cfg=0.0)), ToyImages()
+    module, data = lit_var(generation=VARGeneration(cfg=0.0)), ToyImages()
     known = torch.zeros(2, 1, 8, 8, dtype=torch.bool)
     known[..., :4] = True
     labels = torch.tensor([0, 1])
@@ -297,8 +297,8 @@ def test_compiled_blocks_change_neither_loss_nor_names(tmp_path, attention):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: ScaleGeneration(cfg=-1), r"cfg must not be negative"),
-        (lambda: ScaleGeneration(top_p=1.5), r"top_p must be in 0..1"),
+        (lambda: VARGeneration(cfg=-1), r"cfg must not be negative"),
+        (lambda: VARGeneration(top_p=1.5), r"top_p must be in 0..1"),
         (lambda: lit_var(label_smoothing=1.0), r"label_smoothing must be in 0..1, not 1.0"),
         (lambda: lit_var(progressive_first=4), r"progressive_first must be in 1..3, the number of scales, not 0 and 4"),
         (lambda: LitVAR(VAR(vqvae(), 3, 1, 8, 1), codec="rgb"), r"codec rgb has 3 planes, but the tokenizer's in_chan"),

@@ -42,7 +42,7 @@ def test_one_backward_pass_is_two_optimisers_that_take_turns(tmp_path):
     parts = (twin.network, twin.discriminator)
     makers = [torch.optim.AdamW(parameter_groups(part, options.weight_decay), 1e-2, options.betas) for part in parts]
     for batch in list(data.train_dataloader())[:3]:
-        real = twin.planes.to_planes(batch["canvas"])
+        real = twin.codec.to_planes(batch["canvas"])
         out = twin.network(real)
         loss = 0.2 * F.l1_loss(out.images, real) + F.mse_loss(out.images, real)
         judged = -twin.discriminator(out.images).mean()
@@ -128,7 +128,7 @@ def test_metrics_are_those_of_the_whole_split(tmp_path, stage):
     found = getattr(quiet(tmp_path), stage)(module, datamodule=data, verbose=False)[0]
     prefix = "val" if stage == "validate" else "test"
     with torch.no_grad():
-        real = module.planes.to_planes(data.canvas)
+        real = module.codec.to_planes(data.canvas)
         out = module.network(real)
     error = (out.images.clamp(-1, 1) - real).square().mean().item()
     assert found[f"{prefix}/psnr"] == pytest.approx(10 * math.log10(4 / error), abs=1e-4)
@@ -153,7 +153,7 @@ def test_rolls_are_measured_by_their_notes(tmp_path):
     found = quiet(tmp_path).validate(module, datamodule=Rolls(), verbose=False)[0]
     canvas = Rolls().canvas
     with torch.no_grad():
-        made = module.planes.to_symbols(module.eval().network(module.planes.to_planes(canvas)).images)
+        made = module.codec.to_symbols(module.eval().network(module.codec.to_planes(canvas)).images)
     hit = ((made > 0) & (canvas > 0)).sum()
     assert found["val/note_f1"] == pytest.approx((2 * hit / ((made > 0).sum() + (canvas > 0).sum())).item(), rel=1e-5)
     quiet(tmp_path, max_steps=2).fit(module, datamodule=Rolls())

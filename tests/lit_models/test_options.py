@@ -4,7 +4,7 @@ from math import inf, nan
 
 import pytest
 
-from lit_models import Decoding, DiscriminatorConfig, Generation, Optimization, ScaleGeneration, TokenizerLoss
+from lit_models import DiscriminatorConfig, Generation, Optimization, TokenizerLoss, VARGeneration
 
 
 @pytest.mark.parametrize(
@@ -19,18 +19,10 @@ from lit_models import Decoding, DiscriminatorConfig, Generation, Optimization, 
         (Generation, {"cfg": -0.5}, r"cfg must not be negative, not -0\.5"),
         (Generation, {"cfg_schedule": "cosine"}, "cfg_schedule must be one of linear, constant, not 'cosine'"),
         (Generation, {"filter_threshold": 1.5}, r"filter_threshold must be in 0\.\.1, not 1\.5"),
-        (ScaleGeneration, {"cfg": nan}, "cfg must not be negative, not nan"),
-        (ScaleGeneration, {"temperature": inf}, "temperature must be positive, not inf"),
-        (ScaleGeneration, {"top_p": 2.0}, r"top_p must be in 0\.\.1, not 2\.0"),
-        (ScaleGeneration, {"top_k": -1}, "top_k must not be negative, not -1"),
-        (Decoding, {"gamma": 0}, "gamma must be at least 1"),
-        (Decoding, {"gamma": "often"}, "gamma must be a number, 'adaptive' or 'cost', not 'often'"),
-        (Decoding, {"acceptance": "best"}, "unknown acceptance 'best'"),
-        (Decoding, {"threshold": 1.5}, r"threshold must be in 0\.\.1, not 1\.5"),
-        (Decoding, {"acceptance": "topk", "k": 0}, "k must be at least 1, not 0"),
-        (Decoding, {"name": "handoff", "mask": "half"}, "'half'"),
-        (Decoding, {"name": "handoff", "entry_num": -1}, "entry_num must not be negative, not -1"),
-        (Decoding, {"temperature": 0.0}, r"temperature must be positive, not 0\.0"),
+        (VARGeneration, {"cfg": nan}, "cfg must not be negative, not nan"),
+        (VARGeneration, {"temperature": inf}, "temperature must be positive, not inf"),
+        (VARGeneration, {"top_p": 2.0}, r"top_p must be in 0\.\.1, not 2\.0"),
+        (VARGeneration, {"top_k": -1}, "top_k must not be negative, not -1"),
         (Optimization, {"lr": nan}, "optimization.lr must not be negative, got nan"),
         (Optimization, {"betas": (0.9, 1.0)}, r"optimization.betas must be at least 0 and below 1, got \(0\.9, 1\.0\)"),
         (TokenizerLoss, {"l1": -1.0}, r"loss.l1 must not be negative, got -1\.0"),

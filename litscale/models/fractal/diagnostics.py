@@ -45,8 +45,8 @@ def attention_report(model: Fractal, canvas: Tensor, label: Tensor | None = None
             generator = level.generator
             with recorded_attention(generator) as weights:
                 model.nll(canvas, label, seed=0)
-            columns = canvas.shape[3] // level.patch[1] if i == 0 else generator.grid[1]
-            rows = canvas.shape[2] // level.patch[0] if i == 0 else generator.grid[0]
+            columns = canvas.shape[3] // level.patch[1] if i == 0 else generator.config.grid[1]
+            rows = canvas.shape[2] // level.patch[0] if i == 0 else generator.config.grid[0]
             order = generator.order((rows, columns), canvas.device)
             seen = weights[0].shape[-1] - generator.prefix
             place = torch.stack([order // columns, order % columns], dim=1)[:seen].float()

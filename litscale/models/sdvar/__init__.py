@@ -1,34 +1,56 @@
-"""Speculative decoding of VAR: a small draft proposes scales, a large target checks them or takes over."""
+"""Speculative decoding of VAR: a small draft proposes scales, a large target verifies them or takes over."""
 
-from litscale.models.sdvar.acceptance import ACCEPTANCES, Acceptance, Forced, acceptance_rule
+from litscale.models.sdvar.acceptance import (
+    KL,
+    Acceptance,
+    Agreement,
+    Coupled,
+    Forced,
+    Proposal,
+    Rejection,
+    TopK,
+    VerifyResult,
+)
 from litscale.models.sdvar.costs import Costs
-from litscale.models.sdvar.decoders import Decoded, Decoder, DraftOnly, Handoff, TargetOnly
+from litscale.models.sdvar.decoders import (
+    CollaborativeDecoding,
+    Decoded,
+    Decoder,
+    DecoderFactory,
+    DraftOnly,
+    TargetOnly,
+    Task,
+)
 from litscale.models.sdvar.gamma import AdaptiveGamma, CostGamma, FixedGamma, GammaPolicy
 from litscale.models.sdvar.masks import MASKS, prefix_mask
-from litscale.models.sdvar.presets import PRESETS, decoder_preset
 from litscale.models.sdvar.report import DecodeReport, Round
 from litscale.models.sdvar.speculative import Speculative
 
 __all__ = [
-    "ACCEPTANCES",
+    "KL",
     "MASKS",
-    "PRESETS",
     "Acceptance",
     "AdaptiveGamma",
+    "Agreement",
+    "CollaborativeDecoding",
     "CostGamma",
     "Costs",
+    "Coupled",
     "DecodeReport",
     "Decoded",
     "Decoder",
+    "DecoderFactory",
     "DraftOnly",
     "FixedGamma",
     "Forced",
     "GammaPolicy",
-    "Handoff",
+    "Proposal",
+    "Rejection",
     "Round",
     "Speculative",
     "TargetOnly",
-    "acceptance_rule",
-    "decoder_preset",
+    "Task",
+    "TopK",
+    "VerifyResult",
     "prefix_mask",
 ]

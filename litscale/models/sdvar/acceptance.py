@@ -1,6 +1,6 @@
 """Which of the draft's scales the target takes.
 
-Suffixes: B images, n tokens of a scale, V vocabulary.
+Dimensions: B images, n tokens of a scale, V vocabulary.
 """
 
 from __future__ import annotations
@@ -8,21 +8,22 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
-from litscale.models.sdvar.state import Draw
+from litscale.models.sdvar.described import Described
+from litscale.models.sdvar.state import DrawnScale
+from litscale.models.var.generate import gumbel_max
 from litscale.models.var.noise import gumbel_noise
-from litscale.models.var.sampling import draw
 
 _STREAM = 0xD1342543DE82EF95  # seeds this far apart share no key with any image's number
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """A drafted scale to be judged.
+    """A drafted scale that awaits verification.
 
     Attributes:
         draft: as the draft drew it.
@@ -32,8 +33,8 @@ class Proposal:
         scale: its number.
     """
 
-    draft: Draw
-    target: Draw
+    draft: DrawnScale
+    target: DrawnScale
     seed: int
     images: Tensor
     scale: int
@@ -48,7 +49,7 @@ class Proposal:
         return -(-self.gumbel(stream, positions, 1)[..., 0]).exp()
 
 
-class Verdict(NamedTuple):
+class VerifyResult(NamedTuple):
     """What becomes of a drafted scale.
 
     Attributes:
@@ -61,17 +62,24 @@ class Verdict(NamedTuple):
     tokens: Tensor
 
 
-class Acceptance(ABC):
-    """A rule of acceptance."""
+class Acceptance(Described, ABC):
+    """A rule of acceptance: which drafted scales stay. A new rule is a subclass, given as class_path.
+
+    Attributes:
+        returns_target_tokens: whether the tokens are the very ones that the target draws, so that a report may say by
+            how much it prefers them (:attr:`litscale.models.sdvar.DecodeReport.margin`).
+    """
+
+    returns_target_tokens: ClassVar[bool] = False
 
     @property
     @abstractmethod
     def lossless(self) -> bool:
-        """Whether the pictures have the target's own distribution."""
+        """Whether the images have the target's own distribution."""
 
     @abstractmethod
-    def judge(self, proposal: Proposal) -> Verdict:
-        """Judge one scale of a batch."""
+    def verify(self, proposal: Proposal) -> VerifyResult:
+        """Accept or reject one drafted scale for each image of a batch."""
 
 
 @dataclass(frozen=True)
@@ -102,18 +110,18 @@ class Agreement(Acceptance):
     def agreement(self, proposal: Proposal) -> Tensor:
         """Of each token, 0..1, ``[B, n]``."""
 
-    def judge(self, proposal: Proposal) -> Verdict:
-        """Compare the mean agreement with the threshold."""
+    def verify(self, proposal: Proposal) -> VerifyResult:
+        """Compare the mean agreement of the scale's tokens with the threshold."""
         agreement = self.agreement(proposal).double()  # a mean of ones is then exactly one
         accepted = agreement.sum(1) / agreement.shape[1] >= self.threshold
         keep = accepted[:, None]
         if self.partial:
             keep = keep | (agreement >= self.threshold)
-        return Verdict(accepted, torch.where(keep, proposal.draft.tokens, proposal.target.tokens))
+        return VerifyResult(accepted, torch.where(keep, proposal.draft.tokens, proposal.target.tokens))
 
 
 @dataclass(frozen=True)
-class TopShare(Agreement):
+class TopK(Agreement):
     """Lossy: a token agrees if it is among the target's ``k`` likeliest.
 
     Args:
@@ -140,7 +148,7 @@ class TopShare(Agreement):
 
 
 @dataclass(frozen=True)
-class Divergence(Agreement):
+class KL(Agreement):
     """Lossy: the agreement of a token is ``exp(-KL(target || draft))``, so 0.5 allows about 0.69 nats.
 
     The divergence is between the distributions after guidance and temperature but before the filters, which remove
@@ -168,6 +176,7 @@ class Coupled(Agreement):
     """
 
     threshold: float = 1.0
+    returns_target_tokens = True
 
     @property
     def lossless(self) -> bool:
@@ -199,20 +208,22 @@ class Rejection(Acceptance):
         """Always."""
         return True
 
-    def judge(self, proposal: Proposal) -> Verdict:
-        """Keep or redraw each token."""
+    def verify(self, proposal: Proposal) -> VerifyResult:
+        """Keep or redraw each token; the scale is accepted where all of its tokens are kept."""
+        # 1. keep a token with probability min(1, p / q)
         draft, target = proposal.draft, proposal.target
         chosen = draft.tokens[..., None]
         log_p, log_q = (drawn.logits.log_softmax(-1) for drawn in (target, draft))
         log_ratio = (log_p.gather(-1, chosen) - log_q.gather(-1, chosen))[..., 0]
         positions, vocab = log_p.shape[1:]
         kept = proposal.log_uniform(1, positions) < log_ratio
+        # 2. draw the others from what p has more than q
         p = log_p.exp()
         residual = (p - log_q.exp()).clamp(min=0)
         # p = q leaves nothing; only rounding can then have rejected the token
         residual = torch.where(residual.sum(-1, keepdim=True) > 0, residual, p)
-        redrawn = draw(residual.log(), proposal.gumbel(2, positions, vocab))
-        return Verdict(kept.all(1), torch.where(kept, draft.tokens, redrawn))
+        redrawn = gumbel_max(residual.log(), proposal.gumbel(2, positions, vocab))
+        return VerifyResult(kept.all(1), torch.where(kept, draft.tokens, redrawn))
 
 
 @dataclass(frozen=True)
@@ -237,36 +248,8 @@ class Forced(Acceptance):
         """Only if nothing is accepted."""
         return self.rate == 0
 
-    def judge(self, proposal: Proposal) -> Verdict:
-        """Throw a coin for each image."""
+    def verify(self, proposal: Proposal) -> VerifyResult:
+        """Toss a coin for each image."""
         limit = math.log(self.rate) if self.rate else -math.inf
         accepted = proposal.log_uniform(3, 1)[:, 0] < limit
-        return Verdict(accepted, torch.where(accepted[:, None], proposal.draft.tokens, proposal.target.tokens))
-
-
-ACCEPTANCES = ("top1", "topk", "kl", "rejection", "coupled")
-"""Names that :func:`acceptance_rule` knows."""
-
-
-def acceptance_rule(name: str, threshold: float | None = None, k: int = 5, partial: bool = False) -> Acceptance:
-    """A rule by its name.
-
-    Args:
-        name: ``top1``, ``topk`` (:class:`TopShare`), ``kl`` (:class:`Divergence`), ``rejection`` or ``coupled``.
-        threshold: least agreement; by default 0.5, and 1 for ``coupled``, which is lossless only so.
-        k: of ``topk``.
-        partial: keep the agreeing tokens of a rejected scale.
-
-    Raises:
-        ValueError: unknown name, an option out of range, or ``threshold`` or ``partial`` with ``rejection``.
-    """
-    if name not in ACCEPTANCES:
-        raise ValueError(f"unknown acceptance {name!r}; known are {', '.join(ACCEPTANCES)}")
-    if name == "rejection":
-        if threshold is not None or partial:
-            raise ValueError("acceptance 'rejection' has neither threshold nor partial: it accepts token by token")
-        return Rejection()
-    if name == "coupled":
-        return Coupled(1.0 if threshold is None else threshold, partial)
-    least = 0.5 if threshold is None else threshold
-    return Divergence(least, partial) if name == "kl" else TopShare(least, partial, 1 if name == "top1" else k)
+        return VerifyResult(accepted, torch.where(accepted[:, None], proposal.draft.tokens, proposal.target.tokens))

@@ -1,6 +1,6 @@
 """What calls cost, and the plans that cost least.
 
-Suffix: S scales.
+Dimensions: S scales.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 
 from litscale.models.modes import evaluating
 from litscale.models.sdvar.clock import Stopwatch
-from litscale.models.sdvar.state import Stream
+from litscale.models.sdvar.state import NetworkState
 from litscale.models.var import VAR
 
 
@@ -55,6 +55,7 @@ class Costs:
             guided: with unconditional rows beside the conditional ones.
             repeats: how often; medians are kept. One more run comes first to warm up.
         """
+        # 1. time each call: the draft's scales one by one, the target's one by one, all of the target's at once
         watch = Stopwatch(target.pos_emb.device, profile=True)
         labels = torch.full((batch,), -1, device=watch.device)
         f_hats = [target.vqvae.quantizer.start(batch)] * target.scales
@@ -63,12 +64,13 @@ class Costs:
             for _ in range(repeats + 1):
                 seconds = []
                 for model, calls in ((draft, target.scales), (target, target.scales), (target, 1)):
-                    stream = Stream.open(model, labels, guided)
+                    stream = NetworkState.open(model, labels, guided)
                     for _ in range(calls):
                         begun = watch.now()
                         stream.read(f_hats[: target.scales // calls])
                         seconds.append(watch.now() - begun)
                 runs.append(seconds)
+        # 2. medians, without the first run; what calls cost beyond one common call is their overhead
         *alone, together = (statistics.median(times) for times in zip(*runs[1:], strict=True))
         first, second = tuple(alone[: target.scales]), tuple(alone[target.scales :])
         overhead = (sum(second) - together) / max(target.scales - 1, 1)
@@ -97,15 +99,17 @@ class Costs:
         left = [0.0] * (scales + 1)
         gammas = [0] * scales
         for first in reversed(range(scales)):
-            most = scales - 1 - first  # the last scale of a call is the target's own
+            # 1. the gammas that are possible here; the last scale of a call is the target's own
+            most = scales - 1 - first
             options = range(min(low, most), min(most if high is None else high, most) + 1)
+            # 2. the one that finishes soonest
             expected = {gamma: self._round(acceptance, left, first, gamma) for gamma in options}
             gammas[first] = min(expected, key=lambda gamma: expected[gamma])
             left[first] = expected[gammas[first]]
         return gammas, left[0]
 
     def entry_num(self, low: int = 1, high: int | None = None) -> int:
-        """The ``entry_num`` of :class:`litscale.models.sdvar.Handoff` that finishes soonest.
+        """The ``entry_num`` of :class:`litscale.models.sdvar.CollaborativeDecoding` that finishes soonest.
 
         Speed alone mostly favours a cheap draft for all scales, so the bounds have to say what quality needs.
 

@@ -1,6 +1,6 @@
 """Ways to make images with a draft and a target, under one call.
 
-Suffixes: B images, S scales, n tokens of a scale.
+Dimensions: B images, S scales, n tokens of a scale.
 """
 
 from __future__ import annotations
@@ -9,17 +9,19 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from litscale.models.modes import evaluating
 from litscale.models.sdvar.clock import Stopwatch
+from litscale.models.sdvar.described import Described
 from litscale.models.sdvar.masks import check_mask, prefix_mask
 from litscale.models.sdvar.report import DecodeReport, Round
-from litscale.models.sdvar.state import Stream, draw_scale
-from litscale.models.var import VAR, VQVAE, Sampling
-from litscale.models.var.sampling import classes_and_seed
+from litscale.models.sdvar.state import NetworkState, draw_scale
+from litscale.models.var import VAR, VQVAE, VARGeneration
+from litscale.models.var.generate import PLAIN, classes_and_seed
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,8 @@ class Task:
     Attributes:
         labels: int64 ``[B]``.
         images: number of each image, int64 ``[B]``.
-        options: how to draw.
+        options: how tokens are drawn.
+        seed: of the noise.
         watch: the clock.
         rounds: the trace.
         margin: see :class:`litscale.models.sdvar.DecodeReport`.
@@ -52,14 +55,15 @@ class Task:
 
     labels: Tensor
     images: Tensor
-    options: Sampling
+    options: VARGeneration
+    seed: int
     watch: Stopwatch
     rounds: list[Round] = field(default_factory=list)
     margin: float = float("inf")
 
 
-class Decoder(ABC):
-    """Makes images of class labels.
+class Decoder(Described, ABC):
+    """Makes images of class labels. A new decoder is a subclass, given as class_path: see :class:`DecoderFactory`.
 
     Args:
         models: the networks in use, one or two with the same tokenizer.
@@ -87,83 +91,99 @@ class Decoder(ABC):
         """Number of scales S."""
         return self.models[0].scales
 
+    @property
+    def lossless(self) -> bool:
+        """Whether the images have the target's own distribution, whatever earlier runs have taught the decoder."""
+        return False
+
+    def reset(self) -> None:
+        """Forget what was learned in earlier runs."""
+        return
+
     @torch.no_grad()
     def decode(
         self,
         labels: Tensor | Sequence[int] | None = None,
-        cfg: float = 1.5,
-        top_k: int = 0,
-        top_p: float = 0.0,
+        options: VARGeneration = PLAIN,
         seed: int | None = None,
         *,
-        temperature: float = 1.0,
         image_index: Tensor | None = None,
         batch_size: int = 1,
         profile: bool = False,
     ) -> Decoded:
-        """Make images; the arguments are those of :meth:`litscale.models.var.VAR.sample`, and apply to both networks.
+        """Make images; the arguments are those of :func:`litscale.models.var.generate`, and apply to both networks.
 
         Args:
             labels: classes, int64 ``[B]``, -1 for no class; none for ``batch_size`` images without class.
-            cfg: guidance at the last scale, 0 for none.
-            top_k: draw among the k likeliest tokens, 0 for all.
-            top_p: draw among the likeliest tokens that hold this share of the probability, 0 for all.
+            options: how tokens are drawn, neither greedily nor smoothly.
             seed: of the noise; without one it is taken from torch's generator.
-            temperature: divides the logits.
             image_index: number of each image, int64 ``[B]``, which keys its noise; 0, 1, ... without it.
             batch_size: of images without class.
             profile: on an accelerator, also time the parts (:class:`litscale.models.sdvar.DecodeReport`).
 
         Raises:
-            ValueError: labels or an option out of range.
+            ValueError: labels are out of range, or an option that decoders do not have.
         """
+        check_options(options)
         device = self.models[0].pos_emb.device
         classes, seed = classes_and_seed(labels, seed, batch_size, device)
         if not len(classes):
             raise ValueError("labels are empty; give at least one, or none for images without class")
         images = torch.arange(len(classes), device=device) if image_index is None else image_index.to(device)
-        options = Sampling(cfg, top_k, top_p, temperature, seed=seed)
-        task = Task(classes, images, options, Stopwatch(device, profile))
+        task = Task(classes, images, options, seed, Stopwatch(device, profile))
         with ExitStack() as stack:
             for model in self.models:
                 stack.enter_context(evaluating(model))
-            self._prepare(task)
+            self.prepare(task)
             with task.watch.whole():
-                tokens, f_hat = self._make(task)
+                tokens, f_hat = self.make(task)
                 with task.watch.part("vae"):
                     pictures = self.vqvae.decode(f_hat).add(1).div(2)
         report = DecodeReport(self.scales, len(classes), tuple(task.rounds), task.watch.seconds, task.margin)
         return Decoded(pictures, tokens, report)
 
-    def _prepare(self, task: Task) -> None:
-        """What has to be done before the clock starts."""
+    def prepare(self, task: Task) -> None:
+        """Do what has to be done before the clock starts."""
         return
 
     @abstractmethod
-    def _make(self, task: Task) -> tuple[list[Tensor], Tensor]:
-        """Tokens int64 ``[B, n]`` of each scale, and the accumulation of all ``[B, dim, h, h]``."""
+    def make(self, task: Task) -> tuple[list[Tensor], Tensor]:
+        """Make the images' tokens, and record in ``task.rounds`` what that took.
 
-    def _open(self, model: VAR, task: Task) -> Stream:
-        return Stream.open(model, task.labels, task.options.cfg > 0)
+        Returns:
+            Tokens int64 ``[B, n]`` of each scale, and the accumulation of all ``[B, dim, h, h]``.
+        """
 
-    def _draw(self, task: Task, model: VAR, raw: Tensor, tokens: list[Tensor], f_hats: list[Tensor]) -> None:
-        """Draw the next scale from a network's logits and append it."""
+    def open(self, model: VAR, task: Task) -> NetworkState:
+        """A network that has read nothing yet of the images."""
+        return NetworkState.open(model, task.labels, task.options.cfg > 0)
+
+    def add_scale(self, task: Task, model: VAR, raw: Tensor, tokens: list[Tensor], f_hats: list[Tensor]) -> None:
+        """Draw the next scale from a network's logits.
+
+        Args:
+            task: the batch.
+            model: the network.
+            raw: its logits of that scale, see :meth:`litscale.models.sdvar.state.NetworkState.read`.
+            tokens: of the scales before; the new ones are appended.
+            f_hats: the accumulation before each scale; that after the new one is appended.
+        """
         k = len(tokens)
         with task.watch.part("sampling"):
-            tokens.append(draw_scale(model, raw, k, task.options, task.images).tokens)
+            tokens.append(draw_scale(model, raw, k, task.options, task.seed, task.images).tokens)
         with task.watch.part("vae"):
             f_hats.append(self.vqvae.quantizer.accumulate(f_hats[-1], tokens[-1], k))
 
 
-class Handoff(Decoder):
-    """The draft makes the first scales, the target reads them in one call and makes the others.
+class CollaborativeDecoding(Decoder):
+    """The draft makes the first scales, the target reads them in one call and makes the others (arXiv 2411.17787).
 
-    No scale is checked, so this is lossy: the picture's layout is the draft's. With the models swapped, a large one
-    opens and a small one refines (collaborative decoding, as in arXiv 2411.17787).
+    No scale is verified, so this is lossy: the picture's layout is the draft's. With the models swapped, a large one
+    opens and a small one refines.
 
     With ``entry_num`` 0 it is :class:`TargetOnly`, with S it is :class:`DraftOnly`. Otherwise the mask covers the
-    draft's scales and the hand-over scale in the target's first call; later scales see all of them. Only ``causal`` is
-    what the target was trained with.
+    draft's scales and the target's first one in the target's first call; later scales see all of them. Only ``causal``
+    is what the target was trained with.
 
     Args:
         draft: makes the first scales.
@@ -185,27 +205,34 @@ class Handoff(Decoder):
             raise ValueError(f"entry_num must be in 0..{self.scales}, the number of scales, not {entry_num}")
         self.draft, self.target, self.entry_num, self.mask = draft, target, entry_num, mask
 
-    def _make(self, task: Task) -> tuple[list[Tensor], Tensor]:
+    def __str__(self) -> str:
+        alone = {0: "target only", self.scales: "draft only"}
+        return alone.get(self.entry_num, f"collaborative (entry_num {self.entry_num}, {self.mask})")
+
+    def make(self, task: Task) -> tuple[list[Tensor], Tensor]:
+        # 1. the draft's scales, one by one
         tokens: list[Tensor] = []
         f_hats = [self.vqvae.quantizer.start(len(task.labels))]
         entry = self.entry_num
         if entry:
             with task.watch.part("draft"):
-                stream = self._open(self.draft, task)
+                state = self.open(self.draft, task)
             for k in range(entry):
                 with task.watch.part("draft"):
-                    raw = stream.read(f_hats[k:])[-1]
-                self._draw(task, self.draft, raw, tokens, f_hats)
+                    raw = state.read(f_hats[k:])[-1]
+                self.add_scale(task, self.draft, raw, tokens, f_hats)
+        # 2. the target's: its first call reads the draft's scales, too
         mask = None
         if entry < self.scales:
             with task.watch.part("target"):
-                stream = self._open(self.target, task)
+                state = self.open(self.target, task)
             if entry:
                 mask = prefix_mask(self.mask, self.target.patch_nums, entry).to(task.labels.device)
             for k in range(entry, self.scales):
                 with task.watch.part("target"):
-                    raw = stream.read(f_hats[stream.scale :], mask if k == entry else None)[-1]
-                self._draw(task, self.target, raw, tokens, f_hats)
+                    raw = state.read(f_hats[state.scale :], mask if k == entry else None)[-1]
+                self.add_scale(task, self.target, raw, tokens, f_hats)
+        # 3. what that took
         self._trace(task)
         return tokens, f_hats[-1]
 
@@ -224,39 +251,58 @@ class Handoff(Decoder):
                     kept=(end - k + drafted,) * len(images),
                     draft_tokens=bounds[drafted],
                     target_tokens=bounds[end] - bounds[k - drafted] if k < self.scales else 0,
-                    judged=False,
+                    verified=False,
                 )
             )
 
 
-class TargetOnly(Handoff):
-    """The target alone: the images of :meth:`litscale.models.var.VAR.sample`, in S calls.
+class TargetOnly(CollaborativeDecoding):
+    """The target alone: the images of :func:`litscale.models.var.generate`, in S calls.
 
     Args:
         target: the network.
         vqvae: its tokenizer; it need not be given.
+        draft: has nothing to do, and need not be given.
 
     Raises:
         ValueError: another tokenizer than the network's.
     """
 
-    def __init__(self, target: VAR, vqvae: VQVAE | None = None) -> None:
-        super().__init__(target, target, vqvae, entry_num=0)
+    def __init__(self, target: VAR, vqvae: VQVAE | None = None, draft: VAR | None = None) -> None:
+        super().__init__(target if draft is None else draft, target, vqvae, entry_num=0)
 
 
-class DraftOnly(Handoff):
+class DraftOnly(CollaborativeDecoding):
     """The draft alone, in no call of the target.
 
     Args:
         draft: the network.
         vqvae: its tokenizer; it need not be given.
+        target: has nothing to do, and need not be given.
 
     Raises:
         ValueError: another tokenizer than the network's.
     """
 
-    def __init__(self, draft: VAR, vqvae: VQVAE | None = None) -> None:
-        super().__init__(draft, draft, vqvae, entry_num=draft.scales)
+    def __init__(self, draft: VAR, vqvae: VQVAE | None = None, target: VAR | None = None) -> None:
+        super().__init__(draft, draft if target is None else target, vqvae, entry_num=draft.scales)
+
+
+class DecoderFactory(Protocol):
+    """Makes a decoder of a pair: a class of decoders whose constructor has the arguments ``draft`` and ``target``."""
+
+    def __call__(self, *, draft: VAR, target: VAR) -> Decoder:
+        """The decoder of two networks."""
+
+
+def check_options(options: VARGeneration) -> None:
+    """Refuse what decoders do not do.
+
+    Raises:
+        ValueError: greedy or smooth.
+    """
+    if options.greedy or options.smooth:
+        raise ValueError("decoders need greedy and smooth to be false: top_k 1 takes the likeliest tokens")
 
 
 def same_tokenizer(first: VQVAE, second: VQVAE) -> bool:

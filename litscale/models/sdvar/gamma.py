@@ -9,14 +9,15 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from litscale.models.sdvar.costs import Costs
+from litscale.models.sdvar.described import Described
 from litscale.models.var import VAR
 
 
-class GammaPolicy(ABC):
-    """Chooses gamma, and learns from what became of it."""
+class GammaPolicy(Described, ABC):
+    """Chooses gamma, and learns from what became of it. A new policy is a subclass, given as class_path."""
 
     @abstractmethod
     def choose(self, first: int) -> int:
@@ -26,8 +27,14 @@ class GammaPolicy(ABC):
         """Look at the models before a run of ``batch`` images, with or without guidance."""
         return
 
-    def update(self, first: int, judged: Sequence[int], accepted: Sequence[int]) -> None:
-        """Learn how many images had each of the drafted scales ``first``, ``first + 1``, ... judged and accepted."""
+    def update(self, first: int, verified: Sequence[int], accepted: Sequence[int]) -> None:
+        """Learn from a round.
+
+        Args:
+            first: the first drafted scale.
+            verified: for each drafted scale, the number of images of which it was verified.
+            accepted: of these, the number of images that accepted it.
+        """
         return
 
     def reset(self) -> None:
@@ -35,6 +42,7 @@ class GammaPolicy(ABC):
         return
 
 
+@dataclass
 class FixedGamma(GammaPolicy):
     """Always the same.
 
@@ -45,10 +53,14 @@ class FixedGamma(GammaPolicy):
         ValueError: gamma below 1.
     """
 
-    def __init__(self, gamma: int) -> None:
-        if gamma < 1:
-            raise ValueError(f"gamma must be at least 1, not {gamma}; TargetOnly drafts nothing")
-        self.gamma = gamma
+    gamma: int
+
+    def __post_init__(self) -> None:
+        if self.gamma < 1:
+            raise ValueError(f"gamma must be at least 1, not {self.gamma}; TargetOnly drafts nothing")
+
+    def __str__(self) -> str:
+        return str(self.gamma)
 
     def choose(self, first: int) -> int:
         """The same for every scale."""
@@ -63,17 +75,18 @@ class _Rate:
     memory: float
 
     def __post_init__(self) -> None:
-        self.accepted, self.judged = self.guess, 1.0
+        self.accepted, self.verified = self.guess, 1.0
 
-    def update(self, judged: int, accepted: int) -> None:
+    def update(self, verified: int, accepted: int) -> None:
         self.accepted = self.memory * self.accepted + accepted
-        self.judged = self.memory * self.judged + judged
+        self.verified = self.memory * self.verified + verified
 
     @property
     def value(self) -> float:
-        return self.accepted / self.judged
+        return self.accepted / self.verified
 
 
+@dataclass
 class AdaptiveGamma(GammaPolicy):
     """The largest gamma whose scales are all accepted with a given probability, by the running acceptance rate.
 
@@ -88,16 +101,18 @@ class AdaptiveGamma(GammaPolicy):
         ValueError: an option out of range.
     """
 
-    def __init__(
-        self, low: int = 1, high: int = 8, confidence: float = 0.5, start: float = 0.7, memory: float = 0.9
-    ) -> None:
-        if not 1 <= low <= high:
-            raise ValueError(f"gamma needs bounds 1 <= low <= high, not {low} and {high}")
-        if not 0 < confidence < 1:
-            raise ValueError(f"confidence must be above 0 and below 1, not {confidence}")
-        _check_shares(start, memory)
-        self.low, self.high, self.confidence = low, high, confidence
-        self.start, self.memory = start, memory
+    low: int = 1
+    high: int = 8
+    confidence: float = 0.5
+    start: float = 0.7
+    memory: float = 0.9
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.low <= self.high:
+            raise ValueError(f"gamma needs bounds 1 <= low <= high, not {self.low} and {self.high}")
+        if not 0 < self.confidence < 1:
+            raise ValueError(f"confidence must be above 0 and below 1, not {self.confidence}")
+        _check_shares(self.start, self.memory)
         self.reset()
 
     def choose(self, first: int) -> int:
@@ -107,16 +122,17 @@ class AdaptiveGamma(GammaPolicy):
             return self.high if rate else self.low
         return min(max(int(math.log(self.confidence) / math.log(rate)), self.low), self.high)
 
-    def update(self, first: int, judged: Sequence[int], accepted: Sequence[int]) -> None:
+    def update(self, first: int, verified: Sequence[int], accepted: Sequence[int]) -> None:
         """Move the rate."""
-        if any(judged):
-            self.rate.update(sum(judged), sum(accepted))
+        if any(verified):
+            self.rate.update(sum(verified), sum(accepted))
 
     def reset(self) -> None:
         """Back to the first guess."""
         self.rate = _Rate(self.start, self.memory)
 
 
+@dataclass
 class CostGamma(GammaPolicy):
     """The gamma with the best expected speed, by measured costs and each scale's own acceptance rate.
 
@@ -133,19 +149,16 @@ class CostGamma(GammaPolicy):
         ValueError: an option out of range.
     """
 
-    def __init__(
-        self,
-        costs: Costs | None = None,
-        low: int = 0,
-        high: int | None = None,
-        start: float = 0.7,
-        memory: float = 0.9,
-    ) -> None:
-        if low < 0 or (high is not None and high < max(low, 1)):
-            raise ValueError(f"gamma needs bounds 0 <= low <= high and high >= 1, not {low} and {high}")
-        _check_shares(start, memory)
-        self.costs, self.low, self.high = costs, low, high
-        self.start, self.memory = start, memory
+    costs: Costs | None = field(default=None, repr=False)
+    low: int = 0
+    high: int | None = None
+    start: float = 0.7
+    memory: float = 0.9
+
+    def __post_init__(self) -> None:
+        if self.low < 0 or (self.high is not None and self.high < max(self.low, 1)):
+            raise ValueError(f"gamma needs bounds 0 <= low <= high and high >= 1, not {self.low} and {self.high}")
+        _check_shares(self.start, self.memory)
         self.reset()
 
     def prepare(self, draft: VAR, target: VAR, batch: int, guided: bool) -> None:
@@ -166,9 +179,9 @@ class CostGamma(GammaPolicy):
         rates = [self._rate(k).value for k in range(len(self.costs.target))]
         return self.costs.plan(rates, self.low, self.high)[0][first]
 
-    def update(self, first: int, judged: Sequence[int], accepted: Sequence[int]) -> None:
+    def update(self, first: int, verified: Sequence[int], accepted: Sequence[int]) -> None:
         """Move the scales' rates."""
-        for k, (count, taken) in enumerate(zip(judged, accepted, strict=True), start=first):
+        for k, (count, taken) in enumerate(zip(verified, accepted, strict=True), start=first):
             if count:
                 self._rate(k).update(count, taken)
 
@@ -178,23 +191,6 @@ class CostGamma(GammaPolicy):
 
     def _rate(self, k: int) -> _Rate:
         return self.rates.setdefault(k, _Rate(self.start, self.memory))
-
-
-def gamma_policy(gamma: int | str | GammaPolicy) -> GammaPolicy:
-    """A policy by a number, or by the name ``adaptive`` or ``cost``.
-
-    Raises:
-        ValueError: unknown name, or gamma below 1.
-    """
-    if isinstance(gamma, GammaPolicy):
-        return gamma
-    if isinstance(gamma, int):
-        return FixedGamma(gamma)
-    if gamma == "adaptive":
-        return AdaptiveGamma()
-    if gamma == "cost":
-        return CostGamma()
-    raise ValueError(f"gamma must be a number, 'adaptive' or 'cost', not {gamma!r}")
 
 
 def _check_shares(start: float, memory: float) -> None:

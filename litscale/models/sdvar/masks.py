@@ -12,21 +12,21 @@ MASKS = ("none", "sd_with_current", "sd_without_current", "causal", "block_with_
 
 
 def prefix_mask(name: str, patch_nums: Sequence[int], entry_num: int) -> Tensor:
-    """Which token may attend to which, over the draft's scales and the scale of the hand-over.
+    """Which token may attend to which, over the draft's scales and the entry scale, the target's first.
 
     ============================  =====================================================================================
     ``none``                      everywhere, to later scales too
     ``sd_with_current``           to all earlier scales and to itself, not to its neighbours in its own scale
-    ``sd_without_current``        as before, but the hand-over scale attends everywhere
+    ``sd_without_current``        as before, but the entry scale attends everywhere
     ``causal``                    to all earlier scales and its own: what VAR is trained with
     ``block_with_current``        to its own scale only
-    ``block_without_current``     as before, but the hand-over scale attends everywhere
+    ``block_without_current``     as before, but the entry scale attends everywhere
     ============================  =====================================================================================
 
     Args:
         name: one of :data:`MASKS`.
         patch_nums: side of each scale's token map.
-        entry_num: number of the draft's scales, and so the number of the hand-over scale.
+        entry_num: number of the draft's scales, and so the number of the entry scale.
 
     Returns:
         bool ``[L, L]`` (query, key), with L the tokens of scales 0 to ``entry_num``.
@@ -36,7 +36,7 @@ def prefix_mask(name: str, patch_nums: Sequence[int], entry_num: int) -> Tensor:
     """
     check_mask(name)
     if not 0 <= entry_num < len(patch_nums):
-        raise ValueError(f"entry_num must be in 0..{len(patch_nums) - 1} to have a hand-over scale, not {entry_num}")
+        raise ValueError(f"entry_num must be in 0..{len(patch_nums) - 1} to have an entry scale, not {entry_num}")
     sides = torch.tensor(patch_nums[: entry_num + 1])
     scale = torch.arange(entry_num + 1).repeat_interleave(sides**2)
     query, key = scale[:, None], scale[None]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 PARTS = ("wall", "draft", "target", "sampling", "vae")
-"""Parts of ``DecodeReport.seconds``: everything, the two networks, noise and draws and judging, the tokenizer."""
+"""Parts of ``DecodeReport.seconds``: everything, the two networks, noise and draws and verification, the tokenizer."""
 LEGEND = {
     "d": "drafted and kept",
     "r": "redrawn by the target after a rejection",
@@ -21,7 +20,7 @@ LEGEND = {
 
 @dataclass(frozen=True)
 class Round:
-    """One call of the target and the drafting before it, for images that had come equally far.
+    """One call of the target and the drafting before it, for images of which equally many scales were finished.
 
     Attributes:
         images: their places in the batch.
@@ -31,7 +30,7 @@ class Round:
         kept: number of scales that the round finished, for each image.
         draft_tokens: tokens that the draft read, for one image.
         target_tokens: tokens that the target read, for one image; 0 if it was not called.
-        judged: whether a rule accepted the scales; False where they were taken unseen.
+        verified: whether a rule accepted the scales; False where they were taken unseen.
     """
 
     images: tuple[int, ...]
@@ -41,7 +40,7 @@ class Round:
     kept: tuple[int, ...]
     draft_tokens: int
     target_tokens: int
-    judged: bool = True
+    verified: bool = True
 
     @property
     def target_calls(self) -> int:
@@ -68,7 +67,8 @@ class DecodeReport:
         images: number of images.
         rounds: the trace, from which all counts come.
         seconds: by part, see :data:`PARTS`; on an accelerator only ``wall`` unless the run was profiled.
-        margin: least lead, in logits, of a drawn token over the runner-up; only ``coupled`` measures it. Where it is
+        margin: least lead, in logits, of a drawn token over the runner-up; measured where the rule returns the
+            target's own tokens (:class:`litscale.models.sdvar.Coupled`). Where it is
             well above the rounding of the logits, the tokens are certainly those of the target alone.
     """
 
@@ -94,18 +94,6 @@ class DecodeReport:
             {part: self.seconds.get(part, 0.0) + other.seconds.get(part, 0.0) for part in self.seconds | other.seconds},
             min(self.margin, other.margin),
         )
-
-    @staticmethod
-    def merge(reports: Sequence[DecodeReport]) -> DecodeReport:
-        """The sum of at least one report.
-
-        Raises:
-            ValueError: no reports, or different numbers of scales.
-        """
-        if not reports:
-            raise ValueError("no reports to merge")
-        first, *rest = reports
-        return sum(rest, start=first)
 
     @property
     def target_calls(self) -> int:
@@ -167,32 +155,32 @@ class DecodeReport:
         return counts
 
     @property
-    def judged_by_scale(self) -> Tensor:
-        """How often a rule looked at each scale, int64 ``[S]``: drafted scales after the first rejected one are not."""
-        return self._judged(1)
+    def verified_by_scale(self) -> Tensor:
+        """How often a rule verified each scale, int64 ``[S]``: drafted scales after the first rejected one are not."""
+        return self._verified(1)
 
     @property
     def accepted_by_scale(self) -> Tensor:
         """How often a rule accepted each scale, int64 ``[S]``."""
-        return self._judged(0)
+        return self._verified(0)
 
-    def _judged(self, extra: int) -> Tensor:
+    def _verified(self, extra: int) -> Tensor:
         counts = torch.zeros(self.scales, dtype=torch.long)
         for entry in self.rounds:
-            for accepted in entry.accepted if entry.judged else ():
+            for accepted in entry.accepted if entry.verified else ():
                 counts[entry.first : entry.first + min(accepted + extra, entry.drafted)] += 1
         return counts
 
     def totals(self) -> dict[str, float]:
         """All counts as numbers that may be summed over reports and processes; divide only after that.
 
-        Calls and tokens of both networks, images, seconds by part, and ``drafted/scale_0``, ``judged/scale_0``,
+        Calls and tokens of both networks, images, seconds by part, and ``drafted/scale_0``, ``verified/scale_0``,
         ``accepted/scale_0``, ... The keys depend on the number of scales only.
         """
         names = ("images", "target_calls", "draft_calls", "target_passes", "draft_passes", "target_tokens")
         sums = {name: float(getattr(self, name)) for name in (*names, "draft_tokens", "accepted_scales")}
         sums |= {f"seconds/{part}": self.seconds.get(part, 0.0) for part in PARTS}
-        for name in ("drafted", "judged", "accepted"):
+        for name in ("drafted", "verified", "accepted"):
             for k, count in enumerate(getattr(self, f"{name}_by_scale").tolist()):
                 sums[f"{name}/scale_{k}"] = float(count)
         return sums

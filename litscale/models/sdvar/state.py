@@ -1,6 +1,6 @@
-"""What a decoder carries from scale to scale, for images that have come equally far.
+"""What decoding carries from scale to scale, for images of which equally many scales are finished.
 
-Suffixes: B images, S scales, n tokens of a scale, V vocabulary.
+Dimensions: B images, S scales, n tokens of a scale, V vocabulary.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from litscale.models.var import VAR, Cache, Condition, Sampling
-from litscale.models.var.sampling import draw, keep_likely
+from litscale.models.var import VAR, Cache, Condition, VARGeneration
+from litscale.models.var.generate import gumbel_max, keep_likely
 
 
-class Draw(NamedTuple):
+class DrawnScale(NamedTuple):
     """One scale drawn by one network.
 
     Attributes:
@@ -41,27 +41,39 @@ class Draw(NamedTuple):
         return (first - second).amin(-1)
 
 
-def draw_scale(model: VAR, raw: Tensor, k: int, options: Sampling, images: Tensor, noise: Tensor | None = None) -> Draw:
-    """Draw scale ``k`` just as :meth:`litscale.models.var.VAR.sample` does.
+def draw_scale(
+    model: VAR,
+    raw: Tensor,
+    k: int,
+    options: VARGeneration,
+    seed: int,
+    images: Tensor,
+    noise: Tensor | None = None,
+) -> DrawnScale:
+    """Draw scale ``k`` just as :func:`litscale.models.var.generate` does.
 
     Args:
-        model: whose logits they are.
+        model: the network whose logits they are.
         raw: ``[B, n, V]``, or ``[2 B, n, V]`` with the unconditional rows second where there is guidance.
         k: scale.
-        options: how to draw.
+        options: how tokens are drawn.
+        seed: of the noise.
         images: number of each image, int64 ``[B]``.
         noise: of this scale, where it is known already.
     """
+    # 1. guidance and temperature
     full = replace(options, top_k=0, top_p=0.0).logits(raw, model.progress(k))
+    # 2. filters
     logits = keep_likely(full, options.top_k, options.top_p)
+    # 3. keyed noise, and the tokens that it chooses
     if noise is None:
-        noise = options.noise(images, k, logits.shape[1], logits.shape[2])
+        noise = options.noise(seed, images, k, logits.shape[1], logits.shape[2])
         assert noise is not None  # it is none for greedy sampling only
-    return Draw(full, logits, noise, draw(logits, noise))
+    return DrawnScale(full, logits, noise, gumbel_max(logits, noise))
 
 
 @dataclass
-class Stream:
+class NetworkState:
     """One network, and the scales that it has read of some images.
 
     Attributes:
@@ -77,7 +89,7 @@ class Stream:
     copies: int
 
     @classmethod
-    def open(cls, model: VAR, labels: Tensor, guided: bool) -> Stream:
+    def open(cls, model: VAR, labels: Tensor, guided: bool) -> NetworkState:
         """Nothing read yet, for classes int64 ``[B]``.
 
         Raises:
@@ -109,15 +121,15 @@ class Stream:
         sizes = [bounds[k + 1] - bounds[k] for k in range(first, first + len(f_hats))]
         return list(raw.split(sizes, dim=1))
 
-    def forget(self, scales: int) -> None:
+    def rollback(self, scales: int) -> None:
         """Keep at most the first ``scales``."""
         if self.scale > scales:
             self.cache.truncate(self.model.bounds[scales])
 
 
 @dataclass
-class Group:
-    """Images that have come equally far.
+class DecodeState:
+    """Images of which equally many scales are finished, and what both networks have read of them.
 
     Attributes:
         rows: their places in the batch, int64 ``[B]``.
@@ -132,55 +144,65 @@ class Group:
     images: Tensor
     tokens: list[Tensor]
     f_hats: list[Tensor]
-    draft: Stream
-    target: Stream
+    draft: NetworkState
+    target: NetworkState
 
     @property
     def finished(self) -> int:
         """Number of finished scales."""
         return len(self.tokens)
 
-    def split(self, parts: Sequence[Tensor]) -> list[Group]:
-        """Some of the images each, int64 indices into this group, which is used up."""
-        return _assembled([self], parts)
+    def split(self, choices: Sequence[Tensor]) -> list[DecodeState]:
+        """A state for each choice of images, int64 indices into this state, which is used up."""
+        return _assembled([self], choices)
 
-    def joined(self, other: Group) -> Group:
-        """The images of two groups that have come equally far, which are used up.
+    def merge(self, other: DecodeState) -> DecodeState:
+        """The images of two states with equally many finished scales, which are used up.
 
         The draft keeps what it has read of both.
         """
-        together = torch.arange(len(self.rows) + len(other.rows), device=self.rows.device)
-        return _assembled([self, other], [together])[0]
+        everything = torch.arange(len(self.rows) + len(other.rows), device=self.rows.device)
+        return _assembled([self, other], [everything])[0]
+
+    def rollback(self, scale: int) -> None:
+        """Back to before the tokens of ``scale``.
+
+        The networks stay with what they read for it, which are the scales before.
+        """
+        del self.tokens[scale:], self.f_hats[scale + 1 :]
+        self.draft.rollback(scale + 1)
+        self.target.rollback(scale + 1)
 
 
-def _assembled(groups: Sequence[Group], parts: Sequence[Tensor]) -> list[Group]:
-    """New groups of the images of all groups, which are used up."""
-    drafts = _assembled_streams([group.draft for group in groups], parts)
-    targets = _assembled_streams([group.target for group in groups], parts)
+def _assembled(states: Sequence[DecodeState], choices: Sequence[Tensor]) -> list[DecodeState]:
+    """A new state for each choice among the images of all states, which are used up."""
+    drafts = _assembled_networks([state.draft for state in states], choices)
+    targets = _assembled_networks([state.target for state in states], choices)
     return [
-        Group(
-            _picked([group.rows for group in groups], rows),
-            _picked([group.images for group in groups], rows),
-            [_picked(tokens, rows) for tokens in zip(*(group.tokens for group in groups), strict=True)],
-            [_picked(f_hats, rows) for f_hats in zip(*(group.f_hats for group in groups), strict=True)],
+        DecodeState(
+            _picked([state.rows for state in states], rows),
+            _picked([state.images for state in states], rows),
+            [_picked(tokens, rows) for tokens in zip(*(state.tokens for state in states), strict=True)],
+            [_picked(f_hats, rows) for f_hats in zip(*(state.f_hats for state in states), strict=True)],
             draft,
             target,
         )
-        for rows, draft, target in zip(parts, drafts, targets, strict=True)
+        for rows, draft, target in zip(choices, drafts, targets, strict=True)
     ]
 
 
-def _assembled_streams(streams: Sequence[Stream], parts: Sequence[Tensor]) -> list[Stream]:
-    """New streams of the images of all streams, as far as all have read; guidance's pairs stay paired.
+def _assembled_networks(states: Sequence[NetworkState], choices: Sequence[Tensor]) -> list[NetworkState]:
+    """New states of a network, as far as it has read the images of all; guidance's pairs stay paired.
 
     The caches go over layer by layer, so that memory holds them once, and one layer twice.
     """
-    model, copies = streams[0].model, streams[0].copies
+    # 1. states without tokens, with the conditions of their images
+    model, copies = states[0].model, states[0].copies
     pick = partial(_picked, copies=copies)
-    conditions = [stream.condition for stream in streams]
-    length = min(stream.cache.length for stream in streams)
+    conditions = [state.condition for state in states]
+    length = min(state.cache.length for state in states)
     made = [
-        Stream(
+        NetworkState(
             model,
             Condition(
                 pick([condition.embedding for condition in conditions], rows),
@@ -190,15 +212,16 @@ def _assembled_streams(streams: Sequence[Stream], parts: Sequence[Tensor]) -> li
             model.new_cache(),
             copies,
         )
-        for rows in parts
+        for rows in choices
     ]
     if not length:
         return made
+    # 2. keys and values, each layer freed as soon as it is copied
     for i in range(len(made[0].cache.layers)):
-        held = [stream.cache.layers.pop(0).held() for stream in streams]
-        for rows, stream in zip(parts, made, strict=True):
+        held = [state.cache.layers.pop(0).held() for state in states]
+        for rows, state in zip(choices, made, strict=True):
             keys, values = (pick([tensor[:, :, :length] for tensor in side], rows) for side in zip(*held, strict=True))
-            stream.cache.layers[i].append(keys, values)
+            state.cache.layers[i].append(keys, values)
     return made
 
 

@@ -3,11 +3,10 @@
 from litscale.models.var.cache import Cache, Condition
 from litscale.models.var.checkpoints import fill_official, load_official_var, load_official_vqvae, to_official
 from litscale.models.var.discriminator import Discriminator
+from litscale.models.var.generate import Sampled, VARGeneration, generate
 from litscale.models.var.noise import gumbel_noise
-from litscale.models.var.planes import Planes
 from litscale.models.var.presets import PRESETS
 from litscale.models.var.quantizer import Quantized, Quantizer
-from litscale.models.var.sampling import Sampled, Sampling, ScaleGeneration
 from litscale.models.var.scales import token_masks
 from litscale.models.var.transformer import VAR
 from litscale.models.var.vqvae import VQVAE, VQOutput
@@ -19,14 +18,13 @@ __all__ = [
     "Cache",
     "Condition",
     "Discriminator",
-    "Planes",
     "Quantized",
     "Quantizer",
     "Sampled",
-    "Sampling",
-    "ScaleGeneration",
+    "VARGeneration",
     "VQOutput",
     "fill_official",
+    "generate",
     "gumbel_noise",
     "load_official_var",
     "load_official_vqvae",

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
-
-from litscale.models.layers.recomputing import run_block
+from torch.utils.checkpoint import checkpoint
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
@@ -69,7 +69,9 @@ class Recomputing(nn.Module):
 
     def run(self, block: nn.Module, x: Tensor) -> Tensor:
         """The block's output."""
-        return run_block(block, x, recompute=self.grad_checkpointing and self.training)
+        recompute = self.grad_checkpointing and self.training
+        out: Tensor = checkpoint(block, x, use_reentrant=False) if recompute else block(x)
+        return out
 
 
 class Level(Recomputing):
@@ -122,32 +124,48 @@ class Middle(Recomputing):
         return x
 
 
-class Encoder(nn.Module):
-    """Images to maps that are ``2 ** (len(multipliers) - 1)`` times smaller.
+@dataclass(frozen=True)
+class AutoencoderConfig:
+    """What encoder and decoder have in common.
 
     Args:
         in_channels: of the images.
         channels: at full resolution, before the multipliers.
         multipliers: channels of each resolution, in units of ``channels``.
         blocks: residual blocks of each resolution.
-        dim: channels of the result.
+        dim: channels of the maps.
         dropout: of the residual blocks.
     """
 
-    def __init__(
-        self, in_channels: int, channels: int, multipliers: Sequence[int], blocks: int, dim: int, dropout: float
-    ) -> None:
+    in_channels: int
+    channels: int
+    multipliers: Sequence[int]
+    blocks: int
+    dim: int
+    dropout: float = 0.0
+
+    @property
+    def downsampling(self) -> int:
+        """How many times smaller the maps are than the images."""
+        return 2 ** (len(self.multipliers) - 1)
+
+
+class Encoder(nn.Module):
+    """Images to maps."""
+
+    def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()
-        widths = [channels, *(channels * m for m in multipliers)]
-        last = len(multipliers) - 1
-        self.conv_in = nn.Conv2d(in_channels, channels, 3, padding=1)
+        blocks, dropout = config.blocks, config.dropout
+        widths = [config.channels, *(config.channels * m for m in config.multipliers)]
+        last = len(config.multipliers) - 1
+        self.conv_in = nn.Conv2d(config.in_channels, config.channels, 3, padding=1)
         self.down = nn.ModuleList(
             Level(widths[i], widths[i + 1], blocks, i == last, None if i == last else _halve(widths[i + 1]), dropout)
             for i in range(last + 1)
         )
         self.mid = Middle(widths[-1], dropout)
         self.norm_out = group_norm(widths[-1])
-        self.conv_out = nn.Conv2d(widths[-1], dim, 3, padding=1)
+        self.conv_out = nn.Conv2d(widths[-1], config.dim, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images ``[B, C, H, W]`` to ``[B, dim, h, w]``."""
@@ -158,32 +176,22 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Maps back to images; one residual block more at each resolution than the encoder.
+    """Maps back to images; one residual block more at each resolution than the encoder."""
 
-    Args:
-        in_channels: of the images.
-        channels: as in :class:`Encoder`.
-        multipliers: as in :class:`Encoder`.
-        blocks: as in :class:`Encoder`.
-        dim: channels of the maps.
-        dropout: of the residual blocks.
-    """
-
-    def __init__(
-        self, in_channels: int, channels: int, multipliers: Sequence[int], blocks: int, dim: int, dropout: float
-    ) -> None:
+    def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()
-        widths = [channels * m for m in multipliers]
+        blocks, dropout = config.blocks, config.dropout
+        widths = [config.channels * m for m in config.multipliers]
         widths.append(widths[-1])
-        last = len(multipliers) - 1
-        self.conv_in = nn.Conv2d(dim, widths[-1], 3, padding=1)
+        last = len(config.multipliers) - 1
+        self.conv_in = nn.Conv2d(config.dim, widths[-1], 3, padding=1)
         self.mid = Middle(widths[-1], dropout)
         self.up = nn.ModuleList(
             Level(widths[i + 1], widths[i], blocks + 1, i == last, _double(widths[i]) if i else None, dropout)
             for i in range(last + 1)
         )
         self.norm_out = group_norm(widths[0])
-        self.conv_out = nn.Conv2d(widths[0], in_channels, 3, padding=1)
+        self.conv_out = nn.Conv2d(widths[0], config.in_channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``[B, dim, h, w]`` to images ``[B, C, H, W]``, unclamped."""

@@ -1,11 +1,12 @@
 """Transformer block of VAR: attention with optional L2 norm, modulated by the class (AdaLN).
 
-Suffixes: B images, L tokens, D width, H heads.
+Dimensions: B images, L tokens, D width, H heads.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -21,33 +22,51 @@ def modulated_norm(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     return F.layer_norm(x, x.shape[-1:], eps=1e-6) * (1 + scale) + shift
 
 
-class VARAttention(nn.Module):
-    """Self-attention with biases on queries and values only.
+@dataclass(frozen=True)
+class BlockConfig:
+    """What all blocks of a network have in common.
 
     Args:
         width: channels D.
-        heads: H, a divisor of the width.
-        l2_norm: normalise queries and keys, and scale queries by a learned factor per head (at most 100) instead of
-            the fixed ``0.25 / sqrt(D / H)``.
+        heads: attention heads H, a divisor of the width.
+        mlp_ratio: hidden width of the feed-forward in units of D.
+        shared_aln: each block adds a table of its own to a modulation that all share, instead of computing one.
+        attn_l2_norm: normalise queries and keys, and scale queries by a learned factor per head (at most 100) instead
+            of the fixed ``0.25 / sqrt(D / H)``.
         attn_dropout: of the attention weights.
-        dropout: of the output.
+        dropout: after attention and within the feed-forward.
 
     Raises:
         ValueError: the heads do not divide the width.
     """
 
-    def __init__(self, width: int, heads: int, l2_norm: bool, attn_dropout: float, dropout: float) -> None:
+    width: int
+    heads: int
+    mlp_ratio: float = 4.0
+    shared_aln: bool = False
+    attn_l2_norm: bool = True
+    attn_dropout: float = 0.0
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is not a multiple of the number of heads {self.heads}")
+
+
+class VARAttention(nn.Module):
+    """Self-attention with biases on queries and values only."""
+
+    def __init__(self, config: BlockConfig) -> None:
         super().__init__()
-        if width % heads:
-            raise ValueError(f"width {width} is not a multiple of the number of heads {heads}")
+        width, heads = config.width, config.heads
         self.heads = heads
-        self.attn_dropout = attn_dropout
+        self.attn_dropout = config.attn_dropout
         self.qkv = nn.Linear(width, 3 * width, bias=False)
         self.q_bias = nn.Parameter(torch.zeros(width))
         self.v_bias = nn.Parameter(torch.zeros(width))
-        self.log_scale = nn.Parameter(torch.full((1, heads, 1, 1), math.log(4.0))) if l2_norm else None
+        self.log_scale = nn.Parameter(torch.full((1, heads, 1, 1), math.log(4.0))) if config.attn_l2_norm else None
         self.proj = nn.Linear(width, width)
-        self.drop = nn.Dropout(dropout)
+        self.drop = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor, mask: Mask | None = None, cache: KVCache | None = None) -> Tensor:
         """Attend.
@@ -80,33 +99,18 @@ class VARBlock(nn.Module):
     """Attention and feed-forward, each normalised, modulated and gated by the class.
 
     Args:
-        width: channels D.
-        heads: attention heads.
-        mlp_ratio: hidden width of the feed-forward in units of D.
-        shared_aln: add a table of this block to a modulation that all blocks share, instead of computing its own.
-        attn_l2_norm: as in :class:`VARAttention`.
-        attn_dropout: of the attention weights.
-        dropout: after attention and within the feed-forward.
+        config: what it has in common with the other blocks.
         drop_path: probability that a training image skips a branch (stochastic depth, arXiv 1603.09382).
     """
 
-    def __init__(
-        self,
-        width: int,
-        heads: int,
-        mlp_ratio: float,
-        shared_aln: bool,
-        attn_l2_norm: bool,
-        attn_dropout: float,
-        dropout: float,
-        drop_path: float,
-    ) -> None:
+    def __init__(self, config: BlockConfig, drop_path: float = 0.0) -> None:
         super().__init__()
+        width = config.width
         self.drop_path = drop_path
-        self.attn = VARAttention(width, heads, attn_l2_norm, attn_dropout, dropout)
-        self.mlp = GeluMLP(width, mlp_ratio, dropout, approximate="tanh")
-        self.modulation = None if shared_aln else nn.Linear(width, 6 * width)
-        self.modulation_table = nn.Parameter(torch.zeros(1, 1, 6, width)) if shared_aln else None
+        self.attn = VARAttention(config)
+        self.mlp = GeluMLP(width, config.mlp_ratio, config.dropout, approximate="tanh")
+        self.modulation = None if config.shared_aln else nn.Linear(width, 6 * width)
+        self.modulation_table = nn.Parameter(torch.zeros(1, 1, 6, width)) if config.shared_aln else None
 
     def forward(self, x: Tensor, condition: Tensor, mask: Mask | None) -> Tensor:
         """Map ``[B, L, D]`` to ``[B, L, D]`` in training; the arguments are those of the two methods below."""

@@ -1,6 +1,6 @@
 """What inference carries from scale to scale.
 
-Suffixes: B images, D width.
+Dimensions: B images, D width.
 """
 
 from __future__ import annotations

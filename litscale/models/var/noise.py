@@ -1,6 +1,6 @@
 """Gumbel noise that is a function of what it is for, not of when it is drawn.
 
-Suffixes: B images, n positions, V vocabulary.
+Dimensions: B images, n positions, V vocabulary.
 """
 
 from __future__ import annotations

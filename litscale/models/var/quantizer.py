@@ -1,6 +1,6 @@
 """Multi-scale residual quantiser (VAR, arXiv 2404.02905, algorithms 1 and 2).
 
-Suffixes: B images, S scales, n tokens of a scale (its side squared), V vocabulary, L tokens of all scales.
+Dimensions: B images, S scales, n tokens of a scale (its side squared), V vocabulary, L tokens of all scales.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Attention in which a token sees its own scale and the scales before: three ways to compute the same.
 
-Suffixes: B images, H heads, L tokens, d channels of a head.
+Dimensions: B images, H heads, L tokens, d channels of a head.
 """
 
 from __future__ import annotations

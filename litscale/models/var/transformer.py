@@ -1,23 +1,22 @@
 """The VAR transformer: all tokens of a scale at once, given the scales before (arXiv 2404.02905).
 
-Suffixes: B images, S scales, n tokens of a scale, L tokens of all scales, V vocabulary, D width.
+Dimensions: B images, S scales, n tokens of a scale, L tokens of all scales, V vocabulary, D width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from itertools import accumulate
 from typing import Self, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
+from torch.utils.checkpoint import checkpoint
 
-from litscale.models.layers.recomputing import run_block
 from litscale.models.precision import at_least_float32
-from litscale.models.var.blocks import VARBlock, modulated_norm
+from litscale.models.var.blocks import BlockConfig, VARBlock, modulated_norm
 from litscale.models.var.cache import Cache, Condition
-from litscale.models.var.sampling import Sampled, Sampling, classes_and_seed, sample
 from litscale.models.var.scale_attention import check_attention, scale_causal
 from litscale.models.var.vqvae import VQVAE
 
@@ -86,19 +85,8 @@ class VAR(nn.Module):
         self.scale_emb = nn.Embedding(self.scales, width)
         self.word_emb = nn.Linear(vqvae.dim, width)
         self.shared_modulation = nn.Linear(width, 6 * width) if shared_aln else None
-        blocks = nn.ModuleList(
-            VARBlock(
-                width,
-                heads,
-                mlp_ratio,
-                shared_aln,
-                attn_l2_norm,
-                attn_dropout,
-                dropout,
-                drop_path * i / max(depth - 1, 1),
-            )
-            for i in range(depth)
-        )
+        config = BlockConfig(width, heads, mlp_ratio, shared_aln, attn_l2_norm, attn_dropout, dropout)
+        blocks = nn.ModuleList(VARBlock(config, drop_path * i / max(depth - 1, 1)) for i in range(depth))
         self.blocks = cast("list[VARBlock]", blocks)  # typed, which a ModuleList is not
         self.head_modulation = nn.Linear(width, 2 * width)
         self.head = nn.Linear(width, self.vocab)
@@ -154,7 +142,10 @@ class VAR(nn.Module):
         bounds = tuple(bound for bound in self.bounds if bound <= length)
         mask = scale_causal(self.attention, self.may_attend[:length, :length], bounds)
         for block in self.blocks:
-            x = run_block(block, x, condition, mask, recompute=self.grad_checkpointing and self.training)
+            if self.grad_checkpointing and self.training:
+                x = checkpoint(block, x, condition, mask, use_reentrant=False)
+            else:
+                x = block(x, condition, mask)
         return self._logits(x, self._head_modulation(embedding))
 
     def condition(self, labels: Tensor) -> Condition:
@@ -228,52 +219,6 @@ class VAR(nn.Module):
             )
         positions = self.pos_emb[:, start:end] + self.scale_emb(self.scale_of[start:end])
         return torch.cat(parts, dim=1) + positions
-
-    def sample(
-        self,
-        labels: Tensor | Sequence[int] | None = None,
-        cfg: float = 1.5,
-        top_k: int = 0,
-        top_p: float = 0.0,
-        seed: int | None = None,
-        *,
-        temperature: float = 1.0,
-        greedy: bool = False,
-        smooth: bool = False,
-        tokens: Sequence[Tensor] | None = None,
-        known: Sequence[Tensor] | None = None,
-        image_index: Tensor | None = None,
-        all_scales: bool = False,
-        batch_size: int = 1,
-    ) -> Sampled:
-        """Draw images.
-
-        With the same seed, image i is the same in every batch: its noise is keyed by seed, image, scale and position.
-
-        Args:
-            labels: classes, int64 ``[B]``, -1 for no class; none for ``batch_size`` images without class.
-            cfg: guidance at the last scale; at scale k it is ``cfg * k / (S - 1)``, and logits are
-                ``(1 + t) * conditional - t * unconditional``. 0 for none, at half the cost.
-            top_k: draw among the k likeliest tokens, 0 for all.
-            top_p: draw among the likeliest tokens that hold this share of the probability, 0 for all.
-            seed: of the noise; without one it is taken from torch's generator.
-            temperature: divides the logits.
-            greedy: take the likeliest tokens.
-            smooth: make the picture from mixtures of codes instead of the tokens drawn (Gumbel softmax): smoother
-                pictures for viewing, not for measuring.
-            tokens: known tokens, int64 ``[B, n]`` for each scale, read where ``known``.
-            known: bool ``[B, n]`` for each scale: positions that keep their token, so that in-painting, out-painting
-                and editing by class need no training; :func:`token_masks` makes them from a pixel mask.
-            image_index: number of each image, int64 ``[B]``; 0, 1, ... without it.
-            all_scales: also return the picture after each scale.
-            batch_size: of images without class.
-
-        Raises:
-            ValueError: labels, tokens or an option out of range.
-        """
-        classes, seed = classes_and_seed(labels, seed, batch_size, self.pos_emb.device)
-        options = Sampling(cfg, top_k, top_p, temperature, greedy, smooth, seed)
-        return sample(self, classes, options, tokens, known, image_index, all_scales)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         super()._apply(fn, recurse)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from litscale.models.var.autoencoder import Decoder, Encoder, Recomputing
+from litscale.models.var.autoencoder import AutoencoderConfig, Decoder, Encoder, Recomputing
 from litscale.models.var.quantizer import Quantized, Quantizer
 
 
@@ -67,10 +67,9 @@ class VQVAE(nn.Module):
     ) -> None:
         super().__init__()
         self.quantizer = Quantizer(patch_nums, vocab, dim, phis, quant_resi, beta, znorm, scale_dropout)
-        self.in_channels = in_channels
-        self.downsampling = 2 ** (len(multipliers) - 1)
-        self.encoder = Encoder(in_channels, channels, multipliers, blocks, dim, dropout)
-        self.decoder = Decoder(in_channels, channels, multipliers, blocks, dim, dropout)
+        config = AutoencoderConfig(in_channels, channels, multipliers, blocks, dim, dropout)
+        self.in_channels, self.downsampling = in_channels, config.downsampling
+        self.encoder, self.decoder = Encoder(config), Decoder(config)
         for part in self.modules():
             if isinstance(part, Recomputing):
                 part.grad_checkpointing = grad_checkpointing

@@ -5,23 +5,24 @@ import json
 import os
 import signal
 import threading
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
 from PIL import Image
-from sdvar_lit_toys import SIZES, Patches
+from sdvar_lit_toys import SIZES, Patches, lit_sdvar
 
-from lit_models import Decoding
 from litscale.cli import signals
-from litscale.cli.bench import Bench, Quality, decodings
+from litscale.cli.decoder_grid import Bench, Quality, decoders
 from litscale.cli.main import main
+from litscale.models.sdvar import KL, AdaptiveGamma, Costs, Coupled, FixedGamma, Speculative
 from litscale.storage.checkpoints import stamp
 
 VQVAE = {"patch_nums": [1, 2, 4], "vocab": 16, "dim": 8, "channels": 8, "multipliers": [1, 2], "blocks": 1}
 SHORT = ["--num_images", "6", "--batch_size", "4", "--seeds", "2", "--gammas", "[1,2]"]
-GRID = [*SHORT, "--acceptances", "[top1,coupled]", "--thresholds", "[0.0,1.0]", "--entry_nums", "[1]"]
+GRID = [*SHORT, "--acceptances", "[TopK,Coupled]", "--thresholds", "[0.0,1.0]", "--entry_nums", "[1]"]
 EXTRACTOR = ["--features", "sdvar_lit_toys.Patches"]
 
 
@@ -41,7 +42,8 @@ def config(tmp_path):
             "init_args": {
                 "vqvae": tokenizer,
                 **networks,
-                "decoder": {"gamma": 1, "acceptance": "rejection", "cfg": 0.5},
+                "decoder": {"class_path": "Speculative", "init_args": {"gamma": 1, "acceptance": "Rejection"}},
+                "generation": {"cfg": 0.5},
             },
         },
         "data": {"class_path": "datamodules.DigitsDataModule", "init_args": {"size": 8}},
@@ -67,17 +69,17 @@ def test_the_grid_is_measured_and_written(config, tmp_path, capsys):
     assert list(found) == [
         "target only",
         "draft only",
-        "speculative (gamma 1, rejection)",
-        "handoff (entry_num 1, causal)",
-        *(f"speculative (gamma {gamma}, top1, threshold {share})" for share in (0.0, 1.0) for gamma in (1, 2)),
-        *(f"speculative (gamma {gamma}, coupled)" for gamma in (1, 2)),
+        "speculative (gamma 1, Rejection)",
+        "collaborative (entry_num 1, causal)",
+        *(f"speculative (gamma {gamma}, TopK, threshold {share})" for share in (0.0, 1.0) for gamma in (1, 2)),
+        *(f"speculative (gamma {gamma}, Coupled)" for gamma in (1, 2)),
     ]
     assert found["target only"]["target_calls_per_image"] == 3
     assert found["draft only"]["target_calls_per_image"] == 0
-    assert found["speculative (gamma 2, top1, threshold 0.0)"]["target_calls_per_image"] == 1
-    assert found["speculative (gamma 2, top1, threshold 0.0)"]["accepted_scales_per_call"] == 2
-    assert found["speculative (gamma 2, coupled)"]["token_agreement"] == 1
-    assert found["speculative (gamma 2, coupled)"]["fid_change"] == pytest.approx(0, abs=1e-6)
+    assert found["speculative (gamma 2, TopK, threshold 0.0)"]["target_calls_per_image"] == 1
+    assert found["speculative (gamma 2, TopK, threshold 0.0)"]["accepted_scales_per_call"] == 2
+    assert found["speculative (gamma 2, Coupled)"]["token_agreement"] == 1
+    assert found["speculative (gamma 2, Coupled)"]["fid_change"] == pytest.approx(0, abs=1e-6)
     assert found["draft only"]["token_agreement"] < 1
     assert all(row["ms_per_image"] > 0 and row["speedup"] > 0 and row["fid"] > 0 for row in found.values())
     out = capsys.readouterr().out
@@ -91,6 +93,8 @@ def test_the_grid_is_measured_and_written(config, tmp_path, capsys):
         "top_k": 0,
         "top_p": 0.0,
         "temperature": 1.0,
+        "greedy": False,
+        "smooth": False,
         "images": 6,
         "batch_size": 4,
         "seeds": 2,
@@ -101,19 +105,19 @@ def test_the_grid_is_measured_and_written(config, tmp_path, capsys):
 
 
 def test_an_interrupted_benchmark_goes_on(config, tmp_path, monkeypatch):
-    arguments = ["bench", "decode", "--config", config, *SHORT, "--acceptances", "[coupled]", "--entry_nums", "[]"]
+    arguments = ["bench", "decode", "--config", config, *SHORT, "--acceptances", "[Coupled]", "--entry_nums", "[]"]
     measured, whole = [], Bench.row
 
-    def row(self, options):
+    def row(self, decoder):
         if len(measured) == 2:
             raise KeyboardInterrupt
-        measured.append(options.label)
-        return whole(self, options)
+        measured.append(str(decoder))
+        return whole(self, decoder)
 
     monkeypatch.setattr(Bench, "row", row)
     with pytest.raises(KeyboardInterrupt):
         main(arguments)
-    monkeypatch.setattr(Bench, "row", lambda self, options: measured.append(options.label) or whole(self, options))
+    monkeypatch.setattr(Bench, "row", lambda self, decoder: measured.append(str(decoder)) or whole(self, decoder))
     main(arguments)
     assert measured == list(rows(tmp_path / "run")) and len(measured) == len(set(measured)) == 5  # noqa: PT018
     assert "fid" not in rows(tmp_path / "run")["target only"]
@@ -125,19 +129,19 @@ def test_an_interrupted_benchmark_goes_on(config, tmp_path, monkeypatch):
 
 
 def test_sigterm_ends_a_benchmark_at_once(config, tmp_path, monkeypatch):
-    arguments = ["bench", "decode", "--config", config, *SHORT, "--acceptances", "[coupled]", "--entry_nums", "[]"]
+    arguments = ["bench", "decode", "--config", config, *SHORT, "--acceptances", "[Coupled]", "--entry_nums", "[]"]
     before, whole = signal.getsignal(signal.SIGTERM), Bench.row
     # or the tests would end, too
     monkeypatch.setattr(signals, "GRACE", 3600.0)
     monkeypatch.setattr(signals, "_ending", threading.Event())
     labels = []
 
-    def row(self, options):
+    def row(self, decoder):
         if len(labels) == 2:
             os.kill(os.getpid(), signal.SIGTERM)
             labels.append("went on")
-        labels.append(options.label)
-        return whole(self, options)
+        labels.append(str(decoder))
+        return whole(self, decoder)
 
     monkeypatch.setattr(Bench, "row", row)
     with pytest.raises(SystemExit) as end:
@@ -157,7 +161,7 @@ def test_a_checkpoint_wins_over_files(config, tmp_path):
     state["state_dict"]["draft.head.bias"][0] += 5
     other = tmp_path / "other.ckpt"
     torch.save(stamp(state), other)
-    run += ["--acceptances", "[kl]", "--entry_nums", "[]", "--model.draft_checkpoint", "gone.ckpt"]
+    run += ["--acceptances", "[KL]", "--entry_nums", "[]", "--model.draft_checkpoint", "gone.ckpt"]
     main([*run, "--drafts", f"{{again: {path}, changed: {other}}}"])
     found = rows(tmp_path / "run")
     assert found["target only"]["token_agreement"] == 1
@@ -173,18 +177,47 @@ def test_a_checkpoint_wins_over_files(config, tmp_path):
 
 
 def test_each_decoder_is_measured_once():
-    own = Decoding(gamma=2, acceptance="coupled", top_k=5)
-    found = list(decodings(own, [2, "adaptive"], ["coupled", "kl"], None, [1, 2], ["causal", "none"]))
-    assert len(found) == 2 + 4 + 4
-    assert {options.top_k for options in found} == {5}
-    assert [options.gamma for options in found if options.acceptance == "kl"] == [2, "adaptive"]
+    adaptive = AdaptiveGamma()
+    model = lit_sdvar(decoder=partial(Speculative, gamma=2))
+    grid = decoders(model, [2, adaptive], [Coupled(), KL(0.3)], None, [1, 2], ["causal", "none"])
+    assert len(grid) == 2 + 4 + 4
+    assert {name: grid[name].gamma for name in grid if "KL" in name} == {
+        "speculative (gamma 2, KL, threshold 0.3)": FixedGamma(2),
+        "speculative (gamma AdaptiveGamma, KL, threshold 0.3)": adaptive,
+    }
+
+
+def test_costs_say_what_to_draft(config, tmp_path, monkeypatch, capsys):
+    # on the second scale the target is slow: the first is drafted, and one call makes both
+    costs = Costs((0.001, 0.1, 0.1), (0.01, 0.2, 0.02), 0.01)
+    asked = []
+    monkeypatch.setattr(Costs, "measure", lambda *arguments: asked.append(arguments[2:]) or costs)
+    main(["bench", "costs", "--config", config, "--batch_size", "5", "--acceptance", "1.0"])
+    assert asked == [(5, True, 3)]
+    found = json.loads((tmp_path / "run" / "bench_costs.json").read_text())
+    assert found["costs"] == {"draft": [0.001, 0.1, 0.1], "target": [0.01, 0.2, 0.02], "overhead": 0.01}
+    # 0.001 + 0.2 (scales 0 and 1 in one call), then 0.02; no drafting takes 0.23, two scales 0.101 + 0.21
+    assert (found["gammas"], found["seconds"]) == ([1, 0, 0], pytest.approx(0.221))
+    assert found["entry_num"] == 1
+    out = capsys.readouterr().out
+    assert "221 ms expected, 230 ms of the target alone; the fastest collaborative decoding has entry_num 1" in out
+    with pytest.raises(ValueError, match=r"acceptance in 0\.\.1"):
+        main(["bench", "costs", "--config", config, "--acceptance", "1.5"])
+
+
+def test_masks_are_drawn(config, tmp_path):
+    main(["bench", "masks", "--config", config, "--entry_num", "1"])
+    with Image.open(tmp_path / "run" / "masks.png") as picture:
+        assert picture.format == "PNG"
+    with pytest.raises(ValueError, match=r"entry_num must be in 0\.\.2 to have an entry scale, not 3"):
+        main(["bench", "masks", "--config", config, "--entry_num", "3"])
 
 
 def test_help(capsys):
     for words, expected in (
-        (["--help"], "litscale bench decode --help"),
+        (["--help"], "litscale bench --help"),
         (["bench", "--help"], "Decode the same labels in many ways"),
-        (["bench", "decode", "--help"], "numbers of the draft's scales in a hand-over"),
+        (["bench", "decode", "--help"], "numbers of the draft's scales in collaborative decoding"),
     ):
         with pytest.raises(SystemExit):
             main(words)
@@ -195,7 +228,6 @@ def test_help(capsys):
     ("arguments", "error", "message"),
     [
         (["--entry_nums", "[4]"], ValueError, r"entry_num must be in 0\.\.3, the number of scales, not 4"),
-        (["--acceptances", "[best]"], ValueError, "unknown acceptance 'best'"),
         (["--masks", "[half]"], ValueError, "unknown mask 'half'"),
         (["--gammas", "[0]"], ValueError, "gamma must be at least 1"),
         (["--seeds", "0"], ValueError, "num_images, batch_size and seeds must be at least 1"),
@@ -222,5 +254,5 @@ def test_only_pairs_are_benchmarked(config, tmp_path):
     network["init_args"]["vqvae"] = settings["model"]["init_args"]["vqvae"]
     settings["model"] = {"class_path": "lit_models.LitVAR", "init_args": {"network": network}}
     Path(config).write_text(yaml.safe_dump(settings))
-    with pytest.raises(ValueError, match="litscale bench decode takes a LitSDVAR, not LitVAR"):
+    with pytest.raises(ValueError, match="litscale bench takes a LitSDVAR, not LitVAR"):
         main(["bench", "decode", "--config", config])

@@ -62,6 +62,16 @@ def test_scores_of_runs_stand_side_by_side(tmp_path, capsys, written):
     assert ["weights", "last.ckpt,", "step", "70", "last.ckpt,", "step", "700"] in lines
 
 
+def test_scores_of_different_data_have_rows_of_their_own(tmp_path, capsys, written):
+    written("tested", "test", 70, {"test/a": 1.5, "music/polyphony": 2.0})
+    written("validated", "validate", 70, {"val/a": 2.5, "music/polyphony": 3.0})
+    lines = shown(capsys, tmp_path / "tested", tmp_path / "validated")
+    assert [line for line in lines if line[:1] == ["music/polyphony"]] == [
+        ["music/polyphony", "(test)", "2"],
+        ["music/polyphony", "(validate)", "3"],
+    ]
+
+
 def test_evaluations_of_other_settings_stand_beside_each_other_and_are_named(tmp_path, capsys, written):
     names = {
         written("run", "test", 9, {"test/a": 3.0}).name,
@@ -80,7 +90,7 @@ def test_each_checkpoint_keeps_its_scores_and_the_newest_are_shown(tmp_path, cap
     ]
     keys = [sha256(str(n).encode()).hexdigest() for n in (9, 10)]
     assert names == [f"scores_test_step_{n}_{hashed(key)}.json" for n, key in zip((9, 10), keys, strict=True)]
-    assert newest_scores(tmp_path / "run", ("test",)).scores == {"test/a": 3.0}
+    assert newest_scores(tmp_path / "run", "test").scores == {"test/a": 3.0}
     # the same weights again take the place of what they had
     written("run", "test", 10, {"test/a": 5.0}, minute=3, content=b"10")
     assert len(list((tmp_path / "run").glob("scores_*.json"))) == 2
@@ -93,6 +103,7 @@ def test_each_checkpoint_keeps_its_scores_and_the_newest_are_shown(tmp_path, cap
         (lambda path: path.write_bytes(b"other"), "(overwritten since)"),
         (lambda path: path.unlink(), "(removed since)"),
         (lambda path: os.utime(path), ""),  # newer, but the same
+        (lambda path: (path.write_bytes(b"other"), os.utime(path, (0, 0))), "(overwritten since)"),  # by an older file
         (lambda path: None, ""),
     ],
 )

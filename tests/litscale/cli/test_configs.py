@@ -1,37 +1,83 @@
 """Every shipped config fits the real signatures, alone and in layers."""
 
+import re
 from itertools import product
 from pathlib import Path
 
 import pytest
 import yaml
-from cli_runs import printed
+from cli_runs import shipped
 
 from litscale.cli.main import main
 
 ROOT = Path(__file__).parents[3]
 CONFIGS = ROOT / "configs"
-EXPERIMENTS = sorted(
-    [CONFIGS / "demo.yaml", *(set(CONFIGS.glob("piano_roll/*.yaml")) - set(CONFIGS.glob("*/v*.yaml")))]
+RUNNABLE = sorted(
+    path
+    for path in CONFIGS.rglob("*.yaml")
+    if "default_root_dir" in (yaml.safe_load(path.read_text()).get("trainer") or {})
 )
-LAYERS = sorted(product(CONFIGS.glob("trainer/*.yaml"), CONFIGS.glob("logger/*.yaml")))
+EXPERIMENTS = [
+    path for path in RUNNABLE if path.stem == "demo" or (path.parent.name == "piano_roll" and path.stem[0] != "v")
+]
+ADDED = [*CONFIGS.glob("trainer/*.yaml"), *CONFIGS.glob("logger/*.yaml"), *CONFIGS.glob("*/fid*.yaml")]
+ADDED += [CONFIGS / "digits" / "tokens.yaml", *(set(CONFIGS.glob("sdvar/*.yaml")) - set(RUNNABLE))]
+LAYERS = sorted(
+    (trainer, logger)
+    for trainer, logger in product(CONFIGS.glob("trainer/*.yaml"), CONFIGS.glob("logger/*.yaml"))
+    if "layers" not in yaml.safe_load(trainer.read_text())
+)
+WIDTHS = {"demo": [256, 128, 64, 64], "musical": [384, 256, 256, 128, 96, 64]}
+
+
+def includes(config, stated, folder=CONFIGS):
+    """Whether all that a file states is there; classes have more options than a file sets.
+
+    Args:
+        config: what a config comes to.
+        stated: what the file says.
+        folder: of the file, which names of others in it are relative to.
+    """
+    if isinstance(stated, str) and stated.endswith(".yaml"):
+        path = folder / stated
+        return includes(config, yaml.safe_load(path.read_text()), path.parent)
+    if not isinstance(stated, dict):
+        return config == stated
+    if "callbacks+" in stated:
+        names = [callback["class_path"] for callback in config["callbacks"]]
+        added = [callback["class_path"] for callback in stated["callbacks+"]]
+        if not any(names[i : i + len(added)] == added for i in range(len(names))):
+            return False
+    keys = stated.keys() - {"layers", "callbacks+", "callbacks"}
+    return all(includes(config[key], stated[key], folder) for key in keys)
+
+
+@pytest.mark.parametrize("path", RUNNABLE, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_an_experiment_is_short_and_what_it_states_holds(path):
+    assert len(path.read_text().splitlines()) < 30
+    assert includes(shipped("fit", path), yaml.safe_load(path.read_text()), path.parent)
+
+
+def test_every_config_is_run_named_or_added():
+    named = set(re.findall(r"[\w/]+\.yaml", " ".join(path.read_text() for path in CONFIGS.rglob("*.yaml"))))
+    names = {name.rsplit("/")[-1] for name in named}
+    assert {path.name for path in set(CONFIGS.rglob("*.yaml")) - {*RUNNABLE, *ADDED}} <= names
 
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
 @pytest.mark.parametrize("command", ["fit", "validate", "test", "predict"])
 def test_experiments_parse(path, command):
-    config = printed(command, path)
-    given = yaml.safe_load(path.read_text())
+    config = shipped(command, path)
     network = config["model"]["init_args"]["network"]["init_args"]
-    assert network["widths"] == given["model"]["init_args"]["network"]["init_args"]["widths"]
+    usual = [512, 256, 128, 64] if path.stem.endswith("_base") else [256, 128, 64, 32]
+    assert network["widths"] == WIDTHS.get(path.stem, usual)
     assert config["weights_only"] is True
-    if path.stem != "demo":
-        assert config["trainer"]["default_root_dir"] == f"runs/{path.stem}"
+    assert config["trainer"]["default_root_dir"] == f"runs/{path.stem}"
 
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
 def test_data_and_network_agree(path, tmp_path):
-    config = printed("fit", path)
+    config = shipped("fit", path)
     network, data = config["model"]["init_args"]["network"]["init_args"], config["data"]["init_args"]
     low, high = data["pitch_range"] or (0, 127)
     assert network["sizes"][0] == [high - low + 1, data["window"]]
@@ -39,16 +85,9 @@ def test_data_and_network_agree(path, tmp_path):
     assert network["codec"] == data["encoding"]
 
 
-def includes(found, wanted):
-    """Whether all that is wanted is there; classes have more options than a layer sets."""
-    if isinstance(wanted, dict):
-        return all(includes(found[key], value) for key, value in wanted.items())
-    return found == wanted
-
-
 @pytest.mark.parametrize("layers", LAYERS, ids=lambda paths: "-".join(path.stem for path in paths))
 def test_layers_win_over_experiments(layers):
-    config = printed("fit", CONFIGS / "piano_roll" / "mar.yaml", *layers)
+    config = shipped("fit", CONFIGS / "piano_roll" / "mar.yaml", *layers)
     for path in layers:
         for key, value in yaml.safe_load(path.read_text())["trainer"].items():
             if key != "logger":

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from cli_runs import printed
+from cli_runs import shipped
 
 from litscale.cli.main import main
 from litscale.models.fractal.checkpoints import official_arguments
@@ -15,7 +15,7 @@ TEMPERATURES = {"fractalar_in64": 1.03, "fractalmar_in64": 1.02}  # as published
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_recipes_are_the_presets(name):
-    config = printed("fit", CONFIGS / "imagenet" / f"{name}.yaml")
+    config = shipped("fit", CONFIGS / "imagenet" / f"{name}.yaml")
     network = config["model"]["init_args"]["network"]["init_args"]
     expected = official_arguments(name)
     expected |= {"sizes": [list(size) for size in expected["sizes"]], "grad_checkpointing": True}
@@ -30,7 +30,7 @@ def test_recipes_are_the_presets(name):
 @pytest.mark.parametrize("layer", ["fid_online", "fid50k"])
 def test_quality_is_added_to_a_recipe(layer):
     recipe, added = (CONFIGS / "imagenet" / f"{name}.yaml" for name in ("fractalar_in64", layer))
-    alone, both = printed("test", recipe), printed("test", recipe, added)
+    alone, both = shipped("test", recipe), shipped("test", recipe, added)
     names = [callback["class_path"] for callback in both["trainer"]["callbacks"]]
     assert names[:-1] == [callback["class_path"] for callback in alone["trainer"]["callbacks"]]
     assert names[-1] == "callbacks.GenerationQuality"

@@ -4,31 +4,66 @@ from pathlib import Path
 
 import pytest
 import torch
-from cli_runs import printed
+from cli_runs import shipped
+from jsonargparse import ArgumentParser
 from PIL import Image
+from sdvar_toys import blurred, same, transformer, vqvae
 
-from lit_models import Decoding, LitVAR
+from lit_models import LitVAR
 from litscale.cli.main import main
-from litscale.models.sdvar import PRESETS
-from litscale.models.var import VAR, VQVAE
+from litscale.models.sdvar import AdaptiveGamma, CollaborativeDecoding, Coupled, DecoderFactory, Speculative
+from litscale.models.var import VAR, VQVAE, generate
 
 CONFIGS = Path(__file__).parents[3] / "configs"
 SDVAR = CONFIGS / "sdvar"
 
 
-def test_every_preset_is_a_layer():
-    assert {path.stem for path in SDVAR.glob("*.yaml")} == {*PRESETS, "digits", "d16_d30"}
+LAYERS = {
+    "quality": (CollaborativeDecoding, {"entry_num": 2, "mask": "block_without_current"}),
+    "balanced": (CollaborativeDecoding, {"entry_num": 5, "mask": "sd_without_current"}),
+    "speed": (CollaborativeDecoding, {"entry_num": 8, "mask": "sd_with_current"}),
+    "lossless": (Speculative, {"gamma": 2, "acceptance": Coupled()}),
+    "adaptive": (Speculative, {"gamma": AdaptiveGamma(), "acceptance": Coupled()}),
+}
 
 
-@pytest.mark.parametrize("name", PRESETS)
-def test_layers_choose_the_decoder_and_keep_how_tokens_are_drawn(name):
-    base = printed("test", SDVAR / "d16_d30.yaml")["model"]["init_args"]
-    config = printed("test", SDVAR / "d16_d30.yaml", SDVAR / f"{name}.yaml")["model"]["init_args"]
-    decoder = config.pop("decoder")
-    assert decoder == base.pop("decoder") | {"name": name}
+def test_every_layer_is_known():
+    assert {path.stem for path in SDVAR.glob("*.yaml")} == {*LAYERS, "digits", "d16_d30"}
+
+
+@pytest.fixture(scope="module")
+def models():
+    """A pair of ten scales."""
+    target = transformer(vqvae((1, 2, 3, 4, 5, 6, 7, 8, 9, 10)))
+    return blurred(target, 0.01), target
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_layers_choose_the_decoder_and_keep_how_tokens_are_drawn(name, models):
+    base = shipped("test", SDVAR / "d16_d30.yaml")["model"]["init_args"]
+    config = shipped("test", SDVAR / "d16_d30.yaml", SDVAR / f"{name}.yaml")["model"]["init_args"]
+    given = config.pop("decoder")
+    base.pop("decoder")
     assert config == base
-    own = {key: value for key, value in PRESETS[name].items() if key != "decoder"}
-    assert Decoding(**decoder).arguments == own
+    assert config["generation"] == {"cfg": 1.5, "top_k": 900, "top_p": 0.96} | {
+        "temperature": 1.0,
+        "greedy": False,
+        "smooth": False,
+    }
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("decoder", type=DecoderFactory)
+    decoder = parser.instantiate(parser.parse_object({"decoder": given})).decoder(draft=models[0], target=models[1])
+    kind, options = LAYERS[name]
+    assert type(decoder) is kind
+    assert {option: getattr(decoder, option) for option in options if option != "gamma"} == {
+        option: value for option, value in options.items() if option != "gamma"
+    }
+    made = decoder.decode([0], seed=0)
+    if kind is CollaborativeDecoding:
+        assert made.report.target_calls == 10 - options["entry_num"]
+    else:
+        assert str(decoder.gamma) == str(options["gamma"])
+        assert same(made.tokens, generate(models[1], [0], seed=0).tokens)
 
 
 @pytest.mark.parametrize(
@@ -36,9 +71,9 @@ def test_layers_choose_the_decoder_and_keep_how_tokens_are_drawn(name):
     [("digits", "digits/var_draft", "digits/var_target"), ("d16_d30", "imagenet/var_d16", "imagenet/var_d30")],
 )
 def test_pairs_are_the_networks_that_were_trained(pair, draft, target):
-    config = printed("fit", SDVAR / f"{pair}.yaml")["model"]["init_args"]
+    config = shipped("fit", SDVAR / f"{pair}.yaml")["model"]["init_args"]
     for role, path in (("draft", draft), ("target", target)):
-        trained = printed("fit", CONFIGS / f"{path}.yaml")
+        trained = shipped("fit", CONFIGS / f"{path}.yaml")
         network = trained["model"]["init_args"]["network"]["init_args"]
         assert config["vqvae"]["init_args"] == network["vqvae"]["init_args"]
         given = config[role]["init_args"]
@@ -52,7 +87,7 @@ def test_pairs_are_the_networks_that_were_trained(pair, draft, target):
 def test_digits_from_distillation_to_samples(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
-    settings = printed("fit", SDVAR / "digits.yaml")["model"]["init_args"]
+    settings = shipped("fit", SDVAR / "digits.yaml")["model"]["init_args"]
     tokenizer = VQVAE(**settings["vqvae"]["init_args"])
     for role in ("draft", "target"):
         module = LitVAR(VAR(tokenizer, **settings[role]["init_args"]))
@@ -72,7 +107,7 @@ def test_digits_from_distillation_to_samples(tmp_path, monkeypatch, capsys):
     own = ["--config", str(folder / "config.yaml"), "--ckpt_path", str(folder / "checkpoints/last.ckpt")]
     quick = ["--trainer.enable_progress_bar", "false", "--trainer.limit_test_batches", "1"]
     main(["test", *own, *quick, "--data.batch_size", "16"])
-    assert "speculative (gamma 3, kl, threshold 0.8)" in capsys.readouterr().out
+    assert "speculative (gamma 3, KL, threshold 0.8)" in capsys.readouterr().out
     assert (folder / "decode_test.png").is_file()
     main(["predict", *own, *quick, "--data.predict.num_samples", "2"])
     (predictions,) = (folder / "predictions").iterdir()

@@ -4,15 +4,16 @@ from pathlib import Path
 
 import pytest
 import yaml
-from cli_runs import printed
+from cli_runs import shipped
 
 from litscale.cli.main import main
 from litscale.metrics import digit_features
 from litscale.models.var import PRESETS, VAR, VQVAE
 
 CONFIGS = Path(__file__).parents[3] / "configs"
-TOKENIZERS = sorted(CONFIGS.glob("*/vqvae*.yaml"))
-TRANSFORMERS = sorted(CONFIGS.glob("*/var*.yaml"))
+FOLDERS = ("digits", "imagenet", "piano_roll")
+TOKENIZERS = sorted(path for folder in FOLDERS for path in CONFIGS.glob(f"{folder}/vqvae*.yaml"))
+TRANSFORMERS = sorted(path for folder in FOLDERS for path in CONFIGS.glob(f"{folder}/var*.yaml"))
 
 
 def network_of(config):
@@ -31,7 +32,7 @@ def test_all_are_here():
 
 @pytest.mark.parametrize("path", [*TOKENIZERS, *TRANSFORMERS], ids=name_of)
 def test_configs_parse_and_the_data_fits(path):
-    config = printed("fit", path)
+    config = shipped("fit", path)
     model, data = config["model"]["init_args"], config["data"]["init_args"]
     network = network_of(config)
     tokenizer = network["vqvae"]["init_args"] if "vqvae" in network else network
@@ -51,18 +52,18 @@ def test_configs_parse_and_the_data_fits(path):
 def test_a_transformer_has_the_tokenizer_of_its_folder(path):
     if path.stem == "var_d36":
         return  # of the published tokenizer, at 512 pixels
-    config = printed("fit", path)
+    config = shipped("fit", path)
     (tokenizer,) = (entry for entry in TOKENIZERS if entry.parent == path.parent)
-    given, trained = network_of(config)["vqvae"]["init_args"], network_of(printed("fit", tokenizer))
+    given, trained = network_of(config)["vqvae"]["init_args"], network_of(shipped("fit", tokenizer))
     differing = {name for name, value in given.items() if trained[name] != value}
     assert differing <= {"scale_dropout"}
-    run = printed("fit", tokenizer)["trainer"]["default_root_dir"]
+    run = shipped("fit", tokenizer)["trainer"]["default_root_dir"]
     assert config["model"]["init_args"]["tokenizer_checkpoint"] == f"{run}/checkpoints/last.ckpt"
 
 
 @pytest.mark.parametrize("depth", [16, 20, 24, 30, 36])
 def test_recipes_are_the_presets(depth):
-    network = network_of(printed("fit", CONFIGS / "imagenet" / f"var_d{depth}.yaml"))
+    network = network_of(shipped("fit", CONFIGS / "imagenet" / f"var_d{depth}.yaml"))
     preset = PRESETS[f"var_d{depth}_512" if depth == 36 else f"var_d{depth}"]
     assert network["depth"] == network["heads"] == preset["depth"]
     assert network["width"] == 64 * depth
@@ -74,7 +75,7 @@ def test_recipes_are_the_presets(depth):
 def test_the_draft_has_a_quarter_of_the_targets_parameters_at_most():
     counts = {}
     for kind in ("target", "draft"):
-        network = network_of(printed("fit", CONFIGS / "digits" / f"var_{kind}.yaml"))
+        network = network_of(shipped("fit", CONFIGS / "digits" / f"var_{kind}.yaml"))
         tokenizer = VQVAE(**network.pop("vqvae")["init_args"])
         counts[kind] = sum(p.numel() for p in VAR(tokenizer, **network).parameters())
     assert counts["draft"] <= counts["target"] / 4

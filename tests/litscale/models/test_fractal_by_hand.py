@@ -1,4 +1,4 @@
-"""What the parts of a fractal model compute, by hand: features, guidance, masks, sums and dropout."""
+"""What the parts of a fractal model compute, by hand: guidance, masks, sums and dropout."""
 
 import math
 from statistics import NormalDist
@@ -8,56 +8,12 @@ import torch
 
 from litscale.models.fractal import Fractal, attention_report
 from litscale.models.fractal.canvas import neighbours, patchify, scan_order, unpatchify
-from litscale.models.fractal.codec import CODECS, Codec
-from litscale.models.fractal.guidance import draw, guided, scheduled
+from litscale.models.fractal.guidance import draw_symbols, guided, scheduled
 from litscale.models.fractal.masking import Masking, cosine_schedule, generation_order, generation_rank, training_ratio
-from litscale.models.fractal.terms import Terms
+from litscale.models.fractal.terms import LossTerms
 from litscale.models.layers.attention import Attention
 
 CPU = torch.device("cpu")
-
-
-def assert_features(codec, cells, wanted):
-    """Single cells, each a list of its channels' symbols, have the features wanted."""
-    found = codec(torch.tensor(cells, dtype=torch.uint8)[:, :, None, None]).flatten(1)
-    torch.testing.assert_close(found, torch.tensor(wanted, dtype=torch.float32))
-
-
-def test_features_of_all_127_velocities_by_hand():
-    struck = [[0, 0, 0], [1, 0, 1 / 127], [1, 0, 64 / 127], [1, 0, 1]]
-    assert_features(Codec("velocity"), [[0], [1], [64], [127]], struck)
-    assert_features(Codec("onset_hold"), [[0], [1], [64], [127], [128]], [*struck, [0, 1, 0]])
-    alphabets = {name: Codec(name).alphabet for name in CODECS}
-    assert alphabets == {"rgb": 256, "gray": 256, "binary": 2, "velocity": 128, "onset_hold": 129}
-
-
-def test_features_of_few_velocities_and_of_none_by_hand():
-    wanted = [[0, 0, 0], [1, 0, 1 / 3], [1, 0, 2 / 3], [1, 0, 1], [0, 1, 0]]
-    assert_features(Codec("onset_hold", 3), [[0], [1], [2], [3], [4]], wanted)
-    assert_features(Codec("binary"), [[0], [1]], [[0], [1]])
-
-
-def test_features_of_colours_by_hand():
-    wanted = [(255 / 255 - 0.485) / 0.229, (51 / 255 - 0.456) / 0.224, (0 - 0.406) / 0.225]
-    assert_features(Codec("rgb"), [[255, 51, 0]], [wanted])
-    assert_features(Codec("gray"), [[0], [51], [255]], [[-1], [-0.6], [1]])
-
-
-def test_guiding_values_by_hand():
-    colours = Codec("rgb")
-    patch = torch.tensor([[[[10, 20, 60]], [[255, 255, 0]], [[0, 0, 1]]]])  # means 30, 170 and 1/3
-    level, exact = colours.guide(patch)
-    assert level.tolist() == [[30, 170, 0]]
-    wanted = [(30 / 255 - 0.485) / 0.229, (170 / 255 - 0.456) / 0.224, (1 / 765 - 0.406) / 0.225]
-    assert exact[0].tolist() == pytest.approx(wanted)
-    wanted[2] = -0.406 / 0.225  # the drawn level has lost the third
-    assert colours.guide_features(level, 3)[0].tolist() == pytest.approx(wanted)
-    rolls = Codec("onset_hold", 2)
-    level, exact = rolls.guide(torch.tensor([[[[0, 1, 3], [2, 0, 3]]]]))  # four of six cells sound
-    assert (level.item(), exact.item()) == (4, pytest.approx(4 / 6))
-    assert rolls.guide_features(torch.tensor([[5]]), 6).item() == pytest.approx(5 / 6)
-    assert [rolls.guide_alphabet(cells) for cells in (1, 6, 254, 255, 256, 1000)] == [2, 7, 255, 256, 256, 256]
-    assert colours.guide_alphabet(6) == 256
 
 
 def test_cutting_and_scanning_by_hand():
@@ -119,17 +75,17 @@ def test_guidance_rises_over_the_steps():
 def test_draws_and_their_log_probabilities_by_hand():
     logits = torch.tensor([[0.5, 0.3, 0.2]]).log()
     squares = [0.25, 0.09, 0.04]  # half the temperature squares the probabilities
-    symbol, log_prob = draw(logits, 0.5, None, 0.0, None, True)
+    symbol, log_prob = draw_symbols(logits, 0.5, None, 0.0, None, True)
     assert symbol.item() == 0
     assert log_prob.item() == pytest.approx(math.log(0.25 / sum(squares)))
     generator = torch.Generator().manual_seed(0)
-    symbols, log_probs = draw(logits.expand(20_000, -1), 0.5, None, 0.0, generator, False)
+    symbols, log_probs = draw_symbols(logits.expand(20_000, -1), 0.5, None, 0.0, generator, False)
     shares = symbols.bincount(minlength=3) / 20_000
     assert shares.tolist() == pytest.approx([x / sum(squares) for x in squares], abs=0.01)
     torch.testing.assert_close(log_probs, (torch.tensor(squares) / sum(squares)).log()[symbols])
     # the unconditional row comes second, and is divided by the temperature too
     both = torch.tensor([[0.5, 0.3, 0.2], [0.6, 0.3, 0.1]]).log()
-    symbol, log_prob = draw(both, 0.5, 2.0, 0.0, None, True)
+    symbol, log_prob = draw_symbols(both, 0.5, 2.0, 0.0, None, True)
     odds = [0.25**2 / 0.36, 0.09**2 / 0.09, 0.04**2 / 0.01]
     assert (symbol.item(), log_prob.item()) == (0, pytest.approx(math.log(odds[0] / sum(odds)), abs=1e-5))
 
@@ -202,7 +158,7 @@ def test_the_rank_of_patches_by_hand():
 
 
 def test_sums_over_levels_by_hand():
-    terms = Terms()
+    terms = LossTerms()
     rows = torch.tensor([[1.0, 2.0], [3.0, 5.0], [7.0, 11.0]])
     terms.add("leaf", rows, torch.tensor([1.0, 2.0, 0.5]), torch.tensor([1, 0, 1]))
     terms.add("level_1", torch.tensor([[13.0], [17.0]]), torch.tensor([1.0, 3.0]), torch.tensor([0, 1]))

@@ -60,7 +60,7 @@ def exact_over_orders(model, canvas):
 
     def paths(level, x, conditions, below):
         patches = patchify(x, level.patch)[0]  # [N, C, h, w]
-        features = patchify(model.codec(x), level.patch).flatten(2)
+        features = patchify(model.features(x), level.patch).flatten(2)
         count = len(patches)
         grid = (x.shape[2] // level.patch[0], x.shape[3] // level.patch[1])
         values = []

@@ -7,9 +7,11 @@ import torch
 from torch import nn
 from var_toys import vqvae
 
-from litscale.models.fractal import Fractal
+from litscale.models.codec import Codec
+from litscale.models.fractal import Fractal, Generation, generate
 from litscale.models.precision import FullPrecision, at_least_float32
-from litscale.models.var import VAR, Planes
+from litscale.models.var import VAR, VARGeneration
+from litscale.models.var import generate as generate_var
 
 HALVES = [torch.bfloat16, torch.float16]
 
@@ -61,8 +63,8 @@ def test_torchs_default_dtype_changes_no_fractal_number(generators, codec, order
             torch.manual_seed(0)
             unkeyed = model.nll(canvas, label)
             training = model.train()(canvas, label, with_entropy=True).loss.detach()
-            drawn = model.sample(label=label, cfg=2.0, iterations=3, order=order, seed=0)
-            built = fractal(generators, codec).codec.table
+            drawn = generate(model, label, Generation(cfg=2.0, iterations=3, order=order), seed=0)
+            built = fractal(generators, codec).features.table
         found.append((nats, unkeyed, training, drawn, built))
     for first, second in zip(*found, strict=True):
         assert first.dtype == second.dtype
@@ -73,13 +75,12 @@ def test_torchs_default_dtype_changes_no_number_of_var():
     model, found = var(), []
     for dtype in (torch.float32, torch.bfloat16):
         with default_dtype(dtype):
-            planes = Planes("velocity", 3)
-            images = planes.to_planes(torch.arange(64).view(1, 1, 8, 8).remainder(4).byte())
-            both = Planes("onset_hold", 3).to_planes(torch.arange(5).view(1, 1, 1, 5).byte())
+            images = Codec("velocity", 3).to_planes(torch.arange(64).view(1, 1, 8, 8).remainder(4).byte())
+            both = Codec("onset_hold", 3).to_planes(torch.arange(5).view(1, 1, 1, 5).byte())
             tokens = model.vqvae.encode(images)
             logits = model(torch.tensor([1]), model.vqvae.quantizer.teacher_input(tokens))
-            made = model.sample([0, 1], cfg=1.5, top_p=0.9, seed=0)
-            smooth = model.sample([0, 1], cfg=1.5, smooth=True, seed=0).images
+            made = generate_var(model, [0, 1], VARGeneration(cfg=1.5, top_p=0.9), seed=0)
+            smooth = generate_var(model, [0, 1], VARGeneration(cfg=1.5, smooth=True), seed=0).images
             with torch.no_grad():
                 out = model.vqvae(images)
             model.vqvae.quantizer.record_hits(out.counts)
@@ -111,21 +112,21 @@ def test_likelihoods_of_half_weights_are_close(dtype, generators):
 def test_half_weights_generate(dtype, generator, order):
     model = fractal([generator] * 2, "gray").to(dtype)
     label = torch.tensor([0, 2])
-    drawn = [model.sample(label=label, cfg=2.0, iterations=2, order=order, seed=seed) for seed in (0, 0, 1)]
+    drawn = [generate(model, label, Generation(cfg=2.0, iterations=2, order=order), seed=seed) for seed in (0, 0, 1)]
     assert torch.equal(drawn[0], drawn[1])
     assert not torch.equal(drawn[0], drawn[2])
 
 
 def test_a_codec_stays_in_float32_and_follows_to_wider_dtypes():
     model = fractal(["ar", "ar"])
-    table = model.codec.table.clone()
+    table = model.features.table.clone()
     model.to(torch.bfloat16)
     assert model.no_class.dtype == torch.bfloat16
-    assert torch.equal(model.codec.table, table)
-    level, exact = model.codec.guide(torch.full((1, 3, 2, 2), 201, dtype=torch.uint8))
+    assert torch.equal(model.features.table, table)
+    level, exact = model.features.guide(torch.full((1, 3, 2, 2), 201, dtype=torch.uint8))
     assert level.tolist() == [[201, 201, 201]]
     assert exact.dtype == torch.float32
-    assert model.double().codec.table.dtype == torch.float64
+    assert model.double().features.table.dtype == torch.float64
 
 
 @pytest.mark.parametrize("dtype", HALVES)
@@ -143,7 +144,7 @@ def test_a_tokenizer_stays_in_float32_in_half_a_transformer(dtype):
     assert all(torch.equal(a, b) for a, b in zip(model.vqvae.encode(images), tokens, strict=True))
     assert rough.dtype == torch.float32
     assert torch.allclose(rough, exact, atol=0.1)
-    assert model.sample(labels, seed=0).images.isfinite().all()
+    assert generate_var(model, labels, seed=0).images.isfinite().all()
 
 
 def test_only_half_precision_is_kept_out():

@@ -1,16 +1,16 @@
 """Acceptance rules: distributions, agreement, options."""
 
 import itertools
+from functools import partial
 
 import pytest
 import torch
 from sdvar_toys import blurred, transformer, vqvae
 
-from litscale.models.sdvar import Forced, Speculative, acceptance_rule
-from litscale.models.sdvar.acceptance import Coupled, Proposal, TopShare
-from litscale.models.sdvar.state import Draw
-from litscale.models.var import Sampling, gumbel_noise
-from litscale.models.var.sampling import draw
+from litscale.models.sdvar import KL, Coupled, Forced, Proposal, Rejection, Speculative, TopK
+from litscale.models.sdvar.state import DrawnScale
+from litscale.models.var import VARGeneration, gumbel_noise
+from litscale.models.var.generate import gumbel_max
 
 V, DRAWS = 3, 20_000
 
@@ -40,13 +40,11 @@ def exact(target, options):
     return (joint * p[2][:, 0]).view(V, V**4, V)
 
 
-def counts(decoder, options):
+def counts(decoder, options, seed):
     """How often each of these outcomes is drawn."""
     tokens = [[], [], []]
     for part in torch.arange(DRAWS).split(5000):
-        made = decoder.decode(
-            [0] * len(part), options.cfg, options.top_k, options.top_p, seed=options.seed, image_index=part
-        )
+        made = decoder.decode([0] * len(part), options, seed, image_index=part)
         for k, drawn in enumerate(made.tokens):
             tokens[k].append(drawn)
     first, second, third = (torch.cat(drawn) for drawn in tokens)
@@ -68,26 +66,26 @@ def deviation(observed, probability):
 
 
 @pytest.mark.parametrize(
-    ("options", "arguments"),
+    ("options", "seed", "arguments"),
     [
-        (Sampling(cfg=0, seed=1), {"gamma": 2}),
-        (Sampling(cfg=0, seed=1), {"gamma": 1}),
-        (Sampling(cfg=0, seed=2), {"gamma": 2, "ragged": False}),
-        (Sampling(cfg=1.5, top_k=2, seed=3), {"gamma": 2}),
+        (VARGeneration(cfg=0), 1, {"gamma": 2}),
+        (VARGeneration(cfg=0), 1, {"gamma": 1}),
+        (VARGeneration(cfg=0), 2, {"gamma": 2, "ragged": False}),
+        (VARGeneration(cfg=1.5, top_k=2), 3, {"gamma": 2}),
     ],
     ids=str,
 )
-def test_rejection_draws_from_the_target(tiny, options, arguments):
-    decoder = Speculative(*tiny, acceptance="rejection", **arguments)
-    assert deviation(counts(decoder, options), exact(tiny[1], options)) < 3.5
+def test_rejection_draws_from_the_target(tiny, options, seed, arguments):
+    decoder = Speculative(*tiny, acceptance=Rejection(), **arguments)
+    assert deviation(counts(decoder, options, seed), exact(tiny[1], options)) < 3.5
 
 
 def test_the_same_test_tells_other_rules_apart(tiny):
-    options = Sampling(cfg=0, seed=1)
+    options = VARGeneration(cfg=0)
     probability = exact(tiny[1], options)
-    assert deviation(counts(Speculative(*tiny, acceptance="coupled"), options), probability) < 3.5
-    for rule in ("top1", "topk", "kl"):
-        assert deviation(counts(Speculative(*tiny, acceptance=rule, k=2), options), probability) > 20
+    assert deviation(counts(Speculative(*tiny, acceptance=Coupled()), options, 1), probability) < 3.5
+    for rule in (TopK(), TopK(k=2), KL()):
+        assert deviation(counts(Speculative(*tiny, acceptance=rule), options, 1), probability) > 20
 
 
 def proposal(images=400, positions=6, vocab=8, seed=0, share=0.5):
@@ -96,21 +94,21 @@ def proposal(images=400, positions=6, vocab=8, seed=0, share=0.5):
     target = torch.randn(images, positions, vocab, generator=generator)
     draft = target + share * torch.randn(images, positions, vocab, generator=generator)
     noise = gumbel_noise(seed, torch.arange(images), 1, torch.arange(positions), vocab)
-    drawn = [Draw(logits, logits, noise, draw(logits, noise)) for logits in (draft, target)]
+    drawn = [DrawnScale(logits, logits, noise, gumbel_max(logits, noise)) for logits in (draft, target)]
     return Proposal(*drawn, seed, torch.arange(images), 1)
 
 
-@pytest.mark.parametrize("name", ["top1", "topk", "kl", "coupled"])
-@pytest.mark.parametrize("partial", [False, True])
-def test_a_lower_threshold_accepts_what_a_higher_one_accepts(name, partial):
+@pytest.mark.parametrize("kind", [TopK, partial(TopK, k=3), KL, Coupled])
+@pytest.mark.parametrize("keep", [False, True])
+def test_a_lower_threshold_accepts_what_a_higher_one_accepts(kind, keep):
     case = proposal()
     before = torch.ones(400, dtype=torch.bool)
     for threshold in (0, 0.2, 0.4, 0.5, 0.7, 0.9, 1):
-        accepted, tokens = acceptance_rule(name, threshold, 3, partial).judge(case)
+        accepted, tokens = kind(threshold, keep).verify(case)
         assert not (accepted & ~before).any()
         assert torch.equal(tokens[accepted], case.draft.tokens[accepted])
         before = accepted
-    assert acceptance_rule(name, 0).judge(case).accepted.all()
+    assert kind(0).verify(case).accepted.all()
     assert not before.all()
 
 
@@ -118,30 +116,30 @@ def test_agreement_by_hand():
     logits = torch.tensor([[[3.0, 2.0, 1.0, float("-inf")]] * 4])
     tokens = torch.tensor([[0, 1, 2, 3]])
     half = torch.tensor([0.5, 0.25, 0.25, 0.0]).log().expand(1, 4, 4)
-    drafted = Draw(half, half, torch.zeros(1, 4, 4), tokens)
-    wanted = Draw(logits, logits, torch.zeros(1, 4, 4), torch.zeros(1, 4, dtype=torch.long))
+    drafted = DrawnScale(half, half, torch.zeros(1, 4, 4), tokens)
+    wanted = DrawnScale(logits, logits, torch.zeros(1, 4, 4), torch.zeros(1, 4, dtype=torch.long))
     case = Proposal(drafted, wanted, 0, torch.arange(1), 0)
-    assert TopShare(k=1).agreement(case).tolist() == [[True, False, False, False]]
-    assert TopShare(k=2).agreement(case).tolist() == [[True, True, False, False]]
-    assert TopShare(k=4).agreement(case).tolist() == [[True, True, True, False]]  # a removed token never agrees
-    assert acceptance_rule("topk", 0.5, 2).judge(case).accepted.item()
-    accepted, kept = acceptance_rule("topk", 0.6, 2, partial=True).judge(case)
+    assert TopK(k=1).agreement(case).tolist() == [[True, False, False, False]]
+    assert TopK(k=2).agreement(case).tolist() == [[True, True, False, False]]
+    assert TopK(k=4).agreement(case).tolist() == [[True, True, True, False]]  # a removed token never agrees
+    assert TopK(0.5, k=2).verify(case).accepted.item()
+    accepted, kept = TopK(0.6, partial=True, k=2).verify(case)
     assert (accepted.item(), kept.tolist()) == (False, [[0, 1, 0, 0]])
-    assert acceptance_rule("topk", 0.6, 2).judge(case).tokens.tolist() == [[0, 0, 0, 0]]
+    assert TopK(0.6, k=2).verify(case).tokens.tolist() == [[0, 0, 0, 0]]
 
     quarter = torch.full((1, 4, 4), 0.25).log()
     uneven = torch.tensor([0.5, 0.25, 0.125, 0.125]).log().expand(1, 4, 4)
-    drafted, wanted = (Draw(logits, logits, quarter, tokens) for logits in (quarter, uneven))
+    drafted, wanted = (DrawnScale(logits, logits, quarter, tokens) for logits in (quarter, uneven))
     nats = 0.5 * torch.tensor(2.0).log() + 0.25 * torch.tensor(0.5).log()
     for first, expected in ((drafted, -nats), (wanted, torch.tensor(0.0))):
         case = Proposal(first, wanted, 0, torch.arange(1), 0)
-        torch.testing.assert_close(acceptance_rule("kl").agreement(case), expected.exp().expand(1, 4))
+        torch.testing.assert_close(KL().agreement(case), expected.exp().expand(1, 4))
 
 
 def test_rejection_keeps_the_share_that_both_distributions_hold_in_common():
     case = proposal(images=20_000, positions=1)
     p, q = (drawn.logits.softmax(-1) for drawn in (case.target, case.draft))
-    accepted, tokens = acceptance_rule("rejection").judge(case)
+    accepted, tokens = Rejection().verify(case)
     overlap = torch.minimum(p, q).sum(-1).mean()
     assert abs(accepted.float().mean() - overlap) < 0.01
     assert torch.equal(tokens[accepted], case.draft.tokens[accepted])
@@ -156,9 +154,9 @@ def test_rejection_turns_draws_of_the_draft_into_draws_of_the_target(seed):
     generator = torch.Generator().manual_seed(seed)
     noise = gumbel_noise(seed, images, 1, torch.arange(1), vocab)
     target, draft = 1.5 * torch.randn(2, 1, 1, vocab, generator=generator)
-    drawn = [Draw(x, x.expand(DRAWS, 1, vocab), noise, draw(x, noise)) for x in (draft, target)]
+    drawn = [DrawnScale(x, x.expand(DRAWS, 1, vocab), noise, gumbel_max(x, noise)) for x in (draft, target)]
     expected = target.softmax(-1).flatten() * DRAWS
-    tokens = acceptance_rule("rejection").judge(Proposal(*drawn, seed, images, 1)).tokens
+    tokens = Rejection().verify(Proposal(*drawn, seed, images, 1)).tokens
     statistics = [
         ((made.flatten().bincount(minlength=vocab) - expected).square() / expected).sum()
         for made in (tokens, drawn[0].tokens)
@@ -168,7 +166,7 @@ def test_rejection_turns_draws_of_the_draft_into_draws_of_the_target(seed):
 
 
 def test_rejection_of_a_draft_that_is_the_target_keeps_everything():
-    accepted, tokens = acceptance_rule("rejection").judge(case := proposal(share=0.0))
+    accepted, tokens = Rejection().verify(case := proposal(share=0.0))
     assert accepted.all()
     assert torch.equal(tokens, case.draft.tokens)
 
@@ -177,35 +175,38 @@ def test_the_forced_rate_is_met_and_nested():
     case = proposal(images=20_000, positions=2)
     before = torch.zeros(20_000, dtype=torch.bool)
     for rate in (0.0, 0.3, 0.8, 1.0):
-        accepted = Forced(rate).judge(case).accepted
+        accepted = Forced(rate).verify(case).accepted
         assert abs(accepted.float().mean() - rate) < 0.015
         assert not (before & ~accepted).any()
         before = accepted
 
 
 def test_which_rules_are_lossless():
-    lossless = [name for name in ("top1", "topk", "kl", "rejection", "coupled") if acceptance_rule(name).lossless]
-    assert lossless == ["rejection", "coupled"]
+    assert [rule.lossless for rule in (TopK(), TopK(k=5), KL(), Rejection(), Coupled())] == [False] * 3 + [True] * 2
     assert not Coupled(0.9).lossless
 
 
+def test_rules_say_what_they_are():
+    assert [str(rule) for rule in (Coupled(), Rejection(), TopK(k=5), KL(0.8), TopK(0.2, partial=True))] == [
+        "Coupled",
+        "Rejection",
+        "TopK, k 5",
+        "KL, threshold 0.8",
+        "TopK, threshold 0.2, partial True",
+    ]
+    assert str(Forced(0.5)) == "Forced, rate 0.5"
+
+
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("build", "message"),
     [
-        ({"name": "guess"}, "unknown acceptance 'guess'; known are top1, topk, kl, rejection, coupled"),
-        ({"name": "top1", "threshold": 1.5}, r"threshold must be in 0..1, not 1.5"),
-        ({"name": "kl", "threshold": -0.1}, r"threshold must be in 0..1, not -0.1"),
-        ({"name": "coupled", "threshold": 2}, r"threshold must be in 0..1, not 2"),
-        ({"name": "topk", "k": 0}, "k must be at least 1, not 0"),
-        ({"name": "rejection", "threshold": 0.5}, "'rejection' has neither threshold nor partial"),
-        ({"name": "rejection", "partial": True}, "'rejection' has neither threshold nor partial"),
+        (lambda: TopK(1.5), r"threshold must be in 0..1, not 1.5"),
+        (lambda: KL(-0.1), r"threshold must be in 0..1, not -0.1"),
+        (lambda: Coupled(2), r"threshold must be in 0..1, not 2"),
+        (lambda: TopK(k=0), "k must be at least 1, not 0"),
+        (lambda: Forced(1.1), r"rate must be in 0..1, not 1.1"),
     ],
 )
-def test_bad_options(arguments, message):
+def test_bad_options(build, message):
     with pytest.raises(ValueError, match=message):
-        acceptance_rule(**arguments)
-
-
-def test_bad_rate():
-    with pytest.raises(ValueError, match=r"rate must be in 0..1, not 1.1"):
-        Forced(1.1)
+        build()

@@ -6,10 +6,10 @@ import pytest
 import torch
 from sdvar_toys import pair
 
-from litscale.models.sdvar import AdaptiveGamma, CostGamma, Costs, DecodeReport, Handoff, Round
-from litscale.models.sdvar.acceptance import Coupled, Divergence, Proposal, Rejection, TopShare
+from litscale.models.sdvar import AdaptiveGamma, CollaborativeDecoding, CostGamma, Costs, DecodeReport, Round
+from litscale.models.sdvar.acceptance import KL, Coupled, Proposal, Rejection, TopK
 from litscale.models.sdvar.clock import Stopwatch
-from litscale.models.sdvar.state import Draw, Stream
+from litscale.models.sdvar.state import DrawnScale, NetworkState
 
 
 def proposal(draft, target, tokens, drawn=None):
@@ -17,7 +17,7 @@ def proposal(draft, target, tokens, drawn=None):
     logits = [torch.tensor([rows]).log() for rows in (draft, target)]
     drawn = [0] * len(tokens) if drawn is None else drawn
     sides = [
-        Draw(side, side, torch.zeros_like(side), torch.tensor([chosen]))
+        DrawnScale(side, side, torch.zeros_like(side), torch.tensor([chosen]))
         for side, chosen in zip(logits, (tokens, drawn), strict=True)
     ]
     return Proposal(*sides, 0, torch.arange(1), 2)
@@ -28,14 +28,14 @@ def test_the_divergence_is_that_of_the_draft_from_the_target():
     target_from_draft = sum(a * math.log(a / b) for a, b in zip(p, q, strict=True))
     draft_from_target = sum(b * math.log(b / a) for a, b in zip(p, q, strict=True))
     assert abs(target_from_draft - draft_from_target) > 0.05
-    agreement = Divergence().agreement(proposal([q, p, p], [p, q, p], [0, 0, 0]))
+    agreement = KL().agreement(proposal([q, p, p], [p, q, p], [0, 0, 0]))
     wanted = [math.exp(-target_from_draft), math.exp(-draft_from_target), 1.0]
     assert agreement[0].tolist() == pytest.approx(wanted)
     # the mean of the three decides, each token by itself what is kept of a rejected scale
     case = proposal([q, p, p], [p, q, p], [1, 1, 1], [2, 2, 2])
     mean = sum(wanted) / 3
-    assert Divergence(mean - 1e-3).judge(case).accepted.item()
-    accepted, tokens = Divergence(mean + 1e-3, partial=True).judge(case)
+    assert KL(mean - 1e-3).verify(case).accepted.item()
+    accepted, tokens = KL(mean + 1e-3, partial=True).verify(case)
     assert (accepted.item(), tokens.tolist()) == (False, [[2, 2, 1]])
 
 
@@ -43,10 +43,10 @@ def test_the_share_that_agrees_must_reach_the_threshold():
     rows = [[0.5, 0.3, 0.2]] * 4
     case = proposal(rows, rows, [0, 1, 2, 0], [0, 1, 1, 1])
     for threshold, accepted in ((0.5, True), (0.51, False)):
-        assert Coupled(threshold).judge(case).accepted.item() is accepted  # two of four are the target's own
-        assert TopShare(threshold, k=1).judge(case).accepted.item() is accepted  # two of four are the likeliest
-    assert TopShare(0.75, k=2).judge(case).accepted.item()
-    assert not TopShare(0.76, k=2).judge(case).accepted.item()
+        assert Coupled(threshold).verify(case).accepted.item() is accepted  # two of four are the target's own
+        assert TopK(threshold, k=1).verify(case).accepted.item() is accepted  # two of four are the likeliest
+    assert TopK(0.75, k=2).verify(case).accepted.item()
+    assert not TopK(0.76, k=2).verify(case).accepted.item()
 
 
 def test_a_token_is_kept_by_the_ratio_of_its_two_probabilities(monkeypatch):
@@ -55,7 +55,7 @@ def test_a_token_is_kept_by_the_ratio_of_its_two_probabilities(monkeypatch):
     case = proposal([q] * 3, [p] * 3, [0, 1, 2])
     for uniform, kept in ((0.24, [True] * 3), (0.26, [False, True, True])):  # 0.15 / 0.6 = 0.25
         monkeypatch.setattr(Proposal, "log_uniform", lambda *_, u=uniform: torch.full((1, 3), math.log(u)))
-        accepted, tokens = Rejection().judge(case)
+        accepted, tokens = Rejection().verify(case)
         assert accepted.item() is all(kept)
         # max(p - q, 0) = 0, 0.05, 0.4: without noise the likeliest of these is drawn
         assert tokens.tolist() == [[token if keep else 2 for token, keep in zip([0, 1, 2], kept, strict=True)]]
@@ -64,9 +64,8 @@ def test_a_token_is_kept_by_the_ratio_of_its_two_probabilities(monkeypatch):
 def test_reports_that_differ_in_everything_add_up():
     first = DecodeReport(3, 2, (Round((0, 1), 0, 2, (1, 2), (2, 3), 5, 14),), {"wall": 1.5, "draft": 0.25}, 0.4)
     second = DecodeReport(3, 1, (Round((0,), 0, 1, (1,), (2,), 1, 5), Round((0,), 2, 0, (0,), (1,), 0, 9)), {}, 0.1)
-    third = DecodeReport(3, 3, (Round((0, 2), 1, 1, (0, 1), (1, 2), 4, 13, judged=False),), {"wall": 2.0, "vae": 3.0})
-    merged = DecodeReport.merge([first, second, third])
-    assert merged == first + second + third
+    third = DecodeReport(3, 3, (Round((0, 2), 1, 1, (0, 1), (1, 2), 4, 13, verified=False),), {"wall": 2.0, "vae": 3.0})
+    merged = first + second + third
     assert (merged.images, merged.margin) == (6, 0.1)
     assert (second + first).margin == 0.1
     assert merged.seconds == {"wall": 3.5, "draft": 0.25, "vae": 3.0}
@@ -76,7 +75,7 @@ def test_reports_that_differ_in_everything_add_up():
     assert (merged.target_tokens, merged.draft_tokens) == (28 + 5 + 9 + 26, 10 + 1 + 8)
     assert (merged.target_passes, merged.draft_passes) == (4, 4)
     assert merged.drafted_by_scale.tolist() == [3, 4, 0]
-    assert merged.judged_by_scale.tolist() == [3, 2, 0]
+    assert merged.verified_by_scale.tolist() == [3, 2, 0]
     assert merged.accepted_by_scale.tolist() == [3, 1, 0]
     totals = merged.totals()
     assert [totals[f"seconds/{part}"] for part in ("wall", "draft", "target", "sampling", "vae")] == [
@@ -94,12 +93,12 @@ def test_the_running_rate_of_acceptance_by_hand():
     # log 0.4 / log 0.6 = 1.79, below the least
     assert policy.choose(0) == 2
     policy.update(3, [4, 3], [4, 2])
-    assert (policy.rate.accepted, policy.rate.judged) == pytest.approx((0.5 * 0.6 + 6, 0.5 * 1 + 7))
+    assert (policy.rate.accepted, policy.rate.verified) == pytest.approx((0.5 * 0.6 + 6, 0.5 * 1 + 7))
     policy.update(0, [2], [2])
     assert policy.rate.value == pytest.approx((0.5 * 6.3 + 2) / (0.5 * 7.5 + 2))
     # log 0.4 / log 0.8957 = 8.3
     assert policy.choose(0) == 8
-    policy.update(0, [0, 0], [0, 0])  # nothing was judged: nothing is learned
+    policy.update(0, [0, 0], [0, 0])  # nothing was verified: nothing is learned
     assert policy.choose(0) == 8
     policy.update(0, [100], [99])
     assert policy.choose(0) == 9
@@ -135,18 +134,19 @@ def test_what_calls_cost_by_hand():
 def test_the_lead_of_the_drawn_tokens():
     logits = torch.tensor([[[1.0, 0.5, -2.0], [0.0, 3.0, 2.0]], [[9.0, 1.0, 0.0], [1.0, 1.5, 1.25]]])
     noise = torch.tensor([[[0.0, 1.0, 0.0], [0.5, 0.0, 0.25]], [[0.0, 0.0, 0.0], [0.0, 0.0, 0.5]]])
-    assert Draw(logits, logits, noise, logits.argmax(-1)).lead().tolist() == [0.5, 0.25]
+    assert DrawnScale(logits, logits, noise, logits.argmax(-1)).lead().tolist() == [0.5, 0.25]
     alone = torch.zeros(2, 3, 1)
-    assert Draw(alone, alone, alone, alone[..., 0].long()).lead().tolist() == [float("inf")] * 2
+    assert DrawnScale(alone, alone, alone, alone[..., 0].long()).lead().tolist() == [float("inf")] * 2
 
 
 def test_the_rounds_of_a_hand_over_by_hand():
     """Scales of 1, 4 and 9 tokens; the target's first call reads all that the draft made, and makes one scale."""
     draft, target = pair(patch_nums=(1, 2, 3))
     rounds = {
-        entry: Handoff(draft, target, entry_num=entry).decode([0, 1], seed=0).report.rounds for entry in (1, 2, 3)
+        entry: CollaborativeDecoding(draft, target, entry_num=entry).decode([0, 1], seed=0).report.rounds
+        for entry in (1, 2, 3)
     }
-    both = {"images": (0, 1), "judged": False}
+    both = {"images": (0, 1), "verified": False}
     none = {"drafted": 0, "accepted": (0, 0), "kept": (1, 1), "draft_tokens": 0}
     one = Round(first=0, drafted=1, accepted=(1, 1), kept=(2, 2), draft_tokens=1, target_tokens=5, **both)
     assert rounds[1] == (one, Round(first=2, target_tokens=9, **none, **both))
@@ -191,7 +191,7 @@ def test_measured_costs_hold_the_calls_alone(monkeypatch):
     """Opening a network takes 100 s here; a call 2 s, and each of its tokens 1 s of the draft, 5 of the target."""
     draft, target = pair(patch_nums=(1, 2, 3))
     clock = [0.0]
-    opened = Stream.open.__func__
+    opened = NetworkState.open.__func__
 
     def slow_open(cls, model, labels, guided):
         clock[0] += 100
@@ -203,9 +203,9 @@ def test_measured_costs_hold_the_calls_alone(monkeypatch):
         clock[0] += 2 + (self.cache.length - before) * (1 if self.model is draft else 5)
         return made
 
-    whole = Stream.read
-    monkeypatch.setattr(Stream, "open", classmethod(slow_open))
-    monkeypatch.setattr(Stream, "read", read)
+    whole = NetworkState.read
+    monkeypatch.setattr(NetworkState, "open", classmethod(slow_open))
+    monkeypatch.setattr(NetworkState, "read", read)
     monkeypatch.setattr(Stopwatch, "now", lambda self: clock[0])
     costs = Costs.measure(draft, target, repeats=2)
     assert costs.draft == (3, 6, 11)

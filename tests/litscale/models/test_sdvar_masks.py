@@ -7,9 +7,9 @@ import torch
 from golden_var import GOLDEN, transformer
 from sdvar_toys import LABELS, pair, same
 
-from litscale.models.sdvar import MASKS, DraftOnly, Handoff, TargetOnly, prefix_mask
-from litscale.models.var import Sampling
-from litscale.models.var.sampling import draw
+from litscale.models.sdvar import MASKS, CollaborativeDecoding, DraftOnly, TargetOnly, prefix_mask
+from litscale.models.var import VARGeneration, generate
+from litscale.models.var.generate import gumbel_max
 
 CASES = json.loads((GOLDEN / "masks.json").read_text())["cases"]
 BETWEEN = [(mask, entry) for mask in MASKS for entry in (1, 2, 3)]
@@ -50,21 +50,23 @@ def test_a_perturbed_position_moves_what_the_mask_lets_it_reach(name, entry):
 @pytest.mark.parametrize(("name", "entry"), BETWEEN)
 @pytest.mark.parametrize("cfg", [0.0, 1.5])
 @torch.no_grad()
-def test_the_hand_over_scale_is_drawn_under_the_mask(models, name, entry, cfg):
+def test_the_entry_scale_is_drawn_under_the_mask(models, name, entry, cfg):
     draft, target = models
     labels = torch.tensor(LABELS)
-    made = Handoff(draft, target, entry_num=entry, mask=name).decode(labels, cfg=cfg, seed=2)
-    assert same(made.tokens[:entry], draft.sample(labels, cfg=cfg, seed=2).tokens[:entry])
+    made = CollaborativeDecoding(draft, target, entry_num=entry, mask=name).decode(
+        labels, VARGeneration(cfg=cfg), seed=2
+    )
+    assert same(made.tokens[:entry], generate(draft, labels, VARGeneration(cfg=cfg), seed=2).tokens[:entry])
     inputs = target.vqvae.quantizer.teacher_input(made.tokens[:entry])
-    options = Sampling(cfg=cfg, seed=2)
+    options = VARGeneration(cfg=cfg)
     rows, copies = (torch.cat([labels, torch.full_like(labels, -1)]), 2) if cfg else (labels, 1)
     mask = prefix_mask(name, target.patch_nums, entry)
     cache = target.new_cache()
     condition = target.condition(rows)
     raw = target.extend(inputs.repeat(copies, 1, 1), condition, cache, 0, mask)[:, target.bounds[entry] :]
     logits = options.logits(raw, target.progress(entry))
-    noise = options.noise(torch.arange(len(labels)), entry, logits.shape[1], target.vocab)
-    assert torch.equal(made.tokens[entry], draw(logits, noise))
+    noise = options.noise(2, torch.arange(len(labels)), entry, logits.shape[1], target.vocab)
+    assert torch.equal(made.tokens[entry], gumbel_max(logits, noise))
     if entry == 1 and name != "causal":
         plain = target.extend(inputs.repeat(copies, 1, 1), condition, target.new_cache(), 0)[:, target.bounds[1] :]
         # n_0 = 1: without the current scale these two are causal
@@ -74,17 +76,17 @@ def test_the_hand_over_scale_is_drawn_under_the_mask(models, name, entry, cfg):
 @pytest.mark.parametrize("cfg", [0.0, 1.5])
 def test_the_ends_are_the_models_alone(models, cfg):
     draft, target = models
-    options = {"cfg": cfg, "top_k": 9, "top_p": 0.9, "seed": 4}
+    options = VARGeneration(cfg, top_k=9, top_p=0.9)
     for mask in MASKS:
-        first = Handoff(draft, target, entry_num=0, mask=mask).decode(LABELS, **options)
-        assert same(first.tokens, target.sample(LABELS, **options).tokens)
-        last = Handoff(draft, target, entry_num=4, mask=mask).decode(LABELS, **options)
-        assert same(last.tokens, draft.sample(LABELS, **options).tokens)
-    expected = target.sample(LABELS, **options)
-    alone = TargetOnly(target=target, vqvae=target.vqvae).decode(LABELS, **options)
+        first = CollaborativeDecoding(draft, target, entry_num=0, mask=mask).decode(LABELS, options, seed=4)
+        assert same(first.tokens, generate(target, LABELS, options, seed=4).tokens)
+        last = CollaborativeDecoding(draft, target, entry_num=4, mask=mask).decode(LABELS, options, seed=4)
+        assert same(last.tokens, generate(draft, LABELS, options, seed=4).tokens)
+    expected = generate(target, LABELS, options, seed=4)
+    alone = TargetOnly(target=target, vqvae=target.vqvae).decode(LABELS, options, seed=4)
     assert same(alone.tokens, expected.tokens)
     assert torch.equal(alone.images, expected.images)
-    assert same(DraftOnly(draft=draft).decode(LABELS, **options).tokens, last.tokens)
+    assert same(DraftOnly(draft=draft).decode(LABELS, options, seed=4).tokens, last.tokens)
     assert alone.report.target_calls_by_image.tolist() == [4] * 5
     assert last.report.target_calls_by_image.tolist() == [0] * 5
     assert last.report.draft_calls_by_image.tolist() == [4] * 5
@@ -94,10 +96,10 @@ def test_the_ends_are_the_models_alone(models, cfg):
 @pytest.mark.parametrize("swapped", [False, True])
 def test_causally_the_target_continues_the_draft(models, entry, swapped):
     draft, target = models[::-1] if swapped else models
-    drafted = draft.sample(LABELS, seed=7).tokens
+    drafted = generate(draft, LABELS, seed=7).tokens
     known = [torch.full_like(tokens, k < entry, dtype=torch.bool) for k, tokens in enumerate(drafted)]
-    expected = target.sample(LABELS, seed=7, tokens=drafted, known=known)
-    made = Handoff(draft, target, entry_num=entry, mask="causal").decode(LABELS, seed=7)
+    expected = generate(target, LABELS, seed=7, tokens=drafted, known=known)
+    made = CollaborativeDecoding(draft, target, entry_num=entry, mask="causal").decode(LABELS, seed=7)
     assert same(made.tokens, expected.tokens)
     torch.testing.assert_close(made.images, expected.images, atol=1e-5, rtol=0)
     report = made.report
@@ -109,9 +111,9 @@ def test_causally_the_target_continues_the_draft(models, entry, swapped):
 
 def test_bad_options(models):
     with pytest.raises(ValueError, match=r"unknown mask 'triangle'; known are none, sd_with_current"):
-        Handoff(*models, mask="triangle")
+        CollaborativeDecoding(*models, mask="triangle")
     for entry in (-1, 5):
         with pytest.raises(ValueError, match=rf"entry_num must be in 0..4, the number of scales, not {entry}"):
-            Handoff(*models, entry_num=entry)
-    with pytest.raises(ValueError, match=r"entry_num must be in 0..3 to have a hand-over scale, not 4"):
+            CollaborativeDecoding(*models, entry_num=entry)
+    with pytest.raises(ValueError, match=r"entry_num must be in 0..3 to have an entry scale, not 4"):
         prefix_mask("causal", (1, 2, 3, 4), 4)

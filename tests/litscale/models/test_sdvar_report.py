@@ -10,16 +10,17 @@ from sdvar_toys import LABELS, adversary, pair
 
 from litscale.models.sdvar import (
     AdaptiveGamma,
+    CollaborativeDecoding,
     CostGamma,
     Costs,
     DecodeReport,
     FixedGamma,
     Forced,
-    Handoff,
     Round,
     Speculative,
     TargetOnly,
 )
+from litscale.models.var import generate
 
 # Image 0 rejects scale 0, then takes two scales; image 1 takes two scales at once.
 ROUNDS = (
@@ -37,7 +38,7 @@ def test_counts_by_hand():
     assert REPORT.target_calls_by_image.tolist() == [2, 2]
     assert REPORT.draft_calls_by_image.tolist() == [4, 2]
     assert REPORT.drafted_by_scale.tolist() == [2, 3, 1, 0]
-    assert REPORT.judged_by_scale.tolist() == [2, 2, 1, 0]
+    assert REPORT.verified_by_scale.tolist() == [2, 2, 1, 0]
     assert REPORT.accepted_by_scale.tolist() == [1, 2, 1, 0]
     assert REPORT.accepted_scales == 4
 
@@ -57,7 +58,7 @@ def test_the_minimum_rule_in_text():
 
 
 def test_reports_add_up():
-    merged = DecodeReport.merge([REPORT, REPORT, REPORT])
+    merged = REPORT + REPORT + REPORT
     assert merged.images == 6
     assert merged.margin == 0.1
     assert merged.target_calls_by_image.tolist() == [2] * 6
@@ -67,8 +68,6 @@ def test_reports_add_up():
     assert single["seconds/wall"] == 1.5
     assert triple == {name: 3 * value for name, value in single.items()}
     assert merged.text().splitlines()[-1] == "image 5: ddt | t"
-    with pytest.raises(ValueError, match="no reports to merge"):
-        DecodeReport.merge([])
     with pytest.raises(ValueError, match="reports of 4 and 5 scales cannot be added"):
         REPORT + DecodeReport(5, 0, ())
 
@@ -87,9 +86,9 @@ def test_tokens_and_seconds_of_real_runs():
     every = Speculative(target, target, gamma=1).decode(LABELS, seed=0).report
     # the draft reads scale 1, which the target made, in its call for scale 2
     assert [entry.draft_tokens for entry in every.rounds] == [1, bounds[3] - 1]
-    handed = Handoff(draft, target, entry_num=2).decode(LABELS, seed=0).report
+    handed = CollaborativeDecoding(draft, target, entry_num=2).decode(LABELS, seed=0).report
     assert handed.drafted_by_scale.tolist() == [5, 5, 0, 0]
-    assert handed.judged_by_scale.tolist() == [0, 0, 0, 0]
+    assert handed.verified_by_scale.tolist() == [0, 0, 0, 0]
 
 
 def test_adaptive_gamma_follows_the_rate():
@@ -194,7 +193,7 @@ def test_cost_gamma_measures_before_the_first_run():
         policy.choose(0)
     made = Speculative(*models, gamma=policy).decode(LABELS, seed=0)
     assert policy.costs is not None
-    assert all(torch.equal(a, b) for a, b in zip(made.tokens, models[1].sample(LABELS, seed=0).tokens, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(made.tokens, generate(models[1], LABELS, seed=0).tokens, strict=True))
 
 
 @pytest.mark.parametrize(

@@ -1,29 +1,32 @@
 """Speculative decoding: exactness, calls, options."""
 
+from dataclasses import replace
 from itertools import pairwise
 from math import ceil
 
 import pytest
 import torch
 from golden_var import tokenizer, transformer
-from sdvar_toys import LABELS, adversary, blurred, pair, same, vqvae
+from sdvar_toys import LABELS, adversary, pair, same, vqvae
 from sdvar_toys import transformer as random_transformer
 
 from litscale.models.sdvar import (
-    PRESETS,
+    KL,
     AdaptiveGamma,
+    CollaborativeDecoding,
     CostGamma,
     Costs,
-    DecodeReport,
+    Coupled,
     Forced,
-    Handoff,
+    Rejection,
     Speculative,
     TargetOnly,
-    decoder_preset,
+    TopK,
 )
+from litscale.models.var import VARGeneration, generate
 
 S = 4
-RULES = ("top1", "topk", "kl", "rejection", "coupled")
+RULES = (TopK(), TopK(k=5), KL(), Rejection(), Coupled())
 FILTERS = [{}, {"top_k": 6}, {"top_p": 0.8}, {"top_k": 9, "top_p": 0.9, "temperature": 1.3}]
 
 
@@ -43,12 +46,12 @@ def golden():
 @pytest.mark.parametrize("options", FILTERS, ids=str)
 @pytest.mark.parametrize("cfg", [0.0, 1.5])
 @pytest.mark.parametrize("labels", [[3], LABELS], ids=["one", "five"])
-@pytest.mark.parametrize("gamma", [1, 2, 3, 4, "adaptive"])
+@pytest.mark.parametrize("gamma", [1, 2, 3, 4, AdaptiveGamma], ids=str)
 def test_coupled_returns_the_tokens_of_the_target(models, gamma, labels, cfg, options):
-    decoder = Speculative(*models, gamma=gamma, acceptance="coupled")
+    decoder = Speculative(*models, gamma=gamma if isinstance(gamma, int) else gamma(), acceptance=Coupled())
     for seed in range(2):
-        expected = models[1].sample(labels, cfg=cfg, seed=seed, **options)
-        made = decoder.decode(labels, cfg=cfg, seed=seed, **options)
+        expected = generate(models[1], labels, VARGeneration(cfg=cfg, **options), seed=seed)
+        made = decoder.decode(labels, VARGeneration(cfg=cfg, **options), seed=seed)
         assert same(made.tokens, expected.tokens)
         torch.testing.assert_close(made.images, expected.images, atol=1e-5, rtol=0)
         assert made.report.margin > 1e-5
@@ -57,50 +60,51 @@ def test_coupled_returns_the_tokens_of_the_target(models, gamma, labels, cfg, op
 
 @pytest.mark.parametrize(
     "arguments",
-    [{"ragged": False}, {"gamma": CostGamma(low=1)}, {"partial": True}],
+    [{"ragged": False}, {"gamma": CostGamma(low=1)}, {"acceptance": Coupled(partial=True)}],
     ids=["minimum rule", "cost", "partial"],
 )
 @pytest.mark.parametrize("cfg", [0.0, 1.5])
 def test_no_option_changes_what_coupled_returns(models, cfg, arguments):
-    expected = models[1].sample(LABELS, cfg=cfg, seed=5)
-    made = Speculative(*models, acceptance="coupled", **arguments).decode(LABELS, cfg=cfg, seed=5)
+    expected = generate(models[1], LABELS, VARGeneration(cfg=cfg), seed=5)
+    made = Speculative(*models, **{"acceptance": Coupled()} | arguments).decode(LABELS, VARGeneration(cfg=cfg), seed=5)
     assert same(made.tokens, expected.tokens)
 
 
 @pytest.mark.parametrize("gamma", [1, 3])
 def test_coupled_with_networks_of_different_shapes(golden, gamma):
     for models in (golden, golden[::-1]):
-        expected = models[1].sample([3, 6, -1], seed=1)
+        expected = generate(models[1], [3, 6, -1], seed=1)
         made = Speculative(*models, gamma=gamma).decode([3, 6, -1], seed=1)
         assert same(made.tokens, expected.tokens)
         torch.testing.assert_close(made.images, expected.images, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", RULES, ids=str)
 @pytest.mark.parametrize("gamma", [1, 2, 3, 4])
 def test_a_draft_that_is_the_target_is_always_right(models, rule, gamma):
     decoder = Speculative(models[1], models[1], gamma=gamma, acceptance=rule)
-    top_k = 1 if rule == "top1" else 5  # whose draws are not always the likeliest
-    report = decoder.decode(LABELS, seed=0, top_k=top_k).report
+    top_k = 1 if rule == TopK() else 5  # whose draws are not always the likeliest
+    report = decoder.decode(LABELS, VARGeneration(top_k=top_k), seed=0).report
     assert report.target_calls_by_image.tolist() == [ceil(S / (gamma + 1))] * 5
-    assert torch.equal(report.accepted_by_scale, report.judged_by_scale)
+    assert torch.equal(report.accepted_by_scale, report.verified_by_scale)
     if gamma >= S - 1:
         assert report.target_passes == 1
 
 
-@pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("gamma", [1, 2, 4, "adaptive"])
+@pytest.mark.parametrize("rule", RULES, ids=str)
+@pytest.mark.parametrize("gamma", [1, 2, 4, AdaptiveGamma], ids=str)
 @pytest.mark.parametrize("ragged", [True, False])
 def test_an_adversary_never_takes_more_calls_than_scales(models, rule, gamma, ragged):
     target = models[1]
-    decoder = Speculative(adversary(target), target, gamma=gamma, acceptance=rule, ragged=ragged)
+    policy = gamma if isinstance(gamma, int) else gamma()
+    decoder = Speculative(adversary(target), target, gamma=policy, acceptance=rule, ragged=ragged)
     made = decoder.decode([0] * 20, seed=0)
     assert made.report.target_calls_by_image.max() <= S
     assert made.report.target_passes <= S
     if decoder.acceptance.lossless:
         assert made.report.target_calls_by_image.float().mean() > 3
-    if rule == "coupled":
-        assert same(made.tokens, target.sample([0] * 20, seed=0).tokens)
+    if rule == Coupled():
+        assert same(made.tokens, generate(target, [0] * 20, seed=0).tokens)
 
 
 @pytest.mark.parametrize("gamma", [1, 2, 3])
@@ -109,12 +113,12 @@ def test_higher_rates_and_lower_thresholds_never_take_more_calls(models, gamma):
 
     def calls(**arguments):
         decoder = Speculative(*models, gamma=gamma, **arguments)
-        return decoder.decode(labels, cfg=0, seed=3).report.target_calls_by_image
+        return decoder.decode(labels, VARGeneration(cfg=0), seed=3).report.target_calls_by_image
 
     forced = [calls(acceptance=Forced(rate)) for rate in (1.0, 0.7, 0.4, 0.1, 0.0)]
     # a theorem for coins, which do not see the tokens; for rules that do, what is seen on these seeds
-    for rule in ("top1", "topk", "kl", "coupled"):
-        series = [calls(acceptance=rule, threshold=threshold) for threshold in (0, 0.25, 0.5, 0.75, 1)]
+    for rule in (TopK(), TopK(k=5), KL(), Coupled()):
+        series = [calls(acceptance=replace(rule, threshold=threshold)) for threshold in (0, 0.25, 0.5, 0.75, 1)]
         assert series[0].tolist() == [ceil(S / (gamma + 1))] * 60
         for fewer, more in pairwise(series):
             assert (fewer <= more).all()
@@ -125,7 +129,7 @@ def test_higher_rates_and_lower_thresholds_never_take_more_calls(models, gamma):
 
 
 @pytest.mark.parametrize("cfg", [0.0, 1.5])
-@pytest.mark.parametrize("kind", [Speculative, Handoff])
+@pytest.mark.parametrize("kind", [Speculative, CollaborativeDecoding])
 def test_the_report_counts_what_really_ran(models, kind, cfg, monkeypatch):
     ran = {}
     for name, model in zip(("draft", "target"), models, strict=True):
@@ -139,7 +143,7 @@ def test_the_report_counts_what_really_ran(models, kind, cfg, monkeypatch):
             return raw
 
         monkeypatch.setattr(model, "extend", extend)
-    report = kind(*models).decode(LABELS, cfg=cfg, seed=1).report
+    report = kind(*models).decode(LABELS, VARGeneration(cfg=cfg), seed=1).report
     assert ran["target"] == [report.target_passes, report.target_calls, report.target_tokens]
     assert ran["draft"] == [report.draft_passes, report.draft_calls, report.draft_tokens]
 
@@ -153,9 +157,9 @@ def test_images_of_a_batch_are_counted_as_if_alone(models):
         alone = decoder.decode([label], seed=6, image_index=torch.tensor([i]))
         assert all(torch.equal(a[i], b[0]) for a, b in zip(whole.tokens, alone.tokens, strict=True))
         reports.append(alone.report)
-    merged = DecodeReport.merge(reports)
+    merged = sum(reports[1:], start=reports[0])
     assert len(set(merged.target_calls_by_image.tolist())) > 1
-    for name in ("target_calls_by_image", "draft_calls_by_image", "accepted_by_scale", "judged_by_scale"):
+    for name in ("target_calls_by_image", "draft_calls_by_image", "accepted_by_scale", "verified_by_scale"):
         assert torch.equal(getattr(merged, name), getattr(whole.report, name))
     slowest = Speculative(*models, gamma=2, ragged=False).decode(labels, seed=6).report.target_calls_by_image
     assert (slowest >= whole.report.target_calls_by_image).all()
@@ -164,9 +168,9 @@ def test_images_of_a_batch_are_counted_as_if_alone(models):
 
 def test_partial_acceptance_keeps_agreeing_tokens(models):
     draft, target = models
-    drafted = draft.sample(LABELS, seed=1).tokens
+    drafted = generate(draft, LABELS, seed=1).tokens
     whole, part = (
-        Speculative(draft, target, gamma=1, acceptance="topk", k=2, threshold=1, partial=partial).decode(LABELS, seed=1)
+        Speculative(draft, target, gamma=1, acceptance=TopK(1, partial, k=2)).decode(LABELS, seed=1)
         for partial in (False, True)
     )
     assert part.report.accepted_by_scale[0] == whole.report.accepted_by_scale[0] < 5
@@ -175,7 +179,7 @@ def test_partial_acceptance_keeps_agreeing_tokens(models):
     assert not same(whole.tokens, part.tokens)
 
 
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", RULES, ids=str)
 def test_without_class_and_without_seed(models, rule):
     decoder = Speculative(*models, acceptance=rule)
     first, second = decoder.decode(None, seed=0, batch_size=2), decoder.decode([-1, -1], seed=0)
@@ -196,7 +200,7 @@ def test_decoding_in_training_mode_is_without_dropout(models):
     target.load_state_dict(models[1].state_dict())
     target.train()
     made = Speculative(models[0], target).decode(LABELS, seed=0)
-    assert same(made.tokens, models[1].sample(LABELS, seed=0).tokens)
+    assert same(made.tokens, generate(models[1], LABELS, seed=0).tokens)
     assert target.training
     assert not made.images.requires_grad
 
@@ -212,32 +216,16 @@ def test_bfloat16_is_drawn_from_the_target_and_finite(models):
 def test_one_scale_only():
     target = random_transformer(vqvae((4,), 16))
     made = Speculative(target, target, gamma=3).decode([0, 1], seed=0)
-    assert same(made.tokens, target.sample([0, 1], seed=0).tokens)
+    assert same(made.tokens, generate(target, [0, 1], seed=0).tokens)
     assert made.report.target_calls_by_image.tolist() == [1, 1]
-
-
-def test_presets(models):
-    target = random_transformer(vqvae((1, 2, 3, 4, 5, 6, 7, 8, 9, 10)))
-    draft = blurred(target, 0.01)
-    expected = target.sample([0], seed=0).tokens
-    for name, options in PRESETS.items():
-        decoder = decoder_preset(name, draft, target)
-        made = decoder.decode([0], seed=0)
-        if isinstance(decoder, Handoff):
-            assert made.report.target_calls == 10 - options["entry_num"]
-        else:
-            assert same(made.tokens, expected)
-    with pytest.raises(ValueError, match="unknown preset 'best'; known are quality, balanced"):
-        decoder_preset("best", *models)
-    with pytest.raises(ValueError, match=r"entry_num must be in 0..4, the number of scales, not 8"):
-        decoder_preset("speed", *models)
 
 
 def test_equal_tokenizers_may_be_loaded_twice(models):
     twin = random_transformer(vqvae())
     assert twin.vqvae is not models[1].vqvae
     assert same(
-        Speculative(twin, models[1], models[1].vqvae).decode([0], seed=0).tokens, models[1].sample([0], seed=0).tokens
+        Speculative(twin, models[1], models[1].vqvae).decode([0], seed=0).tokens,
+        generate(models[1], [0], seed=0).tokens,
     )
 
 
@@ -245,18 +233,15 @@ def test_equal_tokenizers_may_be_loaded_twice(models):
     ("arguments", "message"),
     [
         ({"gamma": 0}, "gamma must be at least 1, not 0; TargetOnly drafts nothing"),
-        ({"gamma": "fast"}, "gamma must be a number, 'adaptive' or 'cost', not 'fast'"),
-        ({"acceptance": "guess"}, "unknown acceptance 'guess'; known are top1"),
-        ({"acceptance": "top1", "threshold": 1.5}, r"threshold must be in 0..1, not 1.5"),
-        ({"acceptance": Forced(0.5), "threshold": 0.5}, "threshold and partial belong to acceptance rules by name"),
         ({"gamma": CostGamma(Costs((1.0,), (1.0,)))}, "the costs are of 1 scales, but the target has 4"),
         ({"labels": [5]}, r"labels must be in -1..4, got -?\d..5"),
         ({"labels": []}, "labels are empty; give at least one"),
-        ({"cfg": -1.0}, "cfg must not be negative"),
+        ({"options": VARGeneration(greedy=True)}, "decoders need greedy and smooth to be false: top_k 1 takes the"),
+        ({"options": VARGeneration(smooth=True)}, "decoders need greedy and smooth to be false"),
     ],
 )
 def test_bad_options(models, arguments, message):
-    options = {name: arguments[name] for name in ("labels", "cfg") if name in arguments}
+    options = {name: arguments[name] for name in ("labels", "options") if name in arguments}
     with pytest.raises(ValueError, match=message):
         Speculative(*models, **{k: v for k, v in arguments.items() if k not in options}).decode(
             **{"labels": [0]} | options
@@ -271,7 +256,7 @@ def test_bad_options(models, arguments, message):
         ({"seed": 1}, "draft and target have different tokenizers; both must be trained on the tokens of one"),
     ],
 )
-@pytest.mark.parametrize("kind", [Speculative, Handoff])
+@pytest.mark.parametrize("kind", [Speculative, CollaborativeDecoding])
 def test_models_that_do_not_fit_together(models, kind, other, message):
     with pytest.raises(ValueError, match=message):
         kind(random_transformer(vqvae(**other)), models[1])

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from litscale.models.var import VAR, VQVAE, Discriminator
-from litscale.models.var.blocks import VARAttention, VARBlock
+from litscale.models.var.blocks import BlockConfig, VARAttention, VARBlock
 from litscale.models.var.discriminator import consistency_loss, random_shift
+from litscale.models.var.generate import VARGeneration, guided, gumbel_max, keep_likely, mixture
 from litscale.models.var.quantizer import Quantizer
-from litscale.models.var.sampling import Sampling, ScaleGeneration, draw, guided, keep_likely, mixture
 from litscale.models.var.scales import check_patch_nums, phi_index, token_masks
 
 REMOVED = float("-inf")
@@ -61,17 +61,17 @@ def test_filters_treat_each_row_by_itself():
 def test_the_logits_that_tokens_are_drawn_from():
     raw = torch.tensor([[[1.0, 2.0, -1.0]], [[0.5, 4.0, 2.0]]])
     # at half of the scales the strength is 1.5: guided 1.75, -1, -5.5, then divided by 0.5
-    assert Sampling(cfg=3.0, temperature=0.5).logits(raw, 0.5).tolist() == [[[3.5, -2.0, -11.0]]]
-    assert Sampling(cfg=3.0, top_k=1).logits(raw, 0.5).tolist() == [[[1.75, REMOVED, REMOVED]]]
-    assert Sampling(cfg=0.0, temperature=2.0).logits(raw[:1], 0.5).tolist() == [[[0.5, 1.0, -0.5]]]
+    assert VARGeneration(cfg=3.0, temperature=0.5).logits(raw, 0.5).tolist() == [[[3.5, -2.0, -11.0]]]
+    assert VARGeneration(cfg=3.0, top_k=1).logits(raw, 0.5).tolist() == [[[1.75, REMOVED, REMOVED]]]
+    assert VARGeneration(cfg=0.0, temperature=2.0).logits(raw[:1], 0.5).tolist() == [[[0.5, 1.0, -0.5]]]
 
 
 def test_draws_add_the_noise():
     logits, noise = torch.tensor([[[1.0, 2.0, -1.0]]]), torch.tensor([[[2.5, 0.0, 4.0]]])
-    assert draw(logits, None).tolist() == [[1]]
-    assert draw(logits, noise).tolist() == [[0]]
-    assert Sampling(greedy=True).noise(torch.arange(2), 1, 4, 5) is None
-    assert Sampling().noise(torch.arange(2), 1, 4, 5).shape == (2, 4, 5)
+    assert gumbel_max(logits, None).tolist() == [[1]]
+    assert gumbel_max(logits, noise).tolist() == [[0]]
+    assert VARGeneration(greedy=True).noise(0, torch.arange(2), 1, 4, 5) is None
+    assert VARGeneration().noise(0, torch.arange(2), 1, 4, 5).shape == (2, 4, 5)
 
 
 @pytest.mark.parametrize("ratio", [0.0, 0.4, 1.0])
@@ -95,9 +95,9 @@ def test_mixtures_by_hand(ratio):
     ],
 )
 def test_options_at_the_edge(options, name):
-    ScaleGeneration(cfg=0.0, top_k=0, top_p=1.0, temperature=1e-6)
+    VARGeneration(cfg=0.0, top_k=0, top_p=1.0, temperature=1e-6)
     with pytest.raises(ValueError, match=f"{name} must"):
-        ScaleGeneration(**options)
+        VARGeneration(**options)
 
 
 def test_which_convolution_serves_a_scale():
@@ -177,8 +177,8 @@ def test_the_losses_by_hand():
 def test_dropout_and_drop_path_are_off_in_evaluation():
     torch.manual_seed(0)
     x, condition = torch.randn(3, 5, 8), torch.randn(3, 8)
-    block = VARBlock(8, 2, 4.0, False, True, attn_dropout=0.5, dropout=0.5, drop_path=0.5)
-    plain = VARBlock(8, 2, 4.0, False, True, 0.0, 0.0, 0.0)
+    block = VARBlock(BlockConfig(8, 2, attn_dropout=0.5, dropout=0.5), drop_path=0.5)
+    plain = VARBlock(BlockConfig(8, 2))
     plain.load_state_dict(block.state_dict())
     assert torch.equal(block.eval()(x, condition, None), plain.train()(x, condition, None))
     block.drop_path, block.mlp.drop.p, block.attn.drop.p = 0.0, 0.0, 0.0
@@ -189,7 +189,7 @@ def test_dropout_and_drop_path_are_off_in_evaluation():
 @pytest.mark.parametrize("l2_norm", [False, True])
 def test_attention_against_plain_sums(l2_norm):
     torch.manual_seed(0)
-    attention = VARAttention(6, 2, l2_norm, 0.0, 0.0)
+    attention = VARAttention(BlockConfig(6, 2, attn_l2_norm=l2_norm))
     for parameter in attention.parameters():
         torch.nn.init.normal_(parameter)
     x, mask = torch.randn(1, 4, 6), torch.ones(4, 4, dtype=torch.bool).tril()
@@ -213,7 +213,7 @@ def test_attention_against_plain_sums(l2_norm):
 @torch.no_grad()
 def test_a_block_is_gated_scaled_and_shifted_by_its_class():
     torch.manual_seed(0)
-    block = VARBlock(8, 2, 2.0, False, False, 0.0, 0.0, 0.0)
+    block = VARBlock(BlockConfig(8, 2, mlp_ratio=2.0, attn_l2_norm=False))
     x, modulation = torch.randn(2, 3, 8), torch.randn(2, 1, 6, 8)
     gates, scales, shifts = (modulation[:, :, i : i + 2] for i in (0, 2, 4))
 
@@ -228,7 +228,7 @@ def test_a_block_is_gated_scaled_and_shifted_by_its_class():
 
 def test_drop_path_skips_whole_images_and_scales_the_rest():
     torch.manual_seed(0)
-    block = VARBlock(8, 2, 2.0, False, False, 0.0, 0.0, drop_path=0.25).train()
+    block = VARBlock(BlockConfig(8, 2, mlp_ratio=2.0, attn_l2_norm=False), drop_path=0.25).train()
     made = block._branch(torch.ones(8000, 2, 3))
     assert made.flatten(1).unique(dim=1).shape[1] == 1
     shares = made[:, 0, 0]
@@ -292,5 +292,4 @@ def test_initial_weights_of_the_transformer():
 
 
 def test_the_default_options():
-    assert ScaleGeneration() == ScaleGeneration(1.5, 0, 0.0, 1.0, False, False)
-    assert Sampling().seed == 0
+    assert VARGeneration() == VARGeneration(1.5, 0, 0.0, 1.0, False, False)

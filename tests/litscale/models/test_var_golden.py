@@ -7,9 +7,10 @@ import torch
 from golden_var import CONFIG, GOLDEN, META, NAMES, SCALES, series, tensors, tokenizer, transformer
 from torch.nn import functional as F  # noqa: N812
 
+from litscale.models.var import VARGeneration, generate
 from litscale.models.var.checkpoints import to_official
+from litscale.models.var.generate import generate_scales, keep_likely
 from litscale.models.var.quantizer import Quantizer
-from litscale.models.var.sampling import Sampling, keep_likely, steps
 from litscale.models.var.scales import grow, phi_index, shrink
 
 LABELS = torch.tensor(CONFIG["labels"])
@@ -201,7 +202,7 @@ def test_guided_greedy_generation(name):
     read = []
     original = model.embed
     model.embed = lambda *args: read.append(original(*args)) or read[-1]
-    taken = list(steps(model, LABELS, Sampling(cfg=1.5, greedy=True)))
+    taken = list(generate_scales(model, LABELS, VARGeneration(cfg=1.5, greedy=True), 0))
     key = "ar_cfg1.5"
     all_close([step.raw for step in taken], series(io, f"{key}.raw_logits"))
     all_close([step.logits for step in taken], series(io, f"{key}.guided_logits"))
@@ -212,7 +213,7 @@ def test_guided_greedy_generation(name):
         following = model.vqvae.quantizer.scale_input(taken[k].f_hat, k + 1)
         close(following, io[f"{key}.next_input.{k}"].flatten(2).transpose(1, 2))
     del model.embed
-    drawn = model.sample(LABELS, cfg=1.5, greedy=True)
+    drawn = generate(model, LABELS, VARGeneration(cfg=1.5, greedy=True))
     all_equal(drawn.tokens, series(io, f"{key}.ids"))
     close(drawn.images, io[f"{key}.img"])
 
@@ -221,9 +222,9 @@ def test_guided_greedy_generation(name):
 @torch.no_grad()
 def test_unguided_greedy_generation(name):
     model, io = transformer(name), tensors(f"{name}_io")
-    taken = list(steps(model, LABELS, Sampling(cfg=0, greedy=True)))
+    taken = list(generate_scales(model, LABELS, VARGeneration(cfg=0, greedy=True), 0))
     all_close([step.logits for step in taken], series(io, "ar_cfg0.guided_logits"))
-    drawn = model.sample(LABELS, cfg=0, greedy=True)
+    drawn = generate(model, LABELS, VARGeneration(cfg=0, greedy=True))
     all_equal(drawn.tokens, series(io, "ar_cfg0.ids"))
     close(drawn.images, io["ar_cfg0.img"])
 
@@ -234,13 +235,13 @@ def test_filtered_generation_of_recorded_draws(name):
     model, io = transformer(name), tensors(f"{name}_io")
     tokens = series(io, "sample.ids_drawn")
     known = [torch.ones_like(entry, dtype=torch.bool) for entry in tokens]
-    options = Sampling(cfg=1.5, top_k=10, top_p=0.9)
-    unfiltered = list(steps(model, LABELS, Sampling(cfg=1.5), tokens, known))
+    options = VARGeneration(cfg=1.5, top_k=10, top_p=0.9)
+    unfiltered = list(generate_scales(model, LABELS, VARGeneration(cfg=1.5), 0, tokens, known))
     all_close([step.logits for step in unfiltered], series(io, "sample.logits_before_filter"))
-    filtered = [step.logits for step in steps(model, LABELS, options, tokens, known)]
+    filtered = [step.logits for step in generate_scales(model, LABELS, options, 0, tokens, known)]
     all_close(filtered, series(io, "sample.logits_filtered"))
     all_equal([logits.isfinite() for logits in filtered], [keep.bool() for keep in series(io, "sample.keep")])
-    drawn = model.sample(LABELS, cfg=1.5, top_k=10, top_p=0.9, tokens=tokens, known=known)
+    drawn = generate(model, LABELS, VARGeneration(cfg=1.5, top_k=10, top_p=0.9), tokens=tokens, known=known)
     close(drawn.images, io["sample.img"])
 
 

@@ -91,6 +91,19 @@ def test_a_flipped_bit_is_an_error_or_changes_nothing(tmp_path: Path) -> None:
     assert refused > 20
 
 
+def test_a_truncated_file_is_named_in_words(tmp_path: Path) -> None:
+    path = tmp_path / "last.ckpt"
+    torch.save(stamp(example()), path)
+    whole, messages = path.read_bytes(), set()
+    for length in range(0, len(whole), 61):
+        path.write_bytes(whole[:length])
+        with pytest.raises(ValueError, match=r"^checkpoint .*last\.ckpt is damaged or truncated") as caught:
+            read_checkpoint(path)
+        messages.add(str(caught.value))
+    assert len(messages) >= 2
+    assert not [text for text in messages if "Errno" in text or "()" in text or "internal" in text]
+
+
 def test_files_without_a_checksum_are_read(tmp_path: Path) -> None:
     torch.save({"model": {"w": torch.ones(2)}, "args": argparse.Namespace(lr=0.1)}, tmp_path / "published.pth")
     assert read_checkpoint(tmp_path / "published.pth")["args"].lr == 0.1

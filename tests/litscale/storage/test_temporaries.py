@@ -11,7 +11,7 @@ import pytest
 
 from litscale.storage import temporaries
 from litscale.storage.files import atomic_file, write_atomically
-from litscale.storage.temporaries import remove_stale, temporary_file, temporary_folder
+from litscale.storage.temporaries import publish_folder, remove_stale, temporary_file, temporary_folder
 
 KILLED = """
 import os, signal, sys
@@ -24,11 +24,30 @@ with temporary_file(folder) as file, temporary_folder(folder) as made:
     os.kill(os.getpid(), signal.SIGKILL)
 """
 
+CUT_SHORT = """
+import os, signal, sys
+from pathlib import Path
+from litscale.storage.temporaries import publish_folder, temporary_folder
+rename = Path.rename
+def once(path, target):
+    rename(path, target)
+    os.kill(os.getpid(), signal.SIGKILL)
+Path.rename = once
+folder = Path(sys.argv[1])
+with temporary_folder(folder) as made:
+    (made / "file").write_text("new")
+    publish_folder(made, folder / "name")
+"""
+
+
+def kill_while_running(program: str, folder: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", program, str(folder)], cwd=Path(__file__).parents[3], check=False)
+    assert done.returncode == -signal.SIGKILL
+
 
 def leave_something(folder: Path) -> list[Path]:
     """What a process leaves that is killed while it writes a file and a folder: these, and the folder's lock."""
-    done = subprocess.run([sys.executable, "-c", KILLED, str(folder)], cwd=Path(__file__).parents[3], check=False)
-    assert done.returncode == -signal.SIGKILL
+    kill_while_running(KILLED, folder)
     left = sorted(folder.iterdir())
     assert len(left) == 3
     return left
@@ -129,6 +148,71 @@ def test_a_file_that_was_taken_for_stale_is_made_anew(tmp_path: Path, monkeypatc
         assert Path(file.name) == calls[2]
         assert Path(file.name).exists()
     assert len(set(calls)) == 3
+
+
+def content(folder: Path) -> dict[str, str]:
+    """Name -> text of the files of a folder, hidden ones too."""
+    return {path.name: path.read_text() for path in folder.iterdir()}
+
+
+def test_a_folder_is_hidden_until_it_is_whole_and_replaces_another_as_a_whole(tmp_path: Path) -> None:
+    for files in (("a", "b"), ("a",)):
+        with temporary_folder(tmp_path) as made:
+            for name in files:
+                (made / name).write_text(f"{name} of {len(files)}")
+            new = {path.name for path in tmp_path.iterdir()} - {"name"}
+            assert all(name.startswith(".") for name in new)
+            assert publish_folder(made, tmp_path / "name") == tmp_path / "name"
+        assert content(tmp_path / "name") == {name: f"{name} of {len(files)}" for name in files}
+        assert [path.name for path in tmp_path.iterdir()] == ["name"]
+
+
+def test_a_folder_that_is_not_published_is_gone(tmp_path: Path) -> None:
+    with temporary_folder(tmp_path) as made:
+        (made / "a").write_text("1")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_whose_replacement_was_cut_short_comes_back(tmp_path: Path) -> None:
+    (tmp_path / "name").mkdir()
+    (tmp_path / "name" / "file").write_text("old")
+    kill_while_running(CUT_SHORT, tmp_path)
+    assert not (tmp_path / "name").exists()
+    remove_stale(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["name"]
+    assert content(tmp_path / "name") == {"file": "old"}
+
+
+def test_a_folder_whose_replacement_was_cut_short_gives_way_to_a_newer_one(tmp_path: Path) -> None:
+    (tmp_path / "name").mkdir()
+    kill_while_running(CUT_SHORT, tmp_path)
+    (tmp_path / "name").mkdir()
+    (tmp_path / "name" / "file").write_text("newer")
+    remove_stale(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["name"]
+    assert content(tmp_path / "name") == {"file": "newer"}
+
+
+def test_a_folder_that_cannot_be_renamed_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "name").mkdir()
+    (tmp_path / "name" / "file").write_text("old")
+    rename = Path.rename
+
+    def failing(path: Path, target: Path) -> Path:
+        if path.suffix == ".d":
+            raise OSError(errno.EIO, "Input/output error")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", failing)
+
+    def publish() -> None:
+        with temporary_folder(tmp_path) as made:
+            publish_folder(made, tmp_path / "name")
+
+    with pytest.raises(OSError, match="Input/output"):
+        publish()
+    assert [path.name for path in tmp_path.iterdir()] == ["name"]
+    assert content(tmp_path / "name") == {"file": "old"}
 
 
 def test_a_folder_that_cannot_be_listed_is_left(tmp_path: Path) -> None:

@@ -1,0 +1,105 @@
+"""Files of checkpoints: written whole or not at all, only with finite values, and read without running code."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+from lightning.pytorch import Trainer
+from torch import Tensor
+
+from litscale.storage.checkpoints import read_checkpoint, stamp
+from litscale.storage.files import atomic_file
+
+# Entries of Lightning's checkpoints that hold weights, moving averages and moments.
+STATES = ("state_dict", "current_model_state", "averaging_state", "optimizer_states")
+PREVIOUS = ".last.earlier.ckpt"
+
+
+class NonFiniteError(FloatingPointError):
+    """Weights, averages or moments that are not finite; they are not saved."""
+
+
+class CheckpointFiles(TorchCheckpointIO):
+    """Writes checkpoints beside their final name, synced and renamed, with a checksum; reads them with weights only.
+
+    It takes the place of Lightning's own, which collects a file in ``$TMPDIR`` and copies it over the old one where
+    that is another file system.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        """Write a checkpoint, or leave what is there as it is.
+
+        Args:
+            checkpoint: what Lightning collects.
+            path: the file; its folder is made.
+            storage_options: none are known.
+
+        Raises:
+            NonFiniteError: an entry of the weights, averages or moments is not finite; it is named.
+            OSError: the file could not be written.
+            TypeError: there are storage_options.
+        """
+        if storage_options is not None:
+            raise TypeError("storage_options: a checkpoint is an ordinary file, which takes no options")
+        path = Path(path)
+        if name := next(_not_finite({key: checkpoint.get(key) for key in STATES}), None):
+            raise NonFiniteError(
+                f"{path} is not written: at step {checkpoint.get('global_step')} the values of {name} are not finite. "
+                "The checkpoint before it stays; lower the learning rate (optimization.lr or base_lr), lengthen the "
+                "warm-up or set trainer.gradient_clip_val, and go on with --ckpt_path last"
+            )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_file(path) as file:
+            torch.save(stamp(checkpoint), file)
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+        """Read a checkpoint onto the CPU; raises as `litscale.storage.checkpoints.read_checkpoint` does."""
+        return read_checkpoint(path, "--ckpt_path")
+
+
+def use_checkpoint_files(trainer: Trainer) -> None:
+    """Have a trainer write and read its checkpoints by `CheckpointFiles`, whatever the strategy."""
+    if not isinstance(trainer.strategy.checkpoint_io, CheckpointFiles):
+        trainer.strategy.checkpoint_io = CheckpointFiles()
+
+
+# The loss of new weights is known one step late. Until then the checkpoint before them is kept as well.
+
+
+def keep_previous(path: Path) -> None:
+    """Keep a checkpoint that is about to be replaced under a hidden name beside it, in place of the one kept so far."""
+    if path.exists():
+        discard_previous(path)
+        # A file system without hard links has no previous checkpoint, and the run goes on without it.
+        with suppress(OSError):
+            os.link(path, path.with_name(PREVIOUS))
+
+
+def restore_previous(path: Path) -> None:
+    """Put the checkpoint that was kept back in its place, if there is one."""
+    with suppress(FileNotFoundError):
+        path.with_name(PREVIOUS).replace(path)
+
+
+def discard_previous(path: Path) -> None:
+    """Delete the checkpoint that was kept, if there is one."""
+    path.with_name(PREVIOUS).unlink(missing_ok=True)
+
+
+def _not_finite(value: Any, name: str = "") -> Iterator[str]:
+    """Names of the tensors that hold infinities or NaN, depth first."""
+    if isinstance(value, Tensor):
+        if value.is_floating_point() and not torch.isfinite(value).all():
+            yield name
+    elif isinstance(value, Mapping):
+        for key, entry in value.items():
+            yield from _not_finite(entry, f"{name}.{key}".lstrip("."))
+    elif isinstance(value, list | tuple):
+        for number, entry in enumerate(value):
+            yield from _not_finite(entry, f"{name}.{number}")

@@ -1,0 +1,40 @@
+"""Corrections to Lightning's account of a training, where a checkpoint is not of the moment that Lightning expects."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def mark_validation_interrupted(fit_loop: dict[str, Any]) -> None:
+    """Have a run that goes on from a checkpoint begin with the validation that was about to begin.
+
+    Args:
+        fit_loop: ``loops.fit_loop`` of the checkpoint; changed in place.
+    """
+    progress = fit_loop["epoch_loop.val_loop.batch_progress"]
+    # This is what Lightning takes for an interrupted validation: a batch that began and did not end.
+    progress["total"].update({"ready": 1, "started": 1, "processed": 0, "completed": 0})
+    progress["current"].update(dict.fromkeys(progress["current"], 0))
+
+
+def remove_unfinished_batches(fit_loop: dict[str, Any], finished: int) -> None:
+    """Take the batches after the last optimiser step out of a checkpoint's account of the training.
+
+    Args:
+        fit_loop: ``loops.fit_loop`` of the checkpoint; changed in place.
+        finished: batches that were trained on over all epochs, up to that step.
+
+    Raises:
+        ValueError: a data loader keeps its place in a form that cannot be set back.
+    """
+    progress = fit_loop["epoch_loop.batch_progress"]
+    batches = progress["total"]["ready"] - finished
+    if batches <= 0:
+        return
+    for count in (progress["total"], progress["current"]):
+        count.update(dict.fromkeys(("ready", "started", "processed", "completed"), count["ready"] - batches))
+    progress["is_last_batch"] = False
+    for place in fit_loop["state_dict"].get("combined_loader", ()):
+        if "batches" not in place:
+            raise ValueError("the data loader was a batch ahead")
+        place["batches"] -= batches

@@ -1,0 +1,38 @@
+"""The report of a comparison of decoders: what each took, and what it made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from callbacks.reporting.result_table import Column, Report, ResultTable
+
+COLUMNS = {
+    "target_calls_per_image": Column("target calls", right=True),
+    "draft_calls_per_image": Column("draft calls", right=True),
+    "accepted_scales_per_call": Column("accepted per call", right=True),
+    "ms_per_image": Column("ms per image", right=True),
+    "speedup": Column("speed-up", "{:.2f}x", right=True),
+    "token_agreement": Column("token agreement", "{:.1%}", right=True),
+    "pixel_difference": Column("pixel difference", right=True),
+    "fid": Column("FID", right=True),
+    "fid_difference": Column("FID difference", right=True),
+    "fid_deviation": Column("+-", right=True),
+    "fid_change": Column("FID change", "{:+.1%}", right=True),
+}
+
+
+def decode_report(
+    name: str, facts: str, settings: Mapping[str, Any], rows: Mapping[str, Mapping[str, float]]
+) -> Report:
+    """Decoders beside each other.
+
+    Args:
+        name: of the files.
+        facts: what holds for all rows, in words.
+        settings: what the numbers depend on.
+        rows: for each decoder in words its numbers; those of :data:`COLUMNS` are shown.
+    """
+    drawn = ", ".join(f"{name} {value}" for name, value in settings.items() if value is not None)
+    data = {"name": name, "facts": facts, "settings": dict(settings), "rows": dict(rows)}
+    return Report(name, "Decoders", [ResultTable("decoder", COLUMNS, rows, facts)], data, remark=f"With {drawn}.")

@@ -1,0 +1,149 @@
+"""`ResultTable` and `Report`: results as tables, on the terminal and as files of Markdown, JSON and CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from callbacks.reporting.json_text import json_text
+from litscale.storage.files import write_atomically
+
+
+@dataclass(frozen=True)
+class Column:
+    """How the values of a column are written.
+
+    Attributes:
+        title: the heading.
+        template: of a number, for `str.format`.
+        missing: what is written where there is no number, or one that is not finite.
+        right: whether values stand at the right.
+    """
+
+    title: str
+    template: str = "{:.4g}"
+    missing: str = "-"
+    right: bool = False
+
+    def text(self, value: float | str | None) -> str:
+        """A value as text; text stays as it is."""
+        if isinstance(value, str):
+            return value
+        return self.template.format(value) if value is not None and math.isfinite(value) else self.missing
+
+
+@dataclass(frozen=True)
+class ResultTable:
+    """Values in rows and columns.
+
+    Attributes:
+        label: the heading above the labels of the rows.
+        columns: key -> column, in order; those are shown of which some row has a value.
+        rows: label -> key -> value; keys without a column are written to CSV files only.
+        title: what the table shows, in words.
+    """
+
+    label: str
+    columns: Mapping[str, Column]
+    rows: Mapping[str, Mapping[str, float | str | None]]
+    title: str = ""
+
+    @property
+    def shown(self) -> dict[str, Column]:
+        """The columns that are shown."""
+        return {key: column for key, column in self.columns.items() if any(key in row for row in self.rows.values())}
+
+    def lines(self) -> list[list[str]]:
+        """The table's text: headings, then a line for each row."""
+        shown = self.shown
+        head = [self.label, *(column.title for column in shown.values())]
+        body = ([label, *(each.text(row.get(key)) for key, each in shown.items())] for label, row in self.rows.items())
+        return [head, *body]
+
+    def show(self) -> None:
+        """Print the table to the terminal."""
+        head, *body = self.lines()
+        table = Table()
+        table.add_column(Text(head[0]), no_wrap=True)
+        for column in self.shown.values():
+            table.add_column(Text(column.title), justify="right" if column.right else "left")
+        for line in body:
+            table.add_row(*map(Text, line))
+        if self.title:
+            print(self.title)
+        Console(width=max(Console().width, 48 + 12 * len(head))).print(table)
+
+    def markdown(self) -> str:
+        """The table as Markdown, its title before it as a sentence."""
+        head, *body = ("|" + "|".join(f" {cell} " if cell else " " for cell in line) + "|" for line in self.lines())
+        rule = "|---|" + "".join("---:|" if column.right else "---|" for column in self.shown.values())
+        return "\n".join([*([f"{self.title}.", ""] if self.title else []), head, rule, *body])
+
+    def csv(self) -> str:
+        """All values of the rows as CSV, empty where there is none."""
+        keys = list(dict.fromkeys(key for row in self.rows.values() for key in row))
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow([self.label, *keys])
+        writer.writerows([label, *(row.get(key, "") for key in keys)] for label, row in self.rows.items())
+        return text.getvalue()
+
+
+@dataclass(frozen=True)
+class Report:
+    """The outcome of an evaluation: tables, what they depend on, and the same as data.
+
+    Attributes:
+        name: of its files, without ending.
+        heading: of the Markdown.
+        tables: in order.
+        data: content of the JSON file.
+        checkpoint: path of the evaluated weights, if they were loaded.
+        remark: a sentence below the tables.
+    """
+
+    name: str
+    heading: str
+    tables: list[ResultTable]
+    data: dict[str, Any]
+    checkpoint: str | None = None
+    remark: str = ""
+
+    def show(self) -> None:
+        """Print the tables to the terminal."""
+        for table in self.tables:
+            table.show()
+
+    def markdown(self) -> str:
+        """All of it as Markdown."""
+        checkpoint = "" if self.checkpoint is None else f"Checkpoint: `{self.checkpoint}`"
+        parts = [f"# {self.heading}", checkpoint, *(table.markdown() for table in self.tables), self.remark]
+        return "\n\n".join(part for part in parts if part) + "\n"
+
+    def write(self, folder: Path, with_csv: bool = False) -> list[Path]:
+        """Write ``<name>.json`` and ``.md``, and on demand ``.csv`` with the values of the last table.
+
+        Args:
+            folder: where; it is made.
+            with_csv: whether to write the ``.csv``.
+
+        Returns:
+            The files.
+
+        Raises:
+            OSError: a file could not be written.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        contents = {"json": json_text(self.data), "md": self.markdown().encode()}
+        if with_csv:
+            contents["csv"] = self.tables[-1].csv().encode()
+        return [write_atomically(folder / f"{self.name}.{ending}", content) for ending, content in contents.items()]

@@ -1,0 +1,83 @@
+"""Config files: where ``--config`` finds them, and the layers that a config names."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
+
+PACKAGED = Path(__file__).parents[1] / "configs"
+
+
+class LayeredConfig(ActionConfigFile):
+    """The action of ``--config``: a file of the working directory or of the package, over the layers that it names.
+
+    ``layers: [../data/bach.yaml, ...]`` in a config means what ``--config`` for each of these files before the config
+    itself would mean. Their paths are relative to the config.
+    """
+
+    def __call__(self, parser: ArgumentParser, cfg: Namespace, values: Any, option_string: str | None = None) -> None:
+        """Apply the layers and then the config, of which alone the parsed options keep the path.
+
+        Raises:
+            TypeError: there is no such file, or a layer is none; the parser prints the message.
+        """
+        given = list(cfg.get(self.dest) or ())
+        for path in with_layers(find_config(values)):
+            super().__call__(parser, cfg, path, option_string)
+        cfg[self.dest] = [*given, cfg[self.dest][-1]]
+
+
+def find_config(given: str) -> str:
+    """The file that ``--config`` means: that of the working directory, or else the packaged one of this name.
+
+    Args:
+        given: a path, with or without the leading ``configs/`` for a packaged config. What does not end like a file
+            of YAML or JSON, such as options as text, is returned as it is.
+
+    Raises:
+        TypeError: there is neither; the message names those with similar names.
+    """
+    if Path(given).suffix not in (".yaml", ".yml", ".json") or "\n" in given or "://" in given or Path(given).is_file():
+        return given
+    name = given.removeprefix("configs/")
+    if (PACKAGED / name).is_file():
+        return str(PACKAGED / name)
+    raise TypeError(f"--config {given}: there is no such file, and no config of litscale has this name{_similar(name)}")
+
+
+def _similar(name: str) -> str:
+    """The packaged configs whose path or file name is like a name, as the end of a message."""
+    names = {path.relative_to(PACKAGED).as_posix(): path.name for path in sorted(PACKAGED.rglob("*.yaml"))}
+    files = difflib.get_close_matches(Path(name).name, set(names.values()))
+    similar = difflib.get_close_matches(name, names) + [path for path, file in names.items() if file in files]
+    return f"; similar ones: {', '.join(dict.fromkeys(similar))}" if similar else ""
+
+
+def with_layers(path: str, above: tuple[Path, ...] = ()) -> list[str]:
+    """The files of the layers that a config names, and of theirs, in the order in which they apply; itself last.
+
+    Args:
+        path: of the config.
+        above: the configs that this one is a layer of.
+
+    Raises:
+        TypeError: ``layers`` is no list of files, or a config is a layer of itself.
+    """
+    file = Path(path)
+    if "\n" in path or not file.is_file():
+        return [path]
+    content = yaml.safe_load(file.read_text())
+    layers = content.get("layers", []) if isinstance(content, dict) else []
+    if not isinstance(layers, list) or not all(isinstance(layer, str) for layer in layers):
+        raise TypeError(f"{path}: layers must be a list of files, not {layers!r}")
+    below = [file.parent / layer for layer in layers]
+    for layer in below:
+        if not layer.is_file():
+            raise TypeError(f"{path}: its layer {layer} is not there; paths of layers are relative to the config")
+        if layer.resolve() in {each.resolve() for each in (*above, file)}:
+            raise TypeError(f"{path}: its layer {layer} names this config as a layer itself")
+    return [each for layer in below for each in with_layers(str(layer), (*above, file))] + [path]

@@ -1,0 +1,31 @@
+"""What the command line imports: our own packages, and modules of the working directory."""
+
+from __future__ import annotations
+
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+HOME = Path(__file__).parents[2]
+OWN = ("lit_models", "datamodules", "callbacks")
+
+
+def prepare_imports() -> None:
+    """Let configs name classes of modules in the working directory, which come after our own packages.
+
+    Raises:
+        ImportError: a module of the working directory or of another project would be imported in place of one of our
+            packages, as with ``python -m``, which puts the working directory first.
+    """
+    for folder in (HOME, Path.cwd()):
+        if str(folder) not in sys.path:
+            sys.path.append(str(folder))
+    for name in OWN:
+        spec = find_spec(name)
+        places = [] if spec is None else [spec.origin, *(spec.submodule_search_locations or ())]
+        if str(HOME / name) not in places:
+            found = next((place for place in places if place), "nothing")
+            raise ImportError(
+                f"{found} is found in place of litscale's own package {name} ({HOME / name}): rename it, or run the "
+                "command `litscale`, which looks for its own packages first, in place of python -m litscale"
+            )

@@ -1,0 +1,240 @@
+"""The commands that train and evaluate: LightningCLI with run folders, checked checkpoints and kept scores."""
+
+from __future__ import annotations
+
+import tempfile
+from argparse import SUPPRESS
+from pathlib import Path
+from typing import Any
+
+import lightning
+import yaml
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+
+from callbacks import Checkpoints
+from lit_models.base import LitModule
+from litscale.cli.config_files import LayeredConfig
+from litscale.cli.evaluation import Evaluation
+from litscale.cli.runs import WORDS, find_checkpoint, requeued_checkpoint
+from litscale.cli.saved_config import SaveConfig
+from litscale.cli.scores import not_finite, write_scores
+from litscale.cli.signals import ending_at_sigterm
+from litscale.storage.run_folders import CHECKPOINTS, refuse_used_folder
+
+EVALUATIONS = ("validate", "test", "predict")
+
+
+class LitscaleCLI(LightningCLI):
+    """LightningCLI with one run folder (``trainer.default_root_dir``) and a command line that wins over checkpoints."""
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        """Make the parser as Lightning does, with configs that have layers and may be those of the package."""
+        parser = self.parser_class(dump_header=[f"lightning.pytorch=={lightning.__version__}"], **kwargs)
+        parser.add_argument(
+            "-c", "--config", action=LayeredConfig, help="A config: a file, or the name of a packaged one."
+        )
+        parser.add_argument("--layers", help=SUPPRESS)
+        return parser
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """How runs are saved is one policy, with options of its own."""
+        parser.add_lightning_class_args(Checkpoints, "checkpoints")
+
+    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
+        """Read checkpoints with weights only; predictions go to files, not to memory."""
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        wanted = {"weights_only": True, "return_predictions": False, "trainer.default_root_dir": "runs/default"}
+        parser.set_defaults({key: value for key, value in wanted.items() if key in parser.get_defaults()})
+        if subcommand == "fit":
+            parser.add_argument(
+                "--overwrite",
+                type=bool,
+                default=False,
+                help="Replace the run whose checkpoints lie in the run folder, and all of its results.",
+            )
+            parser.link_arguments("overwrite", "checkpoints.overwrite")
+        if subcommand in EVALUATIONS:
+            parser.add_argument(
+                "--untrained", type=bool, default=False, help="Whether random weights will do, if no others are given."
+            )
+        return parser
+
+    def before_instantiate_classes(self) -> None:
+        """Make an evaluation's folder, and let loggers whose ``save_dir`` is ``.`` write to the run folder.
+
+        Raises:
+            OSError: the folder cannot be made or written to.
+        """
+        given = self.config[self.config.subcommand]
+        trainer = given.trainer
+        if self.config.subcommand != "fit":
+            make_folder(Path(trainer.default_root_dir))
+        elif not (given.overwrite or trainer.fast_dev_run or trainer.enable_checkpointing is False):
+            # `Checkpoints` asks again; here nothing has been written yet.
+            refuse_used_folder(Path(trainer.default_root_dir), given.ckpt_path)
+        # What is saved still says ``.``, so that an evaluation with another folder logs there.
+        self._given = self.config.clone()
+        loggers = trainer.logger if isinstance(trainer.logger, list) else [trainer.logger]
+        for logger in loggers:
+            arguments: Any = getattr(logger, "init_args", None)
+            if arguments is not None and arguments.get("save_dir") == ".":
+                arguments["save_dir"] = str(trainer.default_root_dir)
+                Path(trainer.default_root_dir).mkdir(parents=True, exist_ok=True)
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Build the trainer; checkpoints of callbacks without a folder of their own go to the run folder's."""
+        self.config = self._given
+        trainer = super().instantiate_trainer(**kwargs)
+        if self.subcommand in EVALUATIONS:
+            self._evaluation = Evaluation()
+            trainer.callbacks.append(self._evaluation)
+        for callback in trainer.checkpoint_callbacks:
+            if getattr(callback, "dirpath", "") is None:
+                if self.subcommand == "fit" and (callback.filename in WORDS or callback.save_last):
+                    raise ValueError(
+                        "trainer.callbacks: a ModelCheckpoint would write last.ckpt or best.ckpt, which the option "
+                        "checkpoints takes care of: leave it out, and give its monitor and mode as "
+                        "--checkpoints.monitor and --checkpoints.mode"
+                    )
+                callback.dirpath = str(Path(trainer.default_root_dir) / CHECKPOINTS)
+        return trainer
+
+    def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
+        if config.get("enable_checkpointing") is False:
+            callbacks = [callback for callback in callbacks if not isinstance(callback, Checkpoints)]
+        return super()._instantiate_trainer(config, callbacks)
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Run it; SIGTERM ends it at once, and a training after the step that is under way."""
+        with ending_at_sigterm():
+            super()._run_subcommand(subcommand)
+
+    def _check_weights(self) -> None:
+        """Refuse to evaluate random weights, unless that is asked for."""
+        given = self.config[self.subcommand]
+        own = isinstance(self.model, LitModule) and self.model.weight_files()
+        if given.ckpt_path is None and not own and not given.untrained:
+            options = self.model.weight_options if isinstance(self.model, LitModule) else ()
+            also = f" (or {' and '.join(f'--model.{name}' for name in options)})" if options else ""
+            raise ValueError(
+                f"litscale {self.subcommand} was given no weights: give --ckpt_path, such as runs/NAME/checkpoints/"
+                f"last.ckpt{also}, or --untrained true to use random ones"
+            )
+
+    before_validate = before_test = before_predict = _check_weights
+
+    def after_validate(self) -> None:
+        """Keep the scores, for ``litscale compare``."""
+        self._keep_scores("validate")
+
+    def after_test(self) -> None:
+        """Keep the scores, for ``litscale compare``."""
+        self._keep_scores("test")
+
+    def _keep_scores(self, stage: str) -> None:
+        """Write the scores, and refuse those that are no numbers.
+
+        Raises:
+            FloatingPointError: some are not finite.
+        """
+        weights = self._evaluation.weights
+        if self.trainer.fast_dev_run or weights is None:
+            return
+        values = {name: float(value) for name, value in self.trainer.logged_metrics.items()}
+        where = ""
+        if self.trainer.is_global_zero:
+            path = write_scores(Path(self.trainer.default_root_dir), stage, weights, self._settings(stage), values)
+            print(f"Scores written to {path}")
+            where = f" (null in {path})"
+        if wrong := not_finite(values):
+            raise FloatingPointError(
+                f"not finite: {', '.join(wrong)}{where}. The weights are broken, or the network's precision does not "
+                "suffice: evaluate an earlier checkpoint, or with --trainer.precision 32-true"
+            )
+
+    def _settings(self, stage: str) -> dict[str, Any]:
+        """What scores depend on beside the weights."""
+        given = self.config[self.subcommand]
+        options = yaml.safe_load(self._parser(self.subcommand).dump(given, skip_none=False, skip_validation=True))
+        return {
+            "precision": self.trainer.precision,
+            "batches": self.trainer.limit_test_batches if stage == "test" else self.trainer.limit_val_batches,
+            "seed": options["seed_everything"],
+            "model": options["model"],
+            "data": options.get("data"),
+            "callbacks": options["trainer"]["callbacks"],
+        }
+
+    def _parse_ckpt_path(self) -> None:
+        """Find and check the checkpoint before anything is built, and leave the config as it was given.
+
+        Lightning would let the checkpoint's hyper-parameters override the command line, so that
+        ``--model.init_args.optimization.lr`` had no effect on a resumed run.
+        """
+        subcommand = self.config.get("subcommand")
+        if subcommand is None or "ckpt_path" not in self.config[subcommand]:
+            return
+        config = self.config[subcommand]
+        folders = [Path(config.trainer.default_root_dir)]
+        if subcommand != "fit":  # an evaluation may have a folder of its own, and is of the run whose config it has
+            folders = [Path(str(path)).parent for path in config.get("config") or ()] + folders
+        config.ckpt_path = find_checkpoint(config.ckpt_path, folders)
+        if subcommand == "fit" and config.ckpt_path is None:
+            config.ckpt_path = requeued_checkpoint(folders[0])
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder for an evaluation, before that is run in vain.
+
+    Raises:
+        OSError: it cannot be made, or files in it cannot.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OSError(
+            error.errno, f"trainer.default_root_dir: cannot write there ({error.strerror}); give another", str(folder)
+        ) from error
+
+
+class BenchCLI(LitscaleCLI):
+    """The same for benchmarks."""
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Methods of `litscale.cli.bench.BenchTrainer`, and their arguments that are no options of their own."""
+        return {command: {"model", "datamodule"} for command in ("decode", "costs", "masks")}
+
+
+# What both have in common.
+_COMMON: dict[str, Any] = {
+    "model_class": LightningModule,
+    "datamodule_class": LightningDataModule,
+    "subclass_mode_model": True,
+    "subclass_mode_data": True,
+    "auto_configure_optimizers": False,
+}
+
+
+def train_or_evaluate(args: list[str] | None) -> None:
+    """Run ``fit``, ``validate``, ``test`` or ``predict``.
+
+    Args:
+        args: the words after ``litscale``; None for those that the process was started with.
+    """
+    LitscaleCLI(save_config_callback=SaveConfig, save_config_kwargs={"save_to_log_dir": False}, args=args, **_COMMON)
+
+
+def bench(args: list[str] | None) -> None:
+    """Run a benchmark.
+
+    Args:
+        args: the words after ``litscale bench``; None for those that the process was started with.
+    """
+    from litscale.cli.bench import BenchTrainer
+
+    names = {"prog": "litscale bench", "description": "Benchmarks"}
+    BenchCLI(trainer_class=BenchTrainer, save_config_callback=None, parser_kwargs=names, args=args, **_COMMON)

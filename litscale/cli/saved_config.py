@@ -1,0 +1,59 @@
+"""The config that a run keeps in its folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.cli import SaveConfigCallback
+from lightning.pytorch.loggers import WandbLogger
+
+from datamodules.base import BatchData, offered
+from litscale.storage.files import write_atomically
+from litscale.storage.run_folders import goes_on
+
+FINDER = "lightning.pytorch.callbacks.BatchSizeFinder"
+OF_ONE_CALL = ("ckpt_path", "checkpoints.overwrite", "overwrite")
+"""What a command says of one call, not of the run."""
+
+
+class SaveConfig(SaveConfigCallback):
+    """Writes the config of a ``fit`` to the run folder, and to Weights & Biases where it logs there.
+
+    ``config.yaml`` is what the run was begun with, and stays so. Where the run goes on with other options, they are
+    written beside it as ``config_from_step_<n>.yaml``.
+    """
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Not yet: other callbacks may still refuse the run folder, or change the options."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save once, when all is ready to train."""
+        if trainer.is_global_zero:
+            self.save_config(trainer, pl_module, "fit")
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Write the config as it ran."""
+        config = self.config.clone()
+        for name in OF_ONE_CALL:
+            config.pop(name, None)
+        # A batch size that was searched for is found by now; a resumed run keeps it.
+        if config.trainer.callbacks:
+            config.trainer.callbacks = [each for each in config.trainer.callbacks if each.class_path != FINDER]
+        data = offered(trainer.datamodule, BatchData)
+        if data is not None and "data" in config and "batch_size" in config.data.init_args:
+            config.data.init_args.batch_size = data.batch_size
+        text = self.parser.dump(config, skip_none=False, skip_validation=True)
+        folder = Path(trainer.default_root_dir)
+        path = folder / self.config_filename
+        if path.exists() and not trainer.checkpoint_callbacks:
+            return  # a run that saves nothing leaves the config of the weights that lie there
+        if path.exists() and goes_on(folder, trainer.ckpt_path):
+            if path.read_text() == text:
+                return
+            path = path.with_name(f"{path.stem}_from_step_{trainer.global_step}{path.suffix}")
+        write_atomically(path, text.encode())
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                logger.experiment.config.update(yaml.safe_load(text), allow_val_change=True)

@@ -1,0 +1,264 @@
+"""Generation with VAR, scale by scale: guidance, filters, keyed noise, known tokens.
+
+Dimensions: B images, S scales, n tokens of a scale, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from litscale.models.modes import evaluating
+from litscale.models.var.noise import gumbel_noise
+from litscale.models.var.transformer import VAR
+
+
+@dataclass(frozen=True)
+class VARGeneration:
+    """How tokens are drawn. The published scores are those of cfg 1.5, top_k 900 and top_p 0.96.
+
+    Args:
+        cfg: classifier-free guidance at the last scale; it grows from 0 at the first one, and logits are
+            ``(1 + t) * conditional - t * unconditional``. 0 is off, at half the cost; the published value is 1.5.
+        top_k: draw among the k likeliest tokens; 0 is off, the published value is 900.
+        top_p: draw among the likeliest tokens that hold this share of the probability; 0 is off, the published value
+            is 0.96.
+        temperature: divides the logits; below 1 is safer.
+        greedy: take the likeliest tokens.
+        smooth: make the picture from mixtures of codes instead of the tokens drawn (Gumbel softmax): smoother, for
+            viewing, not for measuring.
+
+    Raises:
+        ValueError: an option is out of range; the message names it.
+    """
+
+    cfg: float = 1.5
+    top_k: int = 0
+    top_p: float = 0.0
+    temperature: float = 1.0
+    greedy: bool = False
+    smooth: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.cfg < math.inf:
+            raise ValueError(f"cfg must not be negative, not {self.cfg}; 0 is without guidance")
+        if self.top_k < 0:
+            raise ValueError(f"top_k must not be negative, not {self.top_k}; 0 draws among all tokens")
+        if not 0 <= self.top_p <= 1:
+            raise ValueError(f"top_p must be in 0..1, not {self.top_p}; 0 draws among all tokens")
+        if not 0 < self.temperature < math.inf:
+            raise ValueError(f"temperature must be positive, not {self.temperature}; greedy takes the likeliest token")
+
+    def logits(self, raw: Tensor, progress: float) -> Tensor:
+        """Logits to draw from.
+
+        Args:
+            raw: the network's, ``[B, n, V]``, or ``[2 B, n, V]`` with the unconditional rows second where ``cfg`` is
+                above 0.
+            progress: :meth:`litscale.models.var.VAR.progress` of the scale.
+
+        Returns:
+            ``[B, n, V]``; removed tokens are -inf.
+        """
+        logits = guided(raw, self.cfg * progress) if self.cfg else raw
+        return keep_likely(logits / self.temperature, self.top_k, self.top_p)
+
+    def noise(self, seed: int, images: Tensor, k: int, n: int, vocab: int) -> Tensor | None:
+        """Noise of scale ``k`` for images int64 ``[B]``, float32 ``[B, n, V]``; none when greedy."""
+        if self.greedy:
+            return None
+        return gumbel_noise(seed, images, k, torch.arange(n, device=images.device), vocab)
+
+
+PLAIN = VARGeneration()
+
+
+@dataclass
+class Sampled:
+    """Result of :func:`generate`.
+
+    Attributes:
+        tokens: int64 ``[B, n]`` of each scale.
+        images: ``[B, C, H, W]`` in [0, 1].
+        images_per_scale: the picture after each scale, ``[S, B, C, H, W]``, where it was asked for.
+    """
+
+    tokens: list[Tensor]
+    images: Tensor
+    images_per_scale: Tensor | None = None
+
+
+class Step(NamedTuple):
+    """One scale of :func:`generate_scales`.
+
+    Attributes:
+        raw: logits of the network ``[B, n, V]``, or ``[2 B, n, V]`` with the unconditional rows second.
+        logits: after guidance, temperature and filters, ``[B, n, V]``; removed tokens are -inf.
+        tokens: int64 ``[B, n]``.
+        f_hat: accumulation after this scale, ``[B, dim, h, h]``.
+    """
+
+    raw: Tensor
+    logits: Tensor
+    tokens: Tensor
+    f_hat: Tensor
+
+
+@torch.no_grad()
+def generate(
+    model: VAR,
+    labels: Tensor | Sequence[int] | None = None,
+    options: VARGeneration = PLAIN,
+    seed: int | None = None,
+    *,
+    tokens: Sequence[Tensor] | None = None,
+    known: Sequence[Tensor] | None = None,
+    image_index: Tensor | None = None,
+    all_scales: bool = False,
+    batch_size: int = 1,
+) -> Sampled:
+    """Generate images.
+
+    With the same seed, image i is the same in every batch: its noise is keyed by seed, image, scale and position.
+
+    Args:
+        model: the transformer, with its tokenizer.
+        labels: classes, int64 ``[B]``, -1 for no class; none for ``batch_size`` images without class.
+        options: how tokens are drawn.
+        seed: of the noise; without one it is taken from torch's generator.
+        tokens: known tokens, int64 ``[B, n]`` for each scale, read where ``known``.
+        known: bool ``[B, n]`` for each scale: positions that keep their token, so that in-painting, out-painting and
+            editing by class need no training; :func:`litscale.models.var.token_masks` makes them from a pixel mask.
+        image_index: number of each image, int64 ``[B]``; 0, 1, ... without it.
+        all_scales: also return the picture after each scale.
+        batch_size: of images without class.
+
+    Raises:
+        ValueError: labels out of range, or known tokens that do not fit.
+    """
+    classes, seed = classes_and_seed(labels, seed, batch_size, model.pos_emb.device)
+    _check_known(model, len(classes), tokens, known)
+    with evaluating(model):
+        steps = list(generate_scales(model, classes, options, seed, tokens, known, image_index))
+        pictures = [model.vqvae.decode(step.f_hat).add(1).div(2) for step in (steps if all_scales else steps[-1:])]
+    return Sampled([step.tokens for step in steps], pictures[-1], torch.stack(pictures) if all_scales else None)
+
+
+def generate_scales(
+    model: VAR,
+    labels: Tensor,
+    options: VARGeneration,
+    seed: int,
+    tokens: Sequence[Tensor] | None = None,
+    known: Sequence[Tensor] | None = None,
+    image_index: Tensor | None = None,
+) -> Iterator[Step]:
+    """Draw scale after scale; the arguments are those of :func:`generate`.
+
+    Gradients are kept and the model's mode is left as it is: call it without gradients and in evaluation.
+    """
+    quantizer = model.vqvae.quantizer
+    images = torch.arange(len(labels), device=labels.device) if image_index is None else image_index
+    # 1. what the classes do to the network; guidance runs each image without class too
+    copies = 2 if options.cfg else 1
+    condition = model.condition(torch.cat([labels, torch.full_like(labels, -1)]) if options.cfg else labels)
+    cache = model.new_cache()
+    f_hat = quantizer.start(len(labels))
+    for k in range(model.scales):
+        # 2. all logits of the scale in one pass, given the scales before
+        inputs = quantizer.scale_input(f_hat, k).repeat(copies, 1, 1) if k else None
+        progress = model.progress(k)
+        raw = model.extend(inputs, condition, cache, k)
+        # 3. guidance and filters; then draw
+        logits = options.logits(raw, progress)
+        noise = options.noise(seed, images, k, logits.shape[1], model.vocab)
+        drawn = gumbel_max(logits, noise)
+        # 4. known tokens stay as they are
+        if tokens is not None and known is not None:
+            drawn = torch.where(known[k], tokens[k], drawn)
+        # 5. add the scale to the picture's latent map
+        if options.smooth:
+            codes = quantizer.codebook.weight
+            vectors = mixture(logits, noise, progress).to(codes.dtype) @ codes
+            if known is not None:
+                vectors = torch.where(known[k][..., None], quantizer.codebook(drawn), vectors)
+            f_hat = quantizer.add(f_hat, vectors, k)
+        else:
+            f_hat = quantizer.accumulate(f_hat, drawn, k)
+        yield Step(raw, logits, drawn, f_hat)
+
+
+def classes_and_seed(
+    labels: Tensor | Sequence[int] | None, seed: int | None, batch_size: int, device: torch.device
+) -> tuple[Tensor, int]:
+    """What callers may leave out: classes, int64 ``[B]``, -1 where none are given, and a seed of torch's generator."""
+    given = [-1] * batch_size if labels is None else labels
+    classes = torch.as_tensor(given, dtype=torch.long, device=device)
+    return classes, int(torch.randint(2**62, ())) if seed is None else seed
+
+
+def guided(logits: Tensor, strength: float) -> Tensor:
+    """Classifier-free guidance (arXiv 2207.12598).
+
+    Args:
+        logits: ``[2 B, n, V]``, conditional rows first.
+        strength: t in ``(1 + t) * conditional - t * unconditional``.
+
+    Returns:
+        ``[B, n, V]``.
+    """
+    conditional, unconditional = logits.chunk(2)
+    return (1 + strength) * conditional - strength * unconditional
+
+
+def keep_likely(logits: Tensor, top_k: int, top_p: float) -> Tensor:
+    """Set unlikely tokens to -inf: first all below the k-th largest logit (ties stay), then the tail beyond ``top_p``.
+
+    Args:
+        logits: ``[..., V]``.
+        top_k: number of tokens, 0 for all.
+        top_p: share of what is left, 0 for all; the likeliest token always stays (nucleus sampling, arXiv 1904.09751).
+
+    Returns:
+        ``[..., V]``.
+    """
+    if top_k:
+        lowest = logits.topk(min(top_k, logits.shape[-1]), dim=-1).values[..., -1:]
+        logits = logits.masked_fill(logits < lowest, float("-inf"))
+    if top_p:
+        ascending, order = logits.sort(dim=-1)
+        tail = ascending.softmax(-1).cumsum(-1) <= 1 - top_p
+        tail[..., -1] = False
+        logits = logits.masked_fill(torch.zeros_like(tail).scatter(-1, order, tail), float("-inf"))
+    return logits
+
+
+def gumbel_max(logits: Tensor, noise: Tensor | None) -> Tensor:
+    """Tokens int64 ``[B, n]`` of logits ``[B, n, V]`` by the Gumbel-max rule; the likeliest without noise."""
+    return (logits if noise is None else logits + noise).argmax(-1)
+
+
+def mixture(logits: Tensor, noise: Tensor | None, progress: float) -> Tensor:
+    """Weights of the codes in a smooth picture, ``[B, n, V]`` (Gumbel softmax, arXiv 1611.01144, VAR's schedule)."""
+    sharper = logits * (1 + progress)
+    return ((sharper if noise is None else sharper + noise) / max(0.27 * (1 - 0.95 * progress), 0.005)).softmax(-1)
+
+
+def _check_known(model: VAR, batch: int, tokens: Sequence[Tensor] | None, known: Sequence[Tensor] | None) -> None:
+    """Refuse known tokens that are not given as the model's scales."""
+    if tokens is None and known is None:
+        return
+    if tokens is None or known is None:
+        raise ValueError("tokens and known belong together: give both or neither")
+    wanted = [(batch, side**2) for side in model.patch_nums]
+    for name, given in (("tokens", tokens), ("known", known)):
+        shapes = [tuple(entry.shape) for entry in given]
+        if shapes != wanted:
+            raise ValueError(f"{name} must have the shapes {wanted}, one for each scale, not {shapes}")
+    if any(bool(((entry < 0) | (entry >= model.vocab)).any()) for entry in tokens):
+        raise ValueError(f"tokens must be in 0..{model.vocab - 1}, the tokenizer's vocabulary")

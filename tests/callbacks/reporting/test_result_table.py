@@ -1,0 +1,66 @@
+"""Tables on the terminal and as files, compared with what is written by hand."""
+
+import json
+
+import pytest
+
+from callbacks.reporting.decode_report import decode_report
+from callbacks.reporting.result_table import Column, Report, ResultTable
+
+NAN = float("nan")
+ROWS = {
+    "target only": {"target_calls_per_image": 3.0, "speedup": 1.0, "fid": 31.25},
+    "speculative (gamma 2)": {
+        "target_calls_per_image": 1.5,
+        "speedup": 2.5,
+        "token_agreement": NAN,
+        "hidden": 7.0,
+        "fid": None,  # what a file of an interrupted benchmark says of a number that is not finite
+        "fid_change": -0.04,
+    },
+}
+
+
+def test_decoders_as_files(tmp_path):
+    report = decode_report("bench", "2 x 6 images", {"cfg": 0.5, "reference": None}, ROWS)
+    files = report.write(tmp_path / "new", with_csv=True)
+    assert [path.name for path in files] == ["bench.json", "bench.md", "bench.csv"]
+    text, markdown, table = (path.read_text() for path in files)
+    found = json.loads(text)
+    assert list(found) == ["name", "facts", "settings", "rows"]
+    assert found["rows"]["speculative (gamma 2)"]["token_agreement"] is None
+    assert markdown == (
+        "# Decoders\n\n2 x 6 images.\n\n"
+        "| decoder | target calls | speed-up | token agreement | FID | FID change |\n"
+        "|---|---:|---:|---:|---:|---:|\n"
+        "| target only | 3 | 1.00x | - | 31.25 | - |\n"
+        "| speculative (gamma 2) | 1.5 | 2.50x | - | - | -4.0% |\n\n"
+        "With cfg 0.5.\n"
+    )
+    assert table == (
+        "decoder,target_calls_per_image,speedup,fid,token_agreement,hidden,fid_change\n"
+        "target only,3.0,1.0,31.25,,,\n"
+        "speculative (gamma 2),1.5,2.5,,nan,7.0,-0.04\n"
+    )
+
+
+def test_a_report_of_two_tables_names_its_checkpoint(tmp_path):
+    first = ResultTable("nats", {"value": Column("")}, {"model": {"value": 2.5}})
+    second = ResultTable("score", {"run": Column("a run", "{:.5g}", "not finite")}, {"fid": {"run": NAN}}, "of 4")
+    report = Report("music", "Music", [first, second], {"value": NAN}, "last.ckpt", "A remark.")
+    text, markdown = (path.read_text() for path in report.write(tmp_path))
+    assert json.loads(text) == {"value": None}
+    assert markdown == (
+        "# Music\n\nCheckpoint: `last.ckpt`\n\n| nats | |\n|---|---|\n| model | 2.5 |\n\n"
+        "of 4.\n\n| score | a run |\n|---|---|\n| fid | not finite |\n\nA remark.\n"
+    )
+
+
+@pytest.mark.parametrize("width", [20, 200])
+def test_the_terminal_shows_labels_and_brackets_as_they_are(capsys, monkeypatch, width):
+    monkeypatch.setenv("COLUMNS", str(width))
+    label = "a label that must not be cut, whatever the width [/b]"
+    ResultTable("run", {"x": Column("[x]")}, {label: {"x": "text [/y]"}}, "A title").show()
+    out = capsys.readouterr().out
+    assert out.startswith("A title\n")
+    assert all(part in out for part in (label, "[x]", "text [/y]"))

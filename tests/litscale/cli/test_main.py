@@ -1,0 +1,38 @@
+"""The litscale command tells its commands apart without importing more than they need."""
+
+import subprocess
+import sys
+
+import pytest
+
+from litscale.cli.main import COMMANDS, main
+
+
+@pytest.mark.parametrize("words", [[], ["-h"], ["--help"]])
+def test_help_names_every_command(words, capsys):
+    main(words)
+    out = capsys.readouterr().out
+    for name, what in COMMANDS.items():
+        assert f"  {name} " in out
+        assert what in out
+
+
+def test_help_is_quick():
+    """Torch and Lightning alone take seconds to import."""
+    code = "import sys; from litscale.cli.main import main; main(['--help']); print([*sys.modules])"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "'litscale.cli.main'" in run.stdout
+    assert not {"'torch'", "'lightning'", "'numpy'"} & set(run.stdout.split("[")[-1].strip("]\n").split(", "))
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("fitt", "there is no command fitt; did you mean fit?"),
+        ("x", "there is no command x; there are fit, validate, test, predict, compare, bench"),
+    ],
+)
+def test_an_unknown_command_names_those_there_are(word, message):
+    with pytest.raises(SystemExit) as stop:
+        main([word])
+    assert stop.value.code == f"litscale: {message}"
