@@ -1,4 +1,4 @@
-"""What ``validate`` and ``test`` found, one file for each evaluated checkpoint."""
+"""The scores of ``validate`` and ``test``, in one file for each evaluated checkpoint."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from litscale.storage.fingerprints import of_file
 
 @dataclass(frozen=True)
 class Scores:
-    """The scores of an evaluation, and what they are of.
+    """The scores of an evaluation, with the weights and settings that they belong to.
 
     Attributes:
         checkpoint: path of the checkpoint; None where the model brought its weights itself, or had none.
@@ -42,7 +42,7 @@ class Scores:
 
     @property
     def source(self) -> str:
-        """The weights for people, such as ``last.ckpt, step 700``, and what is unusual about the evaluation."""
+        """The weights as people read them, such as ``last.ckpt, step 700``, and unusual settings of the evaluation."""
         if self.checkpoint is None:
             weights = ", ".join(Path(given["file"]).name for given in self.weight_files.values()) or "untrained"
         else:
@@ -53,7 +53,7 @@ class Scores:
         return weights + ("" if batches == 1.0 else f", {batches} of the batches")
 
     def _fate(self, path: Path) -> str:
-        """What became of the checkpoint, empty if it is still there."""
+        """Whether the checkpoint was removed or overwritten since, as text; empty if it was not."""
         if not path.is_file():
             return " (removed since)"
         # Not by its time, which copies may keep or change.
@@ -68,8 +68,8 @@ def write_scores(
     Args:
         folder: where; must exist.
         stage: ``validate`` or ``test``.
-        weights: what they are of.
-        settings: how they were made, see `Scores`.
+        weights: the evaluated weights.
+        settings: of the evaluation, see `Scores`.
         values: name -> number; those that are not finite become null.
 
     Raises:
