@@ -15,7 +15,7 @@ from collections.abc import Callable
 import torch
 from measuring import paired, ratio, surroundings
 
-from litscale.models.fractal import Fractal
+from litscale.models.fractal import Fractal, Generation, generate
 from litscale.models.fractal import fractal as recursion
 from litscale.models.fractal.masking import Masking
 
@@ -76,11 +76,12 @@ def sampling(width: int, blocks: int, repeats: int, device: str) -> None:
     for patches in (64, 256, 1024):
         ar, mar = (build(kind, patches, width, blocks, device) for kind in ("ar", "mar"))
         runs: dict[str, Callable[[], object]] = {
-            "cache": lambda ar=ar: ar.sample(1, seed=0),
-            "none": lambda ar=ar: ar.sample(1, seed=0, use_cache=False),
+            "cache": lambda ar=ar: generate(ar, seed=0),
+            "none": lambda ar=ar: generate(ar, options=Generation(use_cache=False), seed=0),
         }
         for steps in (8, 16, 64):
-            runs[f"mar {steps}"] = lambda mar=mar, steps=steps: mar.sample(1, seed=0, iterations=[steps, 8])
+            masked = Generation(iterations=[steps, 8])
+            runs[f"mar {steps}"] = lambda mar=mar, masked=masked: generate(mar, options=masked, seed=0)
         times = paired(runs, max(1, repeats // (1 + patches // 256)), device)
         ratios = " | ".join(f"{ratio(times[name], times['cache']):.2f}" for name in runs if name != "cache")
         print(f"| {patches} | {1e3 * statistics.median(times['cache']):.0f} | {ratios} |", flush=True)

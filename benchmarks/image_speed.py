@@ -15,9 +15,10 @@ from typing import Any
 import torch
 from measuring import Clock, memory, shares, surroundings
 
-from litscale.models.fractal import Fractal
-from litscale.models.fractal.ar import AR, ARStepper
+from litscale.models.fractal import Fractal, Generation, generate
+from litscale.models.fractal.ar import AR
 from litscale.models.fractal.checkpoints import official_arguments
+from litscale.models.fractal.head import CategoricalHead
 
 ITERATIONS = {"in64": [64, 16], "in256": [64, 16, 16]}
 
@@ -28,21 +29,25 @@ def watch(model: Fractal, clock: Clock) -> None:
         name, generator = f"level {depth}", level.generator
         generator.forward = clock.watch(name, generator.forward)
         if isinstance(generator, AR):
-            generator.stepper = watched_stepper(name, generator.stepper, clock)
+            generator.stepper = watched_stepper(name, generator.stepper, clock, "feed", "condition")
         if level.guide_head is not None:
-            level.guide_head.forward = clock.watch(name, level.guide_head.forward)
-            level.guide_head.sample = clock.watch(name, level.guide_head.sample)
-    model.leaf.forward = clock.watch("leaf", model.leaf.forward)
-    model.leaf.sample = clock.watch("leaf", model.leaf.sample)
+            watch_head(name, level.guide_head, clock)
+    watch_head("leaf", model.leaf, clock)
 
 
-def watched_stepper(name: str, make: Callable[..., ARStepper], clock: Clock) -> Callable[..., ARStepper]:
+def watch_head(name: str, head: CategoricalHead, clock: Clock) -> None:
+    """Time a head in one pass and in sampling."""
+    head.forward = clock.watch(name, head.forward)
+    head.stepper = watched_stepper(name, head.stepper, clock, "feed", "logits")
+
+
+def watched_stepper(name: str, make: Callable[..., Any], clock: Clock, *steps: str) -> Callable[..., Any]:
     """Steppers whose steps are timed."""
 
-    def stepper(*args: Any) -> ARStepper:
+    def stepper(*args: Any) -> Any:
         made = make(*args)
-        made.feed = clock.watch(name, made.feed)
-        made.condition = clock.watch(name, made.condition)
+        for step in steps:
+            setattr(made, step, clock.watch(name, getattr(made, step)))
         return made
 
     return stepper
@@ -93,7 +98,7 @@ def main() -> None:
 
             def sample(label: torch.Tensor = label, model: Fractal = model, name: str = name) -> None:
                 with torch.autocast(device, precision, enabled=precision != torch.float32):
-                    model.sample(label=label, iterations=ITERATIONS[name.split("_")[-1]], cfg=2.0, seed=0)
+                    generate(model, label, Generation(iterations=ITERATIONS[name.split("_")[-1]], cfg=2.0), seed=0)
 
             for what, run in (("train", train), ("sample", sample)):
                 if what not in options.skip:

@@ -1,4 +1,4 @@
-"""What is watched: callbacks for the trainer."""
+"""Callbacks for Lightning's trainer: evaluation, samples, diagnostics, checkpoints and writers of predictions."""
 
 from callbacks.attention_diagnostics import AttentionDiagnostics
 from callbacks.checkpoints import Checkpoints

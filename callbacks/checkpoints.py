@@ -7,13 +7,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-import torch
 from filelock import BaseFileLock
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
 from callbacks.checkpointing.files import (
@@ -24,10 +22,10 @@ from callbacks.checkpointing.files import (
     use_checkpoint_files,
 )
 from callbacks.checkpointing.interruption import Action, Interruption
+from callbacks.checkpointing.monitored_score import MonitoredScore
 from callbacks.checkpointing.progress import mark_validation_interrupted, remove_unfinished_batches
-from callbacks.reporting.loggers import is_trial, run_folder
-from lit_models.base import REMEDY, DivergedError, GradientError
-from litscale.storage.checkpoints import read_checkpoint
+from callbacks.reporting.trainer_state import is_trial, run_folder
+from lit_models.base import DivergedError, GradientError
 from litscale.storage.run_folders import (
     checkpoint_in,
     clear_run_folder,
@@ -87,14 +85,12 @@ class Checkpoints(Checkpoint):
                 f"checkpoints.minutes must not be negative and every_n_steps at least 1, not {minutes} and "
                 f"{every_n_steps}"
             )
-        self.monitor, self.mode = monitor, mode
         self.minutes, self.every_n_steps = minutes, every_n_steps
         self.overwrite = overwrite
-        self.best_score: float | None = None
+        self._score = MonitoredScore(monitor, mode)
         self._lock: BaseFileLock | None = None
         self._folder: Path | None = None  # of the fit that this object has begun
         self._resumed_step: int | None = None
-        self._score: float | None = None  # of the weights at hand
         self._interruption: Interruption | None = None  # there is one from the first step to the last
 
     @property
@@ -140,6 +136,7 @@ class Checkpoints(Checkpoint):
                 f"the run resumes step {self._resumed_step}, but begins at step {trainer.global_step}: one of its "
                 "callbacks, as BatchSizeFinder, loads another state. Leave it out of trainer.callbacks to resume"
             )
+        # 1. settle what lies in the folder
         if trainer.is_global_zero:
             last = self._path("last")
             if trainer.ckpt_path and Path(trainer.ckpt_path).resolve() != last:
@@ -147,7 +144,8 @@ class Checkpoints(Checkpoint):
             folder = run_folder(trainer).resolve()
             if self.overwrite and not goes_on(folder, trainer.ckpt_path):
                 clear_run_folder(folder)
-            self.best_score = self._recorded_score(self._path("best"))
+            self._score.read_best(self._path("best"), self.state_key)
+        # 2. begin the account of what is saved
         self._postponed = Action.CONTINUE  # what was agreed on before a validation, which begins with a save
         self._saved_step = self._seen_step = trainer.global_step
         self._saved_at = time.monotonic()
@@ -158,18 +156,8 @@ class Checkpoints(Checkpoint):
             buffer for name, buffer in pl_module.named_buffers() if name in kept and id(buffer) not in parameters
         ]
         self._finish_step(trainer)
+        # 3. from now on, signals wait for the end of a step
         self._interruption = Interruption(trainer)
-
-    def _recorded_score(self, path: Path) -> float | None:
-        """The score that a ``best.ckpt`` says of itself, if it is one of the same monitor."""
-        if self.monitor is None or not path.exists():
-            return None
-        try:
-            state = read_checkpoint(path, "the best checkpoint so far,")["callbacks"][self.state_key]
-        except (ValueError, KeyError) as error:
-            rank_zero_warn(f"{path} gives no score ({error}), so the next validation replaces it")
-            return None
-        return state["score"] if state["monitor"] == self.monitor and state["mode"] == self.mode else None
 
     # What a checkpoint records of this callback.
 
@@ -180,13 +168,13 @@ class Checkpoints(Checkpoint):
 
     def state_dict(self) -> dict[str, Any]:
         """The monitor and the score of the weights at hand; null where they were not validated."""
-        return {"monitor": self.monitor, "mode": self.mode, "score": self._score}
+        return self._score.record()
 
     # A step begins and ends.
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """The weights at hand are about to change, so no score is theirs."""
-        self._score = None
+        self._score.current = None
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
         """From here to the end of the step the state is neither the old nor the new one."""
@@ -244,47 +232,18 @@ class Checkpoints(Checkpoint):
             mark_validation_interrupted(checkpoint["loops"]["fit_loop"])
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save the best weights.
-
-        Raises:
-            DivergedError: a score is not finite.
-        """
-        if self._interruption is not None:
-            self._check_scores(trainer)
-            self._save_best(trainer)
-            self._interruption.validating = False
-
-    def _check_scores(self, trainer: Trainer) -> None:
-        """Refuse scores that are not finite: that of the monitor, or without one all that are called val..."""
-        scores = trainer.callback_metrics
-        judged = [name for name in scores if name == self.monitor or (self.monitor is None and name.startswith("val"))]
-        for name in judged:
-            if not torch.isfinite(scores[name]):
-                raise DivergedError(
-                    f"{name} is {float(scores[name])} at step {trainer.global_step}, so the weights are not saved: "
-                    f"{REMEDY}"
-                )
-
-    def _save_best(self, trainer: Trainer) -> None:
         """Write ``best.ckpt`` if the score is better than the one that it records.
 
         Raises:
+            DivergedError: a score is not finite.
             MisconfigurationException: nothing of the monitor's name is logged.
         """
-        if self.monitor is None:
-            return
-        scores = trainer.callback_metrics
-        if self.monitor not in scores:
-            raise MisconfigurationException(
-                f"checkpoints.monitor: nothing is logged as {self.monitor}; there are {', '.join(sorted(scores))}"
-            )
-        score = float(scores[self.monitor])
-        self._score = score
-        sign = 1 if self.mode == "min" else -1
-        better = self.best_score is None or sign * score < sign * self.best_score
-        if trainer.strategy.broadcast(better):
-            trainer.save_checkpoint(self._path("best"), weights_only=False)
-            self.best_score = score
+        if self._interruption is not None:
+            self._score.check(trainer)
+            if self._score.improves(trainer):
+                trainer.save_checkpoint(self._path("best"), weights_only=False)
+                self._score.best = self._score.current
+            self._interruption.validating = False
 
     def _save_last(self, trainer: Trainer) -> None:
         """Write ``last.ckpt``, unless it holds this step already; the previous one is kept until the loss is known."""

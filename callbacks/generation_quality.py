@@ -1,4 +1,4 @@
-"""FID and its kin, while training and after."""
+"""`GenerationQuality`: FID, KID, precision, recall and related scores of generated images or rolls."""
 
 from __future__ import annotations
 
@@ -17,13 +17,12 @@ from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
-from callbacks.evaluation.generation import data_of
 from callbacks.evaluation.quality_reference import QualityReference
-from callbacks.evaluation.sample_evaluation import SampleEvaluation, checkpoint_of, stage_of
+from callbacks.evaluation.sample_evaluation import SampleEvaluation
 from callbacks.evaluation.sample_store import SampleStore, write_npz, write_pngs
-from callbacks.reporting.loggers import run_folder
 from callbacks.reporting.result_table import Column, Report, ResultTable
-from datamodules.base import CanvasData, RenderedData, class_count, offered, required
+from callbacks.reporting.trainer_state import checkpoint_of, run_folder, stage_of
+from datamodules.base import CanvasData, RenderedData, class_count, data_of, offered, required
 from lit_models.contracts import Generates, GenerationOptions
 from litscale.metrics import (
     FrechetDistance,
@@ -81,7 +80,7 @@ class GenerationQuality(SampleEvaluation):
             every_n_validations: in ``fit``, evaluate in every so many validations, the first included; 0 leaves it to
                 ``validate`` and ``test``.
             seed: noise of batch k is drawn from seed + k.
-            features: the extractor, any module as `litscale.metrics.features` describes it; null = by the kind of data.
+            features: the extractor, any `litscale.metrics.features.FeatureExtractor`; null = by the kind of data.
             reference: .npz with mu and sigma, or images as arr_0, or both (ADM's reference batches); null = the data.
             cfg: guidance scale instead of the module's own.
             temperature: instead of the module's own.
@@ -106,7 +105,7 @@ class GenerationQuality(SampleEvaluation):
         self.cache_dir = cache_dir
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Start anew.
+        """Check module and data, and choose the extractor.
 
         Raises:
             MisconfigurationException: no data module of canvases, or a module that cannot generate so.
@@ -116,6 +115,7 @@ class GenerationQuality(SampleEvaluation):
         super().setup(trainer, pl_module, stage)
         if stage == "predict":
             return
+        # 1. what the data and the module must offer
         data = required(data_of(trainer), CanvasData, self)
         required(pl_module, Generates, self)
         if self.changes and not offered(pl_module, GenerationOptions):
@@ -124,6 +124,7 @@ class GenerationQuality(SampleEvaluation):
             )
         if self.keep and data.alphabet != 256:
             raise MisconfigurationException("keep is for images; set it to null, `litscale predict` writes rolls")
+        # 2. the extractor
         if self.features is None:
             rendered = offered(data, RenderedData)
             renderer = None if rendered is None else rendered.renderer
@@ -131,6 +132,7 @@ class GenerationQuality(SampleEvaluation):
                 self.features = MusicFeatures(renderer.format, renderer.beats_per_bar)
             else:
                 self.features = InceptionFeatures()
+        # 3. classes of the data and of the extractor
         classes, known = class_count(data), class_count(self.features) or None
         if classes and self.num_samples % classes:
             more = self.num_samples + classes - self.num_samples % classes
@@ -148,7 +150,7 @@ class GenerationQuality(SampleEvaluation):
         self._recognises = bool(classes) and known is not None
 
     def begin(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Find the reference and make the metrics for it.
+        """Read the reference, if it is a file or cached, and make the metrics that it allows.
 
         Raises:
             ValueError: the extractor does not take the data's canvases, or the reference is not of its features.
@@ -203,7 +205,7 @@ class GenerationQuality(SampleEvaluation):
         self._real.take(trainer, batch["canvas"])
 
     def end_data(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Settle the reference."""
+        """Compute statistics and features of the reference, and hand them to the metrics."""
         self._real.end(trainer)
         self._scores["fid"].reference = self._real.statistics
         if self._real.has_features:
@@ -211,9 +213,9 @@ class GenerationQuality(SampleEvaluation):
 
     def outcome(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Tensor]:
         """The scores, float32."""
-        self._found = {name: value.float() for name, value in self._scores.compute().items()}
+        self._values = {name: value.float() for name, value in self._scores.compute().items()}
         _, prefix = stage_of(trainer)
-        return {f"{prefix}/{name}": value for name, value in self._found.items()}
+        return {f"{prefix}/{name}": value for name, value in self._values.items()}
 
     def report(self, trainer: Trainer, pl_module: LightningModule) -> Report:
         """The scores and what they depend on; keeps or deletes the images."""
@@ -223,7 +225,7 @@ class GenerationQuality(SampleEvaluation):
         with self._changed(pl_module):
             settings = self._settings(pl_module)
         count = self._real.statistics.count
-        scores = {name: float(value) for name, value in self._found.items()}
+        scores = {name: float(value) for name, value in self._values.items()}
         checkpoint = checkpoint_of(trainer)
         data = {
             "stage": stage,
@@ -243,7 +245,7 @@ class GenerationQuality(SampleEvaluation):
         return Report(f"quality_{stage}", f"Generation quality ({stage})", [table], data, checkpoint, drawn)
 
     def _finish(self, path: Path) -> None:
-        """Make of the batches what is to be kept. All ranks have made theirs: the scores are computed."""
+        """Export the samples as ``keep`` says and delete the batches; scores are computed, so all ranks are done."""
         assert self._store is not None  # a report is made outside of fit, where batches are kept
         batches = self._store.batches(self.num_samples, self.batch_size)
         if self.keep == "png":

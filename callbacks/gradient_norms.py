@@ -1,4 +1,4 @@
-"""Norms of the gradients, of the whole network and of each level."""
+"""`GradientNorms`: norms of the gradients, of the whole network and of each level."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch.nn import Parameter
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
-from callbacks.reporting.loggers import logs_now
+from callbacks.reporting.trainer_state import logs_now
 from datamodules.base import offered
 from lit_models.contracts import LevelParameters
 

@@ -1,4 +1,4 @@
-"""Losses of single levels, mask fractions and entropy: what a training step reports."""
+"""`LevelLosses`: losses of single levels, mask fractions and entropy, which a training step reports."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
-from callbacks.reporting.loggers import logs_now
+from callbacks.reporting.trainer_state import logs_now
 
 
 class LevelLosses(Callback):

@@ -1,4 +1,4 @@
-"""How near generated music comes to the data, while training and after."""
+"""`MusicEvaluation`: statistics of generated music compared with those of the data, and likelihood baselines."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
-from callbacks.evaluation.generation import data_of
 from callbacks.evaluation.likelihood_baselines import LikelihoodBaselines
-from callbacks.evaluation.sample_evaluation import SampleEvaluation, checkpoint_of, stage_of, summed
+from callbacks.evaluation.sample_evaluation import SampleEvaluation, summed
 from callbacks.reporting.result_table import Column, Report, ResultTable
-from datamodules.base import RenderedData, required
+from callbacks.reporting.trainer_state import checkpoint_of, stage_of
+from datamodules.base import RenderedData, data_of, required
 from lit_models.contracts import Generates
 from litscale.metrics import MusicStatistics
 from litscale.music import Roll, RollRenderer

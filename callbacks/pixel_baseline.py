@@ -1,4 +1,4 @@
-"""What a model's bits per dim are worth: the same images under independent pixels."""
+"""`PixelBaseline`: the bits per dim of images under a model of independent pixels."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
-from callbacks.evaluation.generation import data_of
-from callbacks.evaluation.sample_evaluation import stage_of
+from callbacks.reporting.trainer_state import stage_of
+from datamodules.base import data_of
 from datamodules.images.base import ImageDataModule
-from datamodules.images.dataset import Images
+from datamodules.images.source import Images
 from litscale.metrics.mean import Mean
 
 
 class PixelBaseline(Callback):
     """Logs ``val/bits_per_dim/independent_pixels`` (``test/...``) in ``validate`` and ``test``.
 
-    The baseline knows how often each value occurs at each place and channel of the training images, and nothing of how
-    they hang together: a model must be below it. One count in all is spread evenly over the values, so that none is
-    impossible.
+    The baseline knows how often each value occurs at each place and channel of the training images, and nothing of the
+    dependence between places: a trained model must have fewer bits. One count in all is spread evenly over the values,
+    so that none has probability 0.
     """
 
     def __init__(self, num_images: int = 5000) -> None:
@@ -43,7 +43,7 @@ class PixelBaseline(Callback):
         self._bits: Tensor | None = None
 
     def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Count, on rank zero.
+        """Count values in the training images, on rank zero.
 
         Raises:
             MisconfigurationException: the data are no images.
@@ -51,7 +51,7 @@ class PixelBaseline(Callback):
         data = data_of(trainer)
         if not isinstance(data, ImageDataModule):
             raise MisconfigurationException(f"PixelBaseline needs a data module of images, not {type(data).__name__}")
-        bits = _bits(data.open("train"), self.num_images, data.alphabet) if trainer.is_global_zero else None
+        bits = _bits(data.images("train"), self.num_images, data.alphabet) if trainer.is_global_zero else None
         self._bits = cast(Tensor, trainer.strategy.broadcast(bits)).to(pl_module.device)
         self._mean = Mean().to(pl_module.device)
 

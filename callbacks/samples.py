@@ -1,4 +1,4 @@
-"""Samples to look at and listen to while a model trains."""
+"""`Samples`: samples to look at and listen to while a model trains."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from callbacks.evaluation.generation import averaged_weights, data_of, frames_of, generate_samples
-from callbacks.reporting.loggers import run_folder, send_animations, send_pictures, send_sounds
-from datamodules.base import RenderedData, required
+from callbacks.evaluation.generation import averaged_weights, frames_of, generate_samples
+from callbacks.reporting.loggers import send_animations, send_pictures, send_sounds
+from callbacks.reporting.trainer_state import run_folder
+from datamodules.base import RenderedData, data_of, required
 from lit_models.contracts import Generates
 from lit_models.sharding import gather, release
 

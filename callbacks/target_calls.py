@@ -1,4 +1,4 @@
-"""What speculative decoding gains and what it costs, while a draft is distilled and after."""
+"""`TargetCalls`: calls, speed and quality of a decoder of VAR, compared with the target alone."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 
 from callbacks.evaluation.quality_reference import QualityReference
-from callbacks.evaluation.sample_evaluation import stage_of
 from callbacks.reporting.decode_pictures import timeline
 from callbacks.reporting.decode_report import decode_report
 from callbacks.reporting.figures import pixels, write_picture
-from callbacks.reporting.loggers import run_folder, send_histogram, send_pictures, send_table
+from callbacks.reporting.loggers import send_histogram, send_pictures, send_table
 from callbacks.reporting.result_table import Report
+from callbacks.reporting.trainer_state import run_folder, stage_of
 from datamodules.base import offered
 from lit_models.contracts import DecoderComparison
 from lit_models.speculative.comparison import Comparison, no_totals, rates
@@ -56,7 +56,7 @@ class TargetCalls(Callback):
         """Check the options.
 
         Args:
-            features: the extractor of FID, any module as `litscale.metrics.features` describes it; null = no FID.
+            features: the extractor of FID, any `litscale.metrics.features.FeatureExtractor`; null = no FID.
             reference: what images are compared with, a file as for `GenerationQuality`; null = the data at hand.
             cache_dir: where features of the data are kept; null = as for `PianoRollDataModule`.
 
@@ -135,16 +135,16 @@ class TargetCalls(Callback):
         own = torch.tensor(list(self._sums.values()), dtype=torch.float64, device=pl_module.device)
         summed = trainer.strategy.reduce(own, reduce_op="sum").tolist()
         sums = dict(zip(self._sums, summed, strict=True))
-        self._found = {name: sums[name] for name in COUNTS} | rates(sums)
+        self._numbers = {name: sums[name] for name in COUNTS} | rates(sums)
         if self._real is not None:
             if self._learning:
                 self._real.end(trainer)
             for name, score in self._scores.items():
                 score.reference = self._real.statistics
-                self._found[name] = float(score.compute())
-            self._found["fid_difference"] = self._found["fid"] - self._found["target_fid"]
+                self._numbers[name] = float(score.compute())
+            self._numbers["fid_difference"] = self._numbers["fid"] - self._numbers["target_fid"]
         # Equal on all ranks already; `sync_dist` keeps Lightning from warning of each.
-        numbers = {f"sdvar/{name}": torch.tensor(value) for name, value in self._found.items()}
+        numbers = {f"sdvar/{name}": torch.tensor(value) for name, value in self._numbers.items()}
         pl_module.log_dict(numbers, sync_dist=True, batch_size=1)
         self._accepted = [sums[f"accepted/scale_{k}"] for k in range(self._decoders.scales)]
 
@@ -175,13 +175,13 @@ class TargetCalls(Callback):
 
     def _report(self, stage: str) -> Report:
         """The decoder beside the target alone."""
-        found = dict(self._found)
+        own = dict(self._numbers)
         alone = {"target_calls_per_image": float(self._decoders.scales), "draft_calls_per_image": 0.0, "speedup": 1.0}
-        alone["ms_per_image"] = found["target_only_ms_per_image"]
-        if "target_fid" in found:
-            alone["fid"] = found["target_fid"]
-            found["fid_change"] = found["fid_difference"] / found["target_fid"]
-        facts = f"{found['images']:.0f} images ({stage})"
+        alone["ms_per_image"] = own["target_only_ms_per_image"]
+        if "target_fid" in own:
+            alone["fid"] = own["target_fid"]
+            own["fid_change"] = own["fid_difference"] / own["target_fid"]
+        facts = f"{own['images']:.0f} images ({stage})"
         settings = asdict(self._decoders.generation) | {"seed": self._decoders.seed}
-        rows = {"target only": alone, str(self._decoders.decoder): found}
+        rows = {"target only": alone, str(self._decoders.decoder): own}
         return decode_report(f"decode_{stage}", facts, settings, rows)

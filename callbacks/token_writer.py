@@ -1,4 +1,4 @@
-"""Tokens of ``predict`` as a cache."""
+"""`TokenWriter`: tokens of ``predict`` as a cache."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from typing import Any, cast
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from callbacks.evaluation.generation import data_of
-from callbacks.reporting.loggers import run_folder
-from datamodules.base import offered
+from callbacks.reporting.trainer_state import run_folder
+from datamodules.base import data_of, offered
 from datamodules.tokens.cache import INDEX, TokenFacts, good_shards, write_shard
 from datamodules.tokens.tokenization import TokenizationDataModule
 from lit_models.contracts import TokenMaker

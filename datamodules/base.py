@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
-from lightning.pytorch import LightningDataModule
+from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.utils.data import DataLoader, Dataset
 
@@ -119,6 +119,11 @@ class TokenData(Protocol):
     @property
     def token_facts(self) -> Mapping[str, Any]:
         """Which tokenizer it was: ``tokenizer`` (its checksum), ``patch_nums`` and ``vocab``."""
+
+
+def data_of(trainer: Trainer) -> LightningDataModule | None:
+    """Return the data module of a trainer, None where it was given plain loaders."""
+    return trainer.datamodule  # type: ignore[attr-defined]
 
 
 def offered(owner: object, contract: type[Contract]) -> Contract | None:

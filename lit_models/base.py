@@ -174,7 +174,7 @@ class LitModule(LightningModule):
             return
         if not self.shardable:
             raise ValueError(f"{type(self).__name__} cannot be sharded: give trainer.strategy ddp")
-        for callback in self.trainer.callbacks:
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, WeightAveraging):
                 raise ValueError(
                     f"{type(callback).__name__} needs a copy of all weights, but the strategy shards them: leave it "

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from datamodules.base import CanvasData, required
-from lit_models.base import GeneratingModule
+from datamodules.base import CanvasData, data_of, required
+from lit_models.base import Batch, GeneratingModule, StepOutput
 from lit_models.optimization import Optimization
 from litscale.metrics.mean import Mean
 from litscale.metrics.standard_error import StandardError
 from litscale.models.fractal import (
+    CanvasNetwork,
     Fractal,
     Generation,
     LevelAttention,
     attention_report,
     fill_official,
-    sample_any_width,
+    generate,
 )
 from litscale.models.layers.blocks import Block
 
@@ -28,61 +29,67 @@ GENERATION = Generation()
 
 
 class LitFractal(GeneratingModule):
-    """Trains a fractal model by maximum likelihood; evaluates and samples it.
+    """Trains a fractal model, or a network of your own, by maximum likelihood; evaluates and samples it.
 
-    ``validate`` and ``test`` report nats per step (rolls) and bits per dim, given the labels where there are any;
-    ``test`` then also reports them without labels (``..._unconditional``, as FractalGen publishes them). With several
-    passes each has a ``..._standard_error``. ``predict`` generates the data module's requests.
+    ``validate`` and ``test`` report bits per dim and, for rolls, nats per step, both given the labels if there are any.
+    ``test`` then also reports them without labels, as ``..._unconditional``; FractalGen publishes these. Each score of
+    several passes has a ``..._standard_error``. ``predict`` generates the requests of the data module.
 
     Args:
-        network: the model.
-        optimization: learning rate, schedule, weight decay.
-        generation: how samples are drawn.
-        nll_passes: passes averaged for the likelihood of each canvas in evaluation; models without MAR levels need one.
-            What they hide depends on the run's seed and the canvas alone, not on batches or processes.
-        official_checkpoint: file with FractalGen's published weights to start from, for a network of that preset.
-        compile_blocks: compile the transformer blocks for training and likelihoods (``torch.compile``); sampling, whose
-            shapes change with each step, is not compiled.
+        network: The network, a Fractal or any other CanvasNetwork.
+        optimization: Learning rate, schedule and weight decay.
+        generation: Options of generation.
+        nll_passes: Number of passes over which the likelihood of each canvas is averaged in evaluation; models without
+            MAR levels need one. The masks depend only on the seed of the run and on the canvas, not on batches or
+            processes.
+        official_checkpoint: File of published FractalGen weights to start from, for a network of the same preset.
+        compile_blocks: Whether to compile the transformer blocks for training and likelihoods (``torch.compile``).
+            Generation, in which shapes change with each step, is not compiled.
+        sampler: Function that generates canvases with the network; one of your own takes the arguments of
+            :func:`litscale.models.fractal.generate`.
 
     Raises:
         FileNotFoundError: there is no such official_checkpoint.
-        ValueError: the official_checkpoint cannot be read or does not fit the network, or generation does not fit it
-            (``iterations`` of another number of levels, ``cfg`` without classes).
+        ValueError: the official_checkpoint cannot be read or does not fit the network, or the options of generation do
+            not fit it: ``iterations`` are of another number of levels, or ``cfg`` is given without classes.
     """
 
+    network: CanvasNetwork
+    likelihoods: Mapping[str, Mapping[str, Mean | StandardError]]
     shardable = True
     weight_options = ("official_checkpoint",)
 
     def __init__(
         self,
-        network: Fractal,
+        network: CanvasNetwork,
         optimization: Optimization = Optimization(),
         generation: Generation = GENERATION,
         nll_passes: int = 1,
         official_checkpoint: str | None = None,
         compile_blocks: bool = False,
+        sampler: Callable[..., Any] = generate,
     ) -> None:
         super().__init__()
-        generation.steps(len(network.levels))
-        if generation.cfg != 1 and not network.num_classes:
-            raise ValueError(f"cfg {generation.cfg} needs a network with classes: set num_classes, or cfg to 1")
+        generation.check(len(network.sizes) - 1, network.num_classes)
         self.network = network
         self.optimization = optimization
         self.generation = generation
+        self.sampler = sampler
         self.nll_passes = 1 if network.exact_likelihood else nll_passes
         self.official_checkpoint = official_checkpoint
         if official_checkpoint is not None:
-            fill_official(network, official_checkpoint)
+            fill_official(self._fractal("official_checkpoint"), official_checkpoint)
         if compile_blocks:
             self.compile_each_block()
-        # nats of a column of cells (a step of a roll) in one of the unit
+        # A unit is this many nats of a column of cells, which is a step of a roll.
         self.units = {"bits_per_dim": math.log(2) * network.codec.channels * network.sizes[0][0]}
         if not network.codec.is_image:
             self.units["nats_per_step"] = 1.0
-        self.likelihoods = nn.ModuleDict({"val": self._metrics([""]), "test": self._metrics(["", "_unconditional"])})
+        likelihoods = {"val": self._metrics([""]), "test": self._metrics(["", "_unconditional"])}
+        self.likelihoods = cast("Mapping[str, Mapping[str, Mean | StandardError]]", nn.ModuleDict(likelihoods))
 
     def _metrics(self, suffixes: list[str]) -> nn.ModuleDict:
-        """Mean and standard error of each unit and condition of the likelihood."""
+        """Return the metrics of the likelihood in each unit, with and without labels."""
         names = [unit + suffix for suffix in suffixes for unit in self.units]
         metrics: dict[str, nn.Module] = {name: Mean() for name in names}
         if self.nll_passes > 1:
@@ -90,23 +97,23 @@ class LitFractal(GeneratingModule):
         return nn.ModuleDict(metrics)
 
     def weight_files(self) -> dict[str, str]:
-        """The official_checkpoint, where it is given."""
+        """Return the official_checkpoint, if it is given."""
         return {} if self.official_checkpoint is None else {"official_checkpoint": self.official_checkpoint}
 
     def blocks(self) -> list[Block]:
-        """The transformer blocks of all levels."""
+        """Return the transformer blocks of all levels."""
         return [module for module in self.network.modules() if isinstance(module, Block)]
 
     def setup(self, stage: str) -> None:
-        """Check the precision, and that the data's canvases fit the network.
+        """Check the precision, and that the canvases of the data fit the network.
 
         Raises:
-            ValueError: channels, rows or alphabet differ; the options to change are named.
+            ValueError: channels, rows or alphabet differ; the message names the options to change.
         """
         super().setup(stage)
-        if self.trainer.datamodule is None:  # plain loaders
+        if data_of(self.trainer) is None:  # plain loaders
             return
-        data = required(self.trainer.datamodule, CanvasData, self, "see docs/extending.md")
+        data = required(data_of(self.trainer), CanvasData, self, "see docs/extending.md")
         codec, rows = self.network.codec, self.network.sizes[0][0]
         channels, height, _ = data.canvas_shape
         if (channels, height, data.alphabet) != (codec.channels, rows, codec.alphabet):
@@ -117,9 +124,9 @@ class LitFractal(GeneratingModule):
                 "with its channels and size)"
             )
 
-    def training_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
-        """Loss of a batch, with a report for callbacks: ``loss/<level>``, ``mask_fraction/<level>``, ``entropy``."""
-        every = self.trainer.log_every_n_steps
+    def training_step(self, batch: Batch, batch_idx: int) -> StepOutput:
+        """Compute the loss of a batch, and report ``loss/<level>``, ``mask_fraction/<level>`` and ``entropy``."""
+        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         logging = every > 0 and (self.global_step + 1) % every == 0
         output = self.network(batch["canvas"], batch.get("label"), with_entropy=logging)
         loss = self.finite(output.loss)
@@ -131,15 +138,15 @@ class LitFractal(GeneratingModule):
             report["entropy"] = output.entropy
         return {"loss": loss, "report": report}
 
-    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        """Likelihood of a batch, ``val/``."""
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Update and log the likelihoods ``val/``."""
         self._evaluate("val", batch)
 
-    def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        """Likelihood of a batch, ``test/``."""
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Update and log the likelihoods ``test/``."""
         self._evaluate("test", batch)
 
-    def _evaluate(self, prefix: str, batch: dict[str, Any]) -> None:
+    def _evaluate(self, prefix: str, batch: Batch) -> None:
         canvas, label = batch["canvas"], batch.get("label")
         labels = {"": label}
         if prefix == "test" and label is not None:
@@ -168,41 +175,61 @@ class LitFractal(GeneratingModule):
         seed: int | None = None,
         frames: list[tuple[Tensor, Tensor]] | None = None,
     ) -> Tensor:
-        """Generate canvases of any width with the module's :class:`Generation` settings.
+        """Generate canvases of any width with the options ``generation`` of the module.
 
         Args:
-            label: int64 ``[B]``.
-            batch_size: B, where neither label nor canvas gives it.
-            canvas: uint8 ``[B, C, H, W]`` whose known cells are kept.
-            known: bool ``[B, C, H, W]``.
-            length: W where no canvas is given.
-            seed: makes the result repeatable, whatever else draws random numbers.
-            frames: is given the canvas and the mask of finished cells after each step of the first level, on the CPU.
+            label: Classes, int64 ``[B]``; None generates without a class.
+            batch_size: B, if neither label nor canvas gives it.
+            canvas: Symbols, uint8 ``[B, C, H, W]``, whose known cells are kept.
+            known: Which cells of the canvas are known, bool ``[B, C, H, W]``; None for no cell.
+            length: W, if no canvas is given.
+            seed: The seed of the noise; None takes one from torch's generator.
+            frames: A list to which the canvas and the mask of its finished cells are appended after each step of the
+                first level, on the CPU.
 
         Returns:
-            uint8 ``[B, C, H, W]`` on the module's device.
+            Symbols, uint8 ``[B, C, H, W]``, on the device of the module.
         """
-        if canvas is None:
-            rows = batch_size if label is None else len(label)
-            height, width = self.network.sizes[0]
-            canvas = torch.zeros(rows, self.network.codec.channels, height, length or width, dtype=torch.uint8)
-        canvas = canvas.to(self.device)
-        known = torch.zeros_like(canvas, dtype=torch.bool) if known is None else known.to(self.device)
 
         def record(canvas: Tensor, done: Tensor) -> None:
-            frames.append((canvas.cpu(), done.cpu()))
+            if frames is not None:
+                frames.append((canvas.cpu(), done.cpu()))
 
-        on_step = None if frames is None else record
         with torch.compiler.set_stance("force_eager"):
-            return sample_any_width(
-                self.network, canvas, known, label, seed=seed, on_step=on_step, **asdict(self.generation)
+            drawn: Tensor = self.sampler(
+                self.network,
+                label,
+                self.generation,
+                batch_size=batch_size,
+                canvas=canvas,
+                known=known,
+                length=length,
+                seed=seed,
+                on_step=None if frames is None else record,
             )
+        return drawn
 
     def attention_report(self, canvas: Tensor, label: Tensor | None = None) -> dict[str, LevelAttention]:
-        """Entropy and reach of attention, see :func:`litscale.models.fractal.attention_report`."""
-        with torch.compiler.set_stance("force_eager"):
-            return attention_report(self.network, canvas.to(self.device), label)
+        """Entropy and reach of attention, see :func:`litscale.models.fractal.attention_report`.
 
-    def parameters_by_level(self) -> dict[str, list[torch.nn.Parameter]]:
-        """Parameters of ``level_0``, ... and of the ``leaf``."""
+        Raises:
+            ValueError: the network is no `Fractal`.
+        """
+        with torch.compiler.set_stance("force_eager"):
+            return attention_report(self._fractal("callbacks.AttentionDiagnostics"), canvas.to(self.device), label)
+
+    def parameters_by_level(self) -> dict[str, list[nn.Parameter]]:
+        """Parameters of ``level_0``, ... and of the ``leaf``; of another network the groups that it names."""
         return self.network.parameters_by_level()
+
+    def _fractal(self, option: str) -> Fractal:
+        """The network, for what needs the published levels.
+
+        Raises:
+            ValueError: it is another network.
+        """
+        if not isinstance(self.network, Fractal):
+            raise ValueError(
+                f"{option} needs litscale.models.fractal.Fractal, not {type(self.network).__name__}: omit it"
+            )
+        return self.network

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
-from lit_models.base import GeneratingModule
+from datamodules.base import data_of
+from lit_models.base import Batch, GeneratingModule, StepOutput
 from lit_models.optimization import Optimization
 from lit_models.speculative.comparison import Comparison, compare
 from lit_models.speculative.distillation import divergence, teacher_forced, teacher_tokens
@@ -29,45 +30,48 @@ GENERATION = VARGeneration()
 
 
 class LitSDVAR(GeneratingModule):
-    """Makes a large VAR's images with the help of a small one; evaluates that, and distils the small one.
+    """Generates the images of a large VAR, the target, with the help of a small one, the draft; distils the draft.
 
-    ``validate`` and ``test`` decode the labels of the data and, beside that, let the target alone make the same images;
-    callbacks are given the comparison (`callbacks.TargetCalls`). ``predict`` writes the decoder's images.
+    ``validate`` and ``test`` decode the labels of the data, and compare the decoder with the target alone on the same
+    labels and noise; `callbacks.TargetCalls` logs the comparison. ``predict`` generates with the decoder.
 
-    ``fit`` trains the draft only: on the target's own samples and on the tokens of the data it lowers KL(target ||
-    draft), teacher-forced, between the distributions that tokens are drawn from, guidance and temperature included
-    (distillation for speculative decoding: arXiv 2310.08461). The number to watch is
-    ``val/accepted_scales_per_call``. Afterwards ``draft.ckpt`` in the run folder holds the draft for `LitVAR`.
+    ``fit`` trains the draft by distillation for speculative decoding (arXiv 2310.08461). It minimises the
+    teacher-forced KL(target || draft) of the distributions that tokens are drawn from, guidance and temperature
+    included, on samples of the target and on the tokens of the data. The score to watch is
+    ``val/accepted_scales_per_call``. At the end, ``draft.ckpt`` in the run folder holds the draft as a checkpoint of
+    `LitVAR`.
 
-    Both networks use one tokenizer. Checkpoints hold all three, so that config and checkpoint suffice; the files below
-    are read where no checkpoint is given.
+    Both networks use one tokenizer. Checkpoints hold all three, so that evaluation needs a config and a checkpoint
+    alone; the files below are read unless a checkpoint is given.
 
     Args:
-        vqvae: the tokenizer.
-        draft: the small network, made for the tokenizer.
-        target: the large network, made for the tokenizer.
-        decoder: the class of the decoder with its options: `Speculative`, `CollaborativeDecoding`, `TargetOnly`,
+        vqvae: The tokenizer.
+        draft: The small network, whose tokenizer is filled in.
+        target: The large network, whose tokenizer is filled in.
+        decoder: The class of the decoder with its options: `Speculative`, `CollaborativeDecoding`, `TargetOnly`,
             `DraftOnly`, or the class_path of your own.
-        generation: how both networks draw tokens.
-        optimization: learning rate, schedule, weight decay.
-        draft_checkpoint: the draft's weights: a checkpoint of LitVAR or LitSDVAR, or an official file; null leaves it
-            as it is.
-        target_checkpoint: the target's weights, likewise.
-        tokenizer_checkpoint: the tokenizer's weights, a checkpoint of LitVQVAE or an official file, for official files,
-            which do not hold it.
-        teacher_share: share of the images of a training batch whose tokens the target draws, for the labels of the
-            batch; the others keep those of the data.
-        fit_images: images that each device decodes in a validation of ``fit``; other stages decode all labels.
-        seed: of the noise in evaluation.
-        codec: what the tokenizer's channels stand for: rgb, gray, binary, velocity or onset_hold; null = rgb for three
-            channels, gray for one.
-        velocity_bins: of the data, for velocity and onset_hold.
+        generation: Options of generation for both networks.
+        optimization: Learning rate, schedule and weight decay.
+        draft_checkpoint: File with the weights of the draft: a checkpoint of LitVAR or LitSDVAR, or an official file;
+            null leaves them as they are.
+        target_checkpoint: File with the weights of the target, of the same kinds.
+        tokenizer_checkpoint: File with the weights of the tokenizer: a checkpoint of LitVQVAE, or an official file. It
+            is needed with official files of the networks, which do not hold the tokenizer.
+        teacher_share: Fraction of the images of a training batch, in 0..1, for whose labels the target draws the
+            tokens; the other images keep the tokens of the data.
+        fit_images: Number of images that each device decodes in a validation of ``fit``; other stages decode all
+            labels.
+        seed: Seed of the noise in evaluation.
+        codec: Meaning of the channels of the tokenizer: rgb, gray, binary, velocity or onset_hold. By default it is rgb
+            for three channels and gray for one.
+        velocity_bins: Number of velocity bins of the data, for velocity and onset_hold.
 
     Raises:
         ValueError: the networks do not fit together, or an option is out of range.
     """
 
     frequencies: Tensor
+    scores: Mapping[str, Mapping[str, Mean]]
     weight_options = ("draft_checkpoint", "target_checkpoint")
 
     def __init__(
@@ -114,16 +118,15 @@ class LitSDVAR(GeneratingModule):
         self._target_only = TargetOnly(self.target)
         self.register_buffer("frequencies", torch.zeros(self.scales, vqvae.vocab, dtype=torch.long))
         names = ("divergence", "overlap", "accepted_scales_per_call")
-        self.scores = nn.ModuleDict(
-            {stage: nn.ModuleDict({name: Mean() for name in names}) for stage in ("val", "test")}
-        )
+        scores = {stage: nn.ModuleDict({name: Mean() for name in names}) for stage in ("val", "test")}
+        self.scores = cast("Mapping[str, Mapping[str, Mean]]", nn.ModuleDict(scores))
 
     def trained(self) -> list[nn.Module]:
-        """The draft."""
+        """Return the draft."""
         return [self.draft]
 
     def weight_files(self) -> dict[str, str]:
-        """The files of draft, target and tokenizer, where draft and target are given."""
+        """Return the files of draft, target and tokenizer, if those of draft and target are given."""
         given = {option: path for option, path in self.files.items() if path is not None}
         return given if set(self.weight_options) <= given.keys() else {}
 
@@ -138,29 +141,29 @@ class LitSDVAR(GeneratingModule):
         return self.target.scales
 
     def described_generation(self) -> dict[str, Any]:
-        """How tokens are drawn, and by which decoder."""
+        """Return the options of generation and the name of the decoder."""
         return super().described_generation() | {"decoder": str(self.decoder)}
 
     def setup(self, stage: str) -> None:
-        """Check the precision, and the data, see :meth:`check_data`."""
+        """Check the precision and, by :meth:`check_data`, the data."""
         super().setup(stage)
-        self.check_data(self.trainer.datamodule)
+        self.check_data(data_of(self.trainer))
 
-    def check_data(self, data: Any) -> None:
-        """Check that data fits tokenizer and networks.
+    def check_data(self, data: object) -> None:
+        """Check that the data fit the tokenizer and the networks.
 
         Raises:
-            ValueError: its canvases or classes differ.
+            ValueError: the canvases or the classes of the data do not fit.
         """
         check_canvas(self.vqvae, self.codec, data)
         check_classes(self.target.num_classes, data)
 
     def load_files(self) -> None:
-        """Read the networks and the tokenizer, unless a checkpoint brought them.
+        """Load the files of the networks and of the tokenizer, unless a checkpoint brought their weights.
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: one does not fit, or they are of different tokenizers.
+            ValueError: a file does not fit, or the networks were trained with different tokenizers.
         """
         if self._loaded:
             return
@@ -168,29 +171,32 @@ class LitSDVAR(GeneratingModule):
         self._loaded = True
 
     def on_fit_start(self) -> None:
-        """Read the files, now that a checkpoint would have been read; compare a cache of tokens with the tokenizer.
+        """Load the files, unless a checkpoint was loaded, and check that the tokenizer wrote the cache if there is one.
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: one does not fit, or the cache is of another tokenizer.
+            ValueError: a file does not fit, or another tokenizer wrote the cache.
         """
         self.load_files()
-        check_cache(self.vqvae, self.trainer.datamodule)
+        check_cache(self.vqvae, data_of(self.trainer))
 
     on_validation_start = on_test_start = on_predict_start = on_fit_start
 
-    def training_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
-        """Divergence of a batch, with a report for callbacks.
+    def training_step(self, batch: Batch, batch_idx: int) -> StepOutput:
+        """Compute the divergence of the draft from the target for a batch.
 
-        The report holds ``loss/scale_<k>`` in nats per token and ``overlap/scale_<k>``, see
+        The report holds ``loss/scale_<k>``, in nats per token, and ``overlap/scale_<k>``, see
         :func:`lit_models.speculative.distillation.divergence`.
         """
+        # 1. encode
         tokens = tokens_of(self.target, self.codec, batch)
         self.frequencies += self.trainer.strategy.reduce(self.vqvae.quantizer.count(tokens), reduce_op="sum")
         labels = self._labels(batch.get("label"), len(tokens[0]))
+        # 2. let the target draw the tokens of a part of the images
         if count := round(self.teacher_share * len(labels)):
             drawn = teacher_tokens(self.target, labels[:count], self.generation, seed=int(torch.randint(2**62, ())))
             tokens = [torch.cat([made, given[count:]]) for made, given in zip(drawn, tokens, strict=True)]
+        # 3. compare the networks
         nats, overlap = self._divergence(labels, tokens)
         loss = self.finite(nats.mean())
         self.log("train/loss", loss.detach(), prog_bar=True, sync_dist=True)
@@ -202,28 +208,28 @@ class LitSDVAR(GeneratingModule):
         return {"loss": loss, "report": report}
 
     def _divergence(self, labels: Tensor, tokens: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """Divergence and overlap of each token, ``[B, L]``."""
-        options = replace(self.generation, top_k=0, top_p=0.0)  # what filters remove would make it infinite
+        """Return the divergence and the overlap at each token, ``[B, L]`` each."""
+        options = replace(self.generation, top_k=0, top_p=0.0)  # filters would make it infinite
         with torch.no_grad():
             target = teacher_forced(self.target, labels, tokens, options)
         return divergence(target, teacher_forced(self.draft, labels, tokens, options))
 
     def on_validation_epoch_start(self) -> None:
-        """Number the images from 0."""
+        """Number the images of the epoch from 0."""
         self._seen = 0
 
     on_test_epoch_start = on_validation_epoch_start
 
-    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> Comparison | None:
-        """Decode a batch's labels; ``val/accepted_scales_per_call`` and others. In ``fit``, the first labels only."""
+    def validation_step(self, batch: Batch, batch_idx: int) -> Comparison | None:  # type: ignore[override]
+        """Decode the labels of a batch and log ``val/``; a validation of ``fit`` decodes the first labels only."""
         fitting = self.trainer.state.fn == TrainerFn.FITTING
         return self._evaluate("val", batch, self.fit_images if fitting else None)
 
-    def test_step(self, batch: dict[str, Any], batch_idx: int) -> Comparison | None:
-        """Decode a batch's labels, ``test/``."""
+    def test_step(self, batch: Batch, batch_idx: int) -> Comparison | None:  # type: ignore[override]
+        """Decode the labels of a batch and log ``test/``."""
         return self._evaluate("test", batch, None)
 
-    def _evaluate(self, prefix: str, batch: dict[str, Any], most: int | None) -> Comparison | None:
+    def _evaluate(self, prefix: str, batch: Batch, most: int | None) -> Comparison | None:
         tokens = tokens_of(self.target, self.codec, batch)
         labels = self._labels(batch.get("label"), len(tokens[0]))
         scores = self.scores[prefix]
@@ -233,7 +239,7 @@ class LitSDVAR(GeneratingModule):
         labels = labels[: None if most is None else max(most - first, 0)]
         comparison = None
         if len(labels):
-            # samplers deal images to the processes in turn
+            # Samplers distribute images over processes in turn.
             index = torch.arange(first, first + len(labels), device=self.device) * self.trainer.world_size
             comparison = self.compare(labels, index + self.trainer.global_rank, self.seed)
             report = comparison.report
@@ -245,15 +251,15 @@ class LitSDVAR(GeneratingModule):
         return comparison
 
     def compare(self, labels: Tensor, index: Tensor, seed: int, decoder: Decoder | None = None) -> Comparison:
-        """Decode labels, and let the target alone do it too.
+        """Compare a decoder with the target alone on the same labels and noise.
 
-        Both are run once before, untimed, where a decoder is used for the first time.
+        Before a decoder is compared for the first time, both run once without being timed.
 
         Args:
             labels: int64 ``[B]``, -1 for no class.
-            index: number of each image, which keys its noise, int64 ``[B]``.
-            seed: of the noise.
-            decoder: another than the module's own.
+            index: The number of each image, which keys its noise, int64 ``[B]``.
+            seed: The seed of the noise.
+            decoder: The decoder; by default that of the module.
         """
         decoder = self.decoder if decoder is None else decoder
         if decoder not in self._warm:
@@ -273,21 +279,22 @@ class LitSDVAR(GeneratingModule):
         seed: int | None = None,
         frames: list[tuple[Tensor, Tensor]] | None = None,
     ) -> Tensor:
-        """Generate canvases with the module's decoder.
+        """Generate canvases with the decoder of the module.
 
         Args:
-            label: int64 ``[B]``; without it, no class.
-            batch_size: B, where neither label nor canvas gives it.
-            canvas: as for LitVAR; only its length counts.
-            known: bool ``[B, C, H, W]``, all False.
-            seed: makes the result repeatable; without it, torch's generator gives one.
-            frames: is given the canvas after each scale, and a mask of True, on the CPU.
+            label: Classes, int64 ``[B]``; None generates without a class.
+            batch_size: B, if neither label nor canvas gives it.
+            canvas: uint8 ``[B, C, H, W]``, of which only B counts.
+            known: bool ``[B, C, H, W]``, which must be False everywhere.
+            seed: The seed of the noise; None takes one from torch's generator.
+            frames: A list to which the canvas after each scale is appended, on the CPU, with a mask that is True
+                everywhere.
 
         Returns:
-            uint8 ``[B, C, H, W]`` on the module's device.
+            Symbols, uint8 ``[B, C, H, W]``, on the device of the module.
 
         Raises:
-            ValueError: cells are known, or labels out of range.
+            ValueError: a cell is known, or a label is out of range.
         """
         if known is not None and known.any():
             raise ValueError("the decoders make whole images and keep no known cells: inpaint with LitVAR")
@@ -301,17 +308,17 @@ class LitSDVAR(GeneratingModule):
         return self.codec.to_symbols(made.images.float() * 2 - 1)
 
     def _labels(self, given: Tensor | None, count: int) -> Tensor:
-        """Classes int64 ``[B]``: those given, or -1 where there are none or the networks know none."""
+        """Return labels, int64 ``[B]``: the given ones, or -1 if there are none or the networks have no classes."""
         if given is not None and self.target.num_classes:
             return given
         return torch.full((count if given is None else len(given),), -1, device=self.device)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Store the tokenizer beside the networks."""
+        """Store the tokenizer."""
         checkpoint["tokenizer"] = packed_tokenizer(self.vqvae)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the tokenizer that the networks were trained with.
+        """Load the tokenizer that the networks were trained with.
 
         Raises:
             ValueError: the checkpoint is not one of LitSDVAR, or its tokenizer is damaged or of another architecture.
@@ -325,16 +332,20 @@ class LitSDVAR(GeneratingModule):
         self._loaded = True
 
     def export_draft(self, path: str | Path) -> None:
-        """Write the draft as a checkpoint of `LitVAR`; OSError if that fails."""
+        """Write the draft as a checkpoint of `LitVAR`.
+
+        Raises:
+            OSError: the file could not be written.
+        """
         save_as_lit_var(path, self.draft, self.frequencies)
 
     def on_fit_end(self) -> None:
-        """Export the draft to the run folder."""
+        """Write the draft to the run folder."""
         if self.trainer.is_global_zero:
             self.export_draft(Path(self.trainer.default_root_dir) / "draft.ckpt")
 
 
 def _make_repeatable(decoder: Decoder) -> None:
-    """Make images a function of labels and seed, where what a decoder has learned would change them."""
+    """Reset what a decoder has learned from earlier batches, if it would change the images."""
     if not decoder.lossless:
         decoder.reset()

@@ -1,16 +1,17 @@
-"""Training, evaluation and generation of VAR, next-scale prediction."""
+"""Training, evaluation and generation of VAR (next-scale prediction)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, cast
 
 import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from lit_models.base import GeneratingModule
+from datamodules.base import data_of
+from lit_models.base import Batch, GeneratingModule, StepOutput
 from lit_models.optimization import Optimization
 from lit_models.token_metrics import TokenMetrics, by_scale, token_scores
 from lit_models.tokenizer.data_checks import check_cache, check_canvas, check_classes
@@ -19,46 +20,49 @@ from lit_models.tokenizer.known_tokens import known_tokens
 from lit_models.tokenizer.weights import load_tokenizer, packed_tokenizer, unpack_tokenizer
 from litscale.models.var import VAR, VARGeneration, generate
 from litscale.models.var.attention_times import attention_times
-from litscale.models.var.blocks import VARBlock
 
 GENERATION = VARGeneration()
 
 
 class LitVAR(GeneratingModule):
-    """Trains VAR on the tokens of images (or rolls) by maximum likelihood; evaluates and samples it.
+    """Trains VAR by maximum likelihood on the tokens of images or rolls; evaluates and samples it.
 
-    Batches hold ``canvas``, which the frozen tokenizer encodes, or ``tokens`` of a cache. Evaluation reports nats per
-    token and per image, and beside them those of a unigram model, the frequencies of codes at each scale in the
-    training batches so far. Bits per dim are not defined for VAR: its likelihood is one of tokens, not of pixels.
+    Batches hold ``canvas``, which the frozen tokenizer encodes, or the ``tokens`` of a cache. Evaluation reports nats
+    per token and per image. For comparison it reports those of a unigram model, which knows only how often each code
+    occurred at each scale in the training batches so far. VAR has no bits per dim, as its likelihood is that of tokens,
+    not of pixels.
 
-    Checkpoints hold the tokenizer too, so ``validate``, ``test`` and ``predict`` need no other file; whatever
-    ``tokenizer_checkpoint`` says, a checkpoint's transformer runs with the tokenizer it was trained with.
+    Checkpoints also hold the tokenizer, so that ``validate``, ``test`` and ``predict`` need no other file. The
+    transformer of a checkpoint always runs with the tokenizer that it was trained with, whatever
+    ``tokenizer_checkpoint`` says.
 
     Args:
-        network: the transformer, with its tokenizer.
-        optimization: learning rate, schedule, weight decay.
-        generation: how tokens are drawn.
-        tokenizer_checkpoint: the tokenizer's weights: a checkpoint of LitVQVAE, or an official file. It is read where
-            no checkpoint is given; null leaves the tokenizer as it is.
-        label_smoothing: of the training loss.
-        progressive_steps: optimiser steps over which training proceeds from the leading scales to all; 0 trains all
-            scales from the start.
-        progressive_first: number of leading scales that it starts with.
-        codec: what the tokenizer's channels stand for: rgb, gray, binary, velocity or onset_hold; null = rgb for three
-            channels, gray for one.
-        velocity_bins: of the data, for velocity and onset_hold.
-        compile_blocks: compile the transformer blocks for training and likelihoods (``torch.compile``); sampling, whose
-            shapes change with each scale, is not compiled.
-        measure_attention: time the ways to compute attention with the first training batch, and take the fastest in
-            place of the network's default. Checkpoints hold the choice, so that a resumed run is the same run; on
-            another device it is measured again.
+        network: The transformer, with its tokenizer.
+        optimization: Learning rate, schedule and weight decay.
+        generation: Options of generation.
+        tokenizer_checkpoint: File with the weights of the tokenizer: a checkpoint of LitVQVAE, or an official file. It
+            is read unless a checkpoint is given; null leaves the tokenizer as it is.
+        label_smoothing: Label smoothing of the training loss, in 0..1.
+        progressive_steps: Number of optimiser steps over which training proceeds from the leading scales to all; 0
+            trains all scales from the start.
+        progressive_first: Number of leading scales that progressive training starts with.
+        codec: Meaning of the channels of the tokenizer: rgb, gray, binary, velocity or onset_hold. By default it is rgb
+            for three channels and gray for one.
+        velocity_bins: Number of velocity bins of the data, for velocity and onset_hold.
+        compile_blocks: Whether to compile the transformer blocks for training and likelihoods (``torch.compile``).
+            Generation, in which shapes change with each scale, is not compiled.
+        measure_attention: Whether to time the implementations of attention on the first training batch and to use the
+            fastest one in place of the default of the network. Checkpoints hold the choice, so that a resumed run
+            equals an uninterrupted one; on another device the implementations are timed again.
 
     Raises:
-        ValueError: an option is out of range, the codec does not fit the tokenizer, or the network's attention is both
-            given and to be measured.
+        ValueError: an option is out of range, the codec does not fit the tokenizer, or the attention of the network is
+            both given and to be measured.
     """
 
+    network: VAR
     frequencies: Tensor
+    token_metrics: Mapping[str, TokenMetrics]
     shardable = True
 
     def __init__(
@@ -95,34 +99,36 @@ class LitVAR(GeneratingModule):
         self.codec = codec_of(network.vqvae, codec, velocity_bins)
         self._has_tokenizer = False
         self.measure_attention = measure_attention
-        self._measured: dict[str, str] = {}  # which attention was the fastest, and on which device
+        self._measured: dict[str, str] = {}  # the fastest attention, and the device it was timed on
         if compile_blocks:
             self.compile_each_block()
         self.register_buffer("frequencies", torch.zeros(network.scales, network.vocab, dtype=torch.long))
-        self.token_metrics = nn.ModuleDict({stage: TokenMetrics(network.scales) for stage in ("val", "test")})
+        metrics = {stage: TokenMetrics(network.scales) for stage in ("val", "test")}
+        self.token_metrics = cast("Mapping[str, TokenMetrics]", nn.ModuleDict(metrics))
 
-    def blocks(self) -> list[VARBlock]:
-        """The transformer blocks."""
+    def blocks(self) -> Iterable[nn.Module]:
+        """Return the transformer blocks."""
         return self.network.blocks
 
     def setup(self, stage: str) -> None:
-        """Check the precision, and that the data fits the tokenizer and the network.
+        """Check the precision, and that the data fit the tokenizer and the network.
 
         Raises:
-            ValueError: the data's canvases or classes differ.
+            ValueError: the canvases or the classes of the data do not fit.
         """
         super().setup(stage)
-        check_canvas(self.network.vqvae, self.codec, self.trainer.datamodule)
-        check_classes(self.network.num_classes, self.trainer.datamodule)
+        check_canvas(self.network.vqvae, self.codec, data_of(self.trainer))
+        check_classes(self.network.num_classes, data_of(self.trainer))
 
     def _prepare(self) -> None:
-        """Load the tokenizer, unless a checkpoint brought it, and compare it with the one that a cache is of.
+        """Load the tokenizer, unless a checkpoint brought it, and check that it wrote the cache, if there is one.
 
         Raises:
             FileNotFoundError: there is no such tokenizer_checkpoint.
-            ValueError: it is of another tokenizer, there is none to train with, or the cache is of another one.
+            ValueError: the file holds another tokenizer, there is no trained tokenizer to train with, or another one
+                wrote the cache.
         """
-        quantizer = self.network.vqvae.to(self.device).quantizer  # not all strategies move what is in no parameters()
+        quantizer = self.network.vqvae.to(self.device).quantizer  # not every strategy moves what is no submodule
         if self.tokenizer_checkpoint is not None and not self._has_tokenizer:
             load_tokenizer(self.network.vqvae, self.tokenizer_checkpoint)
         elif self.trainer.training and not self._has_tokenizer and not quantizer.hits.any():
@@ -131,31 +137,35 @@ class LitVAR(GeneratingModule):
                 "file"
             )
         self._has_tokenizer = True
-        check_cache(self.network.vqvae, self.trainer.datamodule)
+        check_cache(self.network.vqvae, data_of(self.trainer))
 
-    def _logits(self, batch: Mapping[str, Any], tokens: list[Tensor], scales: int) -> Tensor:
-        """Logits of the leading scales, float32 ``[B, positions, V]``."""
+    def _logits(self, batch: Batch, tokens: list[Tensor], scales: int) -> Tensor:
+        """Return the teacher-forced logits of the leading scales, float32 ``[B, positions, V]``."""
         network = self.network
         inputs = network.vqvae.quantizer.teacher_input(tokens[: max(scales - 1, 1)])
         labels = batch.get("label") if network.num_classes else None
         return network(labels, inputs[:, : network.bounds[scales] - network.bounds[1]])
 
-    def training_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
-        """Loss of a batch, with a report for callbacks: ``loss/scale_<k>`` in nats per token, ``accuracy/scale_<k>``.
+    def training_step(self, batch: Batch, batch_idx: int) -> StepOutput:
+        """Compute the loss of a batch.
 
-        While training proceeds from scale to scale there is also ``scales``, their number.
+        The report holds ``loss/scale_<k>``, in nats per token, and ``accuracy/scale_<k>``. In progressive training it
+        also holds ``scales``, the number of scales that are trained.
         """
+        # 1. encode
         tokens = tokens_of(self.network, self.codec, batch)
         if self.measure_attention and self.network.attention is None:
             self._take_fastest_attention(batch_size=len(tokens[0]))
         self.frequencies += self.trainer.strategy.reduce(self.network.vqvae.quantizer.count(tokens), reduce_op="sum")
+        # 2. the loss of the scales that are trained
         scales = self.active_scales(self.global_step)
         logits, wanted = self._logits(batch, tokens, scales), torch.cat(tokens[:scales], dim=1)
         loss = self.finite(
             F.cross_entropy(logits.flatten(0, 1), wanted.flatten(), label_smoothing=self.label_smoothing)
         )
         self.log("train/loss", loss.detach(), prog_bar=True, sync_dist=True)
-        report = {}
+        # 3. report
+        report: dict[str, Tensor] = {}
         with torch.no_grad():
             for name, values in zip(("loss", "accuracy"), token_scores(logits, wanted), strict=True):
                 report |= {f"{name}/scale_{k}": part.mean() for k, part in enumerate(by_scale(self.network, values))}
@@ -164,11 +174,11 @@ class LitVAR(GeneratingModule):
         return {"loss": loss, "report": report}
 
     def _take_fastest_attention(self, batch_size: int) -> None:
-        """Take the attention that is the fastest on rank zero's device, on all ranks."""
+        """Let all ranks use the attention that is the fastest on the device of rank zero."""
         cuda = self.device.type == "cuda"
         device = self.trainer.strategy.broadcast(torch.cuda.get_device_name(self.device) if cuda else self.device.type)
         if self._measured.get("device") != device:
-            # all ranks measure, as they share the machine in training too
+            # All ranks measure at the same time, as they share the machine in training, too.
             times = attention_times(self.network, batch_size)
             fastest = self.trainer.strategy.broadcast(min(times, key=times.__getitem__))
             self._measured = {"device": device, "attention": fastest}
@@ -177,32 +187,32 @@ class LitVAR(GeneratingModule):
         self.network.attention = self._measured["attention"]
 
     def active_scales(self, step: int) -> int:
-        """Number of leading scales that are trained at an optimiser step."""
+        """Return the number of leading scales that are trained at an optimiser step."""
         if step >= self.progressive_steps:
             return self.network.scales
         stages = self.network.scales - self.progressive_first + 1
         return self.progressive_first + stages * step // self.progressive_steps
 
     def on_fit_start(self) -> None:
-        """Get the tokenizer ready, now that a checkpoint would have been read."""
+        """Prepare the tokenizer, after a checkpoint, if there is one, was loaded."""
         self._prepare()
 
     on_validation_start = on_test_start = on_predict_start = on_fit_start
 
-    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        """Likelihood of a batch, ``val/``."""
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Update and log the metrics ``val/``."""
         self._evaluate("val", batch)
 
-    def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        """Likelihood of a batch, ``test/``."""
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Update and log the metrics ``test/``."""
         self._evaluate("test", batch)
 
-    def _evaluate(self, prefix: str, batch: dict[str, Any]) -> None:
+    def _evaluate(self, prefix: str, batch: Batch) -> None:
         tokens = tokens_of(self.network, self.codec, batch)
         metrics = self.token_metrics[prefix]
         logits = self._logits(batch, tokens, self.network.scales)
         metrics.record(self.network, logits, torch.cat(tokens, dim=1), self.frequencies)
-        for name, metric in metrics.items():
+        for name, metric in metrics.means.items():
             shown = name == "nats_per_token"
             self.log(f"{prefix}/{name}", metric, prog_bar=shown, on_epoch=True, on_step=False, batch_size=len(logits))
 
@@ -217,23 +227,23 @@ class LitVAR(GeneratingModule):
         seed: int | None = None,
         frames: list[tuple[Tensor, Tensor]] | None = None,
     ) -> Tensor:
-        """Generate canvases with the module's :class:`VARGeneration` settings.
+        """Generate canvases with the options ``generation`` of the module.
 
-        Tokens of which at least half the cells are known are those of the known picture, in which the mean of its known
-        cells fills the rest; the others are drawn. Known cells themselves come back as they were.
+        Tokens of which at least half the cells are known are not drawn, but taken from the encoded canvas, in which the
+        mean of the known cells stands for the unknown ones. Known cells keep their values.
 
         Args:
-            label: int64 ``[B]``; without it, no class.
-            batch_size: B, where neither label nor canvas gives it.
-            canvas: uint8 ``[B, C, H, W]`` whose known cells are kept.
-            known: bool ``[B, C, H, W]``.
-            seed: with it, row i is the same in every call, whatever else draws random numbers; without it, torch's
-                generator gives one.
-            frames: is given the canvas after each scale, and a mask of True, as the picture is whole at each scale, on
-                the CPU.
+            label: Classes, int64 ``[B]``; None generates without a class.
+            batch_size: B, if neither label nor canvas gives it.
+            canvas: Symbols, uint8 ``[B, C, H, W]``, whose known cells are kept.
+            known: Which cells of the canvas are known, bool ``[B, C, H, W]``; None for no cell.
+            seed: The seed of the noise, with which row i is the same in every batch; None takes one from torch's
+                generator.
+            frames: A list to which the canvas after each scale is appended, on the CPU, with a mask that is True
+                everywhere, as a canvas is whole after each scale.
 
         Returns:
-            uint8 ``[B, C, H, W]`` on the module's device.
+            Symbols, uint8 ``[B, C, H, W]``, on the device of the module.
 
         Raises:
             ValueError: the canvas or the labels do not fit the model.
@@ -241,16 +251,19 @@ class LitVAR(GeneratingModule):
         if label is None:
             label = torch.full((batch_size if canvas is None else len(canvas),), -1)
         label = label if self.network.num_classes else torch.full_like(label, -1)
-        forced: dict[str, list[Tensor]] = {}
+        tokens = masks = None
         if canvas is not None and known is not None and known.any():
             canvas, known = canvas.to(self.device), known.to(self.device)
-            forced = known_tokens(self.network.vqvae, self.codec, canvas, known)
+            tokens, masks = known_tokens(self.network.vqvae, self.codec, canvas, known)
         with torch.compiler.set_stance("force_eager"):
-            sampled = generate(self.network, label, self.generation, seed, all_scales=frames is not None, **forced)
+            every = frames is not None
+            sampled = generate(self.network, label, self.generation, seed, tokens=tokens, known=masks, all_scales=every)
 
         def finished(images: Tensor) -> Tensor:
             made = self.codec.to_symbols(images.float() * 2 - 1)
-            return torch.where(known, canvas, made) if forced else made
+            if masks is None or known is None or canvas is None:
+                return made
+            return torch.where(known, canvas, made)
 
         if frames is not None and sampled.images_per_scale is not None:
             pictures = [finished(images).cpu() for images in sampled.images_per_scale]
@@ -258,15 +271,15 @@ class LitVAR(GeneratingModule):
         return finished(sampled.images)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Store the tokenizer beside the transformer, and which attention was measured to be the fastest."""
+        """Store the tokenizer, and the attention that was measured to be the fastest."""
         checkpoint["tokenizer"] = packed_tokenizer(self.network.vqvae)
         checkpoint["measured_attention"] = self._measured
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the tokenizer that the transformer was trained with.
+        """Load the tokenizer that the transformer was trained with.
 
         Raises:
-            ValueError: the checkpoint has none, it is damaged, or of another architecture.
+            ValueError: the checkpoint holds no tokenizer, or one that is damaged or of another architecture.
         """
         stored = checkpoint.get("tokenizer")
         if stored is None:

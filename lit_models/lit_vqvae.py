@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 from torch.optim import Optimizer
 
+from datamodules.base import data_of
 from lit_models.base import Batch, LitModule, StepOutput
 from lit_models.optimization import Optimization
 from lit_models.tokenizer.codebook import report
@@ -117,7 +118,7 @@ class LitVQVAE(LitModule):
             ValueError: channels, sides or alphabet differ; the message names the options to change.
         """
         super().setup(stage)
-        check_canvas(self.network, self.codec, self.trainer.datamodule)
+        check_canvas(self.network, self.codec, data_of(self.trainer))
 
     def training_step(self, batch: Batch, batch_idx: int) -> StepOutput:
         """Compute the loss of a batch.
@@ -291,7 +292,7 @@ class LitVQVAE(LitModule):
 
     def parameters_by_level(self) -> Mapping[str, list[nn.Parameter]]:
         """Return the parameters of ``encoder``, ``quantizer``, ``decoder`` and ``discriminator``."""
-        parts = {
+        parts: dict[str, list[nn.Module]] = {
             "encoder": [self.network.encoder, self.network.quant_conv],
             "quantizer": [self.network.quantizer],
             "decoder": [self.network.post_quant_conv, self.network.decoder],

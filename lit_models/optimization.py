@@ -12,7 +12,7 @@ from torch import nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
-from datamodules.base import BatchData, offered
+from datamodules.base import BatchData, data_of, offered
 
 LINEAR_HOLD = 0.05  # fraction of the steps after the warm-up in which a linear schedule stays constant
 
@@ -97,7 +97,7 @@ class Optimization:
         """
         if self.lr is not None:
             return self.lr
-        data = offered(trainer.datamodule, BatchData)
+        data = offered(data_of(trainer), BatchData)
         if data is None:
             raise ValueError("optimization.lr: give it, or a data module with a batch_size to scale base_lr by")
         return self.base_lr * data.batch_size * trainer.world_size * trainer.accumulate_grad_batches / 256

@@ -1,4 +1,4 @@
-"""Transformers from checkpoints of several kinds, and the way back to LitVAR."""
+"""Weights of transformers: loading from checkpoints and official files, and saving as a checkpoint of LitVAR."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from litscale.models.var import VAR, fill_official
 from litscale.storage.checkpoints import read_checkpoint, stamp
 from litscale.storage.files import write_atomically
 
-LIT_VAR = "network."  # what the transformer's entries begin with in checkpoints of LitVAR
+LIT_VAR = "network."  # prefix of the weights of the transformer in checkpoints of LitVAR
 
 
 def load_transformer(network: VAR, path: str, option: str, role: str) -> dict[str, Any] | None:
-    """Fill a transformer from a checkpoint of LitVAR, from one of LitSDVAR, or from an official file.
+    """Load the weights of a transformer from a checkpoint of LitVAR or LitSDVAR, or from an official file.
 
     Args:
-        network: the transformer.
-        path: the file, read with weights only.
-        option: what the user calls it, for messages.
-        role: ``draft`` or ``target``, the one to take of LitSDVAR's.
+        network: The transformer to fill.
+        path: The file, which is read as weights and plain values only.
+        option: The option by which the file was given, for messages.
+        role: ``draft`` or ``target``, the network to take from a checkpoint of LitSDVAR.
 
     Returns:
-        The tokenizer that the checkpoint brings, see :func:`packed_tokenizer`; official files bring none.
+        The tokenizer in the checkpoint, see :func:`packed_tokenizer`, or None for official files, which hold none.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it cannot be read, or is of another network.
+        ValueError: the file cannot be read, or holds the weights of another network.
     """
     checkpoint = read_checkpoint(path, option)
     if not isinstance(checkpoint, Mapping):
@@ -53,16 +53,17 @@ def load_transformer(network: VAR, path: str, option: str, role: str) -> dict[st
 
 
 def load_pair(draft: VAR, target: VAR, files: Mapping[str, str | None]) -> None:
-    """Fill two transformers and the tokenizer that they share.
+    """Load the weights of two transformers and of the tokenizer that they share.
 
     Args:
-        draft: the small one.
-        target: the large one.
-        files: ``tokenizer_checkpoint``, ``target_checkpoint`` and ``draft_checkpoint``; what is null stays as it is.
+        draft: The small transformer.
+        target: The large transformer.
+        files: ``tokenizer_checkpoint``, ``target_checkpoint`` and ``draft_checkpoint``; null leaves the weights as they
+            are.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: one does not fit, or they are of different tokenizers.
+        ValueError: a file does not fit, or the transformers were trained with different tokenizers.
     """
     vqvae, source = target.vqvae, None
     if (path := files["tokenizer_checkpoint"]) is not None:
@@ -84,15 +85,15 @@ def load_pair(draft: VAR, target: VAR, files: Mapping[str, str | None]) -> None:
 
 
 def save_as_lit_var(path: str | Path, network: VAR, frequencies: Tensor) -> None:
-    """Write a checkpoint of LitVAR, whole or not at all.
+    """Write a transformer as a checkpoint of LitVAR; an interruption leaves no incomplete file.
 
     Args:
-        path: the file.
-        network: its transformer, with its tokenizer.
-        frequencies: how often each code was seen at each scale in training, int64 ``[S, V]``.
+        path: The file.
+        network: The transformer, with its tokenizer.
+        frequencies: How often each of V codes occurred at each of S scales in training, int64 ``[S, V]``.
 
     Raises:
-        OSError: it could not be written.
+        OSError: the file could not be written.
     """
     state = {f"{LIT_VAR}{name}": value.detach().cpu().clone() for name, value in network.state_dict().items()}
     checkpoint = {
@@ -109,7 +110,7 @@ def save_as_lit_var(path: str | Path, network: VAR, frequencies: Tensor) -> None
 
 
 def _part(state: Mapping[str, Tensor], prefixes: Sequence[str]) -> dict[str, Tensor]:
-    """The entries with the first of the prefixes that there are any of, without it."""
+    """Return the entries with the first prefix that occurs, without the prefix."""
     for prefix in prefixes:
         if part := {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}:
             return part

@@ -1,1 +1,1 @@
-"""What `callbacks.Checkpoints` is made of: files, interruptions, and Lightning's account of a training."""
+"""Parts of `callbacks.Checkpoints`: files, interruptions, and corrections to Lightning's account of a training."""

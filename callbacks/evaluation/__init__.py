@@ -1,1 +1,1 @@
-"""What callbacks share that generate samples and compare them with data."""
+"""Generation of samples and their comparison with data, as several callbacks need it."""

@@ -1,4 +1,4 @@
-"""Which weights an evaluation is of, beside everything that it writes."""
+"""`EvaluatedWeights`: the record of the evaluated weights, which goes into all files of an evaluation."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ class EvaluatedWeights:
     files: dict[str, dict[str, str]]
 
     @property
-    def facts(self) -> dict[str, Any]:
+    def metadata(self) -> dict[str, Any]:
         """``checkpoint``, ``step`` and ``sha256``, null without a checkpoint, and ``weight_files`` of the model."""
         record = self.record
         if record is None:
             return {"checkpoint": None, "step": None, "sha256": None, "weight_files": self.files}
-        facts = {"checkpoint": record.checkpoint, "step": record.step, "sha256": record.sha256}
-        return {**facts, "weight_files": self.files}
+        metadata = {"checkpoint": record.checkpoint, "step": record.step, "sha256": record.sha256}
+        return {**metadata, "weight_files": self.files}
 
     @property
     def name(self) -> str:

@@ -1,4 +1,4 @@
-"""Samples for callbacks: the same under any number of ranks, and without a trace in training."""
+"""Generation of samples by callbacks; it changes no state of the training."""
 
 from __future__ import annotations
 
@@ -7,17 +7,12 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
-from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, WeightAveraging
 from torch import Tensor
 
-from datamodules.base import class_count
+from datamodules.base import class_count, data_of
 from lit_models.contracts import Generates
-
-
-def data_of(trainer: Trainer) -> LightningDataModule | None:
-    """The trainer's data module; None where it was given plain loaders."""
-    return trainer.datamodule  # type: ignore[attr-defined]
 
 
 def generate_samples(

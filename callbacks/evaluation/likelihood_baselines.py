@@ -1,4 +1,4 @@
-"""What a model's likelihood is worth: the same windows under two small models of rolls."""
+"""`LikelihoodBaselines`: the likelihood of windows under two small models of rolls."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ import numpy as np
 import torch
 from lightning.pytorch import Trainer
 
-from callbacks.evaluation.generation import data_of
-from datamodules.base import RollData, required
+from datamodules.base import RollData, data_of, required
 from litscale.music import IndependentPitches, RepeatOrRedraw, RollFormat
 
 MODELS: dict[str, type[IndependentPitches | RepeatOrRedraw]] = {

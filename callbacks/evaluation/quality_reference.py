@@ -1,4 +1,4 @@
-"""The real images that generated ones are compared with."""
+"""`QualityReference`: statistics and features of the real images that generated ones are compared with."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from lightning.pytorch import Trainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from callbacks.evaluation.generation import data_of
-from callbacks.evaluation.sample_evaluation import stage_of
-from callbacks.reporting.loggers import is_trial
+from callbacks.reporting.trainer_state import is_trial, stage_of
+from datamodules.base import data_of
 from litscale.metrics import FeatureBank, FeatureStatistics
 from litscale.metrics.features import checked_size, extract, identity
 from litscale.metrics.reference import Reference, data_identity, read_reference, write_reference
@@ -27,7 +26,7 @@ class QualityReference:
     trainer kept images out. Data that cannot be indexed are not cached.
 
     Args:
-        extractor: see `litscale.metrics.features`; on its device.
+        extractor: a `litscale.metrics.features.FeatureExtractor`, on its device.
         path: of the file; None = the batches.
         cache_dir: of the cache; None = the default one.
         batch_size: images that go through the extractor at once, where the file holds images.
@@ -89,7 +88,7 @@ class QualityReference:
             self._extract(canvases, index * trainer.world_size + trainer.global_rank)
 
     def end(self, trainer: Trainer) -> None:
-        """Settle statistics and features; on all ranks together.
+        """Compute statistics and features, unless they were read; on all ranks together.
 
         Raises:
             ValueError: there are fewer than two images.

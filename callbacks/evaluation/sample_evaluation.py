@@ -1,4 +1,4 @@
-"""The course of an evaluation of samples, whatever is measured of them."""
+"""`SampleEvaluation`: the base of callbacks that generate samples and compare them with data."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from callbacks.evaluation.generation import generate_samples
-from callbacks.reporting.loggers import run_folder
 from callbacks.reporting.result_table import Report
+from callbacks.reporting.trainer_state import run_folder
 
 
 class SampleEvaluation(Callback, ABC):
@@ -43,11 +43,11 @@ class SampleEvaluation(Callback, ABC):
 
     @abstractmethod
     def begin(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Get ready, in the first validation that is evaluated."""
+        """Prepare the measurement, in the first validation that is evaluated."""
 
     @abstractmethod
     def begin_samples(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Forget the samples of the last time."""
+        """Forget the samples of the previous evaluation."""
 
     @abstractmethod
     def take_samples(self, trainer: Trainer, first: int, canvases: Tensor) -> None:
@@ -59,7 +59,7 @@ class SampleEvaluation(Callback, ABC):
 
     @abstractmethod
     def end_data(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Settle what was measured of the data, once."""
+        """Finish the measurement of the data; called once."""
 
     @abstractmethod
     def outcome(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Tensor]:
@@ -159,16 +159,6 @@ class SampleEvaluation(Callback, ABC):
         for number, first in tqdm(batches, desc="Samples", unit="batch", leave=False, disable=hidden):
             count = min(self.batch_size, self.num_samples - first)
             self.take_samples(trainer, first, self.generate(trainer, pl_module, first, count, self.seed + number))
-
-
-def stage_of(trainer: Trainer) -> tuple[str, str]:
-    """Name of the stage in files (``validate`` or ``test``) and on dashboards (``val`` or ``test``)."""
-    return ("test", "test") if trainer.testing else ("validate", "val")
-
-
-def checkpoint_of(trainer: Trainer) -> str | None:
-    """Path of the evaluated weights, if they were loaded."""
-    return None if trainer.ckpt_path is None else str(trainer.ckpt_path)
 
 
 def summed(trainer: Trainer, pl_module: LightningModule, number: int) -> int:

@@ -1,4 +1,4 @@
-"""Generated samples as files: batch by batch while they are made, then as others read them."""
+"""Files of generated samples: `SampleStore` for batches of an evaluation that may be interrupted, and exports."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What callbacks share that write tables, pictures and files, and send them to loggers."""
+"""Tables, pictures and files that several callbacks write, and sending them to loggers."""

@@ -11,22 +11,6 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 
 
-def logs_now(trainer: Trainer) -> bool:
-    """Whether this training step is one that loggers get (``log_every_n_steps``)."""
-    # Lightning's own callbacks ask the same; the rule has no public name.
-    return is_trial(trainer) or trainer._logger_connector.should_update_logs
-
-
-def is_trial(trainer: Trainer) -> bool:
-    """Whether this is a run of a few batches that leaves nothing behind (``fast_dev_run``)."""
-    return bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
-
-
-def run_folder(trainer: Trainer) -> Path:
-    """The folder of this run: ``trainer.default_root_dir``, whatever the loggers write to."""
-    return Path(trainer.default_root_dir)
-
-
 def send_numbers(trainer: Trainer, numbers: Mapping[str, float]) -> None:
     """Send numbers that only rank zero has; others go through ``pl_module.log``, which callbacks can monitor."""
     for logger in trainer.loggers:

@@ -1,4 +1,7 @@
-"""A decoder beside the target alone, on the same labels with the same noise."""
+"""Comparison of a decoder with the target alone, on the same labels and noise.
+
+Dimensions: B images, C channels, H rows, W columns.
+"""
 
 from __future__ import annotations
 
@@ -15,15 +18,15 @@ from litscale.models.var import VARGeneration
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a decoder made of some labels, and what the target alone makes of them.
+    """The images of a decoder and of the target alone for the same labels and noise.
 
     Attributes:
-        canvas: the decoder's, uint8 ``[B, C, H, W]``.
-        target_canvas: the target's.
-        report: of the decoder.
-        target_report: of the target alone, timed right after.
-        agreement: share of each image's tokens that are the target's, ``[B]``.
-        difference: mean absolute difference of each image's pixels, which are in 0..1, ``[B]``.
+        canvas: Symbols of the decoder, uint8 ``[B, C, H, W]``.
+        target_canvas: Symbols of the target alone, uint8 ``[B, C, H, W]``.
+        report: The report of the decoder.
+        target_report: The report of the target alone, which ran right after the decoder.
+        agreement: Fraction of the tokens of each image that are equal, float64 ``[B]``.
+        difference: Mean absolute difference of the pixels of each image, which are in 0..1, float32 ``[B]``.
     """
 
     canvas: Tensor
@@ -34,7 +37,7 @@ class Comparison:
     difference: Tensor
 
     def totals(self) -> dict[str, float]:
-        """Numbers that may be summed over batches and processes; :func:`rates` divides them."""
+        """Return sums, which may be added over batches and processes, for :func:`rates`."""
         return self.report.totals() | {
             "target_only/seconds": self.target_report.seconds["wall"],
             "agreement": float(self.agreement.sum()),
@@ -56,21 +59,22 @@ def compare(
     options: VARGeneration,
     seed: int,
 ) -> Comparison:
-    """Decode labels with both.
+    """Decode labels with a decoder and with the target alone.
 
     Args:
-        decoder: the one in question.
-        target_only: what it is compared with.
-        codec: turns images into canvases.
+        decoder: The decoder.
+        target_only: The decoder that uses the target alone.
+        codec: The meaning of the channels of images.
         labels: int64 ``[B]``, -1 for no class.
-        index: number of each image, which keys its noise, int64 ``[B]``.
-        options: how tokens are drawn.
-        seed: of the noise.
+        index: The number of each image, which keys its noise, int64 ``[B]``.
+        options: Options of generation.
+        seed: The seed of the noise.
     """
     made, alone = (run.decode(labels, options, seed, image_index=index) for run in (decoder, target_only))
     equal = torch.cat([a == b for a, b in zip(made.tokens, alone.tokens, strict=True)], dim=1)
     return Comparison(
-        *(codec.to_symbols(images.float() * 2 - 1) for images in (made.images, alone.images)),
+        codec.to_symbols(made.images.float() * 2 - 1),
+        codec.to_symbols(alone.images.float() * 2 - 1),
         made.report,
         alone.report,
         equal.double().mean(1),
@@ -79,12 +83,12 @@ def compare(
 
 
 def rates(sums: Mapping[str, float]) -> dict[str, float]:
-    """What sums of :meth:`Comparison.totals` say of an image, a call or a scale.
+    """Return rates per image, call or scale, from sums of :meth:`Comparison.totals`.
 
     ``target_calls_per_image``, ``draft_calls_per_image``, ``accepted_scales_per_call`` (of the target),
     ``ms_per_image``, ``target_only_ms_per_image``, ``speedup`` (their ratio), ``token_agreement``,
-    ``pixel_difference``, and ``acceptance/scale_k`` of the scales that were verified. What would be divided by nothing
-    is left out.
+    ``pixel_difference``, and ``acceptance/scale_<k>`` of the scales that were verified. Rates whose divisor is 0 are
+    left out.
     """
     ratios = {
         "target_calls_per_image": ("target_calls", "images"),

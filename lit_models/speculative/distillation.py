@@ -1,6 +1,6 @@
-"""What a draft learns from a target.
+"""Distillation of a draft: teacher-forced logits, divergence from the target, and tokens of the teacher.
 
-Dimensions: B images, L tokens of all scales, V vocabulary.
+Dimensions: B images, L tokens of all scales, n tokens of a scale, V codes.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from litscale.models.var.generate import generate_scales
 
 
 def teacher_forced(network: VAR, labels: Tensor, tokens: Sequence[Tensor], options: VARGeneration) -> Tensor:
-    """Logits that tokens are drawn from, after guidance and temperature, given the tokens before.
+    """Return the logits of each scale given the tokens of the scales before, after guidance and temperature.
 
-    Dropout is off: what is wanted is the network that decodes.
+    Dropout is off, as in decoding.
 
     Args:
-        network: draft or target.
+        network: The draft or the target.
         labels: int64 ``[B]``, -1 for no class.
-        tokens: int64 ``[B, n]`` of each scale.
-        options: ``cfg`` and ``temperature`` count; there should be no filters.
+        tokens: The tokens of each scale, int64 ``[B, n]``.
+        options: Options of generation, without filters; only ``cfg`` and ``temperature`` have an effect.
 
     Returns:
         float32 ``[B, L, V]``.
@@ -40,15 +40,15 @@ def teacher_forced(network: VAR, labels: Tensor, tokens: Sequence[Tensor], optio
 
 
 def divergence(target: Tensor, draft: Tensor) -> tuple[Tensor, Tensor]:
-    """How far a draft is from a target.
+    """Return the divergence of a draft from a target at each token.
 
     Args:
-        target: logits ``[B, L, V]``.
-        draft: logits ``[B, L, V]``.
+        target: Logits of the target, ``[B, L, V]``.
+        draft: Logits of the draft, ``[B, L, V]``.
 
     Returns:
-        KL(target || draft) of each token in nats, and the overlap of the two distributions, the sum of ``min(p, q)``:
-        the probability that ``rejection`` keeps a token; ``[B, L]`` each.
+        KL(target || draft) in nats, and the overlap of both distributions, which is the sum of ``min(p, q)`` and the
+        probability that ``rejection`` keeps a token; ``[B, L]`` each.
     """
     log_p, log_q = target.log_softmax(-1), draft.log_softmax(-1)
     p = log_p.exp()
@@ -57,6 +57,6 @@ def divergence(target: Tensor, draft: Tensor) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def teacher_tokens(teacher: VAR, labels: Tensor, options: VARGeneration, seed: int) -> list[Tensor]:
-    """Tokens that the teacher draws for classes int64 ``[B]``, int64 ``[B, n]`` of each scale, without pictures."""
+    """Let the teacher draw the tokens of each scale, int64 ``[B, n]``, for labels int64 ``[B]``."""
     with evaluating(teacher):
         return [step.tokens for step in generate_scales(teacher, labels, options, seed)]

@@ -10,7 +10,7 @@ from litscale.models.var import VQVAE, token_masks
 
 
 @torch.no_grad()
-def known_tokens(vqvae: VQVAE, codec: Codec, canvas: Tensor, known: Tensor) -> dict[str, list[Tensor]]:
+def known_tokens(vqvae: VQVAE, codec: Codec, canvas: Tensor, known: Tensor) -> tuple[list[Tensor], list[Tensor]]:
     """Return the tokens that are determined by known cells.
 
     The unknown cells are filled with the mean of the known ones, and the result is encoded. A token counts as known if
@@ -23,7 +23,7 @@ def known_tokens(vqvae: VQVAE, codec: Codec, canvas: Tensor, known: Tensor) -> d
         known: bool ``[B, C, H, W]``; a pixel is known if all its channels are.
 
     Returns:
-        ``tokens``, int64, and ``known``, bool: for each scale ``[B, n]``, with its number of tokens n.
+        Tokens, int64, and whether they are known, bool: ``[B, n]`` for each scale, with its number of tokens n.
     """
     pixels = known.all(1)  # [B, H, W]
     inside = pixels[:, None]
@@ -31,4 +31,4 @@ def known_tokens(vqvae: VQVAE, codec: Codec, canvas: Tensor, known: Tensor) -> d
     mean = (values * inside).sum((2, 3), keepdim=True) / inside.sum((2, 3), keepdim=True).clamp(min=1)
     with torch.autocast(canvas.device.type, enabled=False):
         tokens = vqvae.encode(torch.where(inside, values, mean))
-    return {"tokens": tokens, "known": token_masks(pixels, vqvae.patch_nums)}
+    return tokens, token_masks(pixels, vqvae.patch_nums)

@@ -207,7 +207,7 @@ class BenchCLI(LitscaleCLI):
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
         """Methods of `litscale.cli.bench.BenchTrainer`, and their arguments that are no options of their own."""
-        return {"decode": {"model", "datamodule"}}
+        return {command: {"model", "datamodule"} for command in ("decode", "costs", "masks")}
 
 
 # What both have in common.

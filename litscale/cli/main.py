@@ -14,6 +14,8 @@ COMMANDS = {
     "predict": "generate, continue, fill in or reconstruct, as files",
     "compare RUN ...": "scores of several runs as one table",
     "bench decode": "what each way of speculative decoding gains and costs",
+    "bench costs": "what a call of each network costs, and the best gamma for that",
+    "bench masks": "pictures of what the prefix masks hide",
 }
 _LINES = "\n".join(f"  {name:<16} {what}" for name, what in COMMANDS.items())
 HELP = f"""usage: litscale COMMAND --config CONFIG [--config CONFIG ...] [--OPTION VALUE ...]
@@ -39,7 +41,7 @@ def main(args: list[str] | None = None) -> None:
     if not words or words[0] in ("-h", "--help"):
         print(HELP)
         return
-    names = [name.split()[0] for name in COMMANDS]
+    names = list(dict.fromkeys(name.split()[0] for name in COMMANDS))
     if words[0] not in names and not words[0].startswith("-"):
         similar = difflib.get_close_matches(words[0], names, n=1)
         hint = f"; did you mean {similar[0]}?" if similar else f"; there are {', '.join(names)}"

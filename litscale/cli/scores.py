@@ -1,4 +1,4 @@
-"""The scores of ``validate`` and ``test``, in one file for each evaluated checkpoint."""
+"""Files of the scores of ``validate`` and ``test``, one for each evaluated checkpoint and settings."""
 
 from __future__ import annotations
 
@@ -75,9 +75,11 @@ def write_scores(
     Raises:
         OSError: the file could not be written.
     """
-    facts = {**weights.facts, "settings": dict(settings), "time": datetime.now(UTC).isoformat(), "scores": dict(values)}
+    made = {"settings": dict(settings), "time": datetime.now(UTC).isoformat(), "scores": dict(values)}
     key = sha256(weights.key.encode() + json_text(dict(settings))).hexdigest()
-    return write_atomically(folder / f"scores_{stage}_{weights.name}_{key[:8]}.json", json_text(facts))
+    return write_atomically(
+        folder / f"scores_{stage}_{weights.name}_{key[:8]}.json", json_text(weights.metadata | made)
+    )
 
 
 def read_scores(path: Path) -> Scores:

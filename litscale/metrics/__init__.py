@@ -1,4 +1,4 @@
-"""Metrics over many samples, correct on several ranks (torchmetrics), and the features that they compare."""
+"""Metrics of sets of samples, which are correct on several ranks (torchmetrics), and their feature extractors."""
 
 from litscale.metrics.digit_features import DigitFeatures
 from litscale.metrics.features import InceptionFeatures, MusicFeatures

@@ -13,9 +13,9 @@ class Statistics(NamedTuple):
     """Mean and covariance of features, as files of reference statistics hold them.
 
     Attributes:
-        mu: float64 ``[D]``.
-        sigma: float64 ``[D, D]``, divided by the number of images less one.
-        count: number of images, where it is known.
+        mu: The mean, float64 ``[D]``.
+        sigma: The unbiased covariance, float64 ``[D, D]``.
+        count: The number of images, if it is known.
     """
 
     mu: Tensor
@@ -24,11 +24,11 @@ class Statistics(NamedTuple):
 
 
 class FeatureStatistics(Metric):
-    """Mean and covariance of features, from float64 sums that add up over batches and ranks.
+    """Mean and covariance of features, computed from float64 sums over batches and ranks.
 
     Args:
-        num_features: D.
-        **kwargs: those of `torchmetrics.Metric`.
+        num_features: Number of features D.
+        **kwargs: Options of `torchmetrics.Metric`.
     """
 
     is_differentiable = False
@@ -39,7 +39,7 @@ class FeatureStatistics(Metric):
     outer: Tensor
 
     def __init__(self, num_features: int, **kwargs: object) -> None:
-        # Not from torchmetrics' cache: a reference may be set after a first result.
+        # A result must not come from the cache of torchmetrics, as a reference may be set after it was computed.
         super().__init__(compute_with_cache=False, **kwargs)
         size = num_features
         self.add_state("count", torch.tensor(0), dist_reduce_fx="sum")
@@ -47,17 +47,17 @@ class FeatureStatistics(Metric):
         self.add_state("outer", torch.zeros(size, size, dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, features: Tensor) -> None:
-        """Take in features ``[B, D]``."""
+        """Add features, ``[B, D]``."""
         features = features.double()
         self.count += len(features)
         self.total += features.sum(dim=0)
         self.outer += features.T @ features
 
     def compute(self) -> Statistics:
-        """Mean and covariance.
+        """Return mean and covariance.
 
         Raises:
-            ValueError: fewer than two images were taken in.
+            ValueError: fewer than two images were added.
         """
         count = int(self.count)
         if count < 2:
@@ -69,25 +69,25 @@ class FeatureStatistics(Metric):
 class FrechetDistance(FeatureStatistics):
     """Frechet distance of features to a reference (Heusel et al. 2017, https://arxiv.org/abs/1706.08500, eq. 6).
 
-    torchmetrics' own takes images and runs the extractor itself, once for each metric; it wants sums of the reference
-    too, where a statistics file has mean and covariance alone.
+    The metric of torchmetrics takes images and runs the extractor itself, so that several metrics would run it several
+    times. It also needs sums of the features of the reference, while files hold their mean and covariance.
 
     Args:
-        num_features: D.
-        **kwargs: those of `torchmetrics.Metric`.
+        num_features: Number of features D.
+        **kwargs: Options of `torchmetrics.Metric`.
 
     Attributes:
-        reference: what to compare with; set it before `compute`.
+        reference: The statistics to compare with; set them before `compute`.
     """
 
     higher_is_better = False
     reference: Statistics | None = None
 
     def compute(self) -> Tensor:  # type: ignore[override]
-        """The distance, a float64 scalar.
+        """Return the distance, a float64 scalar.
 
         Raises:
-            ValueError: fewer than two images, no reference, or one of another number of features.
+            ValueError: there are fewer than two images, there is no reference, or it has another number of features.
         """
         if self.reference is None:
             raise ValueError("FrechetDistance.reference is not set: give it the statistics of real images")
@@ -95,10 +95,11 @@ class FrechetDistance(FeatureStatistics):
 
 
 def frechet_distance(first: Statistics, second: Statistics) -> Tensor:
-    """|mu1 - mu2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)), a float64 scalar.
+    """Return |mu1 - mu2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)), a float64 scalar.
 
-    The last trace is the sum of the roots of the eigenvalues of A' S2 A, where S1 = A A': a symmetric problem, faster
-    and more exact than the eigenvalues of S1 S2, and small if there are fewer images than features.
+    The trace of (S1 S2)^(1/2) is the sum of the square roots of the eigenvalues of A' S2 A, where S1 = A A'. This
+    symmetric problem is faster and more accurate than the eigenvalues of S1 S2, and it is small if there are fewer
+    images than features.
 
     Raises:
         ValueError: the numbers of features differ.

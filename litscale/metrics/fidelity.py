@@ -1,8 +1,8 @@
-"""Inception Score, KID, precision and recall: torch-fidelity's, over images that several ranks made.
+"""Inception Score, KID, precision and recall of images from several ranks, computed by torch-fidelity.
 
-torchmetrics' own run the extractor once each and draw subsets from the global generator, in the order in which ranks
-happen to deliver; it has no precision and recall. torch-fidelity takes a second to import, which `litscale --help` need
-not wait for, so it is imported where it is used.
+The metrics of torchmetrics run the extractor once each. They draw subsets from the global generator, and the result
+depends on the order in which ranks deliver their images. Precision and recall are missing there. torch-fidelity is
+imported where it is used, since the import takes a second for which `litscale --help` should not wait.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from torchmetrics import Metric
 
 KID_SUBSET = 1000
 NEIGHBOURS = 3
-MOST_IMAGES = 2**24  # whole numbers that float32 holds
+MOST_IMAGES = 2**24  # float32 represents integers up to here
 
 
 class FeatureBank(Metric):
-    """Keeps a row of numbers for each image, and gives them in the order of the images' numbers on any ranks.
+    """Keeps the features of each image, and returns them in the order of the image numbers, whichever ranks added them.
 
     Args:
-        **kwargs: those of `torchmetrics.Metric`.
+        **kwargs: Options of `torchmetrics.Metric`.
     """
 
     is_differentiable = False
@@ -30,22 +30,22 @@ class FeatureBank(Metric):
     width: Tensor
 
     def __init__(self, **kwargs: object) -> None:
-        # Not from torchmetrics' cache: a reference may be set after a first result.
+        # A result must not come from the cache of torchmetrics, as a reference may be set after it was computed.
         super().__init__(compute_with_cache=False, **kwargs)
-        # Number and values in one flat float32 state, because torchmetrics stands a flat empty float tensor in for a
-        # rank that saw no images.
+        # Image numbers and features share one flat float32 state, because torchmetrics represents a rank without images
+        # by a flat empty float tensor.
         self.add_state("rows", default=[], dist_reduce_fx="cat")
         self.add_state("width", torch.tensor(0), dist_reduce_fx="max")
 
     def update(self, features: Tensor, index: Tensor) -> None:
-        """Take in images.
+        """Add images.
 
         Args:
             features: float ``[B, D]``.
-            index: int64 ``[B]``, the number of each image, below 2**24.
+            index: The number of each image, int64 ``[B]``, below 2**24.
 
         Raises:
-            ValueError: a number is too large.
+            ValueError: the number of an image is too large.
         """
         if len(index) and int(index.max()) >= MOST_IMAGES:
             raise ValueError(f"image {int(index.max())}: at most {MOST_IMAGES} images can be compared")
@@ -54,10 +54,10 @@ class FeatureBank(Metric):
         self.rows.append(rows.flatten())
 
     def compute(self) -> Tensor:
-        """float32 ``[N, D]`` in the order of the images.
+        """Return the features, float32 ``[N, D]``, in the order of the image numbers.
 
         Raises:
-            ValueError: there is no image.
+            ValueError: no image was added.
         """
         if not int(self.width):
             raise ValueError("no image was taken in")
@@ -67,20 +67,20 @@ class FeatureBank(Metric):
 
 
 class InceptionScore(FeatureBank):
-    """Inception Score (Salimans et al. 2016, https://arxiv.org/abs/1606.03498): the mean over ten parts of the images.
+    """Inception Score (Salimans et al. 2016, https://arxiv.org/abs/1606.03498), averaged over ten splits of the images.
 
     Args:
-        **kwargs: those of `torchmetrics.Metric`.
+        **kwargs: Options of `torchmetrics.Metric`.
     """
 
     higher_is_better = True
 
     def update(self, logits: Tensor, index: Tensor) -> None:
-        """Take in images; `logits` are float ``[B, K]``, see `FeatureBank.update`."""
+        """Add images by their logits, float ``[B, K]``; see `FeatureBank.update`."""
         super().update(logits, index)
 
     def compute(self) -> Tensor:
-        """The score, a float64 scalar of at least 1; with fewer than ten images each is a part of its own."""
+        """Return the score, a float64 scalar of at least 1; fewer than ten images are one split each."""
         from torch_fidelity.metric_isc import KEY_METRIC_ISC_MEAN, isc_features_to_metric
 
         logits = super().compute()
@@ -89,12 +89,12 @@ class InceptionScore(FeatureBank):
 
 
 class _ComparedFeatures(FeatureBank):
-    """Compares features with those of a reference."""
+    """A metric that compares features with those of a reference."""
 
     reference: Tensor | None = None
 
     def _both(self) -> tuple[Tensor, Tensor]:
-        """Features of the images and of the reference, on one device."""
+        """Return the features of the images and of the reference, on one device."""
         if self.reference is None:
             raise ValueError(f"{type(self).__name__}.reference is not set: give it the features of real images")
         features = FeatureBank.compute(self)
@@ -104,24 +104,24 @@ class _ComparedFeatures(FeatureBank):
 
 
 class KernelDistance(_ComparedFeatures):
-    """Kernel Inception Distance (Binkowski et al. 2018, https://arxiv.org/abs/1801.01401), cubic kernel.
+    """Kernel Inception Distance (Binkowski et al. 2018, https://arxiv.org/abs/1801.01401) with a cubic kernel.
 
-    The mean over 100 subsets of 1000 images each, or of as many as the smaller side has.
+    It is the mean over 100 random subsets of 1000 images each, or of all images of the smaller set if it has fewer.
 
     Args:
-        **kwargs: those of `torchmetrics.Metric`.
+        **kwargs: Options of `torchmetrics.Metric`.
 
     Attributes:
-        reference: float ``[M, D]``, features of real images; set it before `compute`.
+        reference: Features of real images, float ``[M, D]``; set them before `compute`.
     """
 
     higher_is_better = False
 
     def compute(self) -> Tensor:
-        """The squared distance, a float64 scalar; unbiased, so it may be below 0.
+        """Return the squared distance, a float64 scalar; as the estimate is unbiased, it may be negative.
 
         Raises:
-            ValueError: fewer than two images, no reference, or one of another number of features.
+            ValueError: there are fewer than two images, there is no reference, or it has another number of features.
         """
         from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, kid_features_to_metric
 
@@ -129,27 +129,30 @@ class KernelDistance(_ComparedFeatures):
         size = min(len(own), len(other), KID_SUBSET)
         if size < 2:
             raise ValueError(f"KID needs at least 2 images and 2 of the reference, not {len(own)} and {len(other)}")
-        found = kid_features_to_metric(own, other, kid_subset_size=size, verbose=False)
-        return torch.tensor(found[KEY_METRIC_KID_MEAN], dtype=torch.float64, device=self.device)
+        scores = kid_features_to_metric(own, other, kid_subset_size=size, verbose=False)
+        return torch.tensor(scores[KEY_METRIC_KID_MEAN], dtype=torch.float64, device=self.device)
 
 
 class PrecisionRecall(_ComparedFeatures):
     """Improved precision and recall (Kynkaanniemi et al. 2019, https://arxiv.org/abs/1904.06991) with 3 neighbours.
 
     Args:
-        **kwargs: those of `torchmetrics.Metric`.
+        **kwargs: Options of `torchmetrics.Metric`.
 
     Attributes:
-        reference: float ``[M, D]``, features of real images; set it before `compute`.
+        reference: Features of real images, float ``[M, D]``; set them before `compute`.
     """
 
     higher_is_better = True
 
     def compute(self) -> dict[str, Tensor]:  # type: ignore[override]
-        """``precision``, the share of images among the real ones, and ``recall``, the reverse; float64 scalars.
+        """Return ``precision`` and ``recall``, float64 scalars.
+
+        Precision is the fraction of images that lie in the manifold of the real ones, which is the union of spheres
+        around these that reach to their third neighbour. Recall exchanges the two sets.
 
         Raises:
-            ValueError: at most three images, no reference, or one of another number of features.
+            ValueError: there are at most three images, there is no reference, or it has another number of features.
         """
         from torch_fidelity.metric_prc import prc_features_to_metric
 
@@ -159,8 +162,9 @@ class PrecisionRecall(_ComparedFeatures):
                 f"precision and recall need at least {NEIGHBOURS + 1} images and as many of the reference, not "
                 f"{len(own)} and {len(other)}"
             )
-        # In parts: the distances of 50,000 images to each other would take 10 GB.
-        found = prc_features_to_metric(own, other, prc_neighborhood=NEIGHBOURS, save_cpu_ram=True, verbose=False)
+        # save_cpu_ram computes distances in parts; all distances between 50,000 images would take 10 GB.
+        scores = prc_features_to_metric(own, other, prc_neighborhood=NEIGHBOURS, save_cpu_ram=True, verbose=False)
         return {
-            name: torch.tensor(found[name], dtype=torch.float64, device=self.device) for name in ("precision", "recall")
+            name: torch.tensor(scores[name], dtype=torch.float64, device=self.device)
+            for name in ("precision", "recall")
         }

@@ -1,4 +1,4 @@
-"""A mean that adds up in float32 and leaves nothing out."""
+"""`Mean`, which sums in float32 and counts NaN."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from torchmetrics import MeanMetric
 
 
 class Mean(MeanMetric):
-    """The mean of all values, also of those that are no numbers, added up in float32.
+    """The mean of all values, summed in float32; it is NaN if one of them is.
 
-    torchmetrics rounds values to the dtype that torch's default was when the metric was last moved: half precision
-    under ``trainer.precision`` bf16-true.
+    `MeanMetric` rounds values to the default dtype that torch had when the metric was last moved, which is half
+    precision under ``trainer.precision`` bf16-true.
     """
 
     def __init__(self) -> None:
@@ -18,5 +18,5 @@ class Mean(MeanMetric):
 
     @property
     def dtype(self) -> torch.dtype:
-        """What values are converted to."""
+        """The dtype that values are converted to."""
         return torch.float32

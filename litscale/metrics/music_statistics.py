@@ -1,4 +1,4 @@
-"""Statistics of many rolls, and how near they come to those of other rolls."""
+"""Means of statistics of rolls, and their comparison with those of a reference."""
 
 from __future__ import annotations
 
@@ -14,15 +14,14 @@ from litscale.music.statistics import NAMES
 
 
 class MusicStatistics(Metric):
-    """Means of `litscale.music.statistics` over rolls; a statistic that is undefined for a roll leaves that roll out.
+    """Means of `litscale.music.statistics` over rolls; the mean of a statistic is over the rolls that define it.
 
-    All values are kept, nine floats a roll, so that histograms can be compared; they are gathered from all
-    ranks.
+    All values are kept, nine floats for each roll, and gathered from all ranks, so that histograms can be compared.
 
     Args:
-        beats_per_bar: quarter notes per bar, for the groove; None is those of each roll's format.
-        bins: number of histogram bins in `compare`.
-        **kwargs: those of `torchmetrics.Metric`.
+        beats_per_bar: Number of quarter notes in a bar, for the groove; None takes that of the format of each roll.
+        bins: Number of bins of the histograms in `compare`.
+        **kwargs: Options of `torchmetrics.Metric`.
 
     Raises:
         ValueError: ``bins`` is below 1.
@@ -39,41 +38,37 @@ class MusicStatistics(Metric):
             raise ValueError(f"bins must be at least 1, not {bins}")
         self.beats_per_bar = beats_per_bar
         self.bins = bins
-        # Flat, because torchmetrics stands a flat empty tensor in for a rank that saw no rolls.
+        # The state is flat, because torchmetrics represents a rank without rolls by a flat empty tensor.
         self.add_state("values", default=[], dist_reduce_fx="cat")
 
     def update(self, rolls: Sequence[Roll]) -> None:
-        """Take in rolls.
-
-        Args:
-            rolls: any number of rolls, of any sizes.
-        """
+        """Add any number of rolls, of any sizes."""
         for roll in rolls:
-            found = statistics(roll, self.beats_per_bar)
-            row = torch.tensor([found[name] for name in NAMES], dtype=torch.float32, device=self.device)
+            values = statistics(roll, self.beats_per_bar)
+            row = torch.tensor([values[name] for name in NAMES], dtype=torch.float32, device=self.device)
             self.values.append(row)
 
     def compute(self) -> dict[str, Tensor]:
-        """The mean of each statistic.
+        """Return the mean of each statistic.
 
         Returns:
-            float32 scalars under the names of `litscale.music.statistics`, NaN where no roll defined the statistic.
+            float32 scalars by the names of `litscale.music.statistics`, NaN for statistics that no roll defines.
         """
         return dict(zip(NAMES, self._table().nanmean(dim=0), strict=True))
 
     def compare(self, reference: MusicStatistics) -> dict[str, Tensor]:
-        """How near the rolls seen here come to the rolls seen by ``reference``.
+        """Compare the rolls of this metric with those of a reference.
 
-        Distributed, all ranks must call this together, as with ``compute``.
+        If there are several ranks, all must call this together, as with ``compute``.
 
         Args:
-            reference: statistics of other rolls, of real music, say.
+            reference: The statistics of other rolls, such as real music.
 
         Returns:
-            For each statistic, float32 scalars ``{name}_ratio``, the mean here over the mean there (1 if both
-            are 0), and ``{name}_overlap``, the area in [0, 1] that the two histograms share, with bins that
-            cut the joint range evenly (1 if all values here and there are one and the same). NaN where either
-            side has no value.
+            For each statistic the float32 scalars ``{name}_ratio`` and ``{name}_overlap``. The ratio is that of the
+            mean to the mean of the reference, and 1 if both are 0. The overlap, in 0..1, is the area that both
+            normalised histograms share; their bins divide the joint range evenly, and it is 1 if all values are equal.
+            Both are NaN if one of the two has no value.
         """
         result = {}
         for name, own, other in zip(NAMES, self._gathered().T, reference._gathered().T, strict=True):
@@ -85,12 +80,12 @@ class MusicStatistics(Metric):
         return result
 
     def _table(self) -> Tensor:
-        """float32 ``[roll, statistic]``."""
+        """Return all values of this rank, or of all ranks if they are synchronised, float32 ``[roll, statistic]``."""
         values = dim_zero_cat(self.values) if len(self.values) else torch.empty(0, device=self.device)
         return values.view(-1, len(NAMES))
 
     def _gathered(self) -> Tensor:
-        """`_table` over all ranks."""
+        """Return all values of all ranks, float32 ``[roll, statistic]``."""
         if self._is_synced:
             return self._table()
         with self.sync_context(dist_sync_fn=self.dist_sync_fn, process_group=self.process_group):
@@ -98,7 +93,7 @@ class MusicStatistics(Metric):
 
 
 def _overlap(own: Tensor, other: Tensor, bins: int) -> Tensor:
-    """The area that the histograms of two float vectors share, each scaled to an area of 1; a scalar."""
+    """Return the area that the normalised histograms of two float vectors share, a scalar."""
     if not len(own) or not len(other):
         return own.new_tensor(float("nan"))
     both = torch.cat([own, other])

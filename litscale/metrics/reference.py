@@ -1,4 +1,4 @@
-"""Files of reference statistics: those of ADM and ours."""
+"""Files of reference statistics, in the layout of ADM and with our additions, and identities of data sets."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from litscale.storage.npz import npz_names, read_npz
 
 @dataclass(frozen=True)
 class Reference:
-    """What generated images are compared with; at least one of statistics and images is there.
+    """The reference that generated images are compared with; it has statistics, images, or both.
 
     Attributes:
-        statistics: mean and covariance of the features.
-        features: float32 ``[M, D]``.
-        images: uint8 ``[M, H, W, 3]``, whose features are still to be extracted.
+        statistics: Mean and covariance of the features of real images.
+        features: Features of real images, float32 ``[M, D]``.
+        images: Real images, uint8 ``[M, H, W, 3]``, whose features are still to be extracted.
     """
 
     statistics: Statistics | None = None
@@ -35,46 +35,49 @@ class Reference:
 
 
 def read_reference(path: str | Path, num_features: int) -> Reference:
-    """Read an ``.npz`` of ``mu`` and ``sigma``, of images ``arr_0`` (ADM's layout), or of both; or one of ours.
+    """Read an ``.npz`` file in the layout of ADM: ``mu`` and ``sigma``, images ``arr_0``, or both.
 
     Args:
-        path: the file; its optional ``count`` and ``features`` are what `write_reference` adds.
-        num_features: D, of the extractor at hand.
+        path: The file, which may also hold ``count`` and ``features``, as `write_reference` adds them.
+        num_features: Number of features D of the extractor.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the file is damaged, lacks these entries, or holds statistics of another number of features.
     """
+    # 1. the arrays
     path = Path(path).expanduser()
     if not path.is_file():
         raise FileNotFoundError(f"reference: no file {path}; give an .npz with mu and sigma, or with images as arr_0")
     try:
-        found = read_npz(path, ("mu", "sigma", "count", "features", "arr_0"))
+        arrays = read_npz(path, ("mu", "sigma", "count", "features", "arr_0"))
         names = npz_names(path)
     except ValueError as error:
         raise ValueError(f"reference {error}; give another copy") from error
-    if not {"mu", "sigma"} <= found.keys() and "arr_0" not in found:
+    if not {"mu", "sigma"} <= arrays.keys() and "arr_0" not in arrays:
         raise ValueError(f"reference {path} has neither mu and sigma nor images as arr_0, but {', '.join(names)}")
-    for name in found.keys() - {"arr_0"}:
-        if not np.issubdtype(found[name].dtype, np.integer if name == "count" else np.floating):
-            raise ValueError(f"reference {path}: {name} is of {found[name].dtype}, not of real numbers")
+    for name in arrays.keys() - {"arr_0"}:
+        if not np.issubdtype(arrays[name].dtype, np.integer if name == "count" else np.floating):
+            raise ValueError(f"reference {path}: {name} is of {arrays[name].dtype}, not of real numbers")
+    # 2. mean and covariance
     statistics = None
-    if {"mu", "sigma"} <= found.keys():
-        mu, sigma = found["mu"], found["sigma"]
+    if {"mu", "sigma"} <= arrays.keys():
+        mu, sigma = arrays["mu"], arrays["sigma"]
         if mu.shape != (num_features,) or sigma.shape != (num_features, num_features):
             raise ValueError(
                 f"reference {path} holds mu of shape {list(mu.shape)} and sigma of {list(sigma.shape)}, the extractor "
                 f"gives {num_features} features: use the statistics of the same extractor"
             )
-        count = found.get("count")
+        count = arrays.get("count")
         if count is not None and count.size != 1:
             raise ValueError(f"reference {path}: count is {list(count.shape)}, not one number")
         mean, covariance = (torch.from_numpy(array.astype(np.float64)) for array in (mu, sigma))
         statistics = Statistics(mean, covariance, None if count is None else int(count.item()))
-    images = found.get("arr_0")
+    # 3. images and features
+    images = arrays.get("arr_0")
     if images is not None and (images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3):
         raise ValueError(f"reference {path}: arr_0 is {images.dtype} {list(images.shape)}, not uint8 [N, H, W, 3]")
-    features = found.get("features")
+    features = arrays.get("features")
     if features is None:
         return Reference(statistics, None, images)
     if features.ndim != 2 or features.shape[1] != num_features:
@@ -83,7 +86,7 @@ def read_reference(path: str | Path, num_features: int) -> Reference:
 
 
 def write_reference(path: Path, statistics: Statistics, features: Tensor) -> Path:
-    """Write statistics, whose count is known, and features ``[M, D]`` for `read_reference`.
+    """Write statistics, whose count is known, and features, ``[M, D]``, to a file for `read_reference`.
 
     Raises:
         OSError: the file could not be written.
@@ -98,31 +101,31 @@ def write_reference(path: Path, statistics: Statistics, features: Tensor) -> Pat
 
 @runtime_checkable
 class Fingerprinted(Protocol):
-    """A data set that knows what it consists of without reading all of it."""
+    """A data set that can identify its content without reading all of it."""
 
     def fingerprint(self) -> str:
-        """Text that differs wherever an item does."""
+        """Return a text that changes if any item does."""
 
 
 def data_identity(data: Any) -> str | None:
-    """A hash of a data set's type, length and content; None if it cannot be indexed.
+    """Return a hash of the type, length and content of a data set, or None if it cannot be indexed.
 
-    The content is the data set's own ``fingerprint()`` where it has one, otherwise all of its items are read.
+    The content is represented by the ``fingerprint()`` of the data set, if it has one. Otherwise all items are read.
     """
     if isinstance(data, IterableDataset) or not hasattr(data, "__len__") or not len(data):
         return None
-    found = hashlib.sha256(f"{type(data).__qualname__} {len(data)}".encode())
+    digest = hashlib.sha256(f"{type(data).__qualname__} {len(data)}".encode())
     if isinstance(data, Fingerprinted):
-        found.update(data.fingerprint().encode())
-        return found.hexdigest()
+        digest.update(data.fingerprint().encode())
+        return digest.hexdigest()
     for row in range(len(data)):
         for part in _parts(data[row]):
-            found.update(part)
-    return found.hexdigest()
+            digest.update(part)
+    return digest.hexdigest()
 
 
 def _parts(value: Any) -> Iterator[bytes]:
-    """All that an item consists of."""
+    """Yield the bytes of all parts of an item."""
     if isinstance(value, Tensor | np.ndarray):
         array = np.asarray(value)
         yield f"{array.dtype} {array.shape}".encode()

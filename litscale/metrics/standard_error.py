@@ -1,4 +1,4 @@
-"""How far an estimate of a likelihood is from its mean over infinitely many passes."""
+"""`StandardError`: of a likelihood that is estimated by several random passes."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from torchmetrics import Metric
 
 
 class StandardError(Metric):
-    """Standard error of the mean over a data set of values that are each estimated by several random passes.
+    """Standard error of the mean over a data set, each of whose values is estimated by several random passes.
 
-    It is about the passes, not about the choice of the data. Of stratified passes (`Fractal.nll`) it is
-    somewhat too large.
+    It measures the randomness of the passes, not that of the data. If the passes are stratified, as in `Fractal.nll`,
+    it overestimates the error somewhat.
 
     Args:
-        **kwargs: those of `torchmetrics.Metric`.
+        **kwargs: Options of `torchmetrics.Metric`.
     """
 
     is_differentiable = False
@@ -31,10 +31,10 @@ class StandardError(Metric):
         self.add_state("number", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, estimates: Tensor) -> None:
-        """Take in float ``[passes, B]``, at least two passes."""
+        """Add the estimates of at least two passes, float ``[passes, B]``."""
         self.variance += (estimates.double().var(0) / len(estimates)).sum()
         self.number += estimates.shape[1]
 
     def compute(self) -> Tensor:
-        """Float scalar."""
+        """Return the standard error, a float32 scalar."""
         return (self.variance.sqrt() / self.number).float()

@@ -1,4 +1,4 @@
-"""What zip archives (``.npz`` files, checkpoints) declare, checked before anything is allocated or inflated."""
+"""Checks of zip archives (``.npz`` files, checkpoints) before anything of them is allocated or inflated."""
 
 from __future__ import annotations
 

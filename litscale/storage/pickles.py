@@ -28,10 +28,10 @@ class _Kind:
     """
 
     def __init__(self, code: str | bytes, *_: object) -> None:
-        found = re.fullmatch(r"[|<>=]?([biufcSUO]\d+)", code.decode("ascii") if isinstance(code, bytes) else code)
-        if found is None:
+        named = re.fullmatch(r"[|<>=]?([biufcSUO]\d+)", code.decode("ascii") if isinstance(code, bytes) else code)
+        if named is None:
             raise pickle.UnpicklingError(f"unknown type of elements {code!r}")
-        self.dtype = np.dtype(found[1])
+        self.dtype = np.dtype(named[1])
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         if state[1] not in ("|", "<", ">", "="):
@@ -63,16 +63,16 @@ def _scalar(kind: _Kind, content: bytes) -> Any:
 
 def _allowed() -> dict[tuple[str, str], Callable[..., Any] | str]:
     """What a pickle may call, under the names of numpy 1 and 2, and what is called in its place."""
-    found: dict[tuple[str, str], Callable[..., Any] | str] = {
+    allowed: dict[tuple[str, str], Callable[..., Any] | str] = {
         ("numpy", "ndarray"): "the class, which is an argument only",
         ("numpy", "dtype"): _Kind,
         ("_codecs", "encode"): _encode,
     }
     for core in ("numpy.core", "numpy._core"):
-        found[f"{core}.multiarray", "_reconstruct"] = _empty
-        found[f"{core}.multiarray", "scalar"] = _scalar
-        found[f"{core}.numeric", "_frombuffer"] = _from_buffer
-    return found
+        allowed[f"{core}.multiarray", "_reconstruct"] = _empty
+        allowed[f"{core}.multiarray", "scalar"] = _scalar
+        allowed[f"{core}.numeric", "_frombuffer"] = _from_buffer
+    return allowed
 
 
 class _Refused(pickle.UnpicklingError):

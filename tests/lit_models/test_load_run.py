@@ -57,7 +57,11 @@ MODELS = {
             "vqvae": VQVAE,
             "draft": network(1),
             "target": network(2),
-            "decoder": {"name": "speculative", "gamma": 2, "acceptance": "top1", "cfg": 0.5, "top_k": 3},
+            "decoder": {
+                "class_path": "litscale.models.sdvar.Speculative",
+                "init_args": {"gamma": 2, "acceptance": "litscale.models.sdvar.TopK"},
+            },
+            "generation": {"cfg": 0.5, "top_k": 3, "temperature": 0.8},
         },
     },
 }

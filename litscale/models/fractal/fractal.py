@@ -1,11 +1,11 @@
 """The fractal recursion: each level's patches are the next level's canvases, down to single cells.
 
-Suffixes: B canvases, R rows (patches) of a level, N patches of a row, C channels, K conditions, D width.
+Dimensions: B canvases, R rows (patches) of a level, N patches of a row, C channels, K conditions, D width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import cast
 
 import torch
@@ -13,18 +13,19 @@ from torch import Tensor, nn
 
 from litscale.models.codec import Codec, SymbolFeatures
 from litscale.models.fractal.canvas import SCANS, grid_of, patchify
-from litscale.models.fractal.generator import POSITIONS
+from litscale.models.fractal.generator import POSITIONS, GeneratorConfig
 from litscale.models.fractal.head import CategoricalHead
 from litscale.models.fractal.level import GENERATORS, Level
 from litscale.models.fractal.masking import Masking
+from litscale.models.fractal.network import CanvasNetwork
 from litscale.models.fractal.options import check_lengths, check_name, initialise, per_level
-from litscale.models.fractal.sampling import Sampling, generate
-from litscale.models.fractal.terms import FractalOutput, Terms
+from litscale.models.fractal.terms import FractalOutput, LossTerms
 from litscale.models.keyed import canvas_keys, numbers
+from litscale.models.layers.blocks import StackConfig
 from litscale.models.modes import evaluating
 
 
-class Fractal(nn.Module):
+class Fractal(CanvasNetwork):
     """Hierarchical generator of symbol canvases (FractalGen, arXiv 2502.17437), levels mixed freely.
 
     Level l cuts a canvas of ``sizes[l]`` into patches of ``sizes[l + 1]``; ``sizes[0]`` is the whole canvas and the
@@ -91,32 +92,35 @@ class Fractal(nn.Module):
         zero_prefix_rope: bool = False,
         grad_checkpointing: bool = False,
     ) -> None:
-        super().__init__()
+        # 1. check the options
         depth = len(generators)
         check_lengths(depth, sizes=sizes, widths=widths, blocks=blocks, heads=heads)
-        for name in generators:
-            check_name("generators", name, GENERATORS)
         scans: list[str] = per_level("scan", scan, depth)
         kinds: list[str] = per_level("positions", positions, depth)
-        for name in scans:
-            check_name("scan", name, SCANS)
-        for name in kinds:
-            check_name("positions", name, POSITIONS)
+        for option, names, choices in (
+            ("generators", generators, tuple(GENERATORS)),
+            ("scan", scans, SCANS),
+            ("positions", kinds, POSITIONS),
+        ):
+            for name in names:
+                check_name(option, name, choices)
         if tuple(sizes[-1]) != (1, 1):
             raise ValueError(f"the last of sizes must be [1, 1], the leaf's single cell, not {list(sizes[-1])}")
-        self.sizes = [(int(h), int(w)) for h, w in sizes]
-        self.codec = Codec(codec, velocity_bins)
+        # 2. symbols and classes
+        super().__init__(Codec(codec, velocity_bins), sizes, num_classes)
         self.features = SymbolFeatures(self.codec)
-        self.num_classes = num_classes
         self.label_drop = label_drop
         self.root_conditions = root_conditions
         self.mask_mean, self.mask_std = mask_mean, mask_std
         weights = None if channel_weights is None else torch.tensor(channel_weights, dtype=torch.float32)
-        if weights is not None and len(weights) != self.codec.channels:
-            raise ValueError(f"channel_weights needs {self.codec.channels} numbers for codec {codec!r}")
+        channels = self.codec.channels
+        if weights is not None and len(weights) != channels:
+            raise ValueError(f"channel_weights needs {channels} numbers for codec {codec!r}")
         self.register_buffer("channel_weights", weights, persistent=False)
         self.no_class = nn.Parameter(torch.empty(1, widths[0]))
         self.class_emb = nn.Embedding(num_classes, widths[0]) if num_classes else None
+        # 3. the levels, each of which hands its conditions down to the next
+        guide_stack = StackConfig(guide_width, guide_blocks, guide_heads, grad_checkpointing=grad_checkpointing)
         levels = nn.ModuleList()
         conditions, condition_width = root_conditions, widths[0]
         for i in range(depth):
@@ -124,44 +128,27 @@ class Fractal(nn.Module):
             guided = guiding and i > 0
             guide_head = None
             if guided:
-                guide_head = CategoricalHead(
-                    condition_width,
-                    guide_width,
-                    guide_blocks,
-                    guide_heads,
-                    self.codec.channels,
-                    self.features.guide_alphabet(canvas[0] * canvas[1]),
-                    grad_checkpointing,
-                )
-            generator = GENERATORS[generators[i]](
-                self.features.count * patch[0] * patch[1],
-                grid_of(canvas, patch),
-                widths[i],
-                blocks[i],
-                heads[i],
-                conditions,
-                condition_width,
-                self.codec.channels if guided else 0,
-                kinds[i],
-                scans[i],
-                zero_prefix_rope,
-                attn_dropout,
-                proj_dropout,
-                grad_checkpointing,
+                alphabet = self.features.guide_alphabet(canvas[0] * canvas[1])
+                guide_head = CategoricalHead(guide_stack, condition_width, channels, alphabet)
+            config = GeneratorConfig(
+                patch_features=self.features.count * patch[0] * patch[1],
+                grid=grid_of(canvas, patch),
+                stack=StackConfig(widths[i], blocks[i], heads[i], attn_dropout, proj_dropout, grad_checkpointing),
+                conditions=conditions,
+                condition_width=condition_width,
+                guide_channels=channels if guided else 0,
+                positions=kinds[i],
+                scan=scans[i],
+                zero_prefix_rope=zero_prefix_rope,
                 lone=i + 1 == depth,
             )
+            generator = GENERATORS[generators[i]](config)
             levels.append(Level(patch, generator, guide_head))
             conditions, condition_width = generator.conditions_out, widths[i]
         self.levels = cast("list[Level]", levels)  # typed, which a ModuleList is not
-        self.leaf = CategoricalHead(
-            condition_width,
-            widths[-1],
-            blocks[-1],
-            heads[-1],
-            self.codec.channels,
-            self.codec.alphabet,
-            grad_checkpointing,
-        )
+        # 4. the leaf
+        leaf = StackConfig(widths[-1], blocks[-1], heads[-1], grad_checkpointing=grad_checkpointing)
+        self.leaf = CategoricalHead(leaf, condition_width, channels, self.codec.alphabet)
         initialise(self)
 
     @property
@@ -186,7 +173,7 @@ class Fractal(nn.Module):
         Raises:
             ValueError: a canvas or label that does not fit the model.
         """
-        terms = Terms(with_entropy)
+        terms = LossTerms(with_entropy)
         masking = Masking("training", self.mask_mean, self.mask_std)
         drop = self.label_drop if self.training else 0.0
         self._collect(canvas, self.root(canvas, label, drop), masking, terms)
@@ -225,90 +212,11 @@ class Fractal(nn.Module):
         of_passes = numbers(keys, passes)  # [B, passes]
         with evaluating(self):
             for i in range(passes):
-                terms = Terms()
+                terms = LossTerms()
                 masking = Masking("likelihood", stratum=(i, passes), keys=of_passes[:, i])
                 self._collect(canvas, self.root(canvas, label), masking, terms)
                 nats.append(terms.nats_per_canvas(len(canvas)))
         return torch.stack(nats)
-
-    @torch.no_grad()
-    def sample(
-        self,
-        batch_size: int = 1,
-        label: Tensor | None = None,
-        *,
-        canvas: Tensor | None = None,
-        known: Tensor | None = None,
-        length: int | None = None,
-        iterations: int | Sequence[int] = 8,
-        temperature: float = 1.0,
-        cfg: float = 1.0,
-        cfg_schedule: str = "linear",
-        filter_threshold: float = 1e-4,
-        order: str = "random",
-        use_cache: bool = True,
-        greedy: bool = False,
-        seed: int | None = None,
-        on_step: Callable[[Tensor, Tensor], None] | None = None,
-    ) -> Tensor:
-        """Generate canvases.
-
-        Args:
-            batch_size: B, where neither label nor canvas gives it.
-            label: int64 ``[B]``, -1 or none for no class.
-            canvas: uint8 ``[B, C, H, W]``, whose known cells are kept.
-            known: bool ``[B, C, H, W]`` (or ``[B, 1, H, W]``), True for cells that are given. They are context from the
-                first step wherever the levels can see them: an AR level sees what comes earlier in its scan order, a
-                MAR level sees all.
-            length: W where no canvas is given; the model's own by default.
-            iterations: MAR steps, one number for all levels or one per level (AR levels ignore theirs).
-            temperature: divides the logits; below 1 is safer.
-            cfg: classifier-free guidance scale, 1 for none.
-            cfg_schedule: ``linear`` (rising over the top level's steps) or ``constant``.
-            filter_threshold: symbols less probable than this are not pushed up by guidance.
-            order: of MAR's patches: ``random``, ``raster`` or ``confidence`` (the surest first).
-            use_cache: keep keys and values of AR levels; off recomputes them, with the same result.
-            greedy: take the most probable symbol everywhere.
-            seed: makes the result repeatable; none draws from torch's global generator.
-            on_step: called after each step of the first level with the canvas so far and the bool mask of its finished
-                cells, both ``[B, C, H, W]``.
-
-        Returns:
-            uint8 ``[B, C, H, W]``.
-
-        Raises:
-            ValueError: options or shapes that do not fit the model.
-        """
-        device = self.no_class.device
-        if canvas is None:
-            if known is not None:
-                raise ValueError("known needs the canvas whose cells are known")
-            rows = batch_size if label is None else len(label)
-            height, width = self.sizes[0]
-            canvas = torch.zeros(rows, self.codec.channels, height, length or width, dtype=torch.uint8, device=device)
-        if known is None:
-            known = torch.zeros_like(canvas, dtype=torch.bool)
-        if cfg != 1.0 and self.class_emb is None:
-            raise ValueError(f"cfg {cfg} needs a model with classes; this one has num_classes 0, use cfg 1")
-        generator = None if seed is None else torch.Generator(device).manual_seed(seed)
-        options = Sampling(
-            per_level("iterations", iterations, len(self.levels)),
-            temperature,
-            cfg,
-            cfg_schedule,
-            filter_threshold,
-            order,
-            use_cache,
-            greedy,
-            generator,
-        )
-        scale = None if cfg == 1.0 else cfg
-        with evaluating(self):
-            root = self.root(canvas, label)
-            if scale is not None:
-                root = torch.cat([root, self.root(canvas, None)])
-            known = known.expand_as(canvas)
-            return generate(self, 0, canvas, known, root, options, scale, on_step)[0]
 
     def root(self, canvas: Tensor, label: Tensor | None, drop: float = 0.0) -> Tensor:
         """Conditions of the first level ``[B, root_conditions, D]``, after checking the batch.
@@ -333,7 +241,7 @@ class Fractal(nn.Module):
             embedded = torch.where(keep[:, None], self.class_emb(label.clamp(min=0)), nobody)
         return embedded[:, None].expand(-1, self.root_conditions, -1)
 
-    def _collect(self, canvas: Tensor, conditions: Tensor, masking: Masking, terms: Terms) -> None:
+    def _collect(self, canvas: Tensor, conditions: Tensor, masking: Masking, terms: LossTerms) -> None:
         """One teacher-forced pass, level by level, entering every cross-entropy in ``terms``."""
         weight = torch.ones(len(canvas), device=canvas.device, dtype=torch.float32)
         owner = torch.arange(len(canvas), device=canvas.device)

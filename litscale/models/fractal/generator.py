@@ -1,31 +1,33 @@
 """What AR and MAR generators share: embedding of patches and conditions, positions, transformer.
 
-Suffixes: B rows, N patches in raster order, P features of a patch, K conditions received, C their width,
+Dimensions: B rows, N patches in raster order, P features of a patch, K conditions received, C their width,
 G channels of the guiding value, D width of this level, S = prefix + N tokens.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 import torch
 from torch import Tensor, nn
 
 from litscale.models.fractal.canvas import scan_order
-from litscale.models.layers.blocks import Stack
+from litscale.models.layers.blocks import Stack, StackConfig
 from litscale.models.layers.kv_cache import KVCache
 from litscale.models.layers.rope import rope_table
 
 POSITIONS = ("learned", "rope", "both")
 
 
-class Generator(nn.Module):
-    """A level's transformer. Tokens: guiding value (if any), conditions last to first, patches.
+@dataclass(frozen=True)
+class GeneratorConfig:
+    """What a level's transformer reads, where, and how large it is.
 
     Args:
         patch_features: P.
         grid: rows and columns of patches that learned positions cover.
-        width: D.
-        blocks: number of transformer blocks.
-        heads: attention heads.
+        stack: the transformer blocks, of width D; causal generators have no dropout of the attention weights, as in the
+            published code.
         conditions: K, number of conditions received.
         condition_width: C.
         guide_channels: G; 0 for a level without guiding value.
@@ -33,55 +35,47 @@ class Generator(nn.Module):
         scan: order of the patches in an AR sequence and in raster sampling, ``row_major`` or ``column_major``.
         zero_prefix_rope: give condition tokens a rotary table of zeros, which silences their queries and keys, as the
             published AR model does; otherwise they are not rotated.
-        attn_dropout: dropout of the attention weights; causal generators have none, as in the published code.
-        proj_dropout: dropout after attention and feed-forward.
-        grad_checkpointing: recompute activations in the backward pass.
         lone: hand down a patch's own state only, which is all that the leaf takes.
+    """
+
+    patch_features: int
+    grid: tuple[int, int]
+    stack: StackConfig
+    conditions: int
+    condition_width: int
+    guide_channels: int = 0
+    positions: str = "both"
+    scan: str = "row_major"
+    zero_prefix_rope: bool = False
+    lone: bool = False
+
+
+class Generator(nn.Module):
+    """A level's transformer. Tokens: guiding value (if any), conditions last to first, patches.
 
     Attributes:
+        prefix: number of tokens before the patches.
         conditions_out: number of conditions handed down for each patch.
     """
 
     style: str
     causal: bool
 
-    def __init__(
-        self,
-        patch_features: int,
-        grid: tuple[int, int],
-        width: int,
-        blocks: int,
-        heads: int,
-        conditions: int,
-        condition_width: int,
-        guide_channels: int = 0,
-        positions: str = "both",
-        scan: str = "row_major",
-        zero_prefix_rope: bool = False,
-        attn_dropout: float = 0.0,
-        proj_dropout: float = 0.0,
-        grad_checkpointing: bool = False,
-        lone: bool = False,
-    ) -> None:
+    def __init__(self, config: GeneratorConfig) -> None:
         super().__init__()
-        self.grid = grid
-        self.width = width
-        self.head_dim = width // heads
-        self.prefix = conditions + (guide_channels > 0)
-        self.positions = positions
-        self.scan = scan
-        self.conditions_out = 1 if self.causal or lone else 5
-        self.zero_prefix_rope = zero_prefix_rope
-        self.patch_emb = nn.Linear(patch_features, width)
-        self.cond_emb = nn.Linear(condition_width, width)
-        self.guide_emb = nn.Linear(guide_channels, width) if guide_channels else None
-        learned = grid[0] * grid[1] if positions != "rope" else 0
-        self.pos_emb = nn.Parameter(torch.empty(self.prefix + learned, width))
-        self.mask_token = None if self.causal else nn.Parameter(torch.empty(width))
-        self.in_norm = nn.LayerNorm(width, eps=1e-6)
-        attn_dropout = 0.0 if self.causal else attn_dropout
-        self.blocks = Stack(blocks, width, heads, self.style, attn_dropout, proj_dropout, grad_checkpointing)
-        self.norm = nn.LayerNorm(width, eps=1e-6)
+        self.config = config
+        stack, guide_channels = config.stack, config.guide_channels
+        self.prefix = config.conditions + (guide_channels > 0)
+        self.conditions_out = 1 if self.causal or config.lone else 5
+        self.patch_emb = nn.Linear(config.patch_features, stack.width)
+        self.cond_emb = nn.Linear(config.condition_width, stack.width)
+        self.guide_emb = nn.Linear(guide_channels, stack.width) if guide_channels else None
+        learned = config.grid[0] * config.grid[1] if config.positions != "rope" else 0
+        self.pos_emb = nn.Parameter(torch.empty(self.prefix + learned, stack.width))
+        self.mask_token = None if self.causal else nn.Parameter(torch.empty(stack.width))
+        self.in_norm = nn.LayerNorm(stack.width, eps=1e-6)
+        self.blocks = Stack(replace(stack, attn_dropout=0.0) if self.causal else stack, self.style)
+        self.norm = nn.LayerNorm(stack.width, eps=1e-6)
 
     def check_grid(self, grid: tuple[int, int]) -> None:
         """Refuse a grid that learned positions do not cover.
@@ -89,9 +83,10 @@ class Generator(nn.Module):
         Raises:
             ValueError: the grid is larger than the one the level was built for, and positions are learned.
         """
-        if self.positions != "rope" and (grid[0] > self.grid[0] or grid[1] > self.grid[1]):
+        rows, columns = self.config.grid
+        if self.config.positions != "rope" and (grid[0] > rows or grid[1] > columns):
             raise ValueError(
-                f"learned positions cover a grid of {self.grid[0]}x{self.grid[1]} patches, the canvas has "
+                f"learned positions cover a grid of {rows}x{columns} patches, the canvas has "
                 f"{grid[0]}x{grid[1]}: build the model with larger sizes or with positions 'rope'"
             )
 
@@ -117,21 +112,22 @@ class Generator(nn.Module):
         Returns:
             Embeddings to add, ``[prefix + n, D]``, and the rotary table ``[prefix + n, d / 2]`` or None.
         """
+        config = self.config
         rows, columns = order // grid[1], order % grid[1]
-        if self.positions == "rope":
-            added = torch.cat([self.pos_emb, self.pos_emb.new_zeros(len(order), self.width)])
+        if config.positions == "rope":
+            added = torch.cat([self.pos_emb, self.pos_emb.new_zeros(len(order), config.stack.width)])
         else:
-            cells = self.prefix + rows * self.grid[1] + columns
+            cells = self.prefix + rows * config.grid[1] + columns
             added = torch.cat([self.pos_emb[: self.prefix], self.pos_emb[cells]])
-        if self.positions == "learned":
+        if config.positions == "learned":
             return added, None
-        table = rope_table(rows, columns, self.head_dim)
-        neutral = torch.full_like(table[:1], 0 if self.zero_prefix_rope else 1).expand(self.prefix, -1)
+        table = rope_table(rows, columns, config.stack.width // config.stack.heads)
+        neutral = torch.full_like(table[:1], 0 if config.zero_prefix_rope else 1).expand(self.prefix, -1)
         return added, torch.cat([neutral, table])
 
     def order(self, grid: tuple[int, int], device: torch.device) -> Tensor:
         """Raster indices of the patches in sequence order, int64 ``[N]``."""
-        return scan_order(grid, self.scan if self.causal else "row_major", device)
+        return scan_order(grid, self.config.scan if self.causal else "row_major", device)
 
     def caches(self, grid: tuple[int, int]) -> list[KVCache]:
         """Empty caches, one per block, for a sequence over ``grid``."""

@@ -32,12 +32,12 @@ def guided(conditional: Tensor, unconditional: Tensor, cfg: float, threshold: fl
     return unconditional + cfg * (conditional - unconditional)
 
 
-def draw(
+def draw_symbols(
     logits: Tensor,
     temperature: float,
     cfg: float | None,
     threshold: float,
-    generator: torch.Generator | None,
+    noise: torch.Generator | None,
     greedy: bool,
 ) -> tuple[Tensor, Tensor]:
     """Draw symbols.
@@ -47,7 +47,7 @@ def draw(
         temperature: divides the logits.
         cfg: guidance scale, or None for rows without an unconditional half.
         threshold: as in :func:`guided`.
-        generator: source of randomness.
+        noise: source of randomness; torch's global generator where it is None.
         greedy: take the most probable symbol.
 
     Returns:
@@ -58,5 +58,5 @@ def draw(
         conditional, unconditional = logits.chunk(2)
         logits = guided(conditional, unconditional, cfg, threshold)
     log_probs = logits.log_softmax(-1)
-    symbols = log_probs.argmax(-1) if greedy else torch.multinomial(log_probs.exp(), 1, generator=generator)[:, 0]
+    symbols = log_probs.argmax(-1) if greedy else torch.multinomial(log_probs.exp(), 1, generator=noise)[:, 0]
     return symbols, log_probs.gather(-1, symbols[:, None])[:, 0]

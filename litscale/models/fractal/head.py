@@ -1,29 +1,16 @@
 """The leaf: a categorical distribution over the alphabet, channel after channel.
 
-Suffixes: R rows (cells), C channels, A alphabet, K conditions, D their width, W width of the head.
+Dimensions: R rows (cells), C channels, A alphabet, K conditions, D their width, W width of the head.
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from litscale.models.fractal.guidance import draw
-from litscale.models.layers.blocks import Stack
+from litscale.models.layers.blocks import Stack, StackConfig
 from litscale.models.layers.kv_cache import KVCache
-
-
-@dataclass(frozen=True)
-class DrawOptions:
-    """How symbols are drawn from logits, see :func:`litscale.models.fractal.guidance.draw`."""
-
-    temperature: float = 1.0
-    threshold: float = 1e-4
-    greedy: bool = False
-    generator: torch.Generator | None = None
 
 
 class CategoricalHead(nn.Module):
@@ -33,32 +20,20 @@ class CategoricalHead(nn.Module):
     tied codebook. Of several conditions the first (the cell's own) is used, as in FractalGen. There is no dropout.
 
     Args:
+        stack: the transformer blocks, of width W.
         condition_width: D.
-        width: W.
-        blocks: number of transformer blocks.
-        heads: attention heads.
         channels: C.
         alphabet: A.
-        grad_checkpointing: recompute activations in the backward pass.
     """
 
-    def __init__(
-        self,
-        condition_width: int,
-        width: int,
-        blocks: int,
-        heads: int,
-        channels: int,
-        alphabet: int,
-        grad_checkpointing: bool = False,
-    ) -> None:
+    def __init__(self, stack: StackConfig, condition_width: int, channels: int, alphabet: int) -> None:
         super().__init__()
         self.channels = channels
-        self.cond_proj = nn.Linear(condition_width, width)
-        self.codebook = nn.Parameter(torch.empty(channels, alphabet, width))
-        self.in_norm = nn.LayerNorm(width, eps=1e-6)
-        self.blocks = Stack(blocks, width, heads, "vit", grad_checkpointing=grad_checkpointing)
-        self.norm = nn.LayerNorm(width, eps=1e-6)
+        self.cond_proj = nn.Linear(condition_width, stack.width)
+        self.codebook = nn.Parameter(torch.empty(channels, alphabet, stack.width))
+        self.in_norm = nn.LayerNorm(stack.width, eps=1e-6)
+        self.blocks = Stack(stack, "vit")
+        self.norm = nn.LayerNorm(stack.width, eps=1e-6)
         self.bias = nn.Parameter(torch.zeros(channels, alphabet))
 
     def logits(self, symbols: Tensor, conditions: Tensor) -> Tensor:
@@ -88,42 +63,27 @@ class CategoricalHead(nn.Module):
             entropy = -(log_probs.exp() * log_probs).sum(-1).mean()
         return nats, entropy
 
-    def sample(
-        self,
-        conditions: Tensor,
-        options: DrawOptions,
-        cfg: float | None = None,
-        symbols: Tensor | None = None,
-        known: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """Draw the channels of each cell.
+    def stepper(self, conditions: Tensor) -> HeadStepper:
+        """Start cells whose channels are fed one by one; conditions as in :meth:`logits`."""
+        return HeadStepper(self, conditions)
 
-        Args:
-            conditions: ``[R, K, D]``, or ``[2 R, K, D]`` with the unconditional rows second where ``cfg`` is given.
-            options: how to draw.
-            cfg: guidance scale.
-            symbols: int64 ``[R, C]``, read where ``known``.
-            known: bool ``[R, C]``, channels that keep their symbol.
 
-        Returns:
-            Symbols int64 ``[R, C]`` and the log-probability of those drawn ``[R]``.
-        """
-        caches = [KVCache(self.channels) for _ in self.blocks]
-        token = self.cond_proj(conditions[:, :1])
-        total = conditions.new_zeros(len(conditions) // (1 if cfg is None else 2), dtype=torch.float32)
-        drawn = []
-        for c in range(self.channels):
-            state = self.norm(self.blocks(self.in_norm(token), True, None, caches))[:, 0]
-            logits = state @ self.codebook[c].t().to(state.dtype) + self.bias[c]
-            symbol, log_prob = draw(
-                logits, options.temperature, cfg, options.threshold, options.generator, options.greedy
-            )
-            if symbols is not None and known is not None:
-                symbol = torch.where(known[:, c], symbols[:, c], symbol)
-                log_prob = log_prob * ~known[:, c]
-            drawn.append(symbol)
-            total = total + log_prob
-            if c + 1 < self.channels:
-                both = symbol if cfg is None else symbol.repeat(2)
-                token = self.codebook[c][both][:, None].to(token.dtype)
-        return torch.stack(drawn, dim=1), total
+class HeadStepper:
+    """One pass of a head over cells that are still being written; keys and values of earlier channels are kept."""
+
+    def __init__(self, head: CategoricalHead, conditions: Tensor) -> None:
+        self.head = head
+        self._caches = [KVCache(head.channels) for _ in head.blocks]
+        self._token = head.cond_proj(conditions[:, :1])
+        self._channel = 0
+
+    def logits(self) -> Tensor:
+        """Logits ``[R, A]`` of the next channel, given all that was fed."""
+        head, c = self.head, self._channel
+        state = head.norm(head.blocks(head.in_norm(self._token), True, None, self._caches))[:, 0]
+        return state @ head.codebook[c].t().to(state.dtype) + head.bias[c]
+
+    def feed(self, symbols: Tensor) -> None:
+        """Append the symbols of that channel, int64 ``[R]``."""
+        self._token = self.head.codebook[self._channel][symbols][:, None].to(self._token.dtype)
+        self._channel += 1

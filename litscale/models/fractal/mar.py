@@ -12,7 +12,7 @@ from litscale.models.fractal.generator import Generator
 class MAR(Generator):
     """Masked generator. Hands down the patch's own state and its four neighbours'.
 
-    Takes the arguments of :class:`litscale.models.fractal.generator.Generator`, whose shapes are used here.
+    Shapes as in :mod:`litscale.models.fractal.generator`.
     """
 
     style = "vit"

@@ -21,13 +21,13 @@ class FractalOutput:
     """
 
     loss: Tensor
-    level_losses: dict[str, Tensor]
-    mask_fractions: dict[str, Tensor]
+    level_losses: dict[str, Tensor] = field(default_factory=dict)
+    mask_fractions: dict[str, Tensor] = field(default_factory=dict)
     entropy: Tensor | None = None
 
 
 @dataclass
-class Terms:
+class LossTerms:
     """Cross-entropies collected down the recursion.
 
     Each entry of ``nats`` is ``[R, C]`` for R rows of one level, with ``weight`` ``[R]`` (what the row stands for in a

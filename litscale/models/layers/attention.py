@@ -1,9 +1,10 @@
-"""Multi-head self-attention with optional rotary positions, causality, cache and a recorder of its weights."""
+"""Multi-head self-attention; what may be seen, positions and a cache are arguments."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -38,56 +39,86 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width, bias=bias)
         self.proj = nn.Linear(width, width, bias=bias)
         self.proj_drop = nn.Dropout(proj_dropout)
-        self.recorder: Callable[[Tensor], None] | None = None
 
     def forward(
-        self, x: Tensor, causal: bool = False, rope: Tensor | None = None, cache: KVCache | None = None
+        self,
+        x: Tensor,
+        mask: Tensor | None = None,
+        rope: Tensor | None = None,
+        cache: KVCache | None = None,
+        causal: bool = False,
     ) -> Tensor:
         """Attend.
 
         Args:
             x: tokens ``[B, L, D]``; with a cache, the new tokens only.
-            causal: each token sees itself and those before it.
+            mask: bool ``[L, S]`` for S tokens in all, True where a token of ``x`` sees one of them; without it each
+                sees all.
             rope: table of :func:`litscale.models.layers.rope.rope_table` for the tokens of ``x``.
             cache: holds the earlier tokens, and ``x``'s afterwards.
+            causal: each token sees itself and those before it; for sequences without earlier tokens, in place of a
+                mask.
 
         Returns:
             ``[B, L, D]``.
         """
-        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # each [B, heads, L, d]
-        if rope is not None:
-            q, k = rotate(q, rope), rotate(k, rope)
+        q, k, v = self.project(x, rope)
         if cache is not None:
             k, v = cache.append(k, v)
-        new, seen = q.shape[2], k.shape[2]
-        mask = None
-        if causal and 1 < new < seen:
-            mask = torch.ones(new, seen, dtype=torch.bool, device=x.device).tril(seen - new)
-        if self.recorder is not None:
-            scores = (q @ k.transpose(-1, -2)).float() / q.shape[-1] ** 0.5
-            if causal and new > 1:
-                allowed = torch.ones(new, seen, dtype=torch.bool, device=x.device).tril(seen - new)
-                scores = scores.masked_fill(~allowed, float("-inf"))
-            self.recorder(scores.softmax(-1))
         dropout = self.attn_dropout if self.training else 0.0
-        if seen == 1 and not dropout:
+        if k.shape[2] == 1 and not dropout:
             out = v  # a lone token can only attend to itself
         else:
-            out = F.scaled_dot_product_attention(
-                q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=causal and mask is None and new > 1
-            )
+            out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=causal)
         return self.proj_drop(self.proj(out.transpose(1, 2).flatten(2)))
+
+    def project(self, x: Tensor, rope: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values of tokens ``[B, L, D]``, each ``[B, heads, L, d]``, the first two rotated."""
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        return (q, k, v) if rope is None else (rotate(q, rope), rotate(k, rope), v)
+
+
+def causal_mask(new: int, seen: int, device: torch.device | None = None) -> Tensor:
+    """Mask ``[new, seen]`` of the last ``new`` of ``seen`` tokens, each of which sees itself and those before it."""
+    return torch.ones(new, seen, dtype=torch.bool, device=device).tril(seen - new)
 
 
 @contextmanager
 def recorded_attention(module: nn.Module) -> Iterator[list[Tensor]]:
-    """Collect the attention weights ``[B, heads, L, L]`` of every attention below ``module``, in order of use."""
-    layers = [layer for layer in module.modules() if isinstance(layer, Attention)]
+    """Collect the weights, float32 ``[B, heads, L, S]``, of every attention below ``module``, in order of use.
+
+    They are computed a second time, in full, after each pass of an attention, from its inputs.
+    """
     weights: list[Tensor] = []
-    for layer in layers:
-        layer.recorder = weights.append
+
+    def record(layer: nn.Module, inputs: tuple[Any, ...], options: dict[str, Any], output: Tensor) -> None:
+        assert isinstance(layer, Attention)
+        weights.append(_weights(layer, *inputs, **options))
+
+    layers = [layer for layer in module.modules() if isinstance(layer, Attention)]
+    hooks = [layer.register_forward_hook(record, with_kwargs=True) for layer in layers]
     try:
         yield weights
     finally:
-        for layer in layers:
-            layer.recorder = None
+        for hook in hooks:
+            hook.remove()
+
+
+def _weights(
+    layer: Attention,
+    x: Tensor,
+    mask: Tensor | None = None,
+    rope: Tensor | None = None,
+    cache: KVCache | None = None,
+    causal: bool = False,
+) -> Tensor:
+    """Attention weights of a pass with these arguments, which is over: a cache holds the keys of ``x`` already."""
+    q, k, _ = layer.project(x, rope)
+    if cache is not None:
+        k = cache.held()[0]
+    scores = (q @ k.transpose(-1, -2)).float() / q.shape[-1] ** 0.5
+    if causal:
+        mask = causal_mask(q.shape[2], k.shape[2], x.device)
+    if mask is not None:
+        scores = scores.masked_fill(~mask, float("-inf"))
+    return scores.softmax(-1)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
+from torch.utils.checkpoint import checkpoint
 
-from litscale.models.layers.attention import Attention
+from litscale.models.layers.attention import Attention, causal_mask
 from litscale.models.layers.kv_cache import KVCache
-from litscale.models.layers.recomputing import run_block
 
 
 class GeluMLP(nn.Module):
@@ -42,32 +44,53 @@ class SwiGLU(nn.Module):
         return self.drop(self.down(F.silu(self.gate(x)) * self.up(x)))
 
 
+@dataclass(frozen=True)
+class StackConfig:
+    """Size and training options of a stack of blocks.
+
+    Args:
+        width: channels ``D``.
+        blocks: number of blocks.
+        heads: attention heads.
+        attn_dropout: dropout of the attention weights.
+        proj_dropout: dropout after the attention's and the feed-forward's output.
+        grad_checkpointing: recompute the activations of each block in the backward pass instead of keeping them.
+    """
+
+    width: int
+    blocks: int
+    heads: int
+    attn_dropout: float = 0.0
+    proj_dropout: float = 0.0
+    grad_checkpointing: bool = False
+
+
 class Block(nn.Module):
     """Pre-norm attention and feed-forward, each with a residual connection.
 
     Args:
-        width: channels ``D``.
-        heads: attention heads.
+        config: width, heads and dropout.
         style: ``vit`` (LayerNorm, GELU, biases) or ``llama`` (RMSNorm, SwiGLU, no biases).
-        attn_dropout: dropout of the attention weights.
-        proj_dropout: dropout after the attention's and the feed-forward's output.
     """
 
-    def __init__(
-        self, width: int, heads: int, style: str, attn_dropout: float = 0.0, proj_dropout: float = 0.0
-    ) -> None:
+    def __init__(self, config: StackConfig, style: str) -> None:
         super().__init__()
-        vit = style == "vit"
+        width, vit = config.width, style == "vit"
         self.norm1 = nn.LayerNorm(width, eps=1e-6) if vit else nn.RMSNorm(width, eps=1e-5)
-        self.attn = Attention(width, heads, vit, attn_dropout, proj_dropout)
+        self.attn = Attention(width, config.heads, vit, config.attn_dropout, config.proj_dropout)
         self.norm2 = nn.LayerNorm(width, eps=1e-6) if vit else nn.RMSNorm(width, eps=1e-5)
-        self.mlp = GeluMLP(width, dropout=proj_dropout) if vit else SwiGLU(width, dropout=proj_dropout)
+        self.mlp = (GeluMLP if vit else SwiGLU)(width, dropout=config.proj_dropout)
 
     def forward(
-        self, x: Tensor, causal: bool = False, rope: Tensor | None = None, cache: KVCache | None = None
+        self,
+        x: Tensor,
+        mask: Tensor | None = None,
+        rope: Tensor | None = None,
+        cache: KVCache | None = None,
+        causal: bool = False,
     ) -> Tensor:
         """Map tokens ``[B, L, D]`` to ``[B, L, D]``; the options are those of the attention."""
-        x = x + self.attn(self.norm1(x), causal, rope, cache)
+        x = x + self.attn(self.norm1(x), mask, rope, cache, causal)
         return x + self.mlp(self.norm2(x))
 
 
@@ -75,27 +98,13 @@ class Stack(nn.ModuleList):
     """Blocks in sequence.
 
     Args:
-        depth: number of blocks.
-        width: channels ``D``.
-        heads: attention heads.
+        config: number of blocks, and what they are.
         style: as in :class:`Block`.
-        attn_dropout: as in :class:`Block`.
-        proj_dropout: as in :class:`Block`.
-        grad_checkpointing: recompute the activations of each block in the backward pass instead of keeping them.
     """
 
-    def __init__(
-        self,
-        depth: int,
-        width: int,
-        heads: int,
-        style: str,
-        attn_dropout: float = 0.0,
-        proj_dropout: float = 0.0,
-        grad_checkpointing: bool = False,
-    ) -> None:
-        super().__init__(Block(width, heads, style, attn_dropout, proj_dropout) for _ in range(depth))
-        self.grad_checkpointing = grad_checkpointing
+    def __init__(self, config: StackConfig, style: str) -> None:
+        super().__init__(Block(config, style) for _ in range(config.blocks))
+        self.grad_checkpointing = config.grad_checkpointing
 
     def forward(
         self,
@@ -105,7 +114,13 @@ class Stack(nn.ModuleList):
         caches: list[KVCache] | None = None,
     ) -> Tensor:
         """Map tokens ``[B, L, D]`` to ``[B, L, D]``; ``caches`` holds one cache per block."""
-        recompute = self.grad_checkpointing and self.training and caches is None
+        new, held = x.shape[1], caches[0].length if caches else 0
+        # one new token sees all that is held, and where nothing is held, attention has the triangle built in
+        mask = causal_mask(new, held + new, x.device) if causal and held and new > 1 else None
         for i, block in enumerate(self):
-            x = run_block(block, x, causal, rope, None if caches is None else caches[i], recompute=recompute)
+            options = (mask, rope, None if caches is None else caches[i], causal and not held)
+            if self.grad_checkpointing and self.training and caches is None:
+                x = checkpoint(block, x, *options, use_reentrant=False)
+            else:
+                x = block(x, *options)
         return x

@@ -9,8 +9,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
-
-from litscale.models.layers.recomputing import run_block
+from torch.utils.checkpoint import checkpoint
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
@@ -70,7 +69,9 @@ class Recomputing(nn.Module):
 
     def run(self, block: nn.Module, x: Tensor) -> Tensor:
         """The block's output."""
-        return run_block(block, x, recompute=self.grad_checkpointing and self.training)
+        recompute = self.grad_checkpointing and self.training
+        out: Tensor = checkpoint(block, x, use_reentrant=False) if recompute else block(x)
+        return out
 
 
 class Level(Recomputing):
@@ -125,7 +126,7 @@ class Middle(Recomputing):
 
 @dataclass(frozen=True)
 class AutoencoderConfig:
-    """What encoder and decoder have in common.
+    """The options that encoder and decoder share.
 
     Args:
         in_channels: of the images.
@@ -145,7 +146,7 @@ class AutoencoderConfig:
 
     @property
     def downsampling(self) -> int:
-        """How many times smaller the maps are than the images."""
+        """Ratio of the images' side to that of the maps."""
         return 2 ** (len(self.multipliers) - 1)
 
 

@@ -11,7 +11,8 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from wandb_files import offline_history
 
-from callbacks.reporting.loggers import logs_now, run_folder, send_animations, send_numbers, send_pictures, send_sounds
+from callbacks.reporting.loggers import send_animations, send_numbers, send_pictures, send_sounds
+from callbacks.reporting.trainer_state import logs_now, run_folder
 from litscale.music import RollRenderer
 
 

@@ -15,9 +15,9 @@ from PIL import Image
 from sdvar_lit_toys import SIZES, Patches, lit_sdvar
 
 from litscale.cli import signals
-from litscale.cli.bench import Bench, Quality, decoders
+from litscale.cli.decoder_grid import Bench, Quality, decoders
 from litscale.cli.main import main
-from litscale.models.sdvar import KL, AdaptiveGamma, Coupled, FixedGamma, Speculative
+from litscale.models.sdvar import KL, AdaptiveGamma, Costs, Coupled, FixedGamma, Speculative
 from litscale.storage.checkpoints import stamp
 
 VQVAE = {"patch_nums": [1, 2, 4], "vocab": 16, "dim": 8, "channels": 8, "multipliers": [1, 2], "blocks": 1}
@@ -187,9 +187,35 @@ def test_each_decoder_is_measured_once():
     }
 
 
+def test_costs_say_what_to_draft(config, tmp_path, monkeypatch, capsys):
+    # on the second scale the target is slow: the first is drafted, and one call makes both
+    costs = Costs((0.001, 0.1, 0.1), (0.01, 0.2, 0.02), 0.01)
+    asked = []
+    monkeypatch.setattr(Costs, "measure", lambda *arguments: asked.append(arguments[2:]) or costs)
+    main(["bench", "costs", "--config", config, "--batch_size", "5", "--acceptance", "1.0"])
+    assert asked == [(5, True, 3)]
+    found = json.loads((tmp_path / "run" / "bench_costs.json").read_text())
+    assert found["costs"] == {"draft": [0.001, 0.1, 0.1], "target": [0.01, 0.2, 0.02], "overhead": 0.01}
+    # 0.001 + 0.2 (scales 0 and 1 in one call), then 0.02; no drafting takes 0.23, two scales 0.101 + 0.21
+    assert (found["gammas"], found["seconds"]) == ([1, 0, 0], pytest.approx(0.221))
+    assert found["entry_num"] == 1
+    out = capsys.readouterr().out
+    assert "221 ms expected, 230 ms of the target alone; the fastest collaborative decoding has entry_num 1" in out
+    with pytest.raises(ValueError, match=r"acceptance in 0\.\.1"):
+        main(["bench", "costs", "--config", config, "--acceptance", "1.5"])
+
+
+def test_masks_are_drawn(config, tmp_path):
+    main(["bench", "masks", "--config", config, "--entry_num", "1"])
+    with Image.open(tmp_path / "run" / "masks.png") as picture:
+        assert picture.format == "PNG"
+    with pytest.raises(ValueError, match=r"entry_num must be in 0\.\.2 to have an entry scale, not 3"):
+        main(["bench", "masks", "--config", config, "--entry_num", "3"])
+
+
 def test_help(capsys):
     for words, expected in (
-        (["--help"], "litscale bench decode --help"),
+        (["--help"], "litscale bench --help"),
         (["bench", "--help"], "Decode the same labels in many ways"),
         (["bench", "decode", "--help"], "numbers of the draft's scales in collaborative decoding"),
     ):
@@ -228,5 +254,5 @@ def test_only_pairs_are_benchmarked(config, tmp_path):
     network["init_args"]["vqvae"] = settings["model"]["init_args"]["vqvae"]
     settings["model"] = {"class_path": "lit_models.LitVAR", "init_args": {"network": network}}
     Path(config).write_text(yaml.safe_dump(settings))
-    with pytest.raises(ValueError, match="litscale bench decode takes a LitSDVAR, not LitVAR"):
+    with pytest.raises(ValueError, match="litscale bench takes a LitSDVAR, not LitVAR"):
         main(["bench", "decode", "--config", config])

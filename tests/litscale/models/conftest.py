@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+from litscale.models.fractal import generate
+
 
 class SampleConditions:
     """Records the conditions that each level below the first, and the leaf, receives."""
@@ -13,7 +15,7 @@ class SampleConditions:
         order = {}
         hooks = []
         for depth, level in enumerate(model.levels):
-            grids = level.generator.grid
+            grids = level.generator.config.grid
             order[depth] = level.generator.order(grids, torch.device("cpu")).argsort()
         for depth, level in enumerate(model.levels[1:], start=1):
             original = level.generator.stepper
@@ -24,19 +26,19 @@ class SampleConditions:
 
             hooks.append((level.generator, original))
             level.generator.stepper = stepper
-        drawn = model.leaf.sample
+        begun = model.leaf.stepper
 
-        def leaf(conditions, *rest):
+        def leaf(conditions):
             received.setdefault("leaf", []).append(conditions)
-            return drawn(conditions, *rest)
+            return begun(conditions)
 
-        model.leaf.sample = leaf
+        model.leaf.stepper = leaf
         try:
-            canvas = model.sample(**options)
+            canvas = generate(model, **options)
         finally:
             for generator, original in hooks:
                 generator.stepper = original
-            model.leaf.sample = drawn
+            model.leaf.stepper = begun
         return canvas, {
             name: self._raster(torch.stack(values), order, len(model.levels) if name == "leaf" else name)
             for name, values in received.items()

@@ -5,9 +5,11 @@ import itertools
 import pytest
 import torch
 
-from litscale.models.fractal import Fractal
+from litscale.models.fractal import Fractal, Generation, generate
 from litscale.models.fractal.ar import AR
 from litscale.models.fractal.canvas import scan_order
+from litscale.models.fractal.generator import GeneratorConfig
+from litscale.models.layers.blocks import StackConfig
 
 CASES = list(itertools.product(["row_major", "column_major"], ["learned", "rope", "both"], [(4, 4), (2, 6)]))
 
@@ -20,7 +22,7 @@ def make(stir):
 
 def _make(stir, scan, positions, grid, conditions=1):
     torch.manual_seed(0)
-    generator = stir(AR(12, grid, 16, 2, 2, conditions, 8, 0, positions, scan).double())
+    generator = stir(AR(GeneratorConfig(12, grid, StackConfig(16, 2, 2), conditions, 8, 0, positions, scan)).double())
     patches = torch.randn(2, grid[0] * grid[1], 12, dtype=torch.double)
     return generator, patches, torch.randn(2, conditions, 8, dtype=torch.double)
 
@@ -83,14 +85,14 @@ def test_cached_samples_equal_uncached_ones(stir, guiding):
     torch.manual_seed(0)
     options = {"codec": "onset_hold", "velocity_bins": 2, "num_classes": 3, "guiding": guiding}
     model = Fractal(
-        [(12, 16), (12, 2), (4, 1), (1, 1)], ["ar"] * 3, [32, 16, 16, 16], [2, 1, 1, 1], [2, 2, 2, 2], **options
+        [(12, 8), (12, 2), (4, 1), (1, 1)], ["ar"] * 3, [32, 16, 16, 16], [2, 1, 1, 1], [2, 2, 2, 2], **options
     )
     stir(model, 0.2)
     label = torch.tensor([0, 2, -1])
     for cfg in (1.0, 2.5):
-        cached = model.sample(label=label, seed=5, cfg=cfg)
-        assert torch.equal(cached, model.sample(label=label, seed=5, cfg=cfg, use_cache=False))
-        assert not torch.equal(cached, model.sample(label=label, seed=6, cfg=cfg))
+        cached = generate(model, label, Generation(cfg=cfg), seed=5)
+        assert torch.equal(cached, generate(model, label, Generation(cfg=cfg, use_cache=False), seed=5))
+        assert not torch.equal(cached, generate(model, label, Generation(cfg=cfg), seed=6))
 
 
 @torch.no_grad()

@@ -8,9 +8,9 @@ import torch
 
 from litscale.models.fractal import Fractal, attention_report
 from litscale.models.fractal.canvas import neighbours, patchify, scan_order, unpatchify
-from litscale.models.fractal.guidance import draw, guided, scheduled
+from litscale.models.fractal.guidance import draw_symbols, guided, scheduled
 from litscale.models.fractal.masking import Masking, cosine_schedule, generation_order, generation_rank, training_ratio
-from litscale.models.fractal.terms import Terms
+from litscale.models.fractal.terms import LossTerms
 from litscale.models.layers.attention import Attention
 
 CPU = torch.device("cpu")
@@ -75,17 +75,17 @@ def test_guidance_rises_over_the_steps():
 def test_draws_and_their_log_probabilities_by_hand():
     logits = torch.tensor([[0.5, 0.3, 0.2]]).log()
     squares = [0.25, 0.09, 0.04]  # half the temperature squares the probabilities
-    symbol, log_prob = draw(logits, 0.5, None, 0.0, None, True)
+    symbol, log_prob = draw_symbols(logits, 0.5, None, 0.0, None, True)
     assert symbol.item() == 0
     assert log_prob.item() == pytest.approx(math.log(0.25 / sum(squares)))
     generator = torch.Generator().manual_seed(0)
-    symbols, log_probs = draw(logits.expand(20_000, -1), 0.5, None, 0.0, generator, False)
+    symbols, log_probs = draw_symbols(logits.expand(20_000, -1), 0.5, None, 0.0, generator, False)
     shares = symbols.bincount(minlength=3) / 20_000
     assert shares.tolist() == pytest.approx([x / sum(squares) for x in squares], abs=0.01)
     torch.testing.assert_close(log_probs, (torch.tensor(squares) / sum(squares)).log()[symbols])
     # the unconditional row comes second, and is divided by the temperature too
     both = torch.tensor([[0.5, 0.3, 0.2], [0.6, 0.3, 0.1]]).log()
-    symbol, log_prob = draw(both, 0.5, 2.0, 0.0, None, True)
+    symbol, log_prob = draw_symbols(both, 0.5, 2.0, 0.0, None, True)
     odds = [0.25**2 / 0.36, 0.09**2 / 0.09, 0.04**2 / 0.01]
     assert (symbol.item(), log_prob.item()) == (0, pytest.approx(math.log(odds[0] / sum(odds)), abs=1e-5))
 
@@ -158,7 +158,7 @@ def test_the_rank_of_patches_by_hand():
 
 
 def test_sums_over_levels_by_hand():
-    terms = Terms()
+    terms = LossTerms()
     rows = torch.tensor([[1.0, 2.0], [3.0, 5.0], [7.0, 11.0]])
     terms.add("leaf", rows, torch.tensor([1.0, 2.0, 0.5]), torch.tensor([1, 0, 1]))
     terms.add("level_1", torch.tensor([[13.0], [17.0]]), torch.tensor([1.0, 3.0]), torch.tensor([0, 1]))

@@ -1,20 +1,23 @@
 """Parity with numbers recorded from the official FractalGen code, see tests/golden/fractalgen/README.md."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from litscale.models.fractal import Fractal, load_official, masking, sampling, to_official
+from litscale.models.fractal import Fractal, Generation, generate, load_official, masking, to_official
 from litscale.models.fractal import fractal as recursion
 from litscale.models.fractal.ar import AR
 from litscale.models.fractal.checkpoints import _generator_name, _head_pairs, official_arguments
+from litscale.models.fractal.generator import GeneratorConfig
 from litscale.models.fractal.guidance import guided
 from litscale.models.fractal.head import CategoricalHead
 from litscale.models.fractal.mar import MAR
 from litscale.models.fractal.presets import PRESETS
+from litscale.models.layers.blocks import StackConfig
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "fractalgen"
 WHOLE = ["fractal_ar", "fractal_mar", "fractal_mar_guiding"]
@@ -36,18 +39,17 @@ def generator_of(name):
     meta, tensors, state = recorded(name)
     config, ar = meta["config"], name.startswith("ar")
     side = int(config["seq_len"] ** 0.5)
-    generator = (AR if ar else MAR)(
+    settings = GeneratorConfig(
         3 * config["patch_size"] ** 2,
         (side, side),
-        config["embed_dim"],
-        config["num_blocks"],
-        config["num_heads"],
+        StackConfig(config["embed_dim"], config["num_blocks"], config["num_heads"]),
         config.get("num_conds", 1),
         config["cond_embed_dim"],
         guide_channels=3 if config.get("guiding_pixel") else 0,
         positions="both" if ar else "learned",
         zero_prefix_rope=True,
-    ).eval()
+    )
+    generator = (AR if ar else MAR)(settings).eval()
     with torch.no_grad():
         for ours, parameter in generator.named_parameters():
             parameter.copy_(state[_generator_name(ours, ar)].reshape(parameter.shape))
@@ -88,7 +90,8 @@ def test_mar_conditions(name):
 def test_leaf():
     meta, tensors, state = recorded("pixelloss")
     config = meta["config"]
-    head = CategoricalHead(config["c_channels"], config["width"], config["depth"], config["num_heads"], 3, 256).eval()
+    stack = StackConfig(config["width"], config["depth"], config["num_heads"])
+    head = CategoricalHead(stack, config["c_channels"], 3, 256).eval()
     pixels, condition, blank = tensors["input.pixels"].long(), tensors["input.cond"], tensors["input.uncond"]
     with torch.no_grad():
         for official, parameter in _head_pairs("", head):
@@ -142,15 +145,18 @@ def test_greedy_samples(name, monkeypatch):
             key[visited] = position.float()
             return key.expand(rows, -1)
 
-        monkeypatch.setattr(sampling, "generation_order", order)
-        drawn = model.sample(
-            label=tensors["input.sample_labels"],
-            iterations=meta.get("num_iter_list", 1),
-            temperature=1 / settings["temperature"],
-            cfg=settings["cfg"],
-            cfg_schedule=settings["cfg_schedule"],
-            filter_threshold=settings["filter_threshold"],
-            greedy=True,
+        monkeypatch.setattr(sys.modules[generate.__module__], "generation_order", order)
+        drawn = generate(
+            model,
+            tensors["input.sample_labels"],
+            Generation(
+                iterations=meta.get("num_iter_list", 1),
+                temperature=1 / settings["temperature"],
+                cfg=settings["cfg"],
+                cfg_schedule=settings["cfg_schedule"],
+                filter_threshold=settings["filter_threshold"],
+                greedy=True,
+            ),
         )
         assert torch.equal(drawn, tensors[f"output.sample_{tag}_pixels"]), tag
 

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from litscale.models.layers.attention import Attention, recorded_attention
-from litscale.models.layers.blocks import Block, GeluMLP, SwiGLU
+from litscale.models.layers.attention import Attention, causal_mask, recorded_attention
+from litscale.models.layers.blocks import Block, GeluMLP, Stack, StackConfig, SwiGLU
 from litscale.models.layers.kv_cache import KVCache
 from litscale.models.layers.rope import rope_table, rotate
 
@@ -33,11 +33,11 @@ def test_a_pass_continued_after_truncation_equals_a_fresh_one(causal):
     attention = Attention(16, 2).double().eval()
     x = torch.randn(2, 6, 16, dtype=torch.double)
     cache = KVCache(8)
-    attention(torch.randn(2, 6, 16, dtype=torch.double), causal, cache=cache)
+    attention(torch.randn(2, 6, 16, dtype=torch.double), cache=cache, causal=causal)
     cache.truncate(0)
-    attention(x[:, :2], causal, cache=cache)
-    continued = attention(x[:, 2:], causal, cache=cache)
-    whole = attention(x, causal)[:, 2:]
+    attention(x[:, :2], cache=cache, causal=causal)
+    continued = attention(x[:, 2:], causal_mask(4, 6) if causal else None, cache=cache)
+    whole = attention(x, causal=causal)[:, 2:]
     torch.testing.assert_close(continued, whole)
 
 
@@ -65,7 +65,7 @@ def test_recorded_weights_are_those_that_were_used():
     values = attention.qkv(x).unflatten(-1, (3, 2, -1))[:, :, 2].transpose(1, 2)
     torch.testing.assert_close(attention.proj((weights[0] @ values).transpose(1, 2).flatten(2)), out)
     assert (weights[0].triu(1) == 0).all()
-    assert attention.recorder is None
+    assert not attention._forward_hooks
 
 
 def test_rotations_by_hand():
@@ -95,7 +95,7 @@ def test_attention_against_plain_sums(causal):
     if causal:
         scores = scores.masked_fill(torch.ones(4, 4).triu(1).bool(), float("-inf"))
     expected = attention.proj((scores.softmax(-1) @ v).transpose(1, 2).reshape(2, 4, 6))
-    torch.testing.assert_close(attention(x, causal), expected)
+    torch.testing.assert_close(attention(x, causal=causal), expected)
 
 
 @torch.no_grad()
@@ -108,12 +108,12 @@ def test_feed_forwards_by_hand():
     torch.testing.assert_close(gated(x), gated.down(inner / (1 + (-inner).exp()) * gated.up(x)))
     inner = plain.fc1(x)
     torch.testing.assert_close(plain(x), plain.fc2(0.5 * inner * (1 + (inner / 2**0.5).erf())))
-    block = Block(4, 2, "llama")
+    block = Block(StackConfig(4, 1, 2), "llama")
     assert isinstance(block.mlp, SwiGLU)
     y = torch.randn(1, 3, 4)
-    middle = y + block.attn(block.norm1(y), True)
-    torch.testing.assert_close(block(y, True), middle + block.mlp(block.norm2(middle)))
-    assert (block.norm1.eps, Block(4, 2, "vit").norm1.eps) == (1e-5, 1e-6)
+    middle = y + block.attn(block.norm1(y), causal=True)
+    torch.testing.assert_close(block(y, causal=True), middle + block.mlp(block.norm2(middle)))
+    assert (block.norm1.eps, Block(StackConfig(4, 1, 2), "vit").norm1.eps) == (1e-5, 1e-6)
 
 
 @torch.no_grad()
@@ -125,3 +125,25 @@ def test_recorded_weights_of_two_causal_tokens():
     assert weights[0][0, 0, 0].tolist() == [1, 0]
     assert 0 < weights[0][0, 0, 1, 0] < 1
     assert weights[1].tolist() == [[[[1]]]]
+
+
+@torch.no_grad()
+def test_recorded_weights_of_a_mask_and_of_cached_tokens():
+    torch.manual_seed(0)
+    attention, x, cache = Attention(8, 2).eval(), torch.randn(1, 5, 8), KVCache(5)
+    with recorded_attention(attention) as weights:
+        attention(x, causal=True)
+        attention(x[:, :2], cache=cache, causal=True)
+        attention(x[:, 2:], causal_mask(3, 5), cache=cache)
+    torch.testing.assert_close(weights[2], weights[0][:, :, 2:])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("style", ["vit", "llama"])
+def test_a_stack_continues_from_its_caches(style):
+    """One token, then several, then one more: the stack chooses what they see."""
+    torch.manual_seed(0)
+    stack, x = Stack(StackConfig(16, 2, 2), style).double().eval(), torch.randn(2, 6, 16, dtype=torch.double)
+    caches = [KVCache(6) for _ in stack]
+    parts = [stack(x[:, a:b], True, caches=caches) for a, b in ((0, 1), (1, 5), (5, 6))]
+    torch.testing.assert_close(torch.cat(parts, dim=1), stack(x, True))

@@ -6,9 +6,11 @@ from itertools import pairwise
 import pytest
 import torch
 
-from litscale.models.fractal import Fractal
+from litscale.models.fractal import Fractal, Generation, generate
+from litscale.models.fractal.generator import GeneratorConfig
 from litscale.models.fractal.mar import MAR
 from litscale.models.fractal.masking import Masking, cosine_schedule, generation_order, generation_rank, training_ratio
+from litscale.models.layers.blocks import StackConfig
 
 
 @pytest.fixture
@@ -28,7 +30,7 @@ def _mar_model(sizes=((8, 8), (4, 4), (1, 1)), **options):
 @torch.no_grad()
 def test_hidden_patches_are_not_seen(stir):
     torch.manual_seed(0)
-    generator = stir(MAR(12, (4, 4), 16, 2, 2, 1, 8))
+    generator = stir(MAR(GeneratorConfig(12, (4, 4), StackConfig(16, 2, 2), 1, 8)))
     patches, condition = torch.randn(2, 16, 12), torch.randn(2, 1, 8)
     hidden = torch.ones(2, 16, dtype=torch.bool)
     all_hidden = generator(patches, condition, (4, 4), mask=hidden)
@@ -97,7 +99,8 @@ def test_cosine_schedule(patches, iterations):
 def test_sampled_counts_follow_the_schedule(mar_model, iterations, order):
     model = mar_model()
     done = []
-    model.sample(3, iterations=iterations, seed=0, order=order, on_step=lambda _, mask: done.append(mask.clone()))
+    options = Generation(iterations=iterations, order=order)
+    generate(model, options=options, batch_size=3, seed=0, on_step=lambda _, mask: done.append(mask.clone()))
     cells = torch.stack(done).flatten(2).sum(2) // 16
     wanted = 4 - cosine_schedule([4] * 3, iterations)[1:]
     assert torch.equal(cells, wanted)
@@ -105,7 +108,8 @@ def test_sampled_counts_follow_the_schedule(mar_model, iterations, order):
 
 def test_raster_order_follows_the_scan(mar_model):
     seen = []
-    mar_model(scan="column_major").sample(1, iterations=4, order="raster", seed=0, on_step=lambda _, m: seen.append(m))
+    options = Generation(iterations=4, order="raster")
+    generate(mar_model(scan="column_major"), options=options, seed=0, on_step=lambda _, m: seen.append(m))
     visited = [mask[0, 0, ::4, ::4].flatten() for mask in seen]
     first = [int(now.int().sub(before.int()).argmax()) for before, now in pairwise([visited[0] * 0, *visited])]
     assert first == [0, 2, 1, 3]
@@ -114,7 +118,8 @@ def test_raster_order_follows_the_scan(mar_model):
 def test_confidence_keeps_the_surest(mar_model):
     model = mar_model(((4, 4), (1, 1)))
     steps = []
-    model.sample(1, iterations=4, order="confidence", seed=0, on_step=lambda c, m: steps.append((c.clone(), m.clone())))
+    options = Generation(iterations=4, order="confidence")
+    generate(model, options=options, seed=0, on_step=lambda c, m: steps.append((c.clone(), m.clone())))
     for (before, kept), (after, _) in pairwise(steps):
         assert torch.equal(before[kept], after[kept])
 

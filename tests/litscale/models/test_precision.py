@@ -8,7 +8,7 @@ from torch import nn
 from var_toys import vqvae
 
 from litscale.models.codec import Codec
-from litscale.models.fractal import Fractal
+from litscale.models.fractal import Fractal, Generation, generate
 from litscale.models.precision import FullPrecision, at_least_float32
 from litscale.models.var import VAR, VARGeneration
 from litscale.models.var import generate as generate_var
@@ -63,7 +63,7 @@ def test_torchs_default_dtype_changes_no_fractal_number(generators, codec, order
             torch.manual_seed(0)
             unkeyed = model.nll(canvas, label)
             training = model.train()(canvas, label, with_entropy=True).loss.detach()
-            drawn = model.sample(label=label, cfg=2.0, iterations=3, order=order, seed=0)
+            drawn = generate(model, label, Generation(cfg=2.0, iterations=3, order=order), seed=0)
             built = fractal(generators, codec).features.table
         found.append((nats, unkeyed, training, drawn, built))
     for first, second in zip(*found, strict=True):
@@ -112,7 +112,7 @@ def test_likelihoods_of_half_weights_are_close(dtype, generators):
 def test_half_weights_generate(dtype, generator, order):
     model = fractal([generator] * 2, "gray").to(dtype)
     label = torch.tensor([0, 2])
-    drawn = [model.sample(label=label, cfg=2.0, iterations=2, order=order, seed=seed) for seed in (0, 0, 1)]
+    drawn = [generate(model, label, Generation(cfg=2.0, iterations=2, order=order), seed=seed) for seed in (0, 0, 1)]
     assert torch.equal(drawn[0], drawn[1])
     assert not torch.equal(drawn[0], drawn[2])
 

@@ -1,37 +1,82 @@
 """Sampling around a network that is replaced by numbers: windows, seeds, what ranks patches, what a step is told."""
 
 import math
+import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from litscale.models.fractal import Fractal, sample_any_width
+from litscale.models.fractal import Fractal, Generation, generate
 from litscale.models.fractal.ar import AR
-from litscale.models.fractal.head import CategoricalHead, DrawOptions
+from litscale.models.fractal.generate import Recursion
+from litscale.models.fractal.generator import GeneratorConfig
+from litscale.models.fractal.head import CategoricalHead
 from litscale.models.fractal.options import per_level
-from litscale.models.fractal.sampling import Sampling, generate
+from litscale.models.layers.blocks import StackConfig
 
 
-def options(iterations, order="random"):
-    """Options of one call, seeded; ``iterations`` has a number for each level."""
-    return Sampling(iterations, 1.0, 1.0, "linear", 0.0, order, True, False, torch.Generator().manual_seed(0))
+def recursion(model, iterations, order="random"):
+    """The recursion of one call, seeded; ``iterations`` has a number for each level."""
+    return Recursion(model, Generation(iterations, filter_threshold=0.0, order=order), torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def draws(monkeypatch):
+    """Let a function of (conditions, cfg, symbols, known) draw all cells and guiding values in place of the heads."""
+
+    def replace(function):
+        monkeypatch.setattr(Recursion, "draw_cells", lambda self, head, *given: function(*given))
+
+    return replace
+
+
+@pytest.fixture
+def recorder(monkeypatch):
+    """See `Recorder`."""
+
+    def build(width, patch):
+        model = Recorder(width, patch)
+        monkeypatch.setattr(sys.modules[Recursion.__module__], "Recursion", model.recursion)
+        return model
+
+    return build
 
 
 class Recorder:
     """Stands in for a model of 2 x ``width``: fills what is unknown with the call's number, and keeps the calls."""
+
+    no_class, num_classes, training = torch.zeros(1), 0, False
 
     def __init__(self, width, patch):
         self.sizes = [(2, width), (2, patch)]
         self.levels = [SimpleNamespace(patch=(2, patch))]
         self.calls = []
 
-    def sample(self, *, canvas, known, **options):
-        self.calls.append({"canvas": canvas.clone(), "known": known.clone(), **options})
-        made = torch.where(known, canvas, 100 + len(self.calls))
-        if options["on_step"] is not None:
-            options["on_step"](made, torch.ones_like(known))
-        return made
+    def eval(self):
+        """As a module's."""
+
+    def train(self, mode):
+        """As a module's."""
+
+    def root(self, canvas, label):
+        """Conditions that are the labels."""
+        return label
+
+    def recursion(self, model, options, noise):
+        """What fills the next window."""
+
+        def fill(depth, canvas, known, label, cfg, on_step):
+            seed = None if noise is None else noise.initial_seed()
+            call = {"canvas": canvas.clone(), "known": known.clone(), "label": label, "on_step": on_step, "seed": seed}
+            self.calls.append(call | {"temperature": options.temperature})
+            made = torch.where(known, canvas, 100 + len(self.calls))
+            if on_step is not None:
+                on_step(made, torch.ones_like(known))
+            return made, None
+
+        return SimpleNamespace(fill=fill)
 
 
 @pytest.mark.parametrize(
@@ -45,14 +90,14 @@ class Recorder:
         (16, 4, 13, 0, [0]),
     ],
 )
-def test_windows_and_their_seeds_by_hand(width, patch, length, given, starts):
+def test_windows_and_their_seeds_by_hand(recorder, width, patch, length, given, starts):
     columns = torch.arange(length, dtype=torch.uint8)
     canvas = columns.expand(1, 1, 2, length).clone()
     known = (columns < given).expand(1, 1, 2, length).clone()
     if length < width:  # padded to whole patches only, which the model is asked to fill as they are
         width = -(-length // patch) * patch
-    model = Recorder(width, patch)
-    made = sample_any_width(model, canvas, known, torch.tensor([3]), seed=5, temperature=0.5)
+    model = recorder(width, patch)
+    made = generate(model, torch.tensor([3]), Generation(temperature=0.5), canvas=canvas, known=known, seed=5)
     assert [call["seed"] for call in model.calls] == [5 + i for i in range(len(starts))]
     whole = torch.nn.functional.pad(canvas, (0, -length % patch))
     done = torch.nn.functional.pad(known, (0, -length % patch))
@@ -66,17 +111,19 @@ def test_windows_and_their_seeds_by_hand(width, patch, length, given, starts):
     assert torch.equal(made, whole[..., :length])
 
 
-def test_windows_without_a_seed_have_none():
-    model = Recorder(4, 2)
-    sample_any_width(model, torch.zeros(1, 1, 2, 10, dtype=torch.uint8), torch.zeros(1, 1, 2, 10, dtype=torch.bool))
+def test_windows_without_a_seed_have_none(recorder):
+    model = recorder(4, 2)
+    generate(
+        model, canvas=torch.zeros(1, 1, 2, 10, dtype=torch.uint8), known=torch.zeros(1, 1, 2, 10, dtype=torch.bool)
+    )
     assert [call["seed"] for call in model.calls] == [None] * 4
 
 
-def test_each_step_of_a_window_shows_the_whole_canvas():
+def test_each_step_of_a_window_shows_the_whole_canvas(recorder):
     """Windows of 4 at 0, 2 and 4 of 7 columns (padded to 8), the first of which is known."""
     canvas, known, shown = torch.full((1, 1, 2, 7), 9, dtype=torch.uint8), torch.zeros(1, 1, 2, 7, dtype=torch.bool), []
     known[..., :1] = True
-    sample_any_width(Recorder(4, 2), canvas, known, on_step=lambda *step: shown.append([x.clone() for x in step]))
+    generate(recorder(4, 2), canvas=canvas, known=known, on_step=lambda *step: shown.append([x.clone() for x in step]))
     rows = [part[0, 0, 1].tolist() for part, _ in shown]
     assert rows[0] == [9, 101, 101, 101, 9, 9, 9]
     assert rows[1] == [9, 101, 101, 101, 102, 102, 9]
@@ -86,30 +133,29 @@ def test_each_step_of_a_window_shows_the_whole_canvas():
 
 
 @pytest.mark.parametrize("generators", [["ar", "ar"], ["mar", "mar"], ["ar", "mar"], ["mar", "ar"]])
-def test_the_log_probability_counts_every_cell_and_every_guiding_value(generators):
+def test_the_log_probability_counts_every_cell_and_every_guiding_value(draws, generators):
     model = Fractal([(4, 6), (2, 3), (1, 1)], generators, [8, 8, 8], [1, 1, 1], [2, 2, 2], codec="binary", guiding=True)
     model.eval()
     cell, guide = math.log(0.5), -10.0
 
-    def leaf(conditions, draw, cfg, symbols, known):
+    @draws
+    def drawn(conditions, cfg, symbols=None, known=None):
+        if symbols is None:  # a guiding value
+            return torch.zeros(len(conditions), 1, dtype=torch.long), torch.full((len(conditions),), guide)
         return torch.where(known, symbols, 1), torch.full((len(symbols),), cell)
 
-    def head(conditions, draw, cfg):
-        return torch.zeros(len(conditions), 1, dtype=torch.long), torch.full((len(conditions),), guide)
-
-    model.leaf.sample, model.levels[1].guide_head.sample = leaf, head
     canvas = torch.zeros(2, 1, 4, 6, dtype=torch.uint8)
     known = torch.zeros_like(canvas, dtype=torch.bool)
     known[1, :, :2] = True  # two of the four patches
     known[1, :, 2, 0] = True  # and one cell of the third
     with torch.no_grad():
-        made, log_prob = generate(model, 0, canvas, known, model.root(canvas, None), options([2, 2]), None)
+        made, log_prob = recursion(model, [2, 2]).fill(0, canvas, known, model.root(canvas, None), None)
     assert log_prob.tolist() == pytest.approx([24 * cell + 4 * guide, 11 * cell + 2 * guide])
     assert torch.equal(made, (~known).to(torch.uint8))
 
 
 @torch.no_grad()
-def test_confidence_is_the_log_probability_of_a_cell():
+def test_confidence_is_the_log_probability_of_a_cell(draws):
     """Of patch 0 one cell is drawn, at -1.5; the four of patch 1 are surer cell by cell and less sure in sum."""
     model = Fractal([(4, 4), (2, 2), (1, 1)], ["mar", "mar"], [8, 8, 8], [1, 1, 1], [2, 2, 2], codec="binary").eval()
     canvas = torch.zeros(1, 1, 4, 4, dtype=torch.uint8)
@@ -118,7 +164,8 @@ def test_confidence_is_the_log_probability_of_a_cell():
     sureness = {0: [-1.5], 1: [-1.0] * 4, 2: [-2.0] * 4, 3: [-0.5, -4.5, -0.5, -0.5]}
     hidden, order = [0, 1, 2, 3], []
 
-    def leaf(conditions, draw, cfg, symbols, known):
+    @draws
+    def drawn(conditions, cfg, symbols, known):
         log_prob = torch.tensor([value for patch in hidden for value in sureness[patch]])
         return torch.ones_like(symbols), log_prob
 
@@ -128,9 +175,8 @@ def test_confidence_is_the_log_probability_of_a_cell():
         for patch in new:
             hidden.remove(patch)
 
-    model.leaf.sample = leaf
-    settings = options([4, 1], "confidence")
-    log_prob = generate(model, 0, canvas, known, model.root(canvas, None), settings, None, step)[1]
+    root = model.root(canvas, None)
+    log_prob = recursion(model, [4, 1], "confidence").fill(0, canvas, known, root, None, step)[1]
     assert order == [1, 0, 3, 2]
     assert log_prob.item() == pytest.approx(-1.5 - 4 - 6 - 8)
 
@@ -144,48 +190,48 @@ def test_confidence_is_the_log_probability_of_a_cell():
         (["mar"], [1 + 2 * (6 - left) / 6 for left in (5, 3, 1)]),
     ],
 )
-def test_the_guidance_scale_of_every_step(generators, scales):
+def test_the_guidance_scale_of_every_step(draws, generators, scales):
     model = Fractal([(2, 3), (1, 1)], generators, [8, 8], [1, 1], [2, 2], codec="binary", num_classes=2).eval()
     seen = []
 
-    def leaf(conditions, draw, cfg, symbols, known):
+    @draws
+    def drawn(conditions, cfg, symbols, known):
         seen.append(cfg)
         assert len(conditions) == 2 * len(symbols)
         return symbols, torch.zeros(len(symbols))
 
-    model.leaf.sample = leaf
-    model.sample(label=torch.tensor([1]), iterations=3, cfg=3.0)
+    generate(model, torch.tensor([1]), Generation(iterations=3, cfg=3.0))
     assert seen == pytest.approx(scales)
     seen.clear()
-    model.sample(label=torch.tensor([1]), iterations=3, cfg=3.0, cfg_schedule="constant")
+    generate(model, torch.tensor([1]), Generation(iterations=3, cfg=3.0, cfg_schedule="constant"))
     assert seen == [3.0] * len(scales)
 
 
 @torch.no_grad()
-def test_levels_below_the_first_are_guided_at_the_scale_of_its_step():
+def test_levels_below_the_first_are_guided_at_the_scale_of_its_step(draws):
     sizes = [(2, 4), (2, 2), (1, 1)]
     model = Fractal(sizes, ["ar", "ar"], [8, 8, 8], [1, 1, 1], [2, 2, 2], codec="binary", num_classes=2).eval()
     seen = []
 
-    def leaf(conditions, draw, cfg, symbols, known):
+    @draws
+    def drawn(conditions, cfg, symbols, known):
         seen.append(cfg)
         return symbols, torch.zeros(len(symbols))
 
-    model.leaf.sample = leaf
-    model.sample(label=torch.tensor([1]), cfg=3.0)
+    generate(model, torch.tensor([1]), Generation(cfg=3.0))
     assert seen == pytest.approx([2.0] * 4 + [3.0] * 4)
 
 
 @torch.no_grad()
-def test_an_ar_level_shows_each_patch_that_it_made():
+def test_an_ar_level_shows_each_patch_that_it_made(draws):
     """Column by column; the second patch of the order is known, so nothing is shown for it."""
     model = Fractal([(4, 4), (2, 2), (1, 1)], ["ar", "ar"], [8] * 3, [1] * 3, [2] * 3, "binary", scan="column_major")
-    model.leaf.sample = lambda conditions, draw, cfg, symbols, known: (1 - symbols, torch.zeros(len(symbols)))
+    draws(lambda conditions, cfg, symbols, known: (1 - symbols, torch.zeros(len(symbols))))
     canvas = torch.zeros(1, 1, 4, 4, dtype=torch.uint8)
     known = torch.zeros_like(canvas, dtype=torch.bool)
     known[..., 2:, :2] = True
     shown = []
-    made = model.sample(canvas=canvas, known=known, on_step=lambda part, done: shown.append((part.clone(), done)))
+    made = generate(model, canvas=canvas, known=known, on_step=lambda part, done: shown.append((part.clone(), done)))
     corners = [[[1, 0], [1, 0]], [[1, 1], [1, 0]], [[1, 1], [1, 1]]]
     assert [done[0, 0, ::2, ::2].int().tolist() for _, done in shown] == corners
     assert [part[0, 0, ::2, ::2].tolist() for part, _ in shown] == [
@@ -194,7 +240,7 @@ def test_an_ar_level_shows_each_patch_that_it_made():
         [[1, 1], [0, 1]],
     ]
     assert torch.equal(made, shown[-1][0])
-    assert torch.equal(made, model.sample(canvas=canvas, known=known))
+    assert torch.equal(made, generate(model, canvas=canvas, known=known))
 
 
 @torch.no_grad()
@@ -202,14 +248,14 @@ def test_an_ar_level_shows_each_patch_that_it_made():
 def test_the_head_draws_what_it_predicts(stir, guided):
     """The log-probability of a draw is that of the teacher-forced pass; channels that are known are free."""
     torch.manual_seed(0)
-    head = stir(CategoricalHead(4, 8, 2, 2, channels=3, alphabet=5))
+    head = stir(CategoricalHead(StackConfig(8, 2, 2), 4, channels=3, alphabet=5))
     conditions = torch.randn(40, 1, 4)
     known = torch.zeros(40, 3, dtype=torch.bool)
     known[::2, 1] = True
     given = torch.randint(0, 5, (40, 3))
-    options = DrawOptions(threshold=0.0, generator=torch.Generator().manual_seed(0))
+    sampler = Recursion(None, Generation(filter_threshold=0.0), torch.Generator().manual_seed(0))
     rows = conditions.repeat(2, 1, 1) if guided else conditions  # with equal halves guidance changes nothing
-    drawn, log_prob = head.sample(rows, options, 3.0 if guided else None, given, known)
+    drawn, log_prob = sampler.draw_cells(head, rows, 3.0 if guided else None, given, known)
     assert torch.equal(drawn[known], given[known])
     nats, entropy = head(drawn, conditions, with_entropy=True)
     torch.testing.assert_close(log_prob, -(nats * ~known).sum(1), atol=1e-4, rtol=1e-4)
@@ -218,13 +264,14 @@ def test_the_head_draws_what_it_predicts(stir, guided):
 
 
 def test_learned_positions_refuse_more_rows_or_more_columns():
-    generator = AR(3, (2, 5), 8, 1, 2, 1, 4)
+    config = GeneratorConfig(3, (2, 5), StackConfig(8, 1, 2), 1, 4)
+    generator = AR(config)
     for grid in ((2, 5), (1, 5), (2, 1)):
         generator.check_grid(grid)
     for grid in ((3, 1), (1, 6), (3, 6)):
         with pytest.raises(ValueError, match=f"a grid of 2x5 patches, the canvas has {grid[0]}x{grid[1]}"):
             generator.check_grid(grid)
-    AR(3, (2, 5), 8, 1, 2, 1, 4, positions="rope").check_grid((9, 9))
+    AR(replace(config, positions="rope")).check_grid((9, 9))
 
 
 def test_the_defaults_are_the_published_ones():
@@ -235,8 +282,7 @@ def test_the_defaults_are_the_published_ones():
     assert [level.generator.conditions_out for level in (*model.levels, *lowest)] == [5, 1, 5, 1]
     assert (len(head.blocks), head.blocks[0].attn.heads, head.codebook.shape[-1]) == (3, 4, 128)
     assert (model.mask_mean, model.mask_std, model.label_drop, model.root_conditions) == (1.0, 0.25, 0.1, 1)
-    assert Sampling([1], 1.0, 1.0, "linear", 0.0, "random", True, False, None).draw.temperature == 1.0
-    assert DrawOptions() == DrawOptions(1.0, 1e-4, False, None)
+    assert Generation() == Generation(8, 1.0, 1.0, "linear", 1e-4, "random", True, False)
 
 
 def test_initial_weights():

@@ -1,0 +1,33 @@
+"""What callbacks ask a trainer for: the run folder, the stage, what was loaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lightning.pytorch import Trainer
+
+
+def run_folder(trainer: Trainer) -> Path:
+    """The folder of this run: ``trainer.default_root_dir``, whatever the loggers write to."""
+    return Path(trainer.default_root_dir)
+
+
+def stage_of(trainer: Trainer) -> tuple[str, str]:
+    """Name of the stage in files (``validate`` or ``test``) and on dashboards (``val`` or ``test``)."""
+    return ("test", "test") if trainer.testing else ("validate", "val")
+
+
+def checkpoint_of(trainer: Trainer) -> str | None:
+    """Path of the evaluated weights, if they were loaded."""
+    return None if trainer.ckpt_path is None else str(trainer.ckpt_path)
+
+
+def is_trial(trainer: Trainer) -> bool:
+    """Whether this is a run of a few batches that leaves nothing behind (``fast_dev_run``)."""
+    return bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
+
+
+def logs_now(trainer: Trainer) -> bool:
+    """Whether this training step is one that loggers get (``log_every_n_steps``)."""
+    # Lightning's own callbacks ask the same; the rule has no public name.
+    return is_trial(trainer) or trainer._logger_connector.should_update_logs

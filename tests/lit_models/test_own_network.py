@@ -1,0 +1,93 @@
+"""A network that is no `Fractal`, with a sampler of its own, from the command line and in Python."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from lit_models import Generation, LitFractal
+from litscale.cli.main import main
+
+CONFIG = {
+    "seed_everything": 1,
+    "trainer": {
+        "accelerator": "cpu",
+        "max_steps": 30,
+        "logger": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "callbacks": [
+            {"class_path": f"callbacks.{name}"} for name in ("LevelLosses", "GradientNorms", "PredictionWriter")
+        ],
+    },
+    "model": {
+        "class_path": "lit_models.LitFractal",
+        "init_args": {
+            "network": {"class_path": "own_network.SameEverywhere", "init_args": {"size": 8, "num_classes": 10}},
+            "sampler": "own_network.draw_cells",
+            "generation": {"temperature": 0.9},
+            "optimization": {"lr": 0.1, "warmup_steps": 0},
+        },
+    },
+    "data": {"class_path": "datamodules.DigitsDataModule", "init_args": {"predict": {"num_samples": 3}}},
+}
+
+
+@pytest.fixture
+def own(monkeypatch):
+    """The module of the network, importable as those of the working directory are."""
+    monkeypatch.syspath_prepend(Path(__file__).parent)
+    import own_network
+
+    return own_network
+
+
+def test_own_network_trains_tests_and_samples(own, tmp_path, capsys):
+    CONFIG["trainer"]["default_root_dir"] = str(tmp_path / "run")
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(CONFIG))
+    config = ["--config", str(tmp_path / "own.yaml")]
+    main(["fit", *config])
+    last = ["--ckpt_path", str(tmp_path / "run" / "checkpoints" / "last.ckpt")]
+    capsys.readouterr()
+    main(["test", *config, *last])
+    out = capsys.readouterr().out
+    assert "test/bits_per_dim_unconditional" in out
+    # the config that the run saved names the same sampler
+    saved = ["--config", str(tmp_path / "run" / "config.yaml")]
+    main(["predict", *saved, *last])
+    (folder,) = (tmp_path / "run" / "predictions").iterdir()
+    with Image.open(folder / "sample_00002.png") as picture:
+        assert np.asarray(picture).std() > 0
+    assert json.loads((folder / "sample_00000.json").read_text())["settings"]["temperature"] == 0.9
+
+
+def test_its_likelihood_is_that_of_its_numbers(own):
+    """Without training each of the two shades has half a probability: one bit a cell."""
+    network = own.SameEverywhere(4, 2, shades=2)
+    torch.nn.init.zeros_(network.scores.weight)
+    module = LitFractal(network, nll_passes=3, sampler=own.draw_cells)
+    assert module.nll_passes == 1  # its likelihood is exact
+    canvas = torch.randint(0, 2, (5, 1, 4, 4), dtype=torch.uint8)
+    module.log = lambda *args, **options: None
+    module.test_step({"canvas": canvas, "label": torch.tensor([0, 1, -1, 0, 1])}, 0)
+    for name in ("bits_per_dim", "bits_per_dim_unconditional"):
+        assert module.likelihoods["test"][name].compute().item() == pytest.approx(1)
+    assert module.parameters_by_level().keys() == {"network"}
+    assert module.generate(torch.tensor([0, 1]), seed=3).shape == (2, 1, 4, 4)
+    assert torch.equal(module.generate(batch_size=2, seed=3), module.generate(batch_size=2, seed=3))
+
+
+def test_what_an_own_network_cannot_do(own):
+    network = own.SameEverywhere(4, 0)
+    with pytest.raises(ValueError, match=r"cfg 2.0 needs a network with classes"):
+        LitFractal(network, generation=Generation(cfg=2.0))
+    with pytest.raises(ValueError, match=r"official_checkpoint needs litscale.models.fractal.Fractal, not SameEv"):
+        LitFractal(network, official_checkpoint="published.pth")
+    with pytest.raises(ValueError, match=r"callbacks.AttentionDiagnostics needs litscale.models.fractal.Fractal"):
+        LitFractal(network).attention_report(torch.zeros(1, 1, 4, 4, dtype=torch.uint8))
+    with pytest.raises(TypeError, match="nll_of_passes"):
+        type("Half", (type(network).__mro__[1],), {"forward": lambda self, canvas: None})(network.codec, [(4, 4)])
