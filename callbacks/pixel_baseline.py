@@ -15,7 +15,7 @@ from torch import Tensor
 from callbacks.reporting.trainer_state import stage_of
 from datamodules.base import data_of
 from datamodules.images.base import ImageDataModule
-from datamodules.images.dataset import Images
+from datamodules.images.source import Images
 from litscale.metrics.mean import Mean
 
 
@@ -43,7 +43,7 @@ class PixelBaseline(Callback):
         self._bits: Tensor | None = None
 
     def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Count, on rank zero.
+        """Count values in the training images, on rank zero.
 
         Raises:
             MisconfigurationException: the data are no images.
@@ -51,7 +51,7 @@ class PixelBaseline(Callback):
         data = data_of(trainer)
         if not isinstance(data, ImageDataModule):
             raise MisconfigurationException(f"PixelBaseline needs a data module of images, not {type(data).__name__}")
-        bits = _bits(data.open("train"), self.num_images, data.alphabet) if trainer.is_global_zero else None
+        bits = _bits(data.images("train"), self.num_images, data.alphabet) if trainer.is_global_zero else None
         self._bits = cast(Tensor, trainer.strategy.broadcast(bits)).to(pl_module.device)
         self._mean = Mean().to(pl_module.device)
 

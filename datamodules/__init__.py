@@ -1,8 +1,10 @@
 """Data for `lightning.Trainer`: every module yields canvases of symbols."""
 
+from datamodules.images.base import ImageDataModule
 from datamodules.images.digits import DigitsDataModule
 from datamodules.images.imagenet.imagenet import ImageNetDataModule
 from datamodules.images.requests import ImageRequest
+from datamodules.images.source import ImageSource
 from datamodules.requests import GenerationRequest
 from datamodules.rolls.bach import BachChorales
 from datamodules.rolls.midi_folder import MidiFolder, MidiReader
@@ -15,8 +17,10 @@ __all__ = [
     "BachChorales",
     "DigitsDataModule",
     "GenerationRequest",
+    "ImageDataModule",
     "ImageNetDataModule",
     "ImageRequest",
+    "ImageSource",
     "MidiFolder",
     "MidiReader",
     "PianoRollDataModule",

@@ -1,71 +1,141 @@
-"""What data modules of images share."""
+"""`ImageDataModule`: images of any `ImageSource` as batches of symbol canvases."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from functools import cached_property
 
+from lightning.pytorch.trainer.states import TrainerFn
 from torch.utils.data import DataLoader
 
 from datamodules.base import RankedDataModule
-from datamodules.images.dataset import Augmentation, EvaluationImages, ImageLoader, Images, TrainingImages, collate
+from datamodules.images.dataset import Augmentation, EvaluationImages, ImageLoader, TrainingImages, collate
+from datamodules.images.decoding import Crop, CutAndFlip
 from datamodules.images.renderer import ImageRenderer
 from datamodules.images.requests import ImageRequest, image_requests
+from datamodules.images.source import Images, ImageSource
 from datamodules.loading import ResumableLoader
 from datamodules.messages import check_least
 from datamodules.requests import RequestRecord, Requests, recorded
 
+SAMPLES = ImageRequest()
 
-class ImageDataModule(RankedDataModule, ABC):
-    """Square images with classes, as batches of symbol canvases; where they come from is the subclasses' affair.
 
-    Args:
-        size: side of a canvas, in pixels.
-        channels: 3 for RGB, 1 for grey.
-        batch_size: images of a batch on each device.
-        num_classes: number of classes; 0 = batches have no labels.
-        stage_splits: stage -> splits that it needs.
-        augment: changes training canvases, or None.
-        most: split -> number of images to evaluate at most.
-        strict: stop at images that cannot be read.
-        num_workers: processes that load batches, for each device.
-        seed: of order and augmentation.
-        predict: what to generate.
+class ImageDataModule(RankedDataModule):
+    """Square images from any source.
 
-    Raises:
-        ValueError: an option is impossible; the message names it.
+    A batch is a dict: ``canvas`` uint8 ``[B, C, size, size]``, with classes ``label`` int64 ``[B]``. Batches to predict
+    are described at `datamodules.requests.Requests`.
+
+    Images are reduced and cut to the centre square as in ADM and DiT (see `datamodules.images.decoding`). Training
+    images are shuffled; order, places and flips depend on seed, epoch, position and the number of devices alone, so a
+    run that resumes in the middle of an epoch goes on exactly, with any number of workers. Evaluation goes through each
+    image once over all devices, so devices may differ by one image.
+
+    An image that cannot be read is replaced by another one in training and left out in evaluation; warnings count them.
     """
 
     alphabet = 256
 
     def __init__(
         self,
-        size: int,
-        channels: int,
-        batch_size: int,
-        num_classes: int,
-        stage_splits: Mapping[str, tuple[str, ...]],
-        augment: Augmentation | None,
-        most: Mapping[str, int | None],
-        strict: bool,
-        num_workers: int,
-        seed: int,
-        predict: ImageRequest,
+        source: ImageSource,
+        *,
+        size: int = 64,
+        num_classes: int = 0,
+        batch_size: int = 32,
+        flip: bool = False,
+        random_crop: float = 1.0,
+        upsample: bool = False,
+        val_images: int | None = None,
+        test_images: int | None = None,
+        strict: bool = False,
+        num_workers: int = 0,
+        seed: int = 0,
+        predict: ImageRequest = SAMPLES,
     ) -> None:
+        """Check the options; nothing is read yet, and nothing at all to predict.
+
+        Args:
+            source: the data set.
+            size: side of a canvas, in pixels.
+            num_classes: number of classes; the data must have as many. 0 = batches have no labels.
+            batch_size: images of a batch on each device.
+            flip: mirror half of the training images, at random.
+            random_crop: reduce training images to so many times the canvas and cut it at a random place, as VAR was
+                trained with 1.125; 1 = the centre square.
+            upsample: enlarge images smaller than the canvas, as the published pipelines do, rather than stop at them.
+                ImageNet has some of fewer than 64 pixels, and many of fewer than 256.
+            val_images: evaluate at most so many images in validation, evenly spread over the split; 0 = no validation
+                while training, null = all.
+            test_images: the same for the test; null = all.
+            strict: stop at images that cannot be read.
+            num_workers: processes that load and decode batches, for each device.
+            seed: of order, places and flips.
+            predict: what `litscale predict` generates.
+
+        Raises:
+            ValueError: an option is impossible, or contradicts another one; the message names it.
+        """
         super().__init__()
         check_least(size=(size, 1), batch_size=(batch_size, 1), num_workers=(num_workers, 0), seed=(seed, 0))
+        check_least(num_classes=(num_classes, 0), val_images=(val_images, 0), test_images=(test_images, 1))
+        if random_crop < 1:
+            raise ValueError(f"random_crop must be at least 1, not {random_crop}; 1 is the centre square")
         predict.check_labels(num_classes)
-        self.canvas_shape = (channels, size, size)
+        self.source = source
+        self.canvas_shape = (source.channels, size, size)
         self.batch_size, self.num_classes = batch_size, num_classes
-        self.stage_splits, self.augment, self.most = stage_splits, augment, most
+        self.crop, self.wide_crop = Crop(size, upsample), Crop(round(random_crop * size), upsample, random_crop > 1)
+        self.augment: Augmentation | None = CutAndFlip(size, flip)
+        self.most = {"val": val_images, "test": test_images}
+        validation = () if val_images == 0 else ("val",)
+        self.stage_splits = {"fit": ("train", *validation), "validate": ("val",), "test": (source.test_split,)}
         self.strict, self.num_workers, self.seed = strict, num_workers, seed
         self.request = predict
         self._images: dict[str, Images] = {}
         self._requests: Requests | None = None
 
-    @abstractmethod
-    def open(self, split: str) -> Images:
-        """The images of a split."""
+    @cached_property
+    def class_names(self) -> list[str]:
+        """Name of each class as the source has it, or its number; empty without classes.
+
+        Raises:
+            FileNotFoundError: there is no data.
+            ValueError: the data has another number of classes than ``num_classes``.
+        """
+        names = self.source.class_names() if self.num_classes else []
+        if names and len(names) != self.num_classes:
+            raise ValueError(
+                f"num_classes is {self.num_classes}, but {self.source} has {len(names)} classes: set num_classes to "
+                f"{len(names)} (in the network too), or complete the data"
+            )
+        return names or [str(number) for number in range(self.num_classes)]
+
+    def images(self, split: str) -> Images:
+        """The images of a split, opened anew; raises as `setup` does."""
+        images = self.source.open(split, self.wide_crop if split == "train" else self.crop)
+        if not self.num_classes:
+            images.labels = None
+        elif images.labels is None:
+            raise ValueError(
+                f"num_classes is {self.num_classes}, but {self.source} has no labels: set num_classes to 0"
+            )
+        else:
+            low, high = int(images.labels.min()), int(images.labels.max())
+            _ = self.class_names  # checks their number
+            if low < 0 or high >= self.num_classes:
+                raise ValueError(
+                    f"the labels of the {split} split in {self.source} are {low} to {high}, out of range: num_classes "
+                    f"is {self.num_classes}, so they must be in 0..{self.num_classes - 1}"
+                )
+        return images
+
+    def prepare_data(self) -> None:
+        """Let the source prepare the splits of the stage; one process of each node does this; raises as it does."""
+        stages = {TrainerFn.VALIDATING: "validate", TrainerFn.TESTING: "test", TrainerFn.PREDICTING: "predict"}
+        stage = "fit" if self.trainer is None else stages.get(self.trainer.state.fn, "fit")
+        for split in self.stage_splits.get(stage, ()):
+            self.source.prepare(split)
 
     @property
     def renderer(self) -> ImageRenderer:
@@ -86,7 +156,7 @@ class ImageDataModule(RankedDataModule, ABC):
             self._requests = image_requests(self.request, self.renderer, self.num_classes, self.batch_size)
         for split in self.stage_splits.get(stage, ()):
             if split not in self._images:
-                self._images[split] = self.open(split)
+                self._images[split] = self.images(split)
 
     def train_dataloader(self) -> ResumableLoader:
         """Training images in an order of each epoch's own."""

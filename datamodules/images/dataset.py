@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -16,33 +15,13 @@ from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
 from datamodules.images.decoding import UnreadableImageError
+from datamodules.images.source import Images
 from datamodules.loading import ResumableLoader
 from datamodules.messages import abridged
 
 Item = tuple[dict[str, Tensor] | None, list[str]]
 Augmentation = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 MOST_TRIES = 100  # images, or pages of images, in a row that cannot be read
-
-
-class Images(Protocol):
-    """The images of a split, from wherever.
-
-    Attributes:
-        labels: class of each image, int64 ``[n]``, or None.
-    """
-
-    labels: np.ndarray | None
-
-    def __len__(self) -> int: ...
-
-    def order(self, random: np.random.Generator, ranks: int) -> np.ndarray:
-        """A random order, int64, of at least ``n // ranks * ranks`` of them; rank r takes every ``ranks``-th from r."""
-
-    def canvas(self, index: int) -> np.ndarray:
-        """An image, uint8 ``[C, H, W]``; raises `UnreadableImageError`."""
-
-    def fingerprint(self) -> str:
-        """Text that differs wherever an image or a label does."""
 
 
 class TrainingImages(Dataset):
@@ -168,8 +147,8 @@ class ImageLoader(ResumableLoader):
 
 def collate(items: list[Item]) -> tuple[dict[str, Tensor] | None, list[str]]:
     """The batch of some items, None if there is nothing in it, and all that could not be read."""
-    found = [item for item, _ in items if item is not None]
-    return default_collate(found) if found else None, [error for _, errors in items for error in errors]
+    readable = [item for item, _ in items if item is not None]
+    return default_collate(readable) if readable else None, [error for _, errors in items for error in errors]
 
 
 def strictly(error: UnreadableImageError) -> ValueError:

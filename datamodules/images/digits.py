@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
 from typing import Literal
@@ -10,16 +9,14 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from datamodules.images.base import ImageDataModule
-from datamodules.images.dataset import Images
+from datamodules.images.base import SAMPLES, ImageDataModule
+from datamodules.images.decoding import Crop
 from datamodules.images.requests import ImageRequest
-from litscale.storage.fingerprints import of_arrays
+from datamodules.images.source import ImagesInMemory, ImageSource
 
 CLASSES = 10
 SIZES = (8, 16, 32)
 HELD_OUT = 0.15  # of each class, for validation, and as much for the test
-STAGE_SPLITS = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}
-SAMPLES = ImageRequest()
 
 
 class DigitsDataModule(ImageDataModule):
@@ -34,6 +31,7 @@ class DigitsDataModule(ImageDataModule):
 
     def __init__(
         self,
+        *,
         size: Literal[8, 16, 32] = 8,
         channels: Literal[1, 3] = 1,
         batch_size: int = 64,
@@ -66,67 +64,41 @@ class DigitsDataModule(ImageDataModule):
         if not 0 <= shift < size:
             raise ValueError(f"shift must be in 0..{size - 1}, not {shift}")
         super().__init__(
+            Digits(channels),
             size=size,
-            channels=channels,
             batch_size=batch_size,
             num_classes=CLASSES if labels else 0,
-            stage_splits=STAGE_SPLITS,
-            augment=partial(random_shift, most=shift) if shift else None,
-            most={"val": None, "test": None},
-            strict=False,
             num_workers=num_workers,
             seed=seed,
             predict=predict,
         )
+        self.augment = partial(random_shift, most=shift) if shift else None
 
-    @property
-    def class_names(self) -> list[str]:
-        """The digits; empty without ``labels``."""
-        return [str(digit) for digit in range(self.num_classes)]
 
-    def open(self, split: str) -> Images:
-        """The scans of ``train``, ``val`` or ``test``."""
+class Digits(ImageSource):
+    """The scans, enlarged to canvases by a bicubic filter.
+
+    Args:
+        channels: 1, or 3 equal ones.
+    """
+
+    def __init__(self, channels: int) -> None:
+        self.channels = channels
+
+    def open(self, split: str, crop: Crop) -> ImagesInMemory:
+        """The scans of ``train``, ``val`` or ``test``, of the crop's size."""
         from sklearn.datasets import load_digits
 
         scans = load_digits()
         chosen = np.flatnonzero(split_of(scans.target) == split)
         grey = np.floor(scans.images[chosen] * 255 / 16 + 0.5).astype(np.uint8)  # [n, 8, 8]
-        channels, size, _ = self.canvas_shape
-        if size != grey.shape[1]:
-            sides = (size, size)
+        if crop.size != grey.shape[1]:
+            sides = (crop.size, crop.size)
             grey = np.stack(
                 [np.asarray(Image.fromarray(scan).resize(sides, Image.Resampling.BICUBIC)) for scan in grey]
             )
-        canvases = np.repeat(grey[:, None], channels, axis=1)
-        return Scans(canvases, scans.target[chosen].astype(np.int64) if self.num_classes else None)
-
-
-@dataclass
-class Scans:
-    """Images in memory.
-
-    Attributes:
-        canvases: uint8 ``[n, C, size, size]``.
-        labels: class of each, int64 ``[n]``, or None.
-    """
-
-    canvases: np.ndarray
-    labels: np.ndarray | None
-
-    def __len__(self) -> int:
-        return len(self.canvases)
-
-    def order(self, random: np.random.Generator, ranks: int) -> np.ndarray:
-        """A random order, int64 ``[n]``."""
-        return random.permutation(len(self))
-
-    def canvas(self, index: int) -> np.ndarray:
-        """An image, uint8 ``[C, size, size]``."""
-        return self.canvases[index]
-
-    def fingerprint(self) -> str:
-        """A hash of all images and labels."""
-        return of_arrays(self.canvases, self.labels)
+        canvases = np.repeat(grey[:, None], self.channels, axis=1)
+        return ImagesInMemory(canvases, scans.target[chosen].astype(np.int64))
 
 
 def split_of(labels: np.ndarray) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from callbacks.reporting.result_table import ResultTable
@@ -22,7 +21,6 @@ def speed_and_quality(table: ResultTable) -> Figure:
     """
     quality = next(name for name in ("fid_change", "token_agreement") if name in table.shown)
     figure = Figure(figsize=(11, 6), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
     axis = figure.subplots()
     points = {label: row for label, row in table.rows.items() if quality in row}
     for number, (label, row) in enumerate(points.items(), start=1):

@@ -33,7 +33,7 @@ def evaluated(stage, data, tmp_path, **options):
 def test_bits_are_those_of_counted_values(tmp_path, stage, prefix, split):
     data = DigitsDataModule()
     found = evaluated(stage, data, tmp_path)[f"{prefix}/bits_per_dim/independent_pixels"]
-    train, scans = (data.open(name).canvases.reshape(-1, 64) for name in ("train", split))
+    train, scans = (data.images(name).canvases.reshape(-1, 64) for name in ("train", split))
     bits = []
     for cell in range(64):
         counts = np.bincount(train[:, cell], minlength=256) + 1 / 256

@@ -12,10 +12,10 @@ from image_files import encoded, photo, write_arrays, write_folder, write_parque
 from datamodules import PianoRollDataModule
 from datamodules.images.dataset import EvaluationImages
 from datamodules.images.decoding import Crop
-from datamodules.images.digits import Scans
 from datamodules.images.imagenet.arrays import ArraySource
 from datamodules.images.imagenet.folder import FolderSource
 from datamodules.images.imagenet.parquet import ParquetSource
+from datamodules.images.source import ImagesInMemory
 from datamodules.tokens.cache import Shard
 from datamodules.tokens.tokens import Tokens
 from litscale.metrics.reference import data_identity
@@ -94,7 +94,7 @@ def test_every_image_in_memory_counts() -> None:
         canvases = np.zeros((200, 1, 2, 2), np.uint8)
         if changed is not None:
             canvases[changed, 0, 1, 0] = 1
-        return EvaluationImages(Scans(canvases, np.arange(200) % 3 if labels else None), None, strict=False)
+        return EvaluationImages(ImagesInMemory(canvases, np.arange(200) % 3 if labels else None), None, strict=False)
 
     found = {data_identity(data(k)) for k in (None, *range(200))}
     assert len(found) == 201

@@ -20,6 +20,7 @@ from PIL import Image
 
 from datamodules.images.decoding import Crop, UnreadableImageError
 from datamodules.images.imagenet.classes import CLASS_MAPS, find_file, map_labels, read_class_map
+from datamodules.images.source import Images, ImageSource
 from datamodules.messages import abridged
 from litscale.storage.caches import writing_cache
 from litscale.storage.files import DamagedError, atomic_file, write_atomically
@@ -31,13 +32,13 @@ BATCH_NAME = re.compile(r"(train_data_batch_(?P<number>\d+)|val_data)(?P<suffix>
 
 
 @dataclass(frozen=True)
-class ArraySource:
+class ArraySource(ImageSource):
     """A folder with ``train_data_batch_1``, ``train_data_batch_2``, ... and ``val_data``.
 
     Args:
         folder: where they are.
         labels: whether classes are wanted.
-        class_map: see `image_classes.read_class_map`; None looks in the folder.
+        class_map: see `read_class_map`; None looks in the folder.
         cache_dir: where batches go that must be converted.
         strict: raise for a damaged batch, rather than leave it out.
     """
@@ -47,6 +48,7 @@ class ArraySource:
     class_map: str | None
     cache_dir: Path
     strict: bool = False
+    test_split = "val"
 
     def prepare(self, split: str) -> None:
         """Convert the batches of a split that cannot be mapped, one after the other, unless that is done.
@@ -137,7 +139,7 @@ class ArraySource:
 
 
 @dataclass
-class ArrayImages:
+class ArrayImages(Images):
     """The images of a split. Cheap to send to worker processes: they map the files anew.
 
     Attributes:
@@ -155,10 +157,6 @@ class ArrayImages:
 
     def __len__(self) -> int:
         return int(self.starts[-1])
-
-    def order(self, random: np.random.Generator, ranks: int) -> np.ndarray:
-        """A random order, int64 ``[n]``."""
-        return random.permutation(len(self))
 
     def canvas(self, index: int) -> np.ndarray:
         """An image, uint8 ``[3, size, size]``; raises as `Crop` does.

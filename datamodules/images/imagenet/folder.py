@@ -11,6 +11,7 @@ import numpy as np
 
 from datamodules.images.decoding import SUFFIXES, Crop, decode
 from datamodules.images.imagenet.classes import CLASS_MAPS, VAL_LABELS, find_file, listed_labels, read_class_map
+from datamodules.images.source import Images, ImageSource
 from datamodules.messages import abridged
 from litscale.storage.fingerprints import of_arrays, of_files
 
@@ -19,23 +20,21 @@ THREADS = 16  # that list folders: on network file systems each list is a wait
 
 
 @dataclass(frozen=True)
-class FolderSource:
+class FolderSource(ImageSource):
     """A folder with ``train`` and ``val``.
 
     Args:
         folder: where they are.
         labels: whether classes are wanted.
-        class_map: see `image_classes.read_class_map`; None looks in the folder.
-        val_labels: see `image_classes.listed_labels`; None looks in the folder.
+        class_map: see `read_class_map`; None looks in the folder.
+        val_labels: see `listed_labels`; None looks in the folder.
     """
 
     folder: Path
     labels: bool
     class_map: str | None
     val_labels: str | None
-
-    def prepare(self, split: str) -> None:
-        """Files are read as they are."""
+    test_split = "val"
 
     def class_names(self) -> list[str]:
         """The classes, sorted: the folders in ``train``, else those in ``val``, else the entries of the class map.
@@ -111,7 +110,7 @@ class FolderSource:
 
 
 @dataclass
-class FolderImages:
+class FolderImages(Images):
     """The image files of a split. Names are kept in one array: a million strings would be copied into every worker.
 
     Attributes:
@@ -130,10 +129,6 @@ class FolderImages:
 
     def __len__(self) -> int:
         return len(self.names)
-
-    def order(self, random: np.random.Generator, ranks: int) -> np.ndarray:
-        """A random order, int64 ``[n]``."""
-        return random.permutation(len(self))
 
     def canvas(self, index: int) -> np.ndarray:
         """An image, uint8 ``[3, size, size]``; raises as `decode` and `Crop` do."""

@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from datamodules.images.decoding import Crop, UnreadableImageError, decode
+from datamodules.images.source import Images, ImageSource
 from datamodules.messages import abridged
 from litscale.storage.files import DamagedError, named_errors
 from litscale.storage.fingerprints import of_arrays, of_files
@@ -28,7 +29,7 @@ SPLIT_NAMES = {"train": ("train",), "val": ("validation", "valid", "val")}
 
 
 @dataclass(frozen=True)
-class ParquetSource:
+class ParquetSource(ImageSource):
     """A folder with shards, directly or in ``data``.
 
     Args:
@@ -38,9 +39,7 @@ class ParquetSource:
 
     folder: Path
     labels: bool
-
-    def prepare(self, split: str) -> None:
-        """Shards are read as they are."""
+    test_split = "val"
 
     def class_names(self) -> list[str]:
         """The names that the shards give their classes; empty if they give none.
@@ -93,7 +92,7 @@ class ParquetSource:
 
 
 @dataclass
-class ParquetImages:
+class ParquetImages(Images):
     """The images of a split.
 
     Attributes:

@@ -7,11 +7,11 @@ import torch
 
 from datamodules.images.dataset import EvaluationImages, ImageLoader, TrainingImages, collate
 from datamodules.images.decoding import UnreadableImageError
-from datamodules.images.digits import Scans
+from datamodules.images.source import ImagesInMemory
 from datamodules.loading import EpochSampler, ShardSampler
 
 
-class Some(Scans):
+class Some(ImagesInMemory):
     """Images that hold their number; some of them cannot be read."""
 
     bad: frozenset[int] = frozenset()

@@ -112,7 +112,7 @@ def test_a_shift_brings_in_black() -> None:
 
 
 def test_requests_need_no_data(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(DigitsDataModule, "open", None)
+    monkeypatch.setattr(DigitsDataModule, "images", None)
     dm = DigitsDataModule(predict=ImageRequest(num_samples=12, seed=1), batch_size=5)
     dm.prepare_data()
     dm.setup("predict")

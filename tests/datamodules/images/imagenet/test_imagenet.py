@@ -219,17 +219,17 @@ def test_what_is_in_the_folder(module: Make, folder: Path, tmp_path: Path) -> No
     ):
         ready(module(tmp_path / "empty"))
     write_arrays(folder, "npz", [8, 4])
-    with pytest.raises(ValueError, match="holds folder and arrays: say which to read with the option source"):
+    with pytest.raises(ValueError, match="holds folder and arrays: say which to read with the option form"):
         ready(module())
-    assert len(everything(ready(module(source="arrays")).val_dataloader())[1]) == 4
-    assert len(everything(ready(module(source="folder")).val_dataloader())[1]) == 12
+    assert len(everything(ready(module(form="arrays")).val_dataloader())[1]) == 4
+    assert len(everything(ready(module(form="folder")).val_dataloader())[1]) == 12
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"size": 0}, "size must be at least 1, not 0"),
-        ({"source": "tar"}, "source must be folder, arrays or parquet, not 'tar'"),
+        ({"form": "tar"}, "form must be folder, arrays or parquet, not 'tar'"),
         ({"num_classes": 0}, "num_classes must be at least 1, not 0; set labels to false to do without"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
         ({"val_images": -1}, "val_images must be at least 0, not -1"),
@@ -256,7 +256,7 @@ def test_every_device_needs_something_to_do(module: Make, monkeypatch: pytest.Mo
 def test_options_of_the_command_line(folder: Path) -> None:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(ImageNetDataModule, "data")
-    given = [f"--data.folder={folder}", "--data.source=folder", "--data.num_classes=3", "--data.predict.num_samples=9"]
+    given = [f"--data.folder={folder}", "--data.form=folder", "--data.num_classes=3", "--data.predict.num_samples=9"]
     dm = parser.instantiate_classes(parser.parse_args(given)).data
     assert (dm.num_classes, dm.request.num_samples, dm.class_names) == (3, 9, WNIDS)
 
