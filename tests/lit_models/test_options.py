@@ -39,7 +39,7 @@ def test_one_clear_error(kind, options, message):
 def test_iterations_of_another_number_of_levels_are_refused_by_the_module(toy_module):
     with pytest.raises(ValueError, match="iterations has 3 entries for 2 levels: give one, or one per level"):
         toy_module(generation=Generation(iterations=[4, 4, 4]))
-    assert toy_module(generation=Generation(iterations=[4, 2])).generation.steps(2) == [4, 2]
+    assert toy_module(generation=Generation(iterations=[4, 2])).generation.iterations == [4, 2]
 
 
 def test_guidance_without_classes_is_refused_by_the_module(toy_module):
