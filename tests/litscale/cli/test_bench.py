@@ -214,8 +214,9 @@ def test_masks_are_drawn(config, tmp_path):
 
 
 def test_help(capsys):
+    main(["--help"])
+    assert "bench decode" in capsys.readouterr().out
     for words, expected in (
-        (["--help"], "litscale bench --help"),
         (["bench", "--help"], "Decode the same labels in many ways"),
         (["bench", "decode", "--help"], "numbers of the draft's scales in collaborative decoding"),
     ):
