@@ -67,9 +67,9 @@ def main() -> None:
         for backward in (False, True):
             given = (qkv, scale_of[:, None] >= scale_of, bounds)
             runs = {name: partial(step, *given, name, backward) for name in ATTENTIONS}
-            found = {name: available(run) for name, run in runs.items()}
-            reasons |= {name: reason for name, reason in found.items() if reason}
-            runs = {name: run for name, run in runs.items() if not found[name]}
+            missing = {name: reason for name, run in runs.items() if (reason := available(run))}
+            reasons |= missing
+            runs = {name: run for name, run in runs.items() if name not in missing}
             times = paired(runs, options.repeats, options.device)
             cells = [f"{1e3 * statistics.median(times[name]):.1f}" if name in times else "-" for name in ATTENTIONS]
             for name in ATTENTIONS[1:]:

@@ -7,7 +7,6 @@ from typing import Any, cast
 import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from callbacks.reporting.figures import pixels, write_picture
@@ -46,7 +45,7 @@ class AttentionDiagnostics(Callback):
         self._validations = 0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Check that the module can tell.
+        """Check that the module reports its attention.
 
         Raises:
             MisconfigurationException: it has no ``attention_report``.
@@ -90,7 +89,6 @@ def heatmaps(tables: dict[tuple[str, str], np.ndarray]) -> Figure:
     levels = list(dict.fromkeys(level for level, _ in tables))
     # Not pyplot, whose figures are global and would pile up.
     figure = Figure(figsize=(4 * len(MEASURES), 2.4 * len(levels)), dpi=100, layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.subplots(len(levels), len(MEASURES), squeeze=False)
     for row, level in enumerate(levels):
         for column, (measure, unit) in enumerate(MEASURES.items()):

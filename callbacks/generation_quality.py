@@ -105,7 +105,7 @@ class GenerationQuality(SampleEvaluation):
         self.cache_dir = cache_dir
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Start anew.
+        """Check module and data, and choose the extractor.
 
         Raises:
             MisconfigurationException: no data module of canvases, or a module that cannot generate so.
@@ -115,6 +115,7 @@ class GenerationQuality(SampleEvaluation):
         super().setup(trainer, pl_module, stage)
         if stage == "predict":
             return
+        # 1. what the data and the module must offer
         data = required(data_of(trainer), CanvasData, self)
         required(pl_module, Generates, self)
         if self.changes and not offered(pl_module, GenerationOptions):
@@ -123,6 +124,7 @@ class GenerationQuality(SampleEvaluation):
             )
         if self.keep and data.alphabet != 256:
             raise MisconfigurationException("keep is for images; set it to null, `litscale predict` writes rolls")
+        # 2. the extractor
         if self.features is None:
             rendered = offered(data, RenderedData)
             renderer = None if rendered is None else rendered.renderer
@@ -130,6 +132,7 @@ class GenerationQuality(SampleEvaluation):
                 self.features = MusicFeatures(renderer.format, renderer.beats_per_bar)
             else:
                 self.features = InceptionFeatures()
+        # 3. classes of the data and of the extractor
         classes, known = class_count(data), class_count(self.features) or None
         if classes and self.num_samples % classes:
             more = self.num_samples + classes - self.num_samples % classes
@@ -147,7 +150,7 @@ class GenerationQuality(SampleEvaluation):
         self._recognises = bool(classes) and known is not None
 
     def begin(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Find the reference and make the metrics for it.
+        """Read the reference, if it is a file or cached, and make the metrics that it allows.
 
         Raises:
             ValueError: the extractor does not take the data's canvases, or the reference is not of its features.
@@ -202,7 +205,7 @@ class GenerationQuality(SampleEvaluation):
         self._real.take(trainer, batch["canvas"])
 
     def end_data(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Settle the reference."""
+        """Compute statistics and features of the reference, and hand them to the metrics."""
         self._real.end(trainer)
         self._scores["fid"].reference = self._real.statistics
         if self._real.has_features:
@@ -242,7 +245,7 @@ class GenerationQuality(SampleEvaluation):
         return Report(f"quality_{stage}", f"Generation quality ({stage})", [table], data, checkpoint, drawn)
 
     def _finish(self, path: Path) -> None:
-        """Make of the batches what is to be kept. All ranks have made theirs: the scores are computed."""
+        """Export the samples as ``keep`` says and delete the batches; scores are computed, so all ranks are done."""
         assert self._store is not None  # a report is made outside of fit, where batches are kept
         batches = self._store.batches(self.num_samples, self.batch_size)
         if self.keep == "png":

@@ -43,7 +43,7 @@ class PixelBaseline(Callback):
         self._bits: Tensor | None = None
 
     def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Count, on rank zero.
+        """Count values in the training images, on rank zero.
 
         Raises:
             MisconfigurationException: the data are no images.

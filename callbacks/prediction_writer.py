@@ -85,7 +85,7 @@ class PredictionWriter(Callback):
         self._folder = cast(Path, trainer.strategy.broadcast(folder))
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Look at the weights that were loaded."""
+        """Record the weights that were loaded."""
         self._weights = evaluated_weights(trainer, pl_module)
         self._precision = str(trainer.precision)
 
@@ -106,12 +106,14 @@ class PredictionWriter(Callback):
         """
         if self.gif and not outputs["frames"]:
             raise ValueError(f"gif: {type(pl_module).__name__}.predict_step kept no frames; set gif to false")
+        # 1. what the sheets of the whole request show
         renderer = required(data_of(trainer), WrittenData, self).renderer
         canvases, known = outputs["canvas"].cpu().numpy(), outputs["known"].cpu().numpy()
         if self.gif and not self._steps:
             self._steps = outputs["frames"]
         self._settings = self._settings or outputs["settings"]
         self._shown += list(canvases[: MOST_ON_SHEET - len(self._shown)])
+        # 2. the files of each sample
         for row, index in enumerate(outputs["index"].tolist()):
             stem = self._folder / f"sample_{index:05d}"
             given = known[row] if known[row].any() else None

@@ -88,7 +88,7 @@ class QualityReference:
             self._extract(canvases, index * trainer.world_size + trainer.global_rank)
 
     def end(self, trainer: Trainer) -> None:
-        """Settle statistics and features; on all ranks together.
+        """Compute statistics and features, unless they were read; on all ranks together.
 
         Raises:
             ValueError: there are fewer than two images.

@@ -43,11 +43,11 @@ class SampleEvaluation(Callback, ABC):
 
     @abstractmethod
     def begin(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Get ready, in the first validation that is evaluated."""
+        """Prepare the measurement, in the first validation that is evaluated."""
 
     @abstractmethod
     def begin_samples(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Forget the samples of the last time."""
+        """Forget the samples of the previous evaluation."""
 
     @abstractmethod
     def take_samples(self, trainer: Trainer, first: int, canvases: Tensor) -> None:
@@ -59,7 +59,7 @@ class SampleEvaluation(Callback, ABC):
 
     @abstractmethod
     def end_data(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Settle what was measured of the data, once."""
+        """Finish the measurement of the data; called once."""
 
     @abstractmethod
     def outcome(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Tensor]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
@@ -31,7 +30,6 @@ def timeline(report: DecodeReport, images: int = 16) -> Figure:
         raise ValueError(f"images must be at least 1, not {images}")
     rows = min(images, report.images)
     figure = Figure(figsize=(9, 1.4 + 0.28 * rows), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
     axis = figure.subplots()
     width = max((_draw_row(axis, report, image) for image in range(rows)), default=1.0)
     axis.set(xlim=(-0.1, width), ylim=(rows - 0.45, -0.55), ylabel="image", title=_title(report))
@@ -56,7 +54,6 @@ def mask_pictures(patch_nums: Sequence[int], entry_num: int) -> Figure:
     masks = {name: prefix_mask(name, patch_nums, entry_num) for name in MASKS}
     bounds = [sum(side**2 for side in patch_nums[:k]) for k in range(1, entry_num + 1)]
     figure = Figure(figsize=(9, 6.4), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
     for axis, (name, mask) in zip(figure.subplots(2, 3).flat, masks.items(), strict=True):
         axis.imshow(mask.numpy(), cmap="Blues", vmin=0, vmax=1.4, interpolation="nearest")
         for bound in bounds:

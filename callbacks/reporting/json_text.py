@@ -1,4 +1,4 @@
-"""JSON that every reader takes."""
+"""`json_text`: JSON without NaN and infinity, which the format does not have."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def json_text(value: Any) -> bytes:
-    """Dicts, lists and numbers as JSON; null for NaN and infinity, which the format does not have."""
+    """Dicts, lists and numbers as JSON, null for NaN and infinity."""
     return (json.dumps(_finite(value), indent=2, allow_nan=False) + "\n").encode()
 
 

@@ -1,4 +1,4 @@
-"""What callbacks ask a trainer for: the run folder, the stage."""
+"""What callbacks ask a trainer for: the run folder, the stage, what was loaded."""
 
 from __future__ import annotations
 

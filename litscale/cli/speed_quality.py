@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from callbacks.reporting.result_table import ResultTable
@@ -22,13 +21,12 @@ def speed_and_quality(table: ResultTable) -> Figure:
     """
     quality = next(name for name in ("fid_change", "token_agreement") if name in table.shown)
     figure = Figure(figsize=(11, 6), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
     axis = figure.subplots()
     points = {label: row for label, row in table.rows.items() if quality in row}
     for number, (label, row) in enumerate(points.items(), start=1):
         place = row["speedup"], row[quality]
         colour = COLOURS.get(label.split(": ")[-1].split()[0], OWN_COLOUR)
-        axis.scatter(*place, color=colour, label=f"{number}  {label}", zorder=3)
+        axis.scatter(*place, color=colour, label=f"{number}  {label}", zorder=3)  # type: ignore[arg-type]
         axis.annotate(str(number), place, textcoords="offset points", xytext=(5, 3), fontsize=8, color="#50565e")
     axis.axvline(1, color="#c5c9ce", linewidth=1)
     axis.axhline(0 if quality == "fid_change" else 1, color="#c5c9ce", linewidth=1)

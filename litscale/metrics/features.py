@@ -53,12 +53,13 @@ class FeatureExtractor(Protocol):
 
 
 class InceptionFeatures(nn.Module):
-    """Inception of 2015 as FID is defined by it: torch-fidelity's, with TensorFlow's resize and weights.
+    """The Inception network of 2015 that FID is defined by: that of torch-fidelity, with the resize of TensorFlow.
 
-    Gives 2048 features, and 1008 logits without their bias. Nothing is downloaded.
+    It gives 2048 features, and 1008 logits without their bias. Nothing is downloaded.
 
     Args:
-        weights: the weights file of torch-fidelity; null = where torch.hub keeps it, see `default_weights`.
+        weights: The weights file of torch-fidelity; null takes the one that torch.hub has stored, see
+            `default_weights`.
 
     Raises:
         FileNotFoundError: there is no such file; the message says where to get it.
@@ -78,7 +79,7 @@ class InceptionFeatures(nn.Module):
                 "as InceptionFeatures.weights"
             )
         state = read_checkpoint(path, "InceptionFeatures.weights")
-        # torch-fidelity wants a file, which it reads as a pickle that may run code: it gets what was read, from memory.
+        # torch-fidelity reads its file as a pickle, which may run code; so it is given the checked weights in memory.
         checked = io.BytesIO()
         torch.save(state, checked)
         checked.seek(0)
@@ -94,34 +95,34 @@ class InceptionFeatures(nn.Module):
         return super().train(False)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Features and logits.
+        """Return features and logits.
 
         Args:
-            images: uint8 ``[B, C, H, W]`` of any size, RGB or grey (C = 1).
+            images: uint8 ``[B, C, H, W]`` of any size, RGB (C = 3) or grey (C = 1).
 
         Returns:
-            float32 ``[B, 2048]`` and ``[B, 1008]``.
+            Features, float32 ``[B, 2048]``, and logits, float32 ``[B, 1008]``.
         """
         return self.network(images.expand(-1, 3, -1, -1))
 
 
 def default_weights() -> Path:
-    """Where torch.hub keeps them: ``$TORCH_HOME/hub/checkpoints``, by default in ``~/.cache/torch``."""
+    """Return where torch.hub stores the weights, ``$TORCH_HOME/hub/checkpoints``, by default in ``~/.cache/torch``."""
     return Path(torch.hub.get_dir()) / "checkpoints" / WEIGHTS
 
 
 class MusicFeatures(nn.Module):
     """The statistics of a roll, see `litscale.music.statistics`, each divided by a fixed scale.
 
-    The scales are near the deviation between windows of 64 sixteenths of pop songs and chorales. They are fixed, rather
-    than the reference's deviation, so that distances to several references compare, and since a statistic that never
-    changes there, like the velocity of the chorales, would be divided by 0. What is undefined for a roll (all but the
-    note density and the pitch classes of a silent one, the velocity of ``binary`` rolls) is 0, so silent samples are
-    far from music.
+    The scales approximate the standard deviations over windows of 64 sixteenths of pop songs and chorales. They do not
+    depend on the reference, so that distances to several references are comparable, and so that a statistic that is
+    constant in a reference, such as the velocity of the chorales, is not divided by 0. Statistics that a roll does not
+    define are 0, which puts silent samples far from music: a silent roll defines only the note density and the number
+    of pitch classes, and a ``binary`` roll defines no velocity.
 
     Args:
-        form: what the symbols mean.
-        beats_per_bar: quarter notes per bar, for the groove of all rolls alike; None is those of ``form``.
+        form: The format of the rolls, which says what their symbols mean.
+        beats_per_bar: Number of quarter notes in a bar, for the groove; None takes that of ``form``.
     """
 
     num_features = len(NAMES)
@@ -133,14 +134,14 @@ class MusicFeatures(nn.Module):
         self.register_buffer("scales", torch.tensor([MUSIC_SCALES[name] for name in NAMES]))
 
     def extra_repr(self) -> str:
-        """The options, for `identity`."""
+        """Return the options, which `identity` reads."""
         return str(self.form)
 
     def forward(self, canvases: Tensor) -> Tensor:
-        """Statistics.
+        """Return the scaled statistics.
 
         Args:
-            canvases: uint8 ``[B, 1, H, W]`` of symbols.
+            canvases: Symbols, uint8 ``[B, 1, H, W]``.
 
         Returns:
             float32 ``[B, 9]``, in the order of `litscale.music.statistics.NAMES`.
@@ -167,14 +168,14 @@ def checked_size(extractor: nn.Module) -> int:
 
 @torch.no_grad()
 def extract(extractor: nn.Module, canvases: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Features, float ``[B, num_features]``, and logits, float ``[B, K]``, if there are any.
+    """Return features, float ``[B, num_features]``, and logits, float ``[B, K]``, or None if there are none.
 
     Args:
         extractor: a `FeatureExtractor`.
         canvases: uint8 ``[B, C, H, W]``.
 
     Raises:
-        ValueError: the extractor gives features of another shape than it says.
+        ValueError: the shape of the features contradicts ``num_features``.
     """
     given = extractor(canvases)
     features, logits = given if isinstance(given, tuple) else (given, None)
@@ -188,5 +189,5 @@ def extract(extractor: nn.Module, canvases: Tensor) -> tuple[Tensor, Tensor | No
 
 
 def identity(extractor: nn.Module) -> str:
-    """A hash of the extractor's structure, options (as printed) and weights; equal where its features are."""
+    """Return a hash of the structure, the printed options and the weights of an extractor, which fix its features."""
     return of_tensors(extractor.state_dict(), f"{type(extractor).__qualname__} {extractor}")

@@ -162,7 +162,7 @@ class PrecisionRecall(_ComparedFeatures):
                 f"precision and recall need at least {NEIGHBOURS + 1} images and as many of the reference, not "
                 f"{len(own)} and {len(other)}"
             )
-        # In parts: the distances of 50,000 images to each other would take 10 GB.
+        # save_cpu_ram computes distances in parts; all distances between 50,000 images would take 10 GB.
         scores = prc_features_to_metric(own, other, prc_neighborhood=NEIGHBOURS, save_cpu_ram=True, verbose=False)
         return {
             name: torch.tensor(scores[name], dtype=torch.float64, device=self.device)

@@ -45,6 +45,7 @@ def read_reference(path: str | Path, num_features: int) -> Reference:
         FileNotFoundError: there is no such file.
         ValueError: the file is damaged, lacks these entries, or holds statistics of another number of features.
     """
+    # 1. the arrays
     path = Path(path).expanduser()
     if not path.is_file():
         raise FileNotFoundError(f"reference: no file {path}; give an .npz with mu and sigma, or with images as arr_0")
@@ -58,6 +59,7 @@ def read_reference(path: str | Path, num_features: int) -> Reference:
     for name in arrays.keys() - {"arr_0"}:
         if not np.issubdtype(arrays[name].dtype, np.integer if name == "count" else np.floating):
             raise ValueError(f"reference {path}: {name} is of {arrays[name].dtype}, not of real numbers")
+    # 2. mean and covariance
     statistics = None
     if {"mu", "sigma"} <= arrays.keys():
         mu, sigma = arrays["mu"], arrays["sigma"]
@@ -71,6 +73,7 @@ def read_reference(path: str | Path, num_features: int) -> Reference:
             raise ValueError(f"reference {path}: count is {list(count.shape)}, not one number")
         mean, covariance = (torch.from_numpy(array.astype(np.float64)) for array in (mu, sigma))
         statistics = Statistics(mean, covariance, None if count is None else int(count.item()))
+    # 3. images and features
     images = arrays.get("arr_0")
     if images is not None and (images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3):
         raise ValueError(f"reference {path}: arr_0 is {images.dtype} {list(images.shape)}, not uint8 [N, H, W, 3]")

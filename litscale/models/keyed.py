@@ -1,7 +1,7 @@
 """Random numbers that are a function of what they are for, not of when they are drawn.
 
 They are made with the mixing function of SplitMix64 (Steele et al., OOPSLA 2014) in wrapping 64-bit arithmetic, so the
-bits are the same on every device. Suffix: B canvases or rows.
+bits are the same on every device. Dimensions: B canvases or rows.
 """
 
 from __future__ import annotations

@@ -164,7 +164,7 @@ def test_distillation_trains_the_draft_alone_and_raises_acceptance(tmp_path):
     data = ToyImages(64, batch_size=16)
     target = {name: value.clone() for name, value in module.target.state_dict().items()}
     before = quiet(tmp_path).validate(module, datamodule=data, verbose=False)[0]
-    quiet(tmp_path, max_epochs=25, limit_val_batches=0).fit(module, datamodule=data)
+    quiet(tmp_path, max_epochs=12, limit_val_batches=0).fit(module, datamodule=data)
     after = quiet(tmp_path).validate(module, datamodule=data, verbose=False)[0]
     assert after["val/divergence"] < 0.5 * before["val/divergence"]
     assert after["val/accepted_scales_per_call"] > before["val/accepted_scales_per_call"] + 0.05

@@ -1,6 +1,6 @@
 """Cutting a canvas into patches: grids, scan orders and neighbours.
 
-Suffixes: B rows, C channels, H x W cells, N = rows x columns patches in raster order, D width.
+Dimensions: B rows, C channels, H x W cells, N = rows x columns patches in raster order, D width.
 """
 
 from __future__ import annotations

@@ -42,15 +42,18 @@ def attention_report(model: Fractal, canvas: Tensor, label: Tensor | None = None
     report = {}
     with evaluating(model):
         for i, level in enumerate(model.levels):
+            # 1. record the weights of one teacher-forced pass
             generator = level.generator
             with recorded_attention(generator) as weights:
                 model.nll(canvas, label, seed=0)
+            # 2. distances between patches, in the order of the sequence
             columns = canvas.shape[3] // level.patch[1] if i == 0 else generator.config.grid[1]
             rows = canvas.shape[2] // level.patch[0] if i == 0 else generator.config.grid[0]
             order = generator.order((rows, columns), canvas.device)
             seen = weights[0].shape[-1] - generator.prefix
             place = torch.stack([order // columns, order % columns], dim=1)[:seen].float()
             distance = torch.cdist(place, place)
+            # 3. averages over canvases and queries
             entropy, reach = [], []
             for weight in weights:
                 entropy.append(torch.special.entr(weight).sum(-1).mean((0, 2)))

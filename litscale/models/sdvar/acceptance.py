@@ -1,4 +1,4 @@
-"""Which of the draft's scales the target takes.
+"""Rules of acceptance: which of the draft's scales are kept.
 
 Dimensions: B images, n tokens of a scale, V vocabulary.
 """
@@ -23,14 +23,14 @@ _STREAM = 0xD1342543DE82EF95  # seeds this far apart share no key with any image
 
 @dataclass(frozen=True)
 class Proposal:
-    """A drafted scale that awaits verification.
+    """A drafted scale before its verification.
 
     Attributes:
-        draft: as the draft drew it.
-        target: as the target would draw it, given the draft's scales before it.
+        draft: the scale as the draft drew it.
+        target: the scale as the target would draw it, given the draft's scales before it.
         seed: of the noise.
         images: number of each image, int64 ``[B]``.
-        scale: its number.
+        scale: index of the scale.
     """
 
     draft: DrawnScale
@@ -40,22 +40,22 @@ class Proposal:
     scale: int
 
     def gumbel(self, stream: int, positions: int, vocab: int) -> Tensor:
-        """Noise ``[B, positions, vocab]`` that is independent of what both networks draw with."""
+        """Return Gumbel noise ``[B, positions, vocab]`` that is independent of the noise of both networks."""
         places = torch.arange(positions, device=self.images.device)
         return gumbel_noise(self.seed + stream * _STREAM, self.images, self.scale, places, vocab)
 
     def log_uniform(self, stream: int, positions: int) -> Tensor:
-        """Logarithms of uniform numbers in 0..1, ``[B, positions]``."""
+        """Return logarithms of uniform numbers in 0..1, ``[B, positions]``."""
         return -(-self.gumbel(stream, positions, 1)[..., 0]).exp()
 
 
 class VerifyResult(NamedTuple):
-    """What becomes of a drafted scale.
+    """The outcome of a drafted scale's verification.
 
     Attributes:
-        accepted: bool ``[B]``, whether it stays as drafted, so that the next drafted scale may be looked at.
-        tokens: the scale's final tokens if all before it were accepted, int64 ``[B, n]``; where it is accepted, those
-            of the draft.
+        accepted: whether the scale stays as drafted, so that the next drafted one is verified, too, bool ``[B]``.
+        tokens: the final tokens of the scale if all scales before it are accepted, int64 ``[B, n]``; where it is
+            accepted itself, they are the draft's.
     """
 
     accepted: Tensor
@@ -84,7 +84,7 @@ class Acceptance(Described, ABC):
 
 @dataclass(frozen=True)
 class Agreement(Acceptance):
-    """A scale is accepted where its tokens agree with the target well enough; else the target draws it anew.
+    """A family of rules: a scale is accepted if its tokens agree with the target well enough, and redrawn if not.
 
     Args:
         threshold: least mean agreement of its tokens, 0..1; at 0 every scale is accepted.
@@ -103,12 +103,12 @@ class Agreement(Acceptance):
 
     @property
     def lossless(self) -> bool:
-        """These rules change the distribution."""
+        """False, as these rules change the distribution."""
         return False
 
     @abstractmethod
     def agreement(self, proposal: Proposal) -> Tensor:
-        """Of each token, 0..1, ``[B, n]``."""
+        """Return the agreement of each token with the target, 0..1, ``[B, n]``."""
 
     def verify(self, proposal: Proposal) -> VerifyResult:
         """Compare the mean agreement of the scale's tokens with the threshold."""
@@ -141,7 +141,7 @@ class TopK(Agreement):
             raise ValueError(f"k must be at least 1, not {self.k}")
 
     def agreement(self, proposal: Proposal) -> Tensor:
-        """1 or 0 for each token."""
+        """Return 1 or 0 for each token."""
         logits = proposal.target.logits
         chosen = logits.gather(-1, proposal.draft.tokens[..., None])
         return ((logits > chosen).sum(-1) < self.k) & chosen.isfinite()[..., 0]
@@ -156,7 +156,7 @@ class KL(Agreement):
     """
 
     def agreement(self, proposal: Proposal) -> Tensor:
-        """Between 0 and 1 for each token."""
+        """Return a number between 0 and 1 for each token."""
         target, draft = (drawn.full.log_softmax(-1) for drawn in (proposal.target, proposal.draft))
         return (-(target.exp() * (target - draft)).sum(-1)).exp().clamp(max=1)
 
@@ -180,11 +180,11 @@ class Coupled(Agreement):
 
     @property
     def lossless(self) -> bool:
-        """If every token must agree."""
+        """True if every token must agree."""
         return self.threshold == 1
 
     def agreement(self, proposal: Proposal) -> Tensor:
-        """1 or 0 for each token."""
+        """Return 1 or 0 for each token."""
         return proposal.draft.tokens == proposal.target.tokens
 
 
@@ -205,7 +205,7 @@ class Rejection(Acceptance):
 
     @property
     def lossless(self) -> bool:
-        """Always."""
+        """Always true."""
         return True
 
     def verify(self, proposal: Proposal) -> VerifyResult:
@@ -245,7 +245,7 @@ class Forced(Acceptance):
 
     @property
     def lossless(self) -> bool:
-        """Only if nothing is accepted."""
+        """True only if nothing is accepted."""
         return self.rate == 0
 
     def verify(self, proposal: Proposal) -> VerifyResult:

@@ -1,4 +1,4 @@
-"""Where the time goes."""
+"""A stopwatch for the parts of a decoding run."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ class Stopwatch:
 
     Args:
         device: where the networks are.
-        profile: also time the parts. On a CPU this is free; accelerators have to be waited for at every part, which
-            slows them down a little.
+        profile: also time the parts on an accelerator, which has to be waited for at each part and becomes a little
+            slower; on a CPU the parts are always timed.
     """
 
     def __init__(self, device: torch.device, profile: bool) -> None:
@@ -25,7 +25,7 @@ class Stopwatch:
 
     @contextmanager
     def whole(self) -> Iterator[None]:
-        """Time everything, as ``wall``."""
+        """Time the whole run, as ``wall``."""
         start = self.now()
         yield
         self.seconds["wall"] = self.now() - start
@@ -41,7 +41,7 @@ class Stopwatch:
         self.seconds[name] = self.seconds.get(name, 0.0) + self.now() - start
 
     def now(self) -> float:
-        """Seconds, when the device has finished what it was given."""
+        """Wait until the device has finished its work, and return the time in seconds."""
         if self.device.type != "cpu":
             torch.accelerator.synchronize(self.device)
         return time.perf_counter()

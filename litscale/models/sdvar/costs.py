@@ -1,4 +1,4 @@
-"""What calls cost, and the plans that cost least.
+"""A cost model of decoding: the time of calls, and the plans that finish soonest.
 
 Dimensions: S scales.
 """
@@ -21,15 +21,15 @@ from litscale.models.var import VAR
 
 @dataclass(frozen=True)
 class Costs:
-    """Seconds of calls.
+    """The times of calls, in seconds.
 
-    A call of the target over several scales takes one overhead (launches, reading the weights) and each scale's own
-    time above it.
+    A call of the target over several scales takes the overhead (launches, reading the weights) once, and above it each
+    scale's own time.
 
     Args:
-        draft: of a call of the draft for each scale alone, S numbers.
-        target: of a call of the target for each scale alone, S numbers.
-        overhead: the part of ``target`` that a call over several scales pays once.
+        draft: time of a call of the draft for each scale alone, S numbers.
+        target: time of a call of the target for each scale alone, S numbers.
+        overhead: the part of each number of ``target`` that a call over several scales takes once.
 
     Raises:
         ValueError: different numbers of scales.
@@ -77,15 +77,16 @@ class Costs:
         return cls(first, second, min(max(overhead, 0.0), *second) if target.scales > 1 else 0.0)
 
     def call(self, first: int, last: int) -> float:
-        """Of one call of the target over the scales ``first`` to ``last``."""
+        """Return the time of one call of the target over the scales ``first`` to ``last``."""
         return self.overhead + sum(self.target[first : last + 1]) - self.overhead * (last + 1 - first)
 
     def plan(self, acceptance: Sequence[float], low: int = 0, high: int | None = None) -> tuple[list[int], float]:
-        """The gamma that finishes soonest on average, for each scale that a round may begin with.
+        """Find the gamma with the least expected time, for each scale that a round may begin with.
 
-        By dynamic programming from the last scale backwards: a round's drafting and call, and what is left after each
-        number of accepted scales, weighed by its probability. Scales are accepted independently of each other, and what
-        the draft catches up on after a fully accepted round counts as free.
+        It is found by dynamic programming from the last scale backwards. The expected time is that of drafting, of the
+        target's call, and of the scales left over after each number of accepted ones, weighed by its probability. The
+        model takes acceptances as independent, and neglects that the draft has to read the target's own scale after a
+        fully accepted round.
 
         Args:
             acceptance: probability that each scale is accepted, S numbers.
@@ -93,7 +94,7 @@ class Costs:
             high: largest gamma; none for as many scales as there are.
 
         Returns:
-            The gammas, and the expected seconds of an image from the first scale on.
+            The gammas, and the expected seconds of the whole image.
         """
         scales = len(self.target)
         left = [0.0] * (scales + 1)
@@ -109,9 +110,9 @@ class Costs:
         return gammas, left[0]
 
     def entry_num(self, low: int = 1, high: int | None = None) -> int:
-        """The ``entry_num`` of :class:`litscale.models.sdvar.CollaborativeDecoding` that finishes soonest.
+        """Find the fastest ``entry_num`` of :class:`litscale.models.sdvar.CollaborativeDecoding`.
 
-        Speed alone mostly favours a cheap draft for all scales, so the bounds have to say what quality needs.
+        Speed alone mostly favours a cheap draft for all scales; the bounds stand for what quality needs.
 
         Args:
             low: least entry_num.
@@ -132,7 +133,7 @@ class Costs:
         return min(range(low, high + 1), key=seconds)
 
     def _round(self, acceptance: Sequence[float], left: Sequence[float], first: int, gamma: int) -> float:
-        """Expected seconds from scale ``first`` on, if ``gamma`` scales are drafted now."""
+        """Return the expected seconds from scale ``first`` on, if ``gamma`` scales are drafted now."""
         seconds = sum(self.draft[first : first + gamma]) + self.call(first, first + gamma)
         reached = 1.0
         for k in range(first, first + gamma):

@@ -1,4 +1,4 @@
-"""Ways to make images with a draft and a target, under one call.
+"""Decoders: ways to generate images with a draft and a target, under one call.
 
 Dimensions: B images, S scales, n tokens of a scale.
 """
@@ -31,7 +31,7 @@ class Decoded:
     Attributes:
         images: ``[B, C, H, W]`` in [0, 1].
         tokens: int64 ``[B, n]`` of each scale.
-        report: what it took.
+        report: calls, accepted scales and seconds of the run.
     """
 
     images: Tensor
@@ -41,15 +41,15 @@ class Decoded:
 
 @dataclass
 class Task:
-    """A batch to decode, and the record of it.
+    """A batch to decode, and the record of the run.
 
     Attributes:
         labels: int64 ``[B]``.
         images: number of each image, int64 ``[B]``.
         options: how tokens are drawn.
         seed: of the noise.
-        watch: the clock.
-        rounds: the trace.
+        watch: the stopwatch.
+        rounds: what has been done so far.
         margin: see :class:`litscale.models.sdvar.DecodeReport`.
     """
 
@@ -63,11 +63,11 @@ class Task:
 
 
 class Decoder(Described, ABC):
-    """Makes images of class labels. A new decoder is a subclass, given as class_path: see :class:`DecoderFactory`.
+    """Generates images of classes. A new decoder is a subclass, given as class_path; see :class:`DecoderFactory`.
 
     Args:
-        models: the networks in use, one or two with the same tokenizer.
-        vqvae: that tokenizer; the models bring it along, so it need not be given.
+        models: the draft and the target, with the same tokenizer.
+        vqvae: that tokenizer, if it is to be compared with the one that the models hold.
 
     Raises:
         ValueError: different scales, vocabularies or tokenizers.
@@ -111,11 +111,11 @@ class Decoder(Described, ABC):
         batch_size: int = 1,
         profile: bool = False,
     ) -> Decoded:
-        """Make images; the arguments are those of :func:`litscale.models.var.generate`, and apply to both networks.
+        """Generate images; the arguments are those of :func:`litscale.models.var.generate`, for both networks alike.
 
         Args:
             labels: classes, int64 ``[B]``, -1 for no class; none for ``batch_size`` images without class.
-            options: how tokens are drawn, neither greedily nor smoothly.
+            options: how tokens are drawn; greedy and smooth must be false.
             seed: of the noise; without one it is taken from torch's generator.
             image_index: number of each image, int64 ``[B]``, which keys its noise; 0, 1, ... without it.
             batch_size: of images without class.
@@ -148,14 +148,14 @@ class Decoder(Described, ABC):
 
     @abstractmethod
     def make(self, task: Task) -> tuple[list[Tensor], Tensor]:
-        """Make the images' tokens, and record in ``task.rounds`` what that took.
+        """Generate the tokens, and record the calls in ``task.rounds``.
 
         Returns:
             Tokens int64 ``[B, n]`` of each scale, and the accumulation of all ``[B, dim, h, h]``.
         """
 
     def open(self, model: VAR, task: Task) -> NetworkState:
-        """A network that has read nothing yet of the images."""
+        """Return the state of a network that has read no scale of the images yet."""
         return NetworkState.open(model, task.labels, task.options.cfg > 0)
 
     def add_scale(self, task: Task, model: VAR, raw: Tensor, tokens: list[Tensor], f_hats: list[Tensor]) -> None:
@@ -188,7 +188,7 @@ class CollaborativeDecoding(Decoder):
     Args:
         draft: makes the first scales.
         target: makes the others.
-        vqvae: their tokenizer; it need not be given.
+        vqvae: their tokenizer; may be left out.
         entry_num: number of the draft's scales, 0..S.
         mask: one of :data:`litscale.models.sdvar.MASKS`, see :func:`litscale.models.sdvar.prefix_mask`.
 
@@ -232,7 +232,7 @@ class CollaborativeDecoding(Decoder):
                 with task.watch.part("target"):
                     raw = state.read(f_hats[state.scale :], mask if k == entry else None)[-1]
                 self.add_scale(task, self.target, raw, tokens, f_hats)
-        # 3. what that took
+        # 3. the record
         self._trace(task)
         return tokens, f_hats[-1]
 
@@ -261,8 +261,8 @@ class TargetOnly(CollaborativeDecoding):
 
     Args:
         target: the network.
-        vqvae: its tokenizer; it need not be given.
-        draft: has nothing to do, and need not be given.
+        vqvae: its tokenizer; may be left out.
+        draft: not used; given to each decoder of a pair.
 
     Raises:
         ValueError: another tokenizer than the network's.
@@ -277,8 +277,8 @@ class DraftOnly(CollaborativeDecoding):
 
     Args:
         draft: the network.
-        vqvae: its tokenizer; it need not be given.
-        target: has nothing to do, and need not be given.
+        vqvae: its tokenizer; may be left out.
+        target: not used; given to each decoder of a pair.
 
     Raises:
         ValueError: another tokenizer than the network's.
@@ -292,21 +292,21 @@ class DecoderFactory(Protocol):
     """Makes a decoder of a pair: a class of decoders whose constructor has the arguments ``draft`` and ``target``."""
 
     def __call__(self, *, draft: VAR, target: VAR) -> Decoder:
-        """The decoder of two networks."""
+        """Make the decoder of two networks."""
 
 
 def check_options(options: VARGeneration) -> None:
-    """Refuse what decoders do not do.
+    """Refuse options of generation that decoders do not have.
 
     Raises:
-        ValueError: greedy or smooth.
+        ValueError: greedy or smooth is set.
     """
     if options.greedy or options.smooth:
         raise ValueError("decoders need greedy and smooth to be false: top_k 1 takes the likeliest tokens")
 
 
 def same_tokenizer(first: VQVAE, second: VQVAE) -> bool:
-    """Whether two tokenizers have the same scales, codes and weights; how often codes were used does not matter."""
+    """Return whether two tokenizers have the same scales, codes and weights; usage counts do not matter."""
     if first is second:
         return True
     settings = [(q.patch_nums, q.phi_share, q.phi_count) for q in (first.quantizer, second.quantizer)]

@@ -1,4 +1,4 @@
-"""Options in words, for tables."""
+"""Names of rules, policies and decoders, for tables."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import Any
 
 
 class Described:
-    """What can be named in a table: as text it is its class' name and, of a dataclass, what differs from the defaults.
+    """An object whose text, ``str(...)``, is its name in tables: its class and the options that are not the defaults.
 
-    Two objects that do not do the same should not read the same: a class with other options overrides ``__str__``.
+    Options are read from dataclasses. Other classes override ``__str__``, so that objects with other options have
+    another name: rows of a table are told apart by it.
     """
 
     def __str__(self) -> str:

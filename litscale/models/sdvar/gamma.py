@@ -1,7 +1,7 @@
-"""How many scales the draft proposes in a round.
+"""Policies that choose how many scales the draft proposes in a round.
 
-What a policy has learned stays from one decoding run to the next. That changes no token under lossless rules; under
-lossy ones a run then depends on the runs before it, unless :meth:`GammaPolicy.reset` is called.
+A policy keeps what it has learned for the next decoding run. Under lossless rules that changes no image's distribution;
+under lossy ones the images depend on the runs before, unless :meth:`GammaPolicy.reset` is called.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from litscale.models.var import VAR
 
 
 class GammaPolicy(Described, ABC):
-    """Chooses gamma, and learns from what became of it. A new policy is a subclass, given as class_path."""
+    """Chooses gamma, and may learn from each round. A new policy is a subclass, given as class_path."""
 
     @abstractmethod
     def choose(self, first: int) -> int:
-        """Gamma of a round that begins with scale ``first``; more than the scales left over is fine."""
+        """Return gamma for a round that begins with scale ``first``; it may exceed the number of scales left over."""
 
     def prepare(self, draft: VAR, target: VAR, batch: int, guided: bool) -> None:
-        """Look at the models before a run of ``batch`` images, with or without guidance."""
+        """Prepare for a run of ``batch`` images, with or without guidance; the clock of the run is not started yet."""
         return
 
     def update(self, first: int, verified: Sequence[int], accepted: Sequence[int]) -> None:
@@ -44,7 +44,7 @@ class GammaPolicy(Described, ABC):
 
 @dataclass
 class FixedGamma(GammaPolicy):
-    """Always the same.
+    """Proposes the same number of scales in every round.
 
     Args:
         gamma: number of scales.
@@ -63,13 +63,13 @@ class FixedGamma(GammaPolicy):
         return str(self.gamma)
 
     def choose(self, first: int) -> int:
-        """The same for every scale."""
+        """Return the same number for every scale."""
         return self.gamma
 
 
 @dataclass
 class _Rate:
-    """Share of accepted scales, where older ones count less, from a first guess that counts as one scale."""
+    """A running rate of accepted scales, older ones weigh less; the first guess counts as one scale."""
 
     guess: float
     memory: float
@@ -88,7 +88,7 @@ class _Rate:
 
 @dataclass
 class AdaptiveGamma(GammaPolicy):
-    """The largest gamma whose scales are all accepted with a given probability, by the running acceptance rate.
+    """Proposes as many scales as are all accepted with a given probability, by the running acceptance rate.
 
     Args:
         low: least gamma.
@@ -116,14 +116,14 @@ class AdaptiveGamma(GammaPolicy):
         self.reset()
 
     def choose(self, first: int) -> int:
-        """By the rate of all scales together."""
+        """Choose by the acceptance rate of all scales together."""
         rate = self.rate.value
         if not 0 < rate < 1:
             return self.high if rate else self.low
         return min(max(int(math.log(self.confidence) / math.log(rate)), self.low), self.high)
 
     def update(self, first: int, verified: Sequence[int], accepted: Sequence[int]) -> None:
-        """Move the rate."""
+        """Update the acceptance rate."""
         if any(verified):
             self.rate.update(sum(verified), sum(accepted))
 
@@ -134,9 +134,9 @@ class AdaptiveGamma(GammaPolicy):
 
 @dataclass
 class CostGamma(GammaPolicy):
-    """The gamma with the best expected speed, by measured costs and each scale's own acceptance rate.
+    """Proposes as many scales as give the least expected time, by measured costs and each scale's acceptance rate.
 
-    It may be 0 for a while or for good: then the target goes on alone, because drafting does not pay.
+    If drafting does not pay, gamma is 0 and the target goes on alone.
 
     Args:
         costs: of the calls; measured before the first run if none are given, for the batch and guidance of that run.
@@ -173,14 +173,14 @@ class CostGamma(GammaPolicy):
             raise ValueError(f"the costs are of {len(self.costs.target)} scales, but the target has {target.scales}")
 
     def choose(self, first: int) -> int:
-        """By the plan."""
+        """Choose by the plan of the cost model."""
         if self.costs is None:
             raise RuntimeError("call prepare first")
         rates = [self._rate(k).value for k in range(len(self.costs.target))]
         return self.costs.plan(rates, self.low, self.high)[0][first]
 
     def update(self, first: int, verified: Sequence[int], accepted: Sequence[int]) -> None:
-        """Move the scales' rates."""
+        """Update the acceptance rates of the scales."""
         for k, (count, taken) in enumerate(zip(verified, accepted, strict=True), start=first):
             if count:
                 self._rate(k).update(count, taken)

@@ -1,4 +1,4 @@
-"""What the target may look at while it reads a prefix that the draft made."""
+"""Attention masks of the target over the scales that the draft made."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ MASKS = ("none", "sd_with_current", "sd_without_current", "causal", "block_with_
 
 
 def prefix_mask(name: str, patch_nums: Sequence[int], entry_num: int) -> Tensor:
-    """Which token may attend to which, over the draft's scales and the entry scale, the target's first.
+    """Return which token may attend to which, over the draft's scales and the entry scale, the target's first.
 
     ============================  =====================================================================================
     ``none``                      everywhere, to later scales too
     ``sd_with_current``           to all earlier scales and to itself, not to its neighbours in its own scale
     ``sd_without_current``        as before, but the entry scale attends everywhere
-    ``causal``                    to all earlier scales and its own: what VAR is trained with
+    ``causal``                    to all earlier scales and its own, as VAR is trained
     ``block_with_current``        to its own scale only
     ``block_without_current``     as before, but the entry scale attends everywhere
     ============================  =====================================================================================
@@ -26,7 +26,7 @@ def prefix_mask(name: str, patch_nums: Sequence[int], entry_num: int) -> Tensor:
     Args:
         name: one of :data:`MASKS`.
         patch_nums: side of each scale's token map.
-        entry_num: number of the draft's scales, and so the number of the entry scale.
+        entry_num: number of scales that the draft made, which is the index of the entry scale.
 
     Returns:
         bool ``[L, L]`` (query, key), with L the tokens of scales 0 to ``entry_num``.
@@ -53,7 +53,7 @@ def check_mask(name: str) -> None:
     """Refuse unknown names.
 
     Raises:
-        ValueError: it lists the known ones.
+        ValueError: the name is unknown; the message lists the known ones.
     """
     if name not in MASKS:
         raise ValueError(f"unknown mask {name!r}; known are {', '.join(MASKS)}")

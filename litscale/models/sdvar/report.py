@@ -1,4 +1,4 @@
-"""What a decoding run did: calls, accepted scales, seconds."""
+"""The record of a decoding run: calls, accepted scales, seconds."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LEGEND = {
     "t": "the target's own",
     ".": "drafted in vain",
 }
-"""Marks of :meth:`Round.marks`."""
+"""The marks of :meth:`Round.marks` and their meaning."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Round:
         kept: number of scales that the round finished, for each image.
         draft_tokens: tokens that the draft read, for one image.
         target_tokens: tokens that the target read, for one image; 0 if it was not called.
-        verified: whether a rule accepted the scales; False where they were taken unseen.
+        verified: whether a rule decided which scales are accepted; False where they were taken without one.
     """
 
     images: tuple[int, ...]
@@ -44,11 +44,11 @@ class Round:
 
     @property
     def target_calls(self) -> int:
-        """1 or 0."""
+        """Number of calls of the target: 1 or 0."""
         return int(self.target_tokens > 0)
 
     def marks(self, i: int) -> str:
-        """A letter of :data:`LEGEND` for each scale that was drafted or finished, of the round's ``i``-th image."""
+        """Return a letter of :data:`LEGEND` for each drafted or finished scale of the round's ``i``-th image."""
         accepted, kept = self.accepted[i], self.kept[i]
         taken = min(accepted, kept)
         made = ("r" if accepted < self.drafted else "t") * (kept - taken)
@@ -57,10 +57,10 @@ class Round:
 
 @dataclass(frozen=True)
 class DecodeReport:
-    """Counts of one or several decoding runs; every count is over images, so reports add up.
+    """The counts of one or several decoding runs; all are sums over images, so that reports can be added.
 
-    A call is one pass of a network for one image: a batch of 8 images in one pass is 8 calls. Tokens are counted once,
-    also where guidance runs them twice.
+    A call is one pass of a network for one image: a batch of 8 images in one pass counts as 8 calls. Tokens count once,
+    although guidance runs them twice.
 
     Attributes:
         scales: S.
@@ -79,7 +79,7 @@ class DecodeReport:
     margin: float = float("inf")
 
     def __add__(self, other: DecodeReport) -> DecodeReport:
-        """Both runs; the images of the other are numbered on.
+        """Return the counts of both runs; images of the other one are numbered after those of this one.
 
         Raises:
             ValueError: the models have different numbers of scales.
@@ -107,12 +107,12 @@ class DecodeReport:
 
     @property
     def target_passes(self) -> int:
-        """Passes of the target, each for a whole group of images."""
+        """Passes of the target, each for all images of a state."""
         return sum(entry.target_calls for entry in self.rounds)
 
     @property
     def draft_passes(self) -> int:
-        """Passes of the draft, each for a whole group of images."""
+        """Passes of the draft, each for all images of a state."""
         return sum(entry.drafted for entry in self.rounds)
 
     @property
@@ -132,7 +132,7 @@ class DecodeReport:
 
     @property
     def target_calls_by_image(self) -> Tensor:
-        """int64 ``[images]``."""
+        """Calls of the target for each image, int64 ``[images]``."""
         calls = torch.zeros(self.images, dtype=torch.long)
         for entry in self.rounds:
             calls[list(entry.images)] += entry.target_calls
@@ -140,7 +140,7 @@ class DecodeReport:
 
     @property
     def draft_calls_by_image(self) -> Tensor:
-        """int64 ``[images]``."""
+        """Calls of the draft for each image, int64 ``[images]``."""
         calls = torch.zeros(self.images, dtype=torch.long)
         for entry in self.rounds:
             calls[list(entry.images)] += entry.drafted
@@ -172,10 +172,10 @@ class DecodeReport:
         return counts
 
     def totals(self) -> dict[str, float]:
-        """All counts as numbers that may be summed over reports and processes; divide only after that.
+        """Return all counts as numbers that may be summed over reports and processes before they are divided.
 
-        Calls and tokens of both networks, images, seconds by part, and ``drafted/scale_0``, ``verified/scale_0``,
-        ``accepted/scale_0``, ... The keys depend on the number of scales only.
+        They are the calls and tokens of both networks, images, seconds by part, and ``drafted/scale_0``,
+        ``verified/scale_0``, ``accepted/scale_0``, ... The keys depend on the number of scales only.
         """
         names = ("images", "target_calls", "draft_calls", "target_passes", "draft_passes", "target_tokens")
         sums = {name: float(getattr(self, name)) for name in (*names, "draft_tokens", "accepted_scales")}
@@ -186,10 +186,10 @@ class DecodeReport:
         return sums
 
     def text(self, images: int = 8) -> str:
-        """A timeline: a line for each image, its rounds between bars, a letter for each scale.
+        """Return a timeline with a line for each image, bars between its rounds, and a letter for each scale.
 
         Args:
-            images: at most so many lines.
+            images: largest number of lines.
         """
         target, draft = (calls / max(self.images, 1) for calls in (self.target_calls, self.draft_calls))
         seconds = ", ".join(f"{part} {self.seconds[part]:.3f} s" for part in PARTS if part in self.seconds)

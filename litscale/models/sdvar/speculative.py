@@ -45,7 +45,7 @@ class Speculative(Decoder):
     Args:
         draft: proposes.
         target: decides.
-        vqvae: their tokenizer; it need not be given.
+        vqvae: their tokenizer; may be left out.
         gamma: number of scales to propose, or a policy: ``AdaptiveGamma`` follows the running acceptance rate,
             ``CostGamma`` chooses the fastest by measured times.
         acceptance: the rule: ``Coupled`` and ``Rejection`` are lossless, ``TopK`` and ``KL`` are not.
@@ -77,11 +77,11 @@ class Speculative(Decoder):
 
     @property
     def lossless(self) -> bool:
-        """As the rule is; gamma changes which scales are verified, not what they become."""
+        """Whether the rule is lossless; gamma does not change the images' distribution."""
         return self.acceptance.lossless
 
     def reset(self) -> None:
-        """Forget the acceptance rates."""
+        """Reset the gamma policy."""
         self.gamma.reset()
 
     def prepare(self, task: Task) -> None:

@@ -1,4 +1,4 @@
-"""What decoding carries from scale to scale, for images of which equally many scales are finished.
+"""The state of decoding between rounds, for images of which equally many scales are finished.
 
 Dimensions: B images, S scales, n tokens of a scale, V vocabulary.
 """
@@ -33,7 +33,7 @@ class DrawnScale(NamedTuple):
     tokens: Tensor
 
     def lead(self) -> Tensor:
-        """By how much the drawn tokens beat the runner-up (logits plus noise), least over the tokens, ``[B]``."""
+        """Return the least margin of a drawn token over the runner-up (logits plus noise) in each image, ``[B]``."""
         perturbed = self.logits + self.noise
         if perturbed.shape[-1] == 1:
             return perturbed.new_full((len(perturbed),), float("inf"))

@@ -1,4 +1,4 @@
-"""How long each way to compute scale-causal attention takes where a network is."""
+"""The times of the ways to compute scale-causal attention, measured on the device of a network."""
 
 from __future__ import annotations
 
@@ -18,24 +18,25 @@ _TOLERANCE = 0.02  # measured: bfloat16 rounds by less than 0.007; the last 64 o
 def attention_times(network: VAR, batch_size: int) -> dict[str, float]:
     """Time a training pass of one block's attention over all scales, forward and backward.
 
-    Runs where the network is, in the precision of autocast where that is on. Takes a few seconds, on a GPU more, as
-    FlexAttention is compiled. Draws nothing from torch's generators.
+    It runs on the network's device, in the precision of autocast if that is on, and takes a few seconds; more on a GPU,
+    as FlexAttention is compiled. It draws nothing from torch's generators.
 
     Args:
-        network: gives scales, heads, channels and device.
-        batch_size: images in a batch.
+        network: the transformer, for its scales, heads, width and device.
+        batch_size: number of images in a batch.
 
     Returns:
-        Seconds by the name of the attention. What cannot train there is left out: FlexAttention on a CPU and with
-        attn_dropout, and, with a warning, what ends in a RuntimeError, as for too little memory or a missing compiler,
-        and what computes something else than the first that runs: FlexAttention's kernels have been wrong, and not
-        finite in the backward pass (torch's issues 141126 and 153799).
+        Seconds by the name of the attention. FlexAttention is left out on a CPU and with attn_dropout, as it cannot
+        train there. Left out with a warning are those that end in a RuntimeError, as for too little memory or a missing
+        compiler, and those whose results differ from the results of the first one that runs: FlexAttention's kernels
+        have been wrong, and not finite in the backward pass (torch's issues 141126 and 153799).
 
     Raises:
         RuntimeError: none of them runs.
     """
     from torch.utils.benchmark import Timer  # warns where there is no CUDA, so only who measures imports it
 
+    # 1. queries, keys and values like those of a training step
     device, block = network.may_attend.device, network.blocks[0].attn
     autocast = torch.is_autocast_enabled(device.type)
     qkv = torch.randn(
@@ -45,6 +46,7 @@ def attention_times(network: VAR, batch_size: int) -> dict[str, float]:
         dtype=torch.get_autocast_dtype(device.type) if autocast else network.head.weight.dtype,
         requires_grad=True,
     )
+    # 2. the attentions that run and agree
     timers: dict[str, Timer] = {}
     expected: list[Tensor] = []
     for name in ATTENTIONS:
@@ -65,6 +67,7 @@ def attention_times(network: VAR, batch_size: int) -> dict[str, float]:
             timers[name] = Timer("run()", globals={"run": run}, num_threads=torch.get_num_threads())
     if not timers:
         raise RuntimeError(f"no attention runs on {device} with {batch_size} images; the warnings say why")
+    # 3. their times, in turn, so that a drift of the machine's speed falls on all
     rounds = [
         {name: timer.blocked_autorange(min_run_time=_SECONDS).median for name, timer in timers.items()}
         for _ in range(_ROUNDS)
@@ -92,7 +95,7 @@ def attention_pass(qkv: Tensor, mask: Mask) -> list[Tensor]:
 
 
 def _close(made: list[Tensor], expected: list[Tensor]) -> bool:
-    """Whether each differs by little of its size; what is not finite never is close."""
+    """Return whether all results are close to the expected ones by their norm; one that is not finite never is."""
     return all(
         bool((one.float() - other.float()).norm() <= _TOLERANCE * other.float().norm())
         for one, other in zip(made, expected, strict=True)

@@ -126,7 +126,7 @@ class Middle(Recomputing):
 
 @dataclass(frozen=True)
 class AutoencoderConfig:
-    """What encoder and decoder have in common.
+    """The options that encoder and decoder share.
 
     Args:
         in_channels: of the images.
@@ -146,7 +146,7 @@ class AutoencoderConfig:
 
     @property
     def downsampling(self) -> int:
-        """How many times smaller the maps are than the images."""
+        """Ratio of the images' side to that of the maps."""
         return 2 ** (len(self.multipliers) - 1)
 
 

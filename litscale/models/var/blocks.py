@@ -24,7 +24,7 @@ def modulated_norm(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class BlockConfig:
-    """What all blocks of a network have in common.
+    """The options that all blocks of a network share.
 
     Args:
         width: channels D.
@@ -99,7 +99,7 @@ class VARBlock(nn.Module):
     """Attention and feed-forward, each normalised, modulated and gated by the class.
 
     Args:
-        config: what it has in common with the other blocks.
+        config: the options that it shares with the other blocks.
         drop_path: probability that a training image skips a branch (stochastic depth, arXiv 1603.09382).
     """
 
@@ -117,7 +117,7 @@ class VARBlock(nn.Module):
         return self.run(x, self.modulate(condition), mask)
 
     def modulate(self, condition: Tensor) -> Tensor:
-        """What the class does to this block.
+        """Compute the modulation of this block by the class.
 
         Args:
             condition: class embedding ``[B, D]``, or the shared modulation ``[B, 1, 6, D]``.

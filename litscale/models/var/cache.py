@@ -1,4 +1,4 @@
-"""What inference carries from scale to scale.
+"""The state of the network between scales of inference.
 
 Dimensions: B images, D width.
 """
@@ -13,7 +13,7 @@ from litscale.models.layers.kv_cache import KVCache
 
 
 class Condition(NamedTuple):
-    """What the classes of a batch do to the network, computed once for all scales.
+    """The modulation of the network by the classes of a batch, computed once for all scales.
 
     Attributes:
         embedding: of the classes, ``[B, D]``.
@@ -43,7 +43,7 @@ class Cache:
         return self.layers[0].length
 
     def truncate(self, length: int) -> None:
-        """Forget all tokens from ``length`` on.
+        """Drop all tokens from ``length`` on.
 
         Raises:
             ValueError: ``length`` is negative or beyond what is held.

@@ -13,10 +13,10 @@ from litscale.models.var.autoencoder import group_norm
 
 
 class Discriminator(nn.Module):
-    """Says of each patch of an image how real it looks (PatchGAN, arXiv 1611.07004).
+    """Scores how real each patch of an image looks (PatchGAN, arXiv 1611.07004).
 
-    Convolutions of stride 2, then two of stride 1. Norms are over groups of channels of one image, so that a verdict
-    depends on neither the batch nor the number of processes.
+    It has convolutions of stride 2, then two of stride 1. Norms are over groups of channels of one image, so that its
+    logits depend on neither the batch nor the number of processes.
 
     Args:
         in_channels: of the images.
@@ -67,12 +67,12 @@ def hinge_loss(real: Tensor, fake: Tensor) -> Tensor:
 def consistency_loss(
     discriminator: Callable[[Tensor], Tensor], images: Tensor, logits: Tensor, share: float = 0.125
 ) -> Tensor:
-    """How much verdicts change when images move a little (balanced consistency regularisation, arXiv 2002.04724).
+    """Compute how much logits change when images move a little (balanced consistency regularisation, arXiv 2002.04724).
 
     Args:
         discriminator: maps images to logits.
         images: ``[B, C, H, W]``.
-        logits: its verdict on them, ``[B, 1, h, w]``.
+        logits: the discriminator's for them, ``[B, 1, h, w]``.
         share: of the side by which an image moves at most, along each axis; edges are repeated.
     """
     moved = discriminator(random_shift(images, share))
@@ -91,9 +91,9 @@ def random_shift(images: Tensor, share: float) -> Tensor:
 
 
 def adaptive_weight(reconstruction_gradient: Tensor, adversarial_gradient: Tensor) -> Tensor:
-    """What makes an adversarial loss pull the decoder's last layer as hard as the reconstruction does.
+    """Return the weight that gives an adversarial loss the gradient norm of the reconstruction loss.
 
-    arXiv 2012.09841, eq. 7.
+    Both are gradients of the decoder's last layer (arXiv 2012.09841, eq. 7).
 
     Args:
         reconstruction_gradient: of the reconstruction loss for the last layer's weights, over the whole batch.

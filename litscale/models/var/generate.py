@@ -55,7 +55,7 @@ class VARGeneration:
             raise ValueError(f"temperature must be positive, not {self.temperature}; greedy takes the likeliest token")
 
     def logits(self, raw: Tensor, progress: float) -> Tensor:
-        """Logits to draw from.
+        """Compute the logits to draw from.
 
         Args:
             raw: the network's, ``[B, n, V]``, or ``[2 B, n, V]`` with the unconditional rows second where ``cfg`` is
@@ -69,7 +69,7 @@ class VARGeneration:
         return keep_likely(logits / self.temperature, self.top_k, self.top_p)
 
     def noise(self, seed: int, images: Tensor, k: int, n: int, vocab: int) -> Tensor | None:
-        """Noise of scale ``k`` for images int64 ``[B]``, float32 ``[B, n, V]``; none when greedy."""
+        """Return the noise of scale ``k`` for images int64 ``[B]``, float32 ``[B, n, V]``; none when greedy."""
         if self.greedy:
             return None
         return gumbel_noise(seed, images, k, torch.arange(n, device=images.device), vocab)
@@ -164,7 +164,7 @@ def generate_scales(
     """
     quantizer = model.vqvae.quantizer
     images = torch.arange(len(labels), device=labels.device) if image_index is None else image_index
-    # 1. what the classes do to the network; guidance runs each image without class too
+    # 1. the modulation by the classes; guidance runs each image without class, too
     copies = 2 if options.cfg else 1
     condition = model.condition(torch.cat([labels, torch.full_like(labels, -1)]) if options.cfg else labels)
     cache = model.new_cache()
@@ -196,7 +196,7 @@ def generate_scales(
 def classes_and_seed(
     labels: Tensor | Sequence[int] | None, seed: int | None, batch_size: int, device: torch.device
 ) -> tuple[Tensor, int]:
-    """What callers may leave out: classes, int64 ``[B]``, -1 where none are given, and a seed of torch's generator."""
+    """Fill in what callers may leave out: classes int64 ``[B]``, by default -1, and a seed of torch's generator."""
     given = [-1] * batch_size if labels is None else labels
     classes = torch.as_tensor(given, dtype=torch.long, device=device)
     return classes, int(torch.randint(2**62, ())) if seed is None else seed
@@ -239,18 +239,18 @@ def keep_likely(logits: Tensor, top_k: int, top_p: float) -> Tensor:
 
 
 def gumbel_max(logits: Tensor, noise: Tensor | None) -> Tensor:
-    """Tokens int64 ``[B, n]`` of logits ``[B, n, V]`` by the Gumbel-max rule; the likeliest without noise."""
+    """Draw tokens int64 ``[B, n]`` from logits ``[B, n, V]`` by the Gumbel-max trick; the likeliest without noise."""
     return (logits if noise is None else logits + noise).argmax(-1)
 
 
 def mixture(logits: Tensor, noise: Tensor | None, progress: float) -> Tensor:
-    """Weights of the codes in a smooth picture, ``[B, n, V]`` (Gumbel softmax, arXiv 1611.01144, VAR's schedule)."""
+    """Compute the weights of codes in a smooth picture, ``[B, n, V]`` (Gumbel softmax, arXiv 1611.01144)."""
     sharper = logits * (1 + progress)
     return ((sharper if noise is None else sharper + noise) / max(0.27 * (1 - 0.95 * progress), 0.005)).softmax(-1)
 
 
 def _check_known(model: VAR, batch: int, tokens: Sequence[Tensor] | None, known: Sequence[Tensor] | None) -> None:
-    """Refuse known tokens that are not given as the model's scales."""
+    """Refuse known tokens whose shapes or codes do not fit the model."""
     if tokens is None and known is None:
         return
     if tokens is None or known is None:

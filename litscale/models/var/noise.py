@@ -1,4 +1,4 @@
-"""Gumbel noise that is a function of what it is for, not of when it is drawn.
+"""Gumbel noise that is a function of seed, image, scale and position, not of the order of draws.
 
 Dimensions: B images, n positions, V vocabulary.
 """

@@ -20,7 +20,7 @@ _WARM_UP = 100  # updates of single scales during which the usage average moves 
 
 @dataclass
 class Quantized:
-    """What quantising a batch of feature maps yields.
+    """The result of quantising a batch of feature maps.
 
     Attributes:
         f_hat: sum of the scales' contributions ``[B, dim, h, h]``; its gradient passes straight to the features.
@@ -30,8 +30,8 @@ class Quantized:
         tokens: int64 ``[B, n]`` of each scale.
         counts: how often each code was used at each scale in this batch, int64 ``[S, V]``. Sum it over the processes
             before :meth:`Quantizer.record_hits`.
-        queries: what each scale looked up in the codebook, ``[B, n, dim]``, without gradient: candidates for
-            :meth:`Quantizer.restart`.
+        queries: the vectors that each scale looked up in the codebook, ``[B, n, dim]``, without gradient; they are
+            candidates for :meth:`Quantizer.restart`.
     """
 
     f_hat: Tensor
@@ -44,10 +44,10 @@ class Quantized:
 
 
 class Quantizer(nn.Module):
-    """Describes a feature map by token maps of growing size, each of which encodes what the smaller ones left over.
+    """Encodes a feature map as token maps of growing size, each of the residual that the smaller ones leave.
 
     The codebook is shared by all scales. All arithmetic is in the codebook's dtype, also under autocast. The methods
-    that generation uses change nothing in place, so that a rejected scale can be forgotten.
+    that generation uses change nothing in place, so that a rejected scale leaves no trace.
 
     Args:
         patch_nums: side of each scale's token map, increasing; the last is the side of the feature map.
@@ -104,18 +104,21 @@ class Quantizer(nn.Module):
         Raises:
             ValueError: the map's side is not the last of ``patch_nums``.
         """
+        # 1. how many scales each image keeps
         f = f.to(self.codebook.weight.dtype)
         target = f.detach()
         f_hat = torch.zeros_like(target)
         kept = self._kept_scales(len(f), f.device)
+        # 2. scale by scale: quantise the residual, add it up, compare the sum with the features
         tokens, queries, codebook_losses, commitment_losses = [], [], [], []
-        for k, (query, drawn, h) in enumerate(self._walk(target, self.patch_nums)):
+        for k, (query, codes, h) in enumerate(self._walk(target, self.patch_nums)):
             keep = (kept > k).to(f.dtype)  # [B]
             f_hat = f_hat + h * keep[:, None, None, None]
             codebook_losses.append(((f_hat - target).square().mean((1, 2, 3)) * keep).mean())
             commitment_losses.append(((f_hat.detach() - f).square().mean((1, 2, 3)) * keep).mean())
-            tokens.append(drawn)
+            tokens.append(codes)
             queries.append(query)
+        # 3. mean losses, and a straight-through gradient
         codebook_loss = torch.stack(codebook_losses).mean()
         commitment_loss = torch.stack(commitment_losses).mean()
         return Quantized(
@@ -146,20 +149,20 @@ class Quantizer(nn.Module):
         return [tokens for _, tokens, _ in self._walk(f.to(self.codebook.weight.dtype), sides)]
 
     def start(self, batch: int) -> Tensor:
-        """The empty accumulation that generation starts from: zeros ``[B, dim, h, h]``."""
+        """Return the accumulation that generation starts from: zeros ``[B, dim, h, h]``."""
         side = self.patch_nums[-1]
         return self.codebook.weight.new_zeros(batch, self.dim, side, side)
 
     def accumulate(self, f_hat: Tensor, tokens: Tensor, k: int) -> Tensor:
-        """A new ``f_hat`` ``[B, dim, h, h]``: the given one and the contribution of scale ``k``'s tokens ``[B, n]``."""
+        """Add the contribution of scale ``k``'s tokens ``[B, n]`` to ``f_hat``; returns a new ``[B, dim, h, h]``."""
         return self.add(f_hat, self.codebook(tokens), k)
 
     def add(self, f_hat: Tensor, vectors: Tensor, k: int) -> Tensor:
-        """As :meth:`accumulate`, for vectors ``[B, n, dim]`` (mixtures of codes) instead of tokens."""
+        """Add the contribution of vectors ``[B, n, dim]`` (mixtures of codes) as :meth:`accumulate` does of tokens."""
         return f_hat + self._contribution(vectors, k, self.patch_nums)
 
     def scale_input(self, f_hat: Tensor, k: int) -> Tensor:
-        """What the transformer reads for scale ``k >= 1``: ``f_hat`` of the scales before, at this scale's size.
+        """Return the transformer's input for scale ``k >= 1``: ``f_hat`` of the scales before, at this scale's size.
 
         Returns:
             ``[B, n, dim]``.
@@ -168,7 +171,7 @@ class Quantizer(nn.Module):
 
     @torch.no_grad()
     def teacher_input(self, tokens: Sequence[Tensor]) -> Tensor:
-        """Inputs of scales 1, 2, ... given the tokens of the scales before them.
+        """Return the transformer's inputs for scales 1, 2, ... given the tokens of the scales before them.
 
         Args:
             tokens: int64 ``[B, n]`` of all scales, or of the leading ones.
@@ -183,7 +186,7 @@ class Quantizer(nn.Module):
     def f_hats(
         self, tokens: Sequence[Tensor], patch_nums: Sequence[int] | None = None, full_size: bool = True
     ) -> list[Tensor]:
-        """Accumulations after each scale.
+        """Return the accumulation after each scale.
 
         Args:
             tokens: int64 ``[B, n]`` of the leading scales.
@@ -196,22 +199,22 @@ class Quantizer(nn.Module):
         """
         sides = self.patch_nums if patch_nums is None else check_patch_nums(patch_nums)
         sums: list[Tensor] = []
-        for k, drawn in enumerate(tokens):
-            h = self._contribution(self.codebook(drawn), k, sides, full_size)
+        for k, codes in enumerate(tokens):
+            h = self._contribution(self.codebook(codes), k, sides, full_size)
             sums.append(h + grow(sums[-1], h.shape[-1]) if sums else h)
         return sums
 
     def count(self, tokens: Sequence[Tensor]) -> Tensor:
-        """How often each code is used at each scale, int64 ``[S, V]``."""
-        shifted = [drawn.flatten() + k * self.vocab for k, drawn in enumerate(tokens)]
+        """Count how often each code is used at each scale, int64 ``[S, V]``."""
+        shifted = [codes.flatten() + k * self.vocab for k, codes in enumerate(tokens)]
         return torch.bincount(torch.cat(shifted), minlength=len(tokens) * self.vocab).view(-1, self.vocab)
 
     @torch.no_grad()
     def record_hits(self, counts: Tensor) -> None:
         """Move the running average of code usage, once per training step.
 
-        The first row ever recorded is copied; rows then weigh 0.1, and 0.01 after the first hundred rows (each scale
-        counts as one, which is the official rule).
+        The average starts as a copy of the first row. Later rows weigh 0.1, and 0.01 after the first hundred; each
+        scale of a step counts as a row, as in the official code.
 
         Args:
             counts: ``[S, V]`` of :class:`Quantized`, summed over all processes.
@@ -223,12 +226,13 @@ class Quantizer(nn.Module):
         self.hit_updates += scales
 
     def usage(self, images: int) -> Tensor:
-        """Percentage of codes in use at each scale, float ``[S]``.
+        """Return the percentage of codes in use at each scale, float ``[S]``.
 
-        A code is in use if its running count is at least 8 % of that of even use of all codes by the last scale.
+        A code is in use if its running count is at least 8 % of the count that it had if the tokens of the last scale
+        used all codes equally often.
 
         Args:
-            images: in a training step, over all processes.
+            images: number of images of a training step, over all processes.
         """
         even = images * self.patch_nums[-1] ** 2 / self.vocab
         return (self.hits >= 0.08 * even).double().mean(1) * 100
@@ -238,7 +242,7 @@ class Quantizer(nn.Module):
         """Replace dead codes.
 
         Args:
-            codes: which, int64 ``[N]``.
+            codes: their numbers, int64 ``[N]``.
             vectors: their new values ``[N, dim]``, the same on all processes.
 
         Raises:

@@ -1,4 +1,4 @@
-"""Attention in which a token sees its own scale and the scales before: three ways to compute the same.
+"""Attention in which a token sees its own scale and the scales before: computed in three ways with the same result.
 
 Dimensions: B images, H heads, L tokens, d channels of a head.
 """
@@ -37,7 +37,7 @@ def check_attention(attention: str | None, dropout: float) -> None:
 
 
 def scale_causal(attention: str | None, may_attend: Tensor, bounds: tuple[int, ...]) -> Mask:
-    """The mask of scales for an attention.
+    """Return the mask of scales for a way to compute attention.
 
     Args:
         attention: ``dense`` (a matrix), ``scales`` (a call for each scale, which needs no matrix and leaves out what is
@@ -46,7 +46,7 @@ def scale_causal(attention: str | None, may_attend: Tensor, bounds: tuple[int, .
         bounds: of the scales, from 0 to L.
 
     Raises:
-        ValueError: gradients are wanted of FlexAttention on a CPU, where torch has none.
+        ValueError: gradients are needed of FlexAttention on a CPU, where torch has no backward pass of it.
     """
     device = may_attend.device
     if attention is None:
@@ -61,7 +61,7 @@ def scale_causal(attention: str | None, may_attend: Tensor, bounds: tuple[int, .
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Mask | None, scale: float, dropout: float = 0.0) -> Tensor:
-    """Attention.
+    """Compute attention.
 
     Args:
         q: ``[B, H, L, d]``.

@@ -24,9 +24,9 @@ from litscale.models.var.vqvae import VQVAE
 class VAR(nn.Module):
     """Predicts the tokens of each scale from the class and the scales before.
 
-    The tokenizer is a tool that the model holds, not a part of it: its scales, vocabulary and width are read from it,
-    it is frozen, it follows ``.to(device)``, and it is in neither ``parameters()`` nor ``state_dict()``. Several models
-    may hold the same one. It stays in float32 where the model is converted to half precision, since other weights would
+    The model holds its tokenizer frozen, without owning it: the tokenizer follows ``.to(device)``, but is in neither
+    ``parameters()`` nor ``state_dict()``, and several models may hold the same one. Scales, vocabulary and the width of
+    codes are read from it. It stays in float32 when the model is converted to half precision, since other weights would
     give other tokens.
 
     Args:
@@ -112,11 +112,11 @@ class VAR(nn.Module):
         return self.bounds[-1]
 
     def progress(self, k: int) -> float:
-        """How far along the scales ``k`` is, from 0 to 1; guidance grows with it."""
+        """Return the position of scale ``k`` among the scales, from 0 to 1; guidance grows with it."""
         return k / max(self.scales - 1, 1)
 
     def forward(self, labels: Tensor | None, teacher_input: Tensor) -> Tensor:
-        """Logits of all scales at once, given the tokens before each of them.
+        """Compute the logits of all scales at once, given the tokens of the scales before each.
 
         Args:
             labels: int64 ``[B]``, -1 (or none at all) for no class; dropped at random in training.
@@ -149,7 +149,7 @@ class VAR(nn.Module):
         return self._logits(x, self._head_modulation(embedding))
 
     def condition(self, labels: Tensor) -> Condition:
-        """What the classes int64 ``[B]`` (-1 for none) do to the network, for :meth:`extend`.
+        """Compute the modulation by classes int64 ``[B]`` (-1 for none), for :meth:`extend`.
 
         Raises:
             ValueError: labels out of range.
@@ -160,13 +160,13 @@ class VAR(nn.Module):
         return Condition(embedding, modulations, self._head_modulation(embedding))
 
     def new_cache(self) -> Cache:
-        """An empty cache with room for all scales."""
+        """Return an empty cache with room for all scales."""
         return Cache(len(self.blocks), self.length)
 
     def extend(
         self, inputs: Tensor | None, condition: Condition, cache: Cache, first_scale: int, mask: Tensor | None = None
     ) -> Tensor:
-        """Logits of one or several consecutive scales, on top of the scales in the cache.
+        """Compute the logits of one or several consecutive scales, on top of the scales in the cache.
 
         Args:
             inputs: ``[B, tokens, dim]``: what :meth:`Quantizer.scale_input` gives for each scale, joined;
@@ -174,8 +174,8 @@ class VAR(nn.Module):
             condition: of the same B images.
             cache: holds the keys and values of the tokens before, and the new ones afterwards.
             first_scale: of the new tokens.
-            mask: bool ``[new tokens, cached + new tokens]``, where a token may attend; without it, everywhere in the
-                cache, in its own scale and in earlier ones.
+            mask: where a token may attend, bool ``[new tokens, cached + new tokens]``; by default to the whole cache,
+                to its own scale and to earlier ones.
 
         Returns:
             float32 ``[B, new tokens, V]``.
@@ -195,7 +195,7 @@ class VAR(nn.Module):
         return self._logits(x, condition.head)
 
     def embed(self, inputs: Tensor | None, classes: Tensor, first_scale: int) -> Tensor:
-        """What the blocks read.
+        """Embed the input of the blocks.
 
         Args:
             inputs: ``[B, tokens, dim]`` of consecutive scales, or None for scale 0 alone.

@@ -85,7 +85,7 @@ def test_cached_samples_equal_uncached_ones(stir, guiding):
     torch.manual_seed(0)
     options = {"codec": "onset_hold", "velocity_bins": 2, "num_classes": 3, "guiding": guiding}
     model = Fractal(
-        [(12, 16), (12, 2), (4, 1), (1, 1)], ["ar"] * 3, [32, 16, 16, 16], [2, 1, 1, 1], [2, 2, 2, 2], **options
+        [(12, 8), (12, 2), (4, 1), (1, 1)], ["ar"] * 3, [32, 16, 16, 16], [2, 1, 1, 1], [2, 2, 2, 2], **options
     )
     stir(model, 0.2)
     label = torch.tensor([0, 2, -1])

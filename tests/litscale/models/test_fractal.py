@@ -14,7 +14,9 @@ def small(generators, **options):
     return Fractal([(8, 8), (8, 1), (1, 1)], generators, [64, 32, 32], [2, 2, 1], [4, 4, 4], **options)
 
 
-@pytest.mark.parametrize("generators", MIXES)
+@pytest.mark.parametrize(
+    "generators", [pytest.param(mix, marks=pytest.mark.slow if len(set(mix)) == 1 else ()) for mix in MIXES]
+)
 def test_overfits_four_windows_and_gives_them_back(generators):
     model = small(generators, num_classes=4, label_drop=0.0, mask_std=0.5)
     canvas = torch.randint(0, 3, (4, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))

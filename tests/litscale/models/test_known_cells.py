@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from products import every_pair
 
 from litscale.models.fractal import Fractal, Generation, generate
 
@@ -28,13 +29,13 @@ def assert_depends(model, canvas, options):
     """With the same seed, other known cells give other new cells (a random model's may agree once by chance)."""
     known = options["known"]
     changed = torch.where(known, (canvas + 1) % 4, canvas)
-    pairs = [[generate(model, canvas=c, **{**options, "seed": s})[~known] for c in (canvas, changed)] for s in range(3)]
+    pairs = ([generate(model, canvas=c, **{**options, "seed": s})[~known] for c in (canvas, changed)] for s in range(3))
     assert any(not torch.equal(*pair) for pair in pairs)
 
 
-@pytest.mark.parametrize("generators", MIXES)
-@pytest.mark.parametrize("order", ["random", "confidence"])
-@pytest.mark.parametrize("prefix", [1, 4, 7, 15])
+@pytest.mark.parametrize(
+    ("generators", "order", "prefix"), every_pair(MIXES, ["random", "confidence"], [1, 4, 7, 15]), ids=str
+)
 def test_continuation(model_of, generators, order, prefix):
     model, canvas = model_of(generators), given()
     known = torch.zeros_like(canvas, dtype=torch.bool)
@@ -74,8 +75,14 @@ def test_rows_with_different_known_cells(model_of):
     assert torch.equal(drawn[known], canvas[known])
 
 
-@pytest.mark.parametrize("length", [4, 6, 15, 16, 17, 40])
-@pytest.mark.parametrize("generators", [["ar", "ar", "ar"], ["mar", "mar", "mar"]])
+@pytest.mark.parametrize(
+    ("generators", "length"),
+    [
+        *((["mar", "mar", "mar"], length) for length in (4, 6, 15, 16, 17, 40)),
+        *((["ar", "ar", "ar"], length) for length in (4, 15, 17)),
+        *(pytest.param(["ar", "ar", "ar"], length, marks=pytest.mark.slow) for length in (6, 16, 40)),
+    ],
+)
 def test_any_width(model_of, generators, length):
     model, canvas = model_of(generators), given(steps=length)
     known = torch.zeros_like(canvas, dtype=torch.bool)

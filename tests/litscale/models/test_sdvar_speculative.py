@@ -7,6 +7,7 @@ from math import ceil
 import pytest
 import torch
 from golden_var import tokenizer, transformer
+from products import every_pair
 from sdvar_toys import LABELS, adversary, pair, same, vqvae
 from sdvar_toys import transformer as random_transformer
 
@@ -43,10 +44,11 @@ def golden():
     return transformer("v2", held), transformer("v0", held)
 
 
-@pytest.mark.parametrize("options", FILTERS, ids=str)
-@pytest.mark.parametrize("cfg", [0.0, 1.5])
-@pytest.mark.parametrize("labels", [[3], LABELS], ids=["one", "five"])
-@pytest.mark.parametrize("gamma", [1, 2, 3, 4, AdaptiveGamma], ids=str)
+@pytest.mark.parametrize(
+    ("gamma", "labels", "cfg", "options"),
+    every_pair([1, 2, 3, 4, AdaptiveGamma], [[3], LABELS], [0.0, 1.5], FILTERS),
+    ids=str,
+)
 def test_coupled_returns_the_tokens_of_the_target(models, gamma, labels, cfg, options):
     decoder = Speculative(*models, gamma=gamma if isinstance(gamma, int) else gamma(), acceptance=Coupled())
     for seed in range(2):
@@ -91,9 +93,7 @@ def test_a_draft_that_is_the_target_is_always_right(models, rule, gamma):
         assert report.target_passes == 1
 
 
-@pytest.mark.parametrize("rule", RULES, ids=str)
-@pytest.mark.parametrize("gamma", [1, 2, 4, AdaptiveGamma], ids=str)
-@pytest.mark.parametrize("ragged", [True, False])
+@pytest.mark.parametrize(("rule", "gamma", "ragged"), every_pair(RULES, [1, 2, 4, AdaptiveGamma], [True, False]))
 def test_an_adversary_never_takes_more_calls_than_scales(models, rule, gamma, ragged):
     target = models[1]
     policy = gamma if isinstance(gamma, int) else gamma()
