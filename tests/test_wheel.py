@@ -45,9 +45,12 @@ def test_a_wheel_holds_four_packages_and_all_configs(wheel):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("own", [[], ["models/__init__.py", "metrics.py", "music/__init__.py"]], ids=["empty", "own"])
-@pytest.mark.parametrize("start", [["bin/litscale"], ["-m", "litscale"]], ids=["script", "module"])
-def test_an_installed_wheel_trains_tests_and_predicts(wheel, tmp_path, own, start):
+@pytest.mark.parametrize(
+    ("start", "own"),
+    [(["bin/litscale"], []), (["-m", "litscale"], ["models/__init__.py", "metrics.py", "music/__init__.py"])],
+    ids=["script in an empty folder", "module beside other modules"],
+)
+def test_an_installed_wheel_trains_tests_and_predicts(wheel, tmp_path, start, own):
     site, work = tmp_path / "site", tmp_path / "work"
     check(sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--target", site, wheel)
     for name in own:
