@@ -12,7 +12,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from callbacks.reporting.trainer_state import run_folder
 from datamodules.base import data_of, offered
-from datamodules.tokens.cache import INDEX, TokenFacts, good_shards, write_shard
+from datamodules.tokens.cache import INDEX, TokenMetadata, good_shards, write_shard
 from datamodules.tokens.tokenization import TokenizationDataModule
 from lit_models.contracts import TokenMaker
 
@@ -62,20 +62,20 @@ class TokenWriter(Callback):
             ValueError: the folder holds another cache.
             OSError: the index cannot be written.
         """
-        facts = TokenFacts(
-            **cast(TokenMaker, pl_module).token_facts(), num_classes=data.num_classes, shards=data.shards
+        metadata = TokenMetadata(
+            **cast(TokenMaker, pl_module).token_metadata(), num_classes=data.num_classes, shards=data.shards
         )
         if (self._folder / INDEX).is_file():
-            there = TokenFacts.read(self._folder)
-            if differing := [name for name, value in asdict(facts).items() if asdict(there)[name] != value]:
+            there = TokenMetadata.read(self._folder)
+            if differing := [name for name, value in asdict(metadata).items() if asdict(there)[name] != value]:
                 raise ValueError(
                     f"output_dir: {self._folder} holds the tokens of another tokenizer or of other data (its "
                     f"{', '.join(differing)} differ): give another output_dir, or remove that one"
                 )
         elif trainer.is_global_zero:
             self._folder.mkdir(parents=True, exist_ok=True)
-            facts.write(self._folder)
-        return good_shards(self._folder, facts)
+            metadata.write(self._folder)
+        return good_shards(self._folder, metadata)
 
     def on_predict_batch_end(
         self,

@@ -5,10 +5,10 @@ from datamodules.images.digits import DigitsDataModule
 from datamodules.images.imagenet.imagenet import ImageNetDataModule
 from datamodules.images.requests import ImageRequest
 from datamodules.images.source import ImageSource
-from datamodules.requests import GenerationRequest
 from datamodules.rolls.bach import BachChorales
 from datamodules.rolls.midi_folder import MidiFolder, MidiReader
 from datamodules.rolls.piano_roll import PianoRollDataModule
+from datamodules.rolls.requests import GenerationRequest
 from datamodules.rolls.source import RollSource
 from datamodules.tokens.tokenization import TokenizationDataModule
 from datamodules.tokens.tokens import TokenDataModule

@@ -16,7 +16,7 @@ from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.utils.data import DataLoader, Dataset
 
-from datamodules.loading import EpochSampler, ResumableLoader, ShardSampler
+from datamodules.loading import EpochSampler, ResumableLoader, ShardSampler, count_of
 from datamodules.requests import RequestRecord
 
 Contract = TypeVar("Contract")
@@ -117,7 +117,7 @@ class TokenData(Protocol):
         """The cache."""
 
     @property
-    def token_facts(self) -> Mapping[str, Any]:
+    def token_metadata(self) -> Mapping[str, Any]:
         """Which tokenizer it was: ``tokenizer`` (its checksum), ``patch_nums`` and ``vocab``."""
 
 
@@ -223,8 +223,8 @@ class RankedDataModule(LightningDataModule):
         sampler = EpochSampler(data, *self.ranks())
         if len(sampler) < self.batch_size:
             raise ValueError(
-                f"an epoch has {len(data)} {self.items}, {len(sampler)} for each device, which is no full batch: lower "
-                f"batch_size (now {self.batch_size}), or give {self.more}, for at least "
+                f"an epoch has {count_of(data)} {self.items}, {len(sampler)} for each device, which is no full batch: "
+                f"lower batch_size (now {self.batch_size}), or give {self.more}, for at least "
                 f"{self.batch_size * sampler.num_replicas} {self.items} an epoch"
             )
         return loader(data, self.batch_size, sampler=sampler, drop_last=True, **self.loading(), **options)
@@ -238,11 +238,11 @@ class RankedDataModule(LightningDataModule):
             ValueError: there are more devices than items.
         """
         sampler = ShardSampler(data, *self.ranks())
-        if len(data) < sampler.num_replicas:
+        if count_of(data) < sampler.num_replicas:
             # A device without a batch would log nothing, and the others would wait for it for ever.
             raise ValueError(
-                f"the {split} split has {len(data)} {self.items} for {sampler.num_replicas} devices: use fewer devices "
-                f"or {self.more}"
+                f"the {split} split has {count_of(data)} {self.items} for {sampler.num_replicas} devices: use fewer "
+                f"devices or {self.more}"
             )
         return loader(data, self.batch_size, sampler=sampler, **self.loading(), **options)
 

@@ -14,8 +14,13 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.distributed import DistributedSampler
 
 
+def count_of(data: Dataset) -> int:
+    """Number of items; every data set here has one, though torch's base class does not say so."""
+    return len(data)  # type: ignore[arg-type]
+
+
 class EpochSampler(DistributedSampler):
-    """Draws ``(epoch, index)`` for `RandomWindows`: rank r of R takes the indices r, r + R, ...
+    """Draws ``(epoch, index)`` for `RandomCrops`: rank r of R takes the indices r, r + R, ...
 
     Every rank draws equally many; up to R - 1 indices at the end are left out.
 
@@ -31,7 +36,7 @@ class EpochSampler(DistributedSampler):
 
     def __init__(self, dataset: Dataset, num_replicas: int, rank: int) -> None:
         super().__init__(dataset, num_replicas, rank, shuffle=False, drop_last=True)
-        self.num_samples = len(dataset) // num_replicas  # type: ignore[arg-type]
+        self.num_samples = count_of(dataset) // num_replicas
         self.total_size = self.num_samples * num_replicas
         self.first = self.ahead = 0
 
@@ -53,7 +58,7 @@ class ShardSampler(DistributedSampler):
 
     def __init__(self, dataset: Dataset, num_replicas: int, rank: int) -> None:
         super().__init__(dataset, num_replicas, rank, shuffle=False)
-        self.total_size = len(dataset)  # type: ignore[arg-type]
+        self.total_size = count_of(dataset)
         self.num_samples = len(range(rank, self.total_size, num_replicas))
 
     def __iter__(self) -> Iterator[int]:
@@ -71,7 +76,7 @@ class ResumableLoader(DataLoader):
     _place: dict[str, int] | None = None  # where the next iteration resumes
     _epoch = _taken = _ahead = 0
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         # A generator, on purpose: Lightning calls `iter` before it tells the sampler the epoch, and workers that
         # started at once would draw from the wrong one.
         place, self._place = self._place, None

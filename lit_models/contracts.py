@@ -82,5 +82,5 @@ class DecoderComparison(Protocol):
 class TokenMaker(Protocol):
     """A tokenizer's module."""
 
-    def token_facts(self) -> Mapping[str, Any]:
+    def token_metadata(self) -> Mapping[str, Any]:
         """What a cache must say of its tokens: ``tokenizer`` (its checksum), ``patch_nums`` and ``vocab``."""

@@ -232,9 +232,11 @@ class LitSDVAR(GeneratingModule):
     def _evaluate(self, prefix: str, batch: Batch, most: int | None) -> Comparison | None:
         tokens = tokens_of(self.target, self.codec, batch)
         labels = self._labels(batch.get("label"), len(tokens[0]))
+        # 1. the divergence on the tokens of the data
         scores = self.scores[prefix]
         for name, values in zip(("divergence", "overlap"), self._divergence(labels, tokens), strict=True):
             scores[name].update(values)
+        # 2. decode the labels that this stage has room for
         first, self._seen = self._seen, self._seen + len(labels)
         labels = labels[: None if most is None else max(most - first, 0)]
         comparison = None
@@ -245,6 +247,7 @@ class LitSDVAR(GeneratingModule):
             report = comparison.report
             calls = report.target_calls
             scores["accepted_scales_per_call"].update(report.accepted_scales / max(calls, 1), weight=calls)
+        # 3. log
         for name, metric in scores.items():
             shown = name == "accepted_scales_per_call"
             self.log(f"{prefix}/{name}", metric, prog_bar=shown, on_epoch=True, on_step=False, batch_size=1)

@@ -14,7 +14,7 @@ from datamodules.base import data_of
 from lit_models.base import Batch, LitModule, StepOutput
 from lit_models.optimization import Optimization
 from lit_models.tokenizer.codebook import report
-from lit_models.tokenizer.data_checks import check_canvas, token_facts
+from lit_models.tokenizer.data_checks import check_canvas, token_metadata
 from lit_models.tokenizer.encoding import codec_of, encode
 from lit_models.tokenizer.options import DiscriminatorConfig, TokenizerLoss
 from lit_models.tokenizer.perceptual import PerceptualLoss
@@ -286,9 +286,9 @@ class LitVQVAE(LitModule):
         super().on_save_checkpoint(checkpoint)
         checkpoint["patch_nums"] = list(self.network.patch_nums)
 
-    def token_facts(self) -> dict[str, Any]:
-        """Return what a cache stores of the tokenizer, see :func:`lit_models.tokenizer.data_checks.token_facts`."""
-        return token_facts(self.network)
+    def token_metadata(self) -> dict[str, Any]:
+        """Return what a cache stores of the tokenizer, see :func:`lit_models.tokenizer.data_checks.token_metadata`."""
+        return token_metadata(self.network)
 
     def parameters_by_level(self) -> Mapping[str, list[nn.Parameter]]:
         """Return the parameters of ``encoder``, ``quantizer``, ``decoder`` and ``discriminator``."""

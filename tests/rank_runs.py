@@ -1,38 +1,64 @@
-"""Runs of test programs that start a second process."""
+"""Runs of test programs on one process or two.
+
+The processes are forks of one that has imported torch, Lightning and the project: that takes longer than most programs.
+"""
 
 import json
+import multiprocessing
 import os
-import subprocess
+import runpy
+import socket
 import sys
+import tempfile
+from multiprocessing import connection
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
-TESTS = Path(__file__).parent
+from lightning.pytorch.utilities import rank_zero_only
+
+ENVIRONMENT = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+SECONDS = 900
+forks = multiprocessing.get_context("forkserver")
+forks.set_forkserver_preload(["rank_runs", "lightning.pytorch.cli", "callbacks", "datamodules", "lit_models"])
 
 
-def run(script: Path, folder: Path, *arguments: object) -> str:
+def run(script: Path, folder: Path, *arguments: object, ranks: int = 1) -> str:
     """Run a program of the tests.
 
     Args:
         script: the program; its last argument is the folder.
         folder: is made, and is where the program runs.
         arguments: of the program, before the folder.
+        ranks: the number of processes; several find each other by the variables that ``torchrun`` sets, too.
 
     Returns:
-        What was printed.
+        What was printed, by one rank after the other.
     """
     folder.mkdir(exist_ok=True)
-    paths = os.pathsep.join(map(str, (TESTS.parent, TESTS)))
-    done = subprocess.run(
-        [sys.executable, *map(str, (script, *arguments, folder))],
-        env=os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "PYTHONPATH": paths},
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    return done.stdout
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with tempfile.TemporaryDirectory() as printed, patch.dict(os.environ, ENVIRONMENT):
+        processes = []
+        for rank in range(ranks):
+            own = {"LOCAL_RANK": str(rank), "NODE_RANK": "0", "MASTER_PORT": str(port)} if ranks > 1 else {}
+            words = [str(word) for word in (script, *arguments, folder)]
+            processes.append(forks.Process(target=_program, args=(words, dict(os.environ) | own, f"{printed}/{rank}")))
+            processes[-1].start()
+        try:
+            running = {process.sentinel: process for process in processes}
+            while running and (ended := connection.wait(running, SECONDS)):
+                if any(running.pop(sentinel).exitcode for sentinel in ended):
+                    break  # the others may wait for it for ever
+        finally:
+            for process in processes:
+                process.join(5)  # and say what they think of it
+                process.kill()
+                process.join()
+        texts = {stream: [Path(f"{printed}/{rank}.{stream}").read_text() for rank in range(ranks)] for stream in (1, 2)}
+    assert [process.exitcode for process in processes] == [0] * ranks, "\n".join(text[-4000:] for text in texts[2])
+    return "".join(texts[1])
 
 
 def two_ranks(script: Path, folder: Path, *arguments: object) -> tuple[list[dict[str, Any]], str]:
@@ -46,5 +72,18 @@ def two_ranks(script: Path, folder: Path, *arguments: object) -> tuple[list[dict
     Returns:
         The notes of both processes, and what was printed.
     """
-    printed = run(script, folder, *arguments)
+    printed = run(script, folder, *arguments, ranks=2)
     return [json.loads((folder / f"rank_{rank}.json").read_text()) for rank in (0, 1)], printed
+
+
+def _program(words: list[str], environment: dict[str, str], printed: str) -> None:
+    """The program, in a fork; its output goes to ``<printed>.1`` and its errors to ``<printed>.2``."""
+    for stream in (1, 2):
+        os.dup2(os.open(f"{printed}.{stream}", os.O_WRONLY | os.O_CREAT), stream)
+    multiprocessing.set_start_method("fork", force=True)  # of workers that it starts, as in any program
+    os.environ.update(environment)
+    rank_zero_only.rank = int(environment.get("LOCAL_RANK", 0))
+    os.chdir(words[-1])
+    sys.argv = words
+    sys.path.insert(0, str(Path(words[0]).parent))
+    runpy.run_path(words[0], run_name="__main__")

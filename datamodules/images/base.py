@@ -93,7 +93,7 @@ class ImageDataModule(RankedDataModule):
         self.strict, self.num_workers, self.seed = strict, num_workers, seed
         self.request = predict
         self._images: dict[str, Images] = {}
-        self._requests: Requests | None = None
+        self._requests: Requests  # from setup("predict") on
 
     @cached_property
     def class_names(self) -> list[str]:
@@ -132,7 +132,11 @@ class ImageDataModule(RankedDataModule):
 
     def prepare_data(self) -> None:
         """Let the source prepare the splits of the stage; one process of each node does this; raises as it does."""
-        stages = {TrainerFn.VALIDATING: "validate", TrainerFn.TESTING: "test", TrainerFn.PREDICTING: "predict"}
+        stages: dict[TrainerFn | None, str] = {
+            TrainerFn.VALIDATING: "validate",
+            TrainerFn.TESTING: "test",
+            TrainerFn.PREDICTING: "predict",
+        }
         stage = "fit" if self.trainer is None else stages.get(self.trainer.state.fn, "fit")
         for split in self.stage_splits.get(stage, ()):
             self.source.prepare(split)

@@ -119,10 +119,11 @@ class ImageLoader(ResumableLoader):
         unreadable: what could not be read so far, each once.
     """
 
+    dataset: TrainingImages | EvaluationImages
     unreadable: tuple[str, ...] = ()
     _reported = 0
 
-    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:  # type: ignore[override]
         nothing = True
         for batch, errors in super().__iter__():
             self.unreadable += tuple(error for error in dict.fromkeys(errors) if error not in self.unreadable)

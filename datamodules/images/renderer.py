@@ -45,7 +45,7 @@ class ImageRenderer:
         """
         page = _enlarged(self._shaded(symbols, unknown), LEAST_PIXELS)
         if known is not None:
-            page[_border(_enlarged(np.asarray(known).astype(bool).any(0), LEAST_PIXELS))] = EDGE
+            page[_border(_enlarged(_any_channel(known), LEAST_PIXELS))] = EDGE
         return page
 
     def sheet(self, canvases: np.ndarray, columns: int = 8, unknown: np.ndarray | None = None) -> np.ndarray:
@@ -162,12 +162,17 @@ class ImageRenderer:
         page = self._rgb(symbols)
         if unknown is None:
             return page
-        return np.where(np.asarray(unknown).astype(bool).any(0)[..., None], np.uint8(UNKNOWN), page)
+        return np.where(_any_channel(unknown)[..., None], np.array(UNKNOWN, np.uint8), page)
 
     def _rgb(self, symbols: np.ndarray) -> np.ndarray:
         """uint8 ``[H, W, 3]``."""
         pixels = self._checked(symbols).transpose(1, 2, 0)
         return np.repeat(pixels, 3, axis=2) if self.channels == 1 else pixels
+
+
+def _any_channel(mask: np.ndarray) -> np.ndarray:
+    """Where any channel of a mask ``[C, h, w]`` is true, bool ``[h, w]``."""
+    return np.logical_or.reduce(np.asarray(mask).astype(bool), axis=0)
 
 
 def _enlarged(page: np.ndarray, least: int) -> np.ndarray:

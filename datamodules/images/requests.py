@@ -50,7 +50,7 @@ class ImageRequest:
     @property
     def title(self) -> str:
         """Such as ``labels_3_1_4``, ``inpaint_photo_0_0_8_8``, ``unconditional`` or ``samples``; then the seed."""
-        words: list[str | int] = []
+        words: list[object] = []
         if self.inpaint is not None and self.region is not None:
             words += ["inpaint", Path(self.inpaint).stem, *self.region]
         words += [] if self.labels is None else ["labels", *self.labels]

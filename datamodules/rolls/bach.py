@@ -112,8 +112,8 @@ def _score_file(name: str) -> Path:
     """The file of exactly this work; music21's own choice for ``bwv69.6`` is another piece, ``bwv69.6-a``."""
     from music21 import corpus
 
-    found = corpus.getWork(name)
-    candidates = [Path(path) for path in (found if isinstance(found, list) else [found])]
+    works = corpus.getWork(name)
+    candidates = [Path(path) for path in (works if isinstance(works, list) else [works])]
     # One name of the list, bwv18.5-l, is short for its file's.
     exact = [path for path in candidates if path.stem == Path(name).name] or candidates
     return min(exact, key=lambda path: SUFFIXES.index(path.suffix))

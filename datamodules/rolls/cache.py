@@ -180,14 +180,14 @@ def _read(read: Callable[[str], Roll], name: str) -> Piece:
 
 def _read_chunk(read: Callable[[str], Piece], names: Sequence[str]) -> list[Piece]:
     """The first pieces of a chunk, until they have `CHUNK_BYTES`; at least one."""
-    found: list[Piece] = []
+    pieces: list[Piece] = []
     size = 0
     for name in names:
-        found.append(read(name))
-        size += 0 if isinstance(found[-1], str) else found[-1][0].nbytes
+        pieces.append(read(name))
+        size += 0 if isinstance(pieces[-1], str) else pieces[-1][0].nbytes
         if size >= CHUNK_BYTES:
             break
-    return found
+    return pieces
 
 
 def _read_all(names: Sequence[str], read: Callable[[str], Piece]) -> Iterator[Piece]:
@@ -209,10 +209,10 @@ def _read_all(names: Sequence[str], read: Callable[[str], Piece]) -> Iterator[Pi
             if not waiting:
                 return
             chunk, future = waiting.popleft()
-            found = future.result()
-            if rest := chunk[len(found) :]:
+            pieces = future.result()
+            if rest := chunk[len(pieces) :]:
                 waiting.appendleft((rest, pool.submit(_read_chunk, read, rest)))
-            yield from found
+            yield from pieces
 
 
 def _begin_reading() -> None:

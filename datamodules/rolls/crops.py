@@ -78,7 +78,7 @@ class Pieces:
         return everything[self.low : self.low + self.rows]
 
 
-class RandomWindows(Dataset):
+class RandomCrops(Dataset):
     """Random crops for training: item ``(epoch, index)`` is a function of the seed, the epoch and the index alone.
 
     So it is the same for any number of workers and ranks, and after a resume. A piece is drawn with a probability
@@ -122,7 +122,7 @@ class RandomWindows(Dataset):
         return int(random.integers(-down, up + 1))
 
 
-class FixedWindows(Dataset):
+class ConsecutiveWindows(Dataset):
     """Windows side by side, for validation and test: piece after piece, from step 0; a shorter rest is left out.
 
     Args:

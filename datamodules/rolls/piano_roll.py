@@ -14,10 +14,11 @@ from torch.utils.data import DataLoader
 from datamodules.base import RankedDataModule
 from datamodules.loading import ResumableLoader
 from datamodules.messages import check_least
-from datamodules.requests import GenerationRequest, RequestRecord, Requests, recorded, request_canvas
+from datamodules.requests import RequestRecord, Requests, recorded
 from datamodules.rolls.cache import RollCache
-from datamodules.rolls.crops import FixedWindows, Pieces, RandomWindows
+from datamodules.rolls.crops import ConsecutiveWindows, Pieces, RandomCrops
 from datamodules.rolls.midi_folder import LONGEST, MidiFolder, MidiReader
+from datamodules.rolls.requests import GenerationRequest, request_canvas
 from datamodules.rolls.source import CachedPieces, RollSource
 from datamodules.splits import Splits
 from litscale import music
@@ -49,6 +50,7 @@ class PianoRollDataModule(RankedDataModule):
     def __init__(
         self,
         folder: str | None = None,
+        *,
         source: RollSource | None = None,
         encoding: Literal["binary", "velocity", "onset_hold"] = "onset_hold",
         steps_per_beat: int = 4,
@@ -132,7 +134,7 @@ class PianoRollDataModule(RankedDataModule):
         self._trained_meter: float | None = None  # of the data that a checkpoint was trained on
         self._cache: RollCache | None = None
         self._pieces: dict[str, Pieces] = {}
-        self._requests: Requests | None = None
+        self._requests: Requests  # from setup("predict") on
         self._check_options()
 
     @property
@@ -223,7 +225,7 @@ class PianoRollDataModule(RankedDataModule):
         """Random windows; see the class."""
         pieces = self._pieces["train"]
         size = self.samples_per_epoch or int((pieces.lengths // self.window).sum())
-        data = RandomWindows(pieces, size, self.seed, self.transpose)
+        data = RandomCrops(pieces, size, self.seed, self.transpose)
         return self.training_loader(data)
 
     def val_dataloader(self) -> DataLoader | list[DataLoader]:
@@ -248,7 +250,7 @@ class PianoRollDataModule(RankedDataModule):
 
     def _in_order(self, split: str) -> DataLoader:
         """Each window of a split once."""
-        return self.ordered_loader(FixedWindows(self._pieces[split]), split)
+        return self.ordered_loader(ConsecutiveWindows(self._pieces[split]), split)
 
     def _choose(self, split: str) -> Pieces:
         """The pieces of a split."""

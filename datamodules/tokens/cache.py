@@ -29,7 +29,7 @@ INDEX = "index.json"
 
 
 @dataclass(frozen=True)
-class TokenFacts:
+class TokenMetadata:
     """What a cache says of itself.
 
     Attributes:
@@ -56,7 +56,7 @@ class TokenFacts:
         write_atomically(folder / INDEX, (json.dumps(asdict(self), indent=2) + "\n").encode())
 
     @classmethod
-    def read(cls, folder: Path) -> TokenFacts:
+    def read(cls, folder: Path) -> TokenMetadata:
         """Read the index.
 
         Raises:
@@ -76,16 +76,16 @@ class TokenFacts:
             raise ValueError(f"{error}: write the cache anew with litscale predict") from error
 
     @classmethod
-    def _checked(cls, **facts: Any) -> TokenFacts:
-        """The facts that an index holds; raises whatever if they are none."""
-        found = cls(**facts)
-        numbers = [found.vocab, found.num_classes, *found.patch_nums, *found.shards.values()]
-        names = [found.tokenizer, *found.shards]
+    def _checked(cls, **entries: Any) -> TokenMetadata:
+        """The metadata that an index holds; raises whatever error there is if they are none."""
+        metadata = cls(**entries)
+        numbers = [metadata.vocab, metadata.num_classes, *metadata.patch_nums, *metadata.shards.values()]
+        names = [metadata.tokenizer, *metadata.shards]
         if not all(isinstance(number, int) and number >= 0 for number in numbers):
             raise ValueError(f"{numbers} are not all whole numbers")
-        if not all(isinstance(name, str) for name in names) or not isinstance(found.patch_nums, list):
+        if not all(isinstance(name, str) for name in names) or not isinstance(metadata.patch_nums, list):
             raise ValueError("its entries are of other kinds")
-        return found
+        return metadata
 
 
 @dataclass
@@ -131,12 +131,12 @@ def write_shard(folder: Path, split: str, number: int, tokens: np.ndarray, label
     write_atomically(record, (json.dumps(described) + "\n").encode())
 
 
-def read_shard(folder: Path, facts: TokenFacts, split: str, number: int, verify: bool = False) -> Shard:
+def read_shard(folder: Path, metadata: TokenMetadata, split: str, number: int, verify: bool = False) -> Shard:
     """Open a shard.
 
     Args:
         folder: of the cache.
-        facts: its index.
+        metadata: its index.
         split: of the shard.
         number: of the shard.
         verify: read all of it and compare checksums.
@@ -148,46 +148,53 @@ def read_shard(folder: Path, facts: TokenFacts, split: str, number: int, verify:
     mend = "run litscale predict with callbacks.TokenWriter again, which writes what is missing or damaged"
     try:
         with named_errors(path, "damaged or truncated"):
+            # 1. open both files
             described: dict[str, Any] = read_json(record)
             tokens = read_npy(path, mapped=True)
             labels = described["labels"]
-            if tokens.shape != (described["count"], facts.length) or not np.issubdtype(tokens.dtype, np.integer):
+            # 2. compare what the record says with what is there
+            if tokens.shape != (described["count"], metadata.length) or not np.issubdtype(tokens.dtype, np.integer):
                 raise ValueError(
-                    f"it holds {tokens.dtype} {list(tokens.shape)}, not tokens of {[described['count'], facts.length]}"
+                    f"it holds {tokens.dtype} {list(tokens.shape)}, not tokens of "
+                    f"{[described['count'], metadata.length]}"
                 )
             if labels is not None and (len(labels) != len(tokens) or not all(isinstance(one, int) for one in labels)):
                 raise ValueError(f"{record} has no label for each image")
+            # 3. read all tokens
             if verify and _hash(path.read_bytes(), labels) != described["sha256"]:
                 raise ValueError("its checksum differs")
-            if verify and tokens.size and not 0 <= tokens.min() <= tokens.max() < facts.vocab:
-                raise ValueError(f"its tokens are {tokens.min()} to {tokens.max()}, the vocabulary has {facts.vocab}")
+            if verify and tokens.size and not 0 <= tokens.min() <= tokens.max() < metadata.vocab:
+                raise ValueError(
+                    f"its tokens are {tokens.min()} to {tokens.max()}, the vocabulary has {metadata.vocab}"
+                )
             classes = None if labels is None else np.array(labels, np.int64)
     except FileNotFoundError as error:
         raise ValueError(f"the token cache is incomplete, {error.filename} is missing: {mend}") from error
     except DamagedError as error:
         raise ValueError(f"the shard {error}: {mend}") from error
-    if classes is not None and len(classes) and not 0 <= classes.min() <= classes.max() < facts.num_classes:
+    # 4. compare the labels with the number of classes
+    if classes is not None and len(classes) and not 0 <= classes.min() <= classes.max() < metadata.num_classes:
         raise ValueError(
             f"the labels in {record} are {classes.min()} to {classes.max()}, out of range: the cache has "
-            f"{facts.num_classes} classes; {mend}"
+            f"{metadata.num_classes} classes; {mend}"
         )
     return Shard(tokens, classes)
 
 
-def good_shards(folder: Path, facts: TokenFacts) -> set[tuple[str, int]]:
+def good_shards(folder: Path, metadata: TokenMetadata) -> set[tuple[str, int]]:
     """Split and number of the shards that are there and whole; reads all of them."""
-    found = set()
-    for split, count in facts.shards.items():
+    good = set()
+    for split, count in metadata.shards.items():
         for number in range(count):
             try:
-                read_shard(folder, facts, split, number, verify=True)
+                read_shard(folder, metadata, split, number, verify=True)
             except ValueError:
                 continue
-            found.add((split, number))
-    return found
+            good.add((split, number))
+    return good
 
 
 def _hash(data: bytes, labels: list[int] | None) -> str:
-    found = sha256(data)
-    found.update(json.dumps(labels).encode())
-    return found.hexdigest()
+    digest = sha256(data)
+    digest.update(json.dumps(labels).encode())
+    return digest.hexdigest()

@@ -8,7 +8,8 @@ from typing import Any
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 
-from datamodules.base import RankedDataModule
+from datamodules.base import CanvasData, RankedDataModule, class_count, required
+from datamodules.loading import count_of
 
 SPLITS = ("train", "val", "test")
 
@@ -52,17 +53,17 @@ class TokenizationDataModule(RankedDataModule):
     @property
     def canvas_shape(self) -> tuple[int, int, int]:
         """Channels, height and width of the source's canvases."""
-        return self.source.canvas_shape
+        return required(self.source, CanvasData, self).canvas_shape
 
     @property
     def alphabet(self) -> int:
         """The source's number of symbols."""
-        return self.source.alphabet
+        return required(self.source, CanvasData, self).alphabet
 
     @property
     def num_classes(self) -> int:
         """The source's number of classes."""
-        return self.source.num_classes
+        return class_count(self.source)
 
     @property
     def shards(self) -> dict[str, int]:
@@ -89,8 +90,8 @@ class TokenizationDataModule(RankedDataModule):
 
     def predict_dataloader(self) -> DataLoader:
         """The batches that are not done, each on one device."""
-        rest = Rest(list(self._batches.values()), self.done())
-        return self.batches_loader(rest, self.source.num_workers if isinstance(self.source, RankedDataModule) else 0)
+        pending = PendingBatches(list(self._batches.values()), self.done())
+        return self.batches_loader(pending, self.source.num_workers if isinstance(self.source, RankedDataModule) else 0)
 
 
 class Batches(Dataset):
@@ -106,7 +107,7 @@ class Batches(Dataset):
     def __init__(self, loader: DataLoader, split: str, epochs: int, batch_size: int) -> None:
         self.data, self.collate = loader.dataset, loader.collate_fn
         self.split, self.batch_size = split, batch_size
-        self.size = epochs * len(self.data)  # type: ignore[arg-type]
+        self.size = epochs * count_of(self.data)
 
     def __len__(self) -> int:
         return -(-self.size // self.batch_size)
@@ -114,7 +115,7 @@ class Batches(Dataset):
     def __getitem__(self, number: int) -> dict[str, Any]:
         first = number * self.batch_size
         positions = range(first, min(first + self.batch_size, self.size))
-        epoch_size = len(self.data)  # type: ignore[arg-type]
+        epoch_size = count_of(self.data)
         keys = [divmod(k, epoch_size) for k in positions] if self.split == "train" else positions
         batch = self.collate([self.data[key] for key in keys])
         if isinstance(batch, tuple):  # modules of images also tell what they could not read
@@ -124,7 +125,7 @@ class Batches(Dataset):
         return {**batch, "split": self.split, "number": number}
 
 
-class Rest(Dataset):
+class PendingBatches(Dataset):
     """The batches of several splits, one after the other, without those that are done.
 
     Args:

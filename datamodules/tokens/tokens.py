@@ -13,11 +13,11 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 
-from datamodules.base import RankedDataModule, RequestedData, offered
+from datamodules.base import CanvasData, RankedDataModule, RenderedData, Renderer, RequestedData, offered
 from datamodules.loading import ResumableLoader
 from datamodules.messages import check_least
 from datamodules.requests import RequestRecord
-from datamodules.tokens.cache import Shard, TokenFacts, read_shard
+from datamodules.tokens.cache import Shard, TokenMetadata, read_shard
 from litscale.storage.fingerprints import of_arrays
 
 STAGE_SPLITS = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}
@@ -34,6 +34,7 @@ class TokenDataModule(RankedDataModule):
     def __init__(
         self,
         folder: str,
+        *,
         batch_size: int = 64,
         source: LightningDataModule | None = None,
         verify: bool = True,
@@ -61,34 +62,41 @@ class TokenDataModule(RankedDataModule):
         self._shards: dict[str, list[Shard]] = {}
 
     @cached_property
-    def facts(self) -> TokenFacts:
-        """What the cache says of itself; raises as :meth:`TokenFacts.read` does."""
-        return TokenFacts.read(self.folder)
+    def metadata(self) -> TokenMetadata:
+        """What the cache says of itself; raises as :meth:`TokenMetadata.read` does."""
+        return TokenMetadata.read(self.folder)
 
     @property
-    def token_facts(self) -> dict[str, Any]:
+    def token_metadata(self) -> dict[str, Any]:
         """``tokenizer`` (its checksum), ``patch_nums`` and ``vocab``, for a module to compare with its own."""
-        return {"tokenizer": self.facts.tokenizer, "patch_nums": self.facts.patch_nums, "vocab": self.facts.vocab}
+        return {
+            "tokenizer": self.metadata.tokenizer,
+            "patch_nums": self.metadata.patch_nums,
+            "vocab": self.metadata.vocab,
+        }
 
     @property
     def num_classes(self) -> int:
         """Number of classes."""
-        return self.facts.num_classes
+        return self.metadata.num_classes
 
     @property
     def canvas_shape(self) -> tuple[int, int, int] | None:
         """Channels, height and width of the source's canvases, None without a source."""
-        return None if self.source is None else self.source.canvas_shape
+        source = offered(self.source, CanvasData)
+        return None if source is None else source.canvas_shape
 
     @property
     def alphabet(self) -> int | None:
         """The source's number of symbols."""
-        return None if self.source is None else self.source.alphabet
+        source = offered(self.source, CanvasData)
+        return None if source is None else source.alphabet
 
     @property
-    def renderer(self) -> Any:
+    def renderer(self) -> Renderer | None:
         """The source's renderer, None without a source."""
-        return None if self.source is None else self.source.renderer
+        source = offered(self.source, RenderedData)
+        return None if source is None else source.renderer
 
     def prepare_data(self) -> None:
         """Verify the shards; one process of each node does this.
@@ -98,9 +106,9 @@ class TokenDataModule(RankedDataModule):
             ValueError: a shard is missing or damaged.
         """
         if self.verify:
-            for split, count in self.facts.shards.items():
+            for split, count in self.metadata.shards.items():
                 for number in range(count):
-                    read_shard(self.folder, self.facts, split, number, verify=True)
+                    read_shard(self.folder, self.metadata, split, number, verify=True)
 
     def setup(self, stage: str) -> None:
         """Open the shards of a stage; prediction needs none, but the source.
@@ -110,17 +118,15 @@ class TokenDataModule(RankedDataModule):
             ValueError: it lacks a split or shard, labels are out of range, or there is no source to predict with.
         """
         if stage == "predict":
-            if self.source is None:
-                raise ValueError("litscale predict needs data.source, the data module that says what to generate")
-            self.source.setup("predict")
+            self._asking().setup("predict")
         for split in STAGE_SPLITS.get(stage, ()):
-            if split not in self.facts.shards and (split, stage) != ("val", "fit"):
+            if split not in self.metadata.shards and (split, stage) != ("val", "fit"):
                 raise ValueError(
                     f"the token cache {self.folder} has no {split} split: add it to the splits of "
                     "TokenizationDataModule and run litscale predict again"
                 )
-            count = self.facts.shards.get(split, 0)
-            self._shards[split] = [read_shard(self.folder, self.facts, split, number) for number in range(count)]
+            count = self.metadata.shards.get(split, 0)
+            self._shards[split] = [read_shard(self.folder, self.metadata, split, number) for number in range(count)]
 
     def train_dataloader(self) -> ResumableLoader:
         """Images in an order of each epoch's own."""
@@ -137,8 +143,9 @@ class TokenDataModule(RankedDataModule):
 
     def predict_dataloader(self) -> Any:
         """What the source is asked to generate."""
-        self.source.trainer = self.trainer
-        return self.source.predict_dataloader()
+        source = self._asking()
+        source.trainer = self.trainer
+        return source.predict_dataloader()
 
     def described_request(self) -> RequestRecord:
         """What the source is asked to generate.
@@ -150,6 +157,12 @@ class TokenDataModule(RankedDataModule):
         if source is None:
             raise ValueError(f"data.source, a {type(self.source).__name__}, has no described_request")
         return source.described_request()
+
+    def _asking(self) -> LightningDataModule:
+        """The source, which says what to generate."""
+        if self.source is None:
+            raise ValueError("litscale predict needs data.source, the data module that says what to generate")
+        return self.source
 
     def _in_order(self, split: str) -> DataLoader:
         return self.ordered_loader(Tokens(self._shards[split]), split)

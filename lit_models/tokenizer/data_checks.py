@@ -10,7 +10,7 @@ from litscale.models.codec import Codec
 from litscale.models.var import VQVAE
 
 
-def token_facts(vqvae: VQVAE) -> dict[str, Any]:
+def token_metadata(vqvae: VQVAE) -> dict[str, Any]:
     """Return what a cache stores of its tokenizer: ``tokenizer`` (its checksum), ``patch_nums`` and ``vocab``."""
     return {"tokenizer": checksum(vqvae), "patch_nums": list(vqvae.patch_nums), "vocab": vqvae.vocab}
 
@@ -24,9 +24,9 @@ def check_cache(vqvae: VQVAE, data: object) -> None:
     cache = offered(data, TokenData)
     if cache is None:
         return
-    own, facts = token_facts(vqvae), cache.token_facts
-    if differing := [name for name, value in own.items() if facts[name] != value]:
-        described = "; ".join(f"{name} is {facts[name]}, not {own[name]}" for name in differing)
+    own, theirs = token_metadata(vqvae), cache.token_metadata
+    if differing := [name for name, value in own.items() if theirs[name] != value]:
+        described = "; ".join(f"{name} is {theirs[name]}, not {own[name]}" for name in differing)
         raise ValueError(
             f"the token cache {cache.folder} was written by another tokenizer ({described}): use the checkpoint of "
             "that one, or write a new cache with litscale predict"

@@ -35,17 +35,20 @@ class PerceptualLoss(nn.Module):
         from torchmetrics.functional.image.lpips import _NoTrainLpips
 
         self.network: Any = _NoTrainLpips(net=net, pnet_rand=True)
+        # 1. read the weights, whose names torchvision and torchmetrics spell differently
         given = read_checkpoint(weights, "perceptual_weights")
         own = {
             re.sub(r"^slices?\.?\d+\.", "features.", name): value
             for name, value in self.network.net.state_dict().items()
         }
+        # 2. those of the features must be the network's
         features = {name: value for name, value in given.items() if name in own}
         if problems := differences(own, features):
             raise ValueError(
                 f"perceptual_weights {weights} does not hold torchvision's weights of {net} ({FILES[net]}): "
                 f"{'; '.join(problems[:3])}"
             )
+        # 3. fill it
         with torch.no_grad():
             for name, value in own.items():
                 value.copy_(features[name])

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
+from jsonargparse import ActionConfigFile
 
 PACKAGED = Path(__file__).parents[1] / "configs"
 
@@ -19,7 +19,7 @@ class LayeredConfig(ActionConfigFile):
     itself would mean. Their paths are relative to the config.
     """
 
-    def __call__(self, parser: ArgumentParser, cfg: Namespace, values: Any, option_string: str | None = None) -> None:
+    def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
         """Apply the layers and then the config, of which alone the parsed options keep the path.
 
         Raises:

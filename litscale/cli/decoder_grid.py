@@ -55,8 +55,9 @@ def decoders(
     grid: list[Decoder] = [TargetOnly(target), DraftOnly(draft), model.decoder]
     grid += [CollaborativeDecoding(*pair, entry_num=n, mask=mask) for n in entry_nums for mask in masks]
     for rule in acceptances:
-        lossy = isinstance(rule, Agreement) and not rule.lossless
-        rules = [replace(rule, threshold=least) for least in thresholds] if lossy and thresholds else [rule]
+        rules = [rule]
+        if thresholds and isinstance(rule, Agreement) and not rule.lossless:
+            rules = [replace(rule, threshold=least) for least in thresholds]
         grid += [Speculative(*pair, gamma=gamma, acceptance=each) for each in rules for gamma in gammas]
     return {str(decoder): decoder for decoder in grid}
 
@@ -198,9 +199,10 @@ class Bench:
                 compared = model.compare(labels, index, seed, decoder)
                 for name, value in compared.totals().items():
                     sums[name] += value
-                for score, canvas in zip(both, (compared.canvas, compared.target_canvas), strict=False):
-                    self.quality.take(score, canvas)
-            if both:
+                if self.quality is not None:
+                    self.quality.take(both[0], compared.canvas)
+                    self.quality.take(both[1], compared.target_canvas)
+            if self.quality is not None:
                 distances.append([self.quality.distance(score) for score in both])
         row = rates(sums)
         if distances:

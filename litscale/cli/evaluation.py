@@ -1,4 +1,4 @@
-"""What every evaluation from the command line does beside evaluating."""
+"""The callback that every evaluation from the command line has."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from litscale.cli.signals import Terminated, end_at_sigterm
 
 
 class Evaluation(Callback):
-    """Knows which weights are evaluated, and ends at SIGTERM.
+    """Records which weights are evaluated, and ends the evaluation at SIGTERM.
 
     Attributes:
         weights: what was loaded; None until then, and where there is nothing to evaluate.
@@ -24,11 +24,11 @@ class Evaluation(Callback):
         self._loaded_step: int | None = None
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Note the step that is really loaded."""
+        """Note the step of the checkpoint that was loaded."""
         self._loaded_step = checkpoint["global_step"]
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Look at the weights, and put Lightning's way with SIGTERM aside, which is to go on to the end.
+        """Record the weights, and replace Lightning's handler of SIGTERM, which would go on to the end.
 
         Raises:
             RuntimeError: a training run wrote another checkpoint while this one was read.
@@ -45,6 +45,6 @@ class Evaluation(Callback):
     on_test_start = on_predict_start = on_validation_start
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Take along the processes that this one started for other devices."""
+        """Also end the processes that this one started for other devices."""
         if isinstance(exception, Terminated) and trainer.strategy.launcher is not None:
             trainer.strategy.launcher.kill(signal.SIGTERM)

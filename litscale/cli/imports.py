@@ -1,4 +1,4 @@
-"""What the command line imports: our own packages, and modules of the working directory."""
+"""Imports of the command line: our own packages first, then modules of the working directory."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def prepare_imports() -> None:
         spec = find_spec(name)
         places = [] if spec is None else [spec.origin, *(spec.submodule_search_locations or ())]
         if str(HOME / name) not in places:
-            found = next((place for place in places if place), "nothing")
+            other = next((place for place in places if place), "nothing")
             raise ImportError(
-                f"{found} is found in place of litscale's own package {name} ({HOME / name}): rename it, or run the "
+                f"{other} is found in place of litscale's own package {name} ({HOME / name}): rename it, or run the "
                 "command `litscale`, which looks for its own packages first, in place of python -m litscale"
             )

@@ -10,6 +10,7 @@ from typing import Any
 import lightning
 import yaml
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from callbacks import Checkpoints
@@ -38,7 +39,7 @@ class LitscaleCLI(LightningCLI):
         return parser
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """How runs are saved is one policy, with options of its own."""
+        """Add the options of how runs are saved, which are the same for every run."""
         parser.add_lightning_class_args(Checkpoints, "checkpoints")
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
@@ -88,9 +89,9 @@ class LitscaleCLI(LightningCLI):
         trainer = super().instantiate_trainer(**kwargs)
         if self.subcommand in EVALUATIONS:
             self._evaluation = Evaluation()
-            trainer.callbacks.append(self._evaluation)
+            trainer.callbacks.append(self._evaluation)  # type: ignore[attr-defined]
         for callback in trainer.checkpoint_callbacks:
-            if getattr(callback, "dirpath", "") is None:
+            if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
                 if self.subcommand == "fit" and (callback.filename in WORDS or callback.save_last):
                     raise ValueError(
                         "trainer.callbacks: a ModelCheckpoint would write last.ckpt or best.ckpt, which the option "
@@ -106,7 +107,7 @@ class LitscaleCLI(LightningCLI):
         return super()._instantiate_trainer(config, callbacks)
 
     def _run_subcommand(self, subcommand: str) -> None:
-        """Run it; SIGTERM ends it at once, and a training after the step that is under way."""
+        """Run the command. SIGTERM ends evaluations at once, and training after the step that is under way."""
         with ending_at_sigterm():
             super()._run_subcommand(subcommand)
 
@@ -133,13 +134,13 @@ class LitscaleCLI(LightningCLI):
         self._keep_scores("test")
 
     def _keep_scores(self, stage: str) -> None:
-        """Write the scores, and refuse those that are no numbers.
+        """Write the scores, and fail where some of them are not finite.
 
         Raises:
             FloatingPointError: some are not finite.
         """
         weights = self._evaluation.weights
-        if self.trainer.fast_dev_run or weights is None:
+        if self.trainer.fast_dev_run or weights is None:  # type: ignore[attr-defined]
             return
         values = {name: float(value) for name, value in self.trainer.logged_metrics.items()}
         where = ""
@@ -154,7 +155,7 @@ class LitscaleCLI(LightningCLI):
             )
 
     def _settings(self, stage: str) -> dict[str, Any]:
-        """What scores depend on beside the weights."""
+        """The options that scores depend on, beside the weights."""
         given = self.config[self.subcommand]
         options = yaml.safe_load(self._parser(self.subcommand).dump(given, skip_none=False, skip_validation=True))
         return {
@@ -185,7 +186,7 @@ class LitscaleCLI(LightningCLI):
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder for an evaluation, before that is run in vain.
+    """Make the folder of an evaluation and try to write there, so that a long evaluation is not run in vain.
 
     Raises:
         OSError: it cannot be made, or files in it cannot.
@@ -201,7 +202,7 @@ def make_folder(folder: Path) -> None:
 
 
 class BenchCLI(LitscaleCLI):
-    """The same for benchmarks."""
+    """The command line of benchmarks, which has the same options."""
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:

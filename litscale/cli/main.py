@@ -1,4 +1,4 @@
-"""The ``litscale`` command: which command is meant, before anything is imported that takes its time."""
+"""The ``litscale`` command, which tells its commands apart before it imports what takes seconds."""
 
 from __future__ import annotations
 

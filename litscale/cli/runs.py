@@ -1,4 +1,4 @@
-"""Which checkpoint a command means, and whether it can be read."""
+"""Checkpoints of the command line: the file that ``--ckpt_path`` means, and where a requeued job goes on."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def find_checkpoint(given: str | None, folders: Iterable[Path]) -> str | None:
     return given
 
 
-def check_checkpoint(path: str | os.PathLike[str]) -> None:
+def check_checkpoint(path: str | Path) -> None:
     """Refuse a checkpoint that is missing, damaged or would run code.
 
     Raises:

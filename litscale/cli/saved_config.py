@@ -41,7 +41,7 @@ class SaveConfig(SaveConfigCallback):
         # A batch size that was searched for is found by now; a resumed run keeps it.
         if config.trainer.callbacks:
             config.trainer.callbacks = [each for each in config.trainer.callbacks if each.class_path != FINDER]
-        data = offered(trainer.datamodule, BatchData)
+        data = offered(trainer.datamodule, BatchData)  # type: ignore[attr-defined]
         if data is not None and "data" in config and "batch_size" in config.data.init_args:
             config.data.init_args.batch_size = data.batch_size
         text = self.parser.dump(config, skip_none=False, skip_validation=True)

@@ -19,7 +19,7 @@ from litscale.storage.fingerprints import of_file
 
 @dataclass(frozen=True)
 class Scores:
-    """The scores of an evaluation, and what they are of.
+    """The scores of an evaluation, with the weights and settings that they belong to.
 
     Attributes:
         checkpoint: path of the checkpoint; None where the model brought its weights itself, or had none.
@@ -42,7 +42,7 @@ class Scores:
 
     @property
     def source(self) -> str:
-        """The weights for people, such as ``last.ckpt, step 700``, and what is unusual about the evaluation."""
+        """The weights as people read them, such as ``last.ckpt, step 700``, and unusual settings of the evaluation."""
         if self.checkpoint is None:
             weights = ", ".join(Path(given["file"]).name for given in self.weight_files.values()) or "untrained"
         else:
@@ -53,7 +53,7 @@ class Scores:
         return weights + ("" if batches == 1.0 else f", {batches} of the batches")
 
     def _fate(self, path: Path) -> str:
-        """What became of the checkpoint, empty if it is still there."""
+        """Whether the checkpoint was removed or overwritten since, as text; empty if it was not."""
         if not path.is_file():
             return " (removed since)"
         # Not by its time, which copies may keep or change.
@@ -68,18 +68,17 @@ def write_scores(
     Args:
         folder: where; must exist.
         stage: ``validate`` or ``test``.
-        weights: what they are of.
-        settings: how they were made, see `Scores`.
+        weights: the evaluated weights.
+        settings: of the evaluation, see `Scores`.
         values: name -> number; those that are not finite become null.
 
     Raises:
         OSError: the file could not be written.
     """
-    metadata = weights.metadata | {"settings": dict(settings), "time": datetime.now(UTC).isoformat()}
-    metadata |= {"scores": dict(values)}
+    made = {"settings": dict(settings), "time": datetime.now(UTC).isoformat(), "scores": dict(values)}
     key = sha256(weights.key.encode() + json_text(dict(settings))).hexdigest()
     return write_atomically(
-        folder / f"scores_{stage}_{weights.name}_{key[:8]}.json", json_text(metadata | {"scores": dict(values)})
+        folder / f"scores_{stage}_{weights.name}_{key[:8]}.json", json_text(weights.metadata | made)
     )
 
 

@@ -26,7 +26,7 @@ def speed_and_quality(table: ResultTable) -> Figure:
     for number, (label, row) in enumerate(points.items(), start=1):
         place = row["speedup"], row[quality]
         colour = COLOURS.get(label.split(": ")[-1].split()[0], OWN_COLOUR)
-        axis.scatter(*place, color=colour, label=f"{number}  {label}", zorder=3)
+        axis.scatter(*place, color=colour, label=f"{number}  {label}", zorder=3)  # type: ignore[arg-type]
         axis.annotate(str(number), place, textcoords="offset points", xytext=(5, 3), fontsize=8, color="#50565e")
     axis.axvline(1, color="#c5c9ce", linewidth=1)
     axis.axhline(0 if quality == "fid_change" else 1, color="#c5c9ce", linewidth=1)

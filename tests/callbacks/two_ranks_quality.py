@@ -1,4 +1,4 @@
-"""Run by `test_quality_two_ranks.py` as a program: two processes on the CPU, which Lightning starts from this file."""
+"""Run by `test_quality_two_ranks.py` as a program, in two processes on the CPU."""
 
 from __future__ import annotations
 

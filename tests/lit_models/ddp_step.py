@@ -1,6 +1,6 @@
 """One training step and a validation on one or two CPU processes. Run by test_ddp.py.
 
-Usage: ddp_step.py DEVICES BATCH GENERATOR OUTPUT
+Usage: ddp_step.py DEVICES BATCH GENERATOR FOLDER
 """
 
 import sys
@@ -44,7 +44,7 @@ class Keep(Callback):
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    devices, batch, generator, path = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4]
+    devices, batch, generator, folder = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4]
     data = InTurn(windows=14)  # 14 windows: with two processes the validation ends with smaller batches
     data.batch_size = batch
     # every patch is hidden in training, so that its masks, which differ from process to process, play no part
@@ -60,6 +60,6 @@ if __name__ == "__main__":
         enable_checkpointing=False,
         num_sanity_val_steps=0,
         val_check_interval=1,
-        callbacks=[Keep(path)],
+        callbacks=[Keep(f"{folder}/step.pt")],
     )
     trainer.fit(module, datamodule=data)

@@ -1,11 +1,10 @@
 """Two processes with half a batch each do what one process does with the whole batch."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from rank_runs import run
 
 SCRIPT = Path(__file__).with_name("ddp_step.py")
 
@@ -14,11 +13,9 @@ SCRIPT = Path(__file__).with_name("ddp_step.py")
 def test_two_processes_equal_one(tmp_path, generator):
     results = []
     for devices, batch in ((1, 8), (2, 4)):
-        path = tmp_path / f"{devices}.pt"
-        command = [sys.executable, str(SCRIPT), str(devices), str(batch), generator, str(path)]
-        finished = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=180)
-        assert path.exists(), finished.stderr
-        results.append(torch.load(path, weights_only=True))
+        folder = tmp_path / str(devices)
+        run(SCRIPT, folder, devices, batch, generator, ranks=devices)
+        results.append(torch.load(folder / "step.pt", weights_only=True))
     one, two = results
     torch.testing.assert_close(one["loss"], two["loss"])
     assert one["gradients"].keys() == two["gradients"].keys()

@@ -5,7 +5,8 @@ import math
 
 import pytest
 import torch
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback, LightningDataModule, Trainer
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.utils.data import DataLoader
 
 from lit_models import Generation, Optimization
@@ -163,6 +164,18 @@ def test_data_that_does_not_fit_is_refused(tmp_path, toy_data, toy_module, attri
     setattr(data, attribute, value)
     with pytest.raises(ValueError, match=r"make the network's codec, velocity_bins and sizes\[0\] agree"):
         quiet(tmp_path, max_steps=1).fit(toy_module(), datamodule=data)
+
+
+def test_all_that_data_lack_is_one_error(tmp_path, toy_data, toy_module):
+    class Bare(LightningDataModule):
+        batch_size = 4
+
+        def train_dataloader(self):
+            return toy_data().train_dataloader()
+
+    missing = "`canvas_shape` and `alphabet`.*`num_classes`, `renderer` and `described_request`.*see docs/extending.md"
+    with pytest.raises(MisconfigurationException, match=f"LitFractal needs Bare to have {missing}"):
+        quiet(tmp_path, max_steps=1).fit(toy_module(), datamodule=Bare())
 
 
 def test_a_checkpoint_of_another_architecture_is_refused(tmp_path, toy_data, toy_module):

@@ -13,7 +13,7 @@ from datamodules import DigitsDataModule
 from lit_models import Optimization
 from lit_models.speculative.comparison import no_totals, rates
 from lit_models.speculative.distillation import divergence, teacher_forced
-from lit_models.tokenizer.data_checks import token_facts
+from lit_models.tokenizer.data_checks import token_metadata
 from litscale.models.sdvar import KL, AdaptiveGamma, CollaborativeDecoding, DraftOnly, Speculative, TargetOnly, TopK
 from litscale.models.var import VARGeneration, to_official
 
@@ -164,7 +164,7 @@ def test_distillation_trains_the_draft_alone_and_raises_acceptance(tmp_path):
     data = ToyImages(64, batch_size=16)
     target = {name: value.clone() for name, value in module.target.state_dict().items()}
     before = quiet(tmp_path).validate(module, datamodule=data, verbose=False)[0]
-    quiet(tmp_path, max_epochs=25, limit_val_batches=0).fit(module, datamodule=data)
+    quiet(tmp_path, max_epochs=12, limit_val_batches=0).fit(module, datamodule=data)
     after = quiet(tmp_path).validate(module, datamodule=data, verbose=False)[0]
     assert after["val/divergence"] < 0.5 * before["val/divergence"]
     assert after["val/accepted_scales_per_call"] > before["val/accepted_scales_per_call"] + 0.05
@@ -253,14 +253,14 @@ def test_tokens_of_a_cache_serve_as_well_as_images(tmp_path):
     seen = [Outputs(), Outputs()]
     for cached, outputs in zip((False, True), seen, strict=True):
         module, data = lit_sdvar(), ToyImages(8)
-        data.token_facts, data.folder = token_facts(module.vqvae), "cache"
+        data.token_metadata, data.folder = token_metadata(module.vqvae), "cache"
         if cached:
             tokens = torch.cat(module.vqvae.encode(data.canvas / 127.5 - 1), 1).int()
             items = [{"tokens": row, "label": label} for row, label in zip(tokens, data.label, strict=True)]
             data.items = lambda items=items: items
         quiet(tmp_path, max_epochs=1, callbacks=[outputs]).fit(module, datamodule=data)
     assert seen[0].losses == seen[1].losses
-    data.token_facts = {**data.token_facts, "tokenizer": "another"}
+    data.token_metadata = {**data.token_metadata, "tokenizer": "another"}
     with pytest.raises(
         ValueError, match=r"the token cache cache was written by another tokenizer \(.*write a new cache"
     ):

@@ -79,9 +79,9 @@ def test_rates_by_hand():
         "target_only/seconds": 5.0,
         "agreement": 3.0,
         "difference": 0.2,
-        "judged/scale_0": 8.0,
+        "verified/scale_0": 8.0,
         "accepted/scale_0": 6.0,
-        "judged/scale_1": 0.0,
+        "verified/scale_1": 0.0,
         "accepted/scale_1": 0.0,
     }
     assert rates(sums) == pytest.approx(

@@ -21,7 +21,7 @@ def folders(tmp_path_factory):
     """What one process wrote, and what two wrote."""
     made = [tmp_path_factory.mktemp(name) for name in ("one", "two")]
     for devices, folder in enumerate(made, 1):
-        run(HERE / "sharded_fit.py", folder, devices)
+        run(HERE / "sharded_fit.py", folder, devices, ranks=devices)
     return made
 
 

@@ -15,7 +15,7 @@ def folders(tmp_path_factory):
     """What one process wrote, and what two wrote."""
     one, two = (tmp_path_factory.mktemp(name) for name in ("one", "two"))
     runpy.run_path(str(HERE / "var_ddp.py"))["run"](1, one)
-    run(HERE / "var_ddp.py", two, 2)
+    run(HERE / "var_ddp.py", two, 2, ranks=2)
     return one, two
 
 

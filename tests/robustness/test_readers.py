@@ -21,7 +21,7 @@ from datamodules.images.imagenet.arrays import ArraySource
 from datamodules.images.imagenet.classes import read_class_map
 from datamodules.images.imagenet.parquet import ParquetSource
 from datamodules.rolls.cache import RollCache, build_cache
-from datamodules.tokens.cache import TokenFacts, read_shard, shard_paths, write_shard
+from datamodules.tokens.cache import TokenMetadata, read_shard, shard_paths, write_shard
 from litscale import music
 from litscale.metrics.fid import Statistics
 from litscale.metrics.reference import read_reference, write_reference
@@ -110,7 +110,7 @@ def read_parquet_images(path: Path) -> list[int]:
     return [int(images.canvas(number).sum()) for number in range(min(len(images), 20))]
 
 
-FACTS = TokenFacts("abc", [1, 2], 100, 3, {"train": 1})
+METADATA = TokenMetadata("abc", [1, 2], 100, 3, {"train": 1})
 
 
 def shard(which: int) -> Callable[[Path], Path]:
@@ -122,13 +122,13 @@ def shard(which: int) -> Callable[[Path], Path]:
 
 
 def read_tokens(path: Path) -> int:
-    found = read_shard(path.parent, FACTS, "train", 0, verify=True)
+    found = read_shard(path.parent, METADATA, "train", 0, verify=True)
     assert found.tokens.shape == (4, 5)  # verified: nothing but the true tokens comes through
     return int(found.tokens.sum())
 
 
 def index(folder: Path) -> Path:
-    FACTS.write(folder)
+    METADATA.write(folder)
     return folder / "index.json"
 
 
@@ -182,7 +182,7 @@ CASES = {
     "parquet images": Case(parquet, read_parquet_images, count=60),
     "tokens": Case(shard(0), read_tokens),
     "record of tokens": Case(shard(1), read_tokens),
-    "index of tokens": Case(index, lambda path: TokenFacts.read(path.parent)),
+    "index of tokens": Case(index, lambda path: TokenMetadata.read(path.parent)),
     "reference": Case(reference, lambda path: read_reference(path, 3)),
     "samples": Case(sample_batch, lambda path: SampleStore(path.parents[1], "key").read(0, 2)),
     **{f"pickle of protocol {p}": Case(written("batch", pickle.dumps(BATCH, p)), load_plain) for p in range(6)},

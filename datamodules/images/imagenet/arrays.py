@@ -73,7 +73,7 @@ class ArraySource(ImageSource):
                         write_atomically(_reason(target), str(error).encode())
                     continue
                 with writing_cache(target.parent, "images"), atomic_file(target) as file:
-                    np.savez(file, **content)
+                    np.savez(file, data=content["data"], labels=content["labels"])
 
     def class_names(self) -> list[str]:
         """The wnids of the class map, sorted.
@@ -98,12 +98,12 @@ class ArraySource(ImageSource):
         files, numbers, damaged = [], [], []
         for file in map(self._mapped, batch_files(self.folder, split)):
             try:
-                found = _open(file)
+                classes = _open(file)
             except DamagedError as error:
                 damaged.append(str(error))
                 continue
             files.append(file)
-            numbers.append(found)
+            numbers.append(classes)
         if damaged and self.strict:
             raise _strictly(damaged)
         if damaged and not files:
@@ -190,17 +190,17 @@ def batch_files(folder: Path, split: str) -> list[Path]:
     Raises:
         FileNotFoundError: there are none, or one is missing in between.
     """
-    found: dict[int, Path] = {}
+    batches: dict[int, Path] = {}
     for path in sorted(folder.iterdir()):
         match = BATCH_NAME.fullmatch(path.name)
         if match and path.name.startswith(split):
             number = int(match["number"] or 1)
-            if number not in found or match["suffix"] == ".npz":  # which may need no conversion
-                found[number] = path
-    if missing := sorted(set(range(1, max(found, default=1) + 1)) - set(found)):
+            if number not in batches or match["suffix"] == ".npz":  # which may need no conversion
+                batches[number] = path
+    if missing := sorted(set(range(1, max(batches, default=1) + 1)) - set(batches)):
         name = "val_data" if split == "val" else f"train_data_batch_{missing[0]}"
         raise FileNotFoundError(f"folder: there is no {name} (or {name}.npz) in {folder}")
-    return [found[number] for number in sorted(found)]
+    return [batches[number] for number in sorted(batches)]
 
 
 def _read_batch(path: Path) -> dict[str, np.ndarray]:

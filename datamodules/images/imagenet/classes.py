@@ -158,7 +158,7 @@ def _csv_wnids(path: Path, names: Sequence[str]) -> list[str]:
         rows = csv.DictReader(file)
         if not {"ImageId", "PredictionString"} <= set(rows.fieldnames or ()):
             raise ValueError(f"val_labels: {path} has no columns ImageId and PredictionString")
-        found = {row["ImageId"]: (row["PredictionString"] or "").partition(" ")[0] for row in rows}
-    if missing := [name for name in names if Path(name).stem not in found]:
+        listed = {row["ImageId"]: (row["PredictionString"] or "").partition(" ")[0] for row in rows}
+    if missing := [name for name in names if Path(name).stem not in listed]:
         raise ValueError(f"val_labels: {path} does not list {len(missing)} validation images: {abridged(missing)}")
-    return [found[Path(name).stem] for name in names]
+    return [listed[Path(name).stem] for name in names]

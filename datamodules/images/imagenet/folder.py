@@ -43,8 +43,8 @@ class FolderSource(ImageSource):
             ValueError: there are none of these.
         """
         for split in ("train", "val"):
-            if (self.folder / split).is_dir() and (found := class_folders(self.folder / split)):
-                return found
+            if (self.folder / split).is_dir() and (names := class_folders(self.folder / split)):
+                return names
         class_map = self._class_map()
         if class_map is None:
             raise ValueError(
@@ -78,8 +78,8 @@ class FolderSource(ImageSource):
             )
         if empty := [str(path) for path, names in zip(folders, lists, strict=True) if not names]:
             raise FileNotFoundError(f"folder: no image ({', '.join(SUFFIXES)}) in {abridged(empty)}")
-        names = np.array([name for found in lists for name in found])
-        which = np.repeat(np.arange(len(folders), dtype=np.int32), [len(found) for found in lists])
+        names = np.array([name for listed in lists for name in listed])
+        which = np.repeat(np.arange(len(folders), dtype=np.int32), [len(listed) for listed in lists])
         labels = None
         if self.labels:
             labels = self._folder_labels(classes, root)[which] if classes else self._flat_labels(split, names)

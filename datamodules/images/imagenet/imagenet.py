@@ -136,12 +136,12 @@ def find_form(folder: Path) -> str:
         FileNotFoundError: none of them.
         ValueError: several of them.
     """
-    found = {
+    evidence = {
         "folder": (folder / "train").is_dir() or (folder / "val").is_dir(),
         "arrays": any(BATCH_NAME.fullmatch(path.name) for path in folder.iterdir()),
         "parquet": bool(shards(folder, "train") or shards(folder, "val")),
     }
-    forms = [form for form, there in found.items() if there]
+    forms = [form for form, there in evidence.items() if there]
     if not forms:
         raise FileNotFoundError(
             f"folder: {folder} holds neither train or val (image files), nor train_data_batch_1 or val_data (arrays), "

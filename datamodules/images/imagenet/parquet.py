@@ -178,6 +178,6 @@ def shards(folder: Path, split: str) -> list[Path]:
     """The shards of a split, sorted."""
     for root in (folder / "data", folder):
         for name in SPLIT_NAMES[split]:
-            if found := sorted([*root.glob(f"{name}-*.parquet"), *root.glob(f"{name}.parquet")]):
-                return found
+            if files := sorted([*root.glob(f"{name}-*.parquet"), *root.glob(f"{name}.parquet")]):
+                return files
     return []

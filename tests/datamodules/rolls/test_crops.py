@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from datamodules.rolls.cache import RollCache, build_cache
-from datamodules.rolls.crops import FixedWindows, Pieces, RandomWindows
+from datamodules.rolls.crops import ConsecutiveWindows, Pieces, RandomCrops
 from litscale import music
 from litscale.music.roll import Roll, RollFormat
 
@@ -33,18 +33,18 @@ def pieces(cache: RollCache) -> Pieces:
 
 
 def test_items_have_the_types_of_a_batch(pieces: Pieces) -> None:
-    item = RandomWindows(pieces, 10, seed=0)[(0, 0)]
+    item = RandomCrops(pieces, 10, seed=0)[(0, 0)]
     assert item["canvas"].dtype == torch.uint8
     assert item["canvas"].shape == (1, ROWS, WINDOW)
     assert item["label"].dtype == torch.int64
     assert item["label"].shape == ()
     pieces.labels = None
-    assert set(RandomWindows(pieces, 10, seed=0)[(0, 0)]) == {"canvas"}
+    assert set(RandomCrops(pieces, 10, seed=0)[(0, 0)]) == {"canvas"}
 
 
 def test_items_depend_on_seed_epoch_and_index_alone(pieces: Pieces) -> None:
     def canvases(seed: int, epoch: int) -> list[bytes]:
-        data = RandomWindows(pieces, 64, seed, transpose=3)
+        data = RandomCrops(pieces, 64, seed, transpose=3)
         return [data[(epoch, index)]["canvas"].numpy().tobytes() for index in range(64)]
 
     first = canvases(0, 0)
@@ -55,21 +55,21 @@ def test_items_depend_on_seed_epoch_and_index_alone(pieces: Pieces) -> None:
 
 
 def test_pieces_are_drawn_in_proportion_to_length(pieces: Pieces) -> None:
-    data = RandomWindows(pieces, 4000, seed=0)
+    data = RandomCrops(pieces, 4000, seed=0)
     labels = np.bincount([int(data[(0, index)]["label"]) for index in range(4000)])
     # label -> steps: 2 -> 20, 0 -> 40, 1 -> 80
     assert np.abs(labels / 4000 - np.array([40, 80, 20]) / 140).max() < 0.03
 
 
 def test_crops_reach_both_ends(cache: RollCache) -> None:
-    data = RandomWindows(Pieces(cache, np.array([0]), WINDOW, 0, 128), 400, seed=0)
+    data = RandomCrops(Pieces(cache, np.array([0]), WINDOW, 0, 128), 400, seed=0)
     crops = {data[(0, index)]["canvas"].numpy().tobytes() for index in range(400)}
     whole = roll_of("20").symbols
     assert {np.ascontiguousarray(whole[:, start : start + WINDOW]).tobytes() for start in range(13)} == crops
 
 
 def test_transposition_moves_all_notes_alike_and_loses_none(pieces: Pieces) -> None:
-    plain, moved = RandomWindows(pieces, 300, seed=0), RandomWindows(pieces, 300, seed=0, transpose=12)
+    plain, moved = RandomCrops(pieces, 300, seed=0), RandomCrops(pieces, 300, seed=0, transpose=12)
     shifts = set()
     for index in range(300):
         before, after = (data[(0, index)]["canvas"][0].numpy() for data in (plain, moved))
@@ -89,18 +89,18 @@ def test_transposition_moves_all_notes_alike_and_loses_none(pieces: Pieces) -> N
 
 def test_no_room_means_no_transposition(cache: RollCache) -> None:
     tight = Pieces(cache, np.array([2]), 80, 50, 8)  # just the pitches that sound
-    data = RandomWindows(tight, 10, seed=0, transpose=12)
+    data = RandomCrops(tight, 10, seed=0, transpose=12)
     for index in range(10):
         assert np.array_equal(data[(0, index)]["canvas"][0].numpy(), roll_of("80").symbols[50:58])
 
 
 def test_a_bare_index_is_the_first_epoch(pieces: Pieces) -> None:
-    data = RandomWindows(pieces, 10, seed=0)
+    data = RandomCrops(pieces, 10, seed=0)
     assert torch.equal(data[7]["canvas"], data[(0, 7)]["canvas"])
 
 
 def test_fixed_windows_lie_side_by_side(pieces: Pieces) -> None:
-    data = FixedWindows(pieces)
+    data = ConsecutiveWindows(pieces)
     assert len(data) == 2 + 5 + 10  # four steps of the first piece remain
     expected = [
         roll_of(name).symbols[LOW : LOW + ROWS, start : start + WINDOW]

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from datamodules import GenerationRequest
-from datamodules.requests import Requests, request_canvas
+from datamodules.requests import Requests
+from datamodules.rolls.requests import request_canvas
 from litscale.music import read_midi
 from litscale.music.roll import RollFormat
 
@@ -106,7 +107,7 @@ def test_notes_outside_the_canvas_are_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write_notes: Write
 ) -> None:
     said: list[str] = []
-    monkeypatch.setattr("datamodules.requests.rank_zero_warn", said.append)
+    monkeypatch.setattr("datamodules.rolls.requests.rank_zero_warn", said.append)
     path = write_notes(tmp_path / "low.mid", [(60, 0, 8), (20, 4, 4), (100, 6, 2)])
     assert canvas_of(prefix=str(path))[0].any()
     assert said == [f"pitch_range 36..83 cuts 2 of 3 notes of {path}"]

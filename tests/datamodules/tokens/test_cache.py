@@ -11,9 +11,9 @@ from var_toys import lit_var, lit_vqvae, quiet, vqvae
 
 from callbacks import TokenWriter
 from datamodules import DigitsDataModule, TokenDataModule, TokenizationDataModule
-from datamodules.tokens.cache import TokenFacts, good_shards, read_shard, shard_paths, write_shard
+from datamodules.tokens.cache import TokenMetadata, good_shards, read_shard, shard_paths, write_shard
 
-FACTS = TokenFacts("abc", [1, 2], 40000, 3, {"train": 2})
+METADATA = TokenMetadata("abc", [1, 2], 40000, 3, {"train": 2})
 
 
 def tokenization(**options):
@@ -36,7 +36,7 @@ def test_shards_come_back(tmp_path_factory, count, with_labels, most, seed):
     tokens = random.integers(0, most + 1, (count, 5))
     labels = random.integers(0, 3, count) if with_labels else None
     write_shard(folder, "train", 1, tokens, labels)
-    shard = read_shard(folder, FACTS, "train", 1, verify=True)
+    shard = read_shard(folder, METADATA, "train", 1, verify=True)
     assert np.array_equal(shard.tokens, tokens)
     assert (shard.labels is None) == (not with_labels)
     if with_labels:
@@ -50,7 +50,7 @@ def test_a_cache_holds_the_tokens_of_the_images(tmp_path):
     data = TokenDataModule(str(tmp_path / "tokens"), batch_size=100)
     data.prepare_data()
     data.setup("fit")
-    assert data.token_facts == module.token_facts()
+    assert data.token_metadata == module.token_metadata()
     assert data.num_classes == 10
     source = DigitsDataModule(size=8, shift=1)
     source.setup("fit")
@@ -69,7 +69,7 @@ def test_a_cache_holds_the_tokens_of_the_images(tmp_path):
 
 def test_epochs_differ_by_their_augmentation(tmp_path):
     write(tmp_path / "tokens", tokenization(epochs=2, splits=["train"], batch_size=1259))
-    facts = TokenFacts.read(tmp_path / "tokens")
+    facts = TokenMetadata.read(tmp_path / "tokens")
     assert facts.shards == {"train": 2}
     first, second = (read_shard(tmp_path / "tokens", facts, "train", number) for number in (0, 1))
     assert first.tokens.shape == second.tokens.shape == (1259, 21)
@@ -197,7 +197,7 @@ def test_a_folder_with_another_cache_is_refused(tmp_path):
     ],
 )
 def test_damaged_shards(tmp_path, spoil, message):
-    FACTS.write(tmp_path)
+    METADATA.write(tmp_path)
     for number in (0, 1):
         write_shard(tmp_path, "train", number, np.ones((2, 5), int), np.array([0, 1]))
     data = TokenDataModule(str(tmp_path), batch_size=1)
@@ -205,11 +205,11 @@ def test_damaged_shards(tmp_path, spoil, message):
     spoil(*shard_paths(tmp_path, "train", 1))
     with pytest.raises(ValueError, match=message):
         data.prepare_data()
-    assert good_shards(tmp_path, FACTS) == {("train", 0)}
+    assert good_shards(tmp_path, METADATA) == {("train", 0)}
 
 
 def test_a_truncated_shard_is_found_without_verification(tmp_path):
-    FACTS.write(tmp_path)
+    METADATA.write(tmp_path)
     for number in (0, 1):
         write_shard(tmp_path, "train", number, np.ones((2, 5), int), np.array([0, 1]))
     path, _ = shard_paths(tmp_path, "train", 1)

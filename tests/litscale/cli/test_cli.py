@@ -149,9 +149,15 @@ def test_a_full_disk_leaves_no_half_config(tmp_path, monkeypatch, config):
     assert {path.name for path in (tmp_path / "run").iterdir()} == {".lock", ".owner.json", "logs"}
 
 
-def test_an_offline_wandb_run_holds_the_logged_keys(tmp_path, litscale, config):
+def test_an_offline_wandb_run_holds_the_logged_keys(tmp_path, monkeypatch, config):
+    import wandb
+
+    from litscale.cli.main import main
+
+    monkeypatch.chdir(tmp_path)
     logger = ["--trainer.logger", "lightning.pytorch.loggers.WandbLogger", "--trainer.logger.offline", "true"]
-    litscale("fit", "--config", config, *logger, "--trainer.max_steps", 3)
+    main(["fit", "--config", str(config), *logger, "--trainer.max_steps", "3"])
+    wandb.finish()
     keys = {key for row in offline_history(tmp_path / "run") for key in row}
     (file,) = (tmp_path / "run" / "wandb").glob("offline-run-*/*.wandb")
     configured = {
