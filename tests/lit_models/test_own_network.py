@@ -1,6 +1,8 @@
-"""A network that is no `Fractal`, with a sampler of its own, from the command line and in Python."""
+"""The network and the sampler that docs/extending.md shows, from the command line and in Python."""
 
+import importlib
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ from PIL import Image
 from lit_models import Generation, LitFractal
 from litscale.cli.main import main
 
+PAGE = Path(__file__).parents[2] / "docs" / "extending.md"
 CONFIG = {
     "seed_everything": 1,
     "trainer": {
@@ -27,8 +30,8 @@ CONFIG = {
     "model": {
         "class_path": "lit_models.LitFractal",
         "init_args": {
-            "network": {"class_path": "own_network.SameEverywhere", "init_args": {"size": 8, "num_classes": 10}},
-            "sampler": "own_network.draw_cells",
+            "network": {"class_path": "same.SameEverywhere", "init_args": {"size": 8, "num_classes": 10}},
+            "sampler": "same.draw",
             "generation": {"temperature": 0.9},
             "optimization": {"lr": 0.1, "warmup_steps": 0},
         },
@@ -38,12 +41,13 @@ CONFIG = {
 
 
 @pytest.fixture
-def own(monkeypatch):
-    """The module of the network, importable as those of the working directory are."""
-    monkeypatch.syspath_prepend(Path(__file__).parent)
-    import own_network
-
-    return own_network
+def own(tmp_path, monkeypatch):
+    """The module of the page, importable as those of the working directory are."""
+    (code,) = [block for block in PAGE.read_text().split("```") if block.startswith("python\n# same.py\n")]
+    (tmp_path / "same.py").write_text(code.removeprefix("python\n"))
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "same", raising=False)
+    return importlib.import_module("same")
 
 
 def test_own_network_trains_tests_and_samples(own, tmp_path, capsys):
@@ -66,16 +70,16 @@ def test_own_network_trains_tests_and_samples(own, tmp_path, capsys):
 
 
 def test_its_likelihood_is_that_of_its_numbers(own):
-    """Without training each of the two shades has half a probability: one bit a cell."""
-    network = own.SameEverywhere(4, 2, shades=2)
+    """Without training each of the 256 shades is as probable as any other: eight bits a cell."""
+    network = own.SameEverywhere(4, 2)
     torch.nn.init.zeros_(network.scores.weight)
-    module = LitFractal(network, nll_passes=3, sampler=own.draw_cells)
+    module = LitFractal(network, nll_passes=3, sampler=own.draw)
     assert module.nll_passes == 1  # its likelihood is exact
-    canvas = torch.randint(0, 2, (5, 1, 4, 4), dtype=torch.uint8)
+    canvas = torch.randint(0, 256, (5, 1, 4, 4), dtype=torch.uint8)
     module.log = lambda *args, **options: None
     module.test_step({"canvas": canvas, "label": torch.tensor([0, 1, -1, 0, 1])}, 0)
     for name in ("bits_per_dim", "bits_per_dim_unconditional"):
-        assert module.likelihoods["test"][name].compute().item() == pytest.approx(1)
+        assert module.likelihoods["test"][name].compute().item() == pytest.approx(8)
     assert module.parameters_by_level().keys() == {"network"}
     assert module.generate(torch.tensor([0, 1]), seed=3).shape == (2, 1, 4, 4)
     assert torch.equal(module.generate(batch_size=2, seed=3), module.generate(batch_size=2, seed=3))
