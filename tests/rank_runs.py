@@ -20,7 +20,7 @@ from lightning.pytorch.utilities import rank_zero_only
 ENVIRONMENT = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
 SECONDS = 900
 forks = multiprocessing.get_context("forkserver")
-forks.set_forkserver_preload(["rank_runs", "lightning.pytorch.cli", "callbacks", "datamodules", "lit_models"])
+forks.set_forkserver_preload(["callbacks", "datamodules", "lit_models"])
 
 
 def run(script: Path, folder: Path, *arguments: object, ranks: int = 1) -> str:

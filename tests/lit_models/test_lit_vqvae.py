@@ -220,6 +220,12 @@ def test_learns_on_bf16(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.xfail(
+    torch.__version__ < "2.15",
+    reason="inductor cannot order strides that are products of unknown sizes (torch's issues 172204 and 185510)",
+    raises=torch._dynamo.exc.BackendCompilerFailed,
+    strict=True,
+)
 def test_compiled_blocks_change_neither_loss_nor_names(tmp_path):
     losses = []
     for compile_blocks in (False, True):
