@@ -62,7 +62,7 @@ def test_a_cache_holds_the_tokens_of_the_images(tmp_path):
     # training items are those of the source's first epoch
     items = source.train_dataloader().dataset
     canvas = torch.stack([items[(0, i)][0]["canvas"] for i in range(5)])
-    stored = read_shard(tmp_path / "tokens", data.facts, "train", 0).tokens[:5]
+    stored = read_shard(tmp_path / "tokens", data.metadata, "train", 0).tokens[:5]
     assert np.array_equal(stored, module.predict_step({"canvas": canvas}, 0)["tokens"])
     assert len(data.train_dataloader().dataset) == 1259
 
