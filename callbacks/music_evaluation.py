@@ -174,7 +174,9 @@ def music_report(
         statistics: name -> ``generated``, ``data``, ``ratio``, ``overlap``.
     """
     likelihoods = {name.replace("_", " "): {"nats": value} for name, value in nats_per_step.items()}
-    likelihood = ResultTable("nats per step (lower is better)", {"nats": Column("")}, likelihoods)
+    likelihood = ResultTable(
+        "nats per step (lower is better)", {"nats": Column("")}, likelihoods, caption=f"Likelihood ({stage})"
+    )
     columns = {kind: Column(kind) for kind in ("generated", "data", "ratio", "overlap")}
     title = f"{samples} generated samples beside {windows} windows of the data"
     compared = ResultTable("statistic", columns, statistics, title)

@@ -50,12 +50,14 @@ class ResultTable:
         columns: key -> column, in order; those are shown of which some row has a value.
         rows: label -> key -> value; keys without a column are written to CSV files only.
         title: what the table shows, in words.
+        caption: the same for the terminal alone, where the files say it otherwise.
     """
 
     label: str
     columns: Mapping[str, Column]
     rows: Mapping[str, Mapping[str, float | str | None]]
     title: str = ""
+    caption: str = ""
 
     @property
     def shown(self) -> dict[str, Column]:
@@ -78,8 +80,8 @@ class ResultTable:
             table.add_column(Text(column.title), justify="right" if column.right else "left")
         for line in body:
             table.add_row(*map(Text, line))
-        if self.title:
-            print(self.title)
+        if title := self.title or self.caption:
+            print(title)
         Console(width=max(Console().width, 48 + 12 * len(head))).print(table)
 
     def markdown(self) -> str:
