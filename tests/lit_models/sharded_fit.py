@@ -104,7 +104,7 @@ def run(devices, folder):
             options = {"devices": devices, "strategy": strategy, "callbacks": watchers, "max_steps": 4}
             options |= {"log_every_n_steps": 1, "default_root_dir": saved}
             options |= {"enable_checkpointing": True, "gradient_clip_val": 0.2, "num_sanity_val_steps": 1}
-            trainer = quiet(folder, **options, val_check_interval=1, use_distributed_sampler=False)
+            trainer = quiet(folder, **options, val_check_interval=2, use_distributed_sampler=False)
             trainer.fit(module, datamodule=data(), ckpt_path=resumed, weights_only=True)
             metrics = {key: value.item() for key, value in trainer.callback_metrics.items()}
             result = {"losses": kept.losses, "metrics": metrics, "share": kept.share}
