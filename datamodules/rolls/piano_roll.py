@@ -20,7 +20,7 @@ from datamodules.rolls.crops import ConsecutiveWindows, Pieces, RandomCrops
 from datamodules.rolls.midi_folder import LONGEST, MidiFolder, MidiReader
 from datamodules.rolls.requests import GenerationRequest, request_canvas
 from datamodules.rolls.source import CachedPieces, RollSource
-from datamodules.splits import Splits
+from datamodules.rolls.splits import Splits
 from litscale import music
 from litscale.music.roll import PITCHES, Roll, RollFormat
 

@@ -66,6 +66,17 @@ def test_layers_choose_the_decoder_and_keep_how_tokens_are_drawn(name, models):
         assert same(made.tokens, generate(models[1], [0], seed=0).tokens)
 
 
+@pytest.mark.parametrize("name", ["lossless", "adaptive"])
+def test_lossless_layers_lose_nothing_over_a_lossy_config(name):
+    """Where a layer changes the class alone, options of the same name stay."""
+    lossy, config = (shipped("test", SDVAR / "digits.yaml", *layer) for layer in ((), (SDVAR / f"{name}.yaml",)))
+    thresholds = [
+        each["model"]["init_args"]["decoder"]["init_args"]["acceptance"]["init_args"]["threshold"]
+        for each in (lossy, config)
+    ]
+    assert thresholds == [0.8, 1.0]
+
+
 @pytest.mark.parametrize(
     ("pair", "draft", "target"),
     [("digits", "digits/var_draft", "digits/var_target"), ("d16_d30", "imagenet/var_d16", "imagenet/var_d30")],

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from datamodules.rolls.cache import RollCache
-from datamodules.splits import Splits, split_by_hash, split_by_lists
+from datamodules.rolls.splits import Splits, split_by_hash, split_by_lists
 
 # Another result would move pieces between the splits of runs that exist.
 RECORDED = ".....t..vt.v.v.."
@@ -75,7 +75,7 @@ def test_impossible_options(options: tuple, message: str) -> None:
 
 def test_pieces_shorter_than_the_window_are_left_out_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
-    monkeypatch.setattr("datamodules.splits.rank_zero_info", said.append)
+    monkeypatch.setattr("datamodules.rolls.splits.rank_zero_info", said.append)
     cache = cache_of({"a": 31, "b": 32, "c": 33})
     assert Splits(0, 0, {"train": ["*"]}).pieces(cache, "train", 32).tolist() == [1, 2]
     assert said == ["train: 1 of 3 pieces are shorter than a window (32 steps) and left out"]
