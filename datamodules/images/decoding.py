@@ -141,7 +141,7 @@ class CutAndFlip:
 
     Args:
         size: side of the square to cut at a random place, in pixels.
-        flip: mirror left to right, or not, alike often.
+        flip: mirror left to right with probability one half.
     """
 
     size: int

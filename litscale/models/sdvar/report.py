@@ -13,7 +13,7 @@ LEGEND = {
     "d": "drafted and kept",
     "r": "redrawn by the target after a rejection",
     "t": "the target's own",
-    ".": "drafted in vain",
+    ".": "drafted but discarded",
 }
 """The marks of :meth:`Round.marks` and their meaning."""
 
