@@ -113,7 +113,7 @@ class GenerationQuality(SampleEvaluation):
             FileNotFoundError: the weights of Inception are missing.
         """
         super().setup(trainer, pl_module, stage)
-        if stage == "predict":
+        if not self.evaluates_in(stage):
             return
         # 1. what the data and the module must offer
         data = required(data_of(trainer), CanvasData, self)

@@ -66,7 +66,7 @@ class MusicEvaluation(SampleEvaluation):
             MisconfigurationException: no renderer of rolls, or a module that cannot generate.
         """
         super().setup(trainer, pl_module, stage)
-        if stage == "predict":
+        if not self.evaluates_in(stage):
             return
         required(pl_module, Generates, self)
         renderer = required(data_of(trainer), RenderedData, self).renderer

@@ -79,6 +79,10 @@ class SampleEvaluation(Callback, ABC):
         """Start anew."""
         self._reset()
 
+    def evaluates_in(self, stage: str) -> bool:
+        """Whether anything is evaluated in a stage, so that data and module must offer what that takes."""
+        return stage != "predict" and (stage != "fit" or self.every_n_validations > 0)
+
     def _reset(self) -> None:
         self._validations = 0
         self._running = False  # whether the validation at hand is evaluated

@@ -104,7 +104,7 @@ def test_help_comes_from_docstrings(command, capsys):
     with pytest.raises(SystemExit):
         main([command, "--model.help", "lit_models.LitFractal"])
     out = " ".join(capsys.readouterr().out.split())
-    assert "passes averaged for the likelihood" in out
+    assert "Number of passes over which the likelihood of each canvas is averaged in evaluation" in out
     assert "divides the logits; below 1 is safer" in out
     with pytest.raises(SystemExit):
         main([command, "--data.help", "datamodules.PianoRollDataModule"])
