@@ -44,7 +44,9 @@ def run(script: Path, folder: Path, *arguments: object, ranks: int = 1) -> str:
         for rank in range(ranks):
             own = {"LOCAL_RANK": str(rank), "NODE_RANK": "0", "MASTER_PORT": str(port)} if ranks > 1 else {}
             words = [str(word) for word in (script, *arguments, folder)]
-            processes.append(forks.Process(target=_program, args=(words, dict(os.environ) | own, f"{printed}/{rank}")))
+            # a seed that an earlier test of this process left behind would be the program's
+            environment = {name: value for name, value in os.environ.items() if name != "PL_GLOBAL_SEED"} | own
+            processes.append(forks.Process(target=_program, args=(words, environment, f"{printed}/{rank}")))
             processes[-1].start()
         try:
             running = {process.sentinel: process for process in processes}
@@ -81,6 +83,7 @@ def _program(words: list[str], environment: dict[str, str], printed: str) -> Non
     for stream in (1, 2):
         os.dup2(os.open(f"{printed}.{stream}", os.O_WRONLY | os.O_CREAT), stream)
     multiprocessing.set_start_method("fork", force=True)  # of workers that it starts, as in any program
+    os.environ.clear()
     os.environ.update(environment)
     rank_zero_only.rank = int(environment.get("LOCAL_RANK", 0))
     os.chdir(words[-1])

@@ -47,6 +47,7 @@ def moments(checkpoint):
     return [state["state"][number]["exp_avg"] for group in state["param_groups"] for number in group["params"]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_losses_and_validation_are_those_of_one_process(folders, name):
     one, two, other = (load(folders[n] / f"{name}_whole_{rank}.pt") for n, rank in ((0, 0), (1, 0), (1, 1)))
@@ -60,6 +61,7 @@ def test_losses_and_validation_are_those_of_one_process(folders, name):
     assert 0.4 < two["share"] < 0.6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", GENERATORS)
 def test_rank_zero_alone_samples_between_steps(folders, name):
     one, two = (sorted((folder / f"{name}_whole" / "samples").glob("*/*.png")) for folder in folders)
@@ -67,6 +69,7 @@ def test_rank_zero_alone_samples_between_steps(folders, name):
     assert [path.read_bytes() for path in two] == [path.read_bytes() for path in one]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_checkpoints_are_those_of_one_process(folders, name):
     one, two = (load(folder / f"{name}_whole" / "step=4.ckpt") for folder in folders)
@@ -75,6 +78,7 @@ def test_checkpoints_are_those_of_one_process(folders, name):
         torch.testing.assert_close(second, first, atol=1e-7, rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "make", "score"),
     [
@@ -92,6 +96,7 @@ def test_one_process_reads_them(folders, tmp_path, name, make, score):
     same_weights(load(path)["state_dict"], module.state_dict(), name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*NAMES, "restarted"])
 def test_a_resumed_run_ends_as_the_whole_one(folders, name):
     whole, resumed = (load(folders[1] / f"{name}_{part}" / "step=4.ckpt") for part in ("whole", "resumed"))
@@ -100,6 +105,7 @@ def test_a_resumed_run_ends_as_the_whole_one(folders, name):
     assert load(folders[1] / f"{name}_resumed_0.pt")["losses"] == load(folders[1] / f"{name}_whole_0.pt")["losses"][2:]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("devices", [1, 2])
 def test_dead_codes_are_restarted(folders, devices):
     name = "network.quantizer.codebook.weight"

@@ -36,7 +36,7 @@ def test_quality_is_added_to_a_recipe(layer):
     assert names[-1] == "callbacks.GenerationQuality"
 
 
-@pytest.mark.parametrize("kind", ["mar", "ar"])
+@pytest.mark.parametrize("kind", [pytest.param("mar", marks=pytest.mark.slow), "ar"])
 def test_digits_train_evaluate_and_sample(tmp_path, kind, capsys):
     config = ["--config", str(CONFIGS / "digits" / f"fractal_{kind}.yaml"), "--trainer.default_root_dir", str(tmp_path)]
     quick = ["--trainer.enable_progress_bar", "false", "--model.generation.iterations", "2"]

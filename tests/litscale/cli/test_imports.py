@@ -53,5 +53,5 @@ def test_a_module_in_place_of_ours_is_named(tmp_path, file):
 
 def test_a_folder_of_another_kind_is_not_in_the_way(tmp_path):
     (tmp_path / "callbacks").mkdir()
-    code = "from litscale.cli.imports import prepare_imports; prepare_imports(); import callbacks as c"
-    assert run(tmp_path, "-c", code + "; print(c.__file__)").stdout.strip() == str(ROOT / "callbacks" / "__init__.py")
+    code = "from litscale.cli.imports import *; prepare_imports(); print(find_spec('callbacks').origin)"
+    assert run(tmp_path, "-c", code).stdout.strip() == str(ROOT / "callbacks" / "__init__.py")
