@@ -15,6 +15,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from callbacks import Checkpoints
 from lit_models.base import LitModule
+from litscale.cli.allocator import keep_freed_memory
 from litscale.cli.config_files import LayeredConfig
 from litscale.cli.evaluation import Evaluation
 from litscale.cli.runs import WORDS, find_checkpoint, requeued_checkpoint
@@ -226,6 +227,7 @@ def train_or_evaluate(args: list[str] | None) -> None:
     Args:
         args: the words after ``litscale``; None for those that the process was started with.
     """
+    keep_freed_memory()
     LitscaleCLI(save_config_callback=SaveConfig, save_config_kwargs={"save_to_log_dir": False}, args=args, **_COMMON)
 
 
@@ -237,5 +239,6 @@ def bench(args: list[str] | None) -> None:
     """
     from litscale.cli.bench import BenchTrainer
 
+    keep_freed_memory()
     names = {"prog": "litscale bench", "description": "Benchmarks"}
     BenchCLI(trainer_class=BenchTrainer, save_config_callback=None, parser_kwargs=names, args=args, **_COMMON)

@@ -1,0 +1,35 @@
+"""Memory of freed arrays stays with the process, so that the next ones need not fetch it."""
+
+import ctypes
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from litscale.cli.allocator import keep_freed_memory
+
+def megabytes():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
+
+if sys.argv[1] == "keep":
+    keep_freed_memory()
+array = np.ones(2**28, np.uint8)
+used = megabytes()
+del array
+print(used - megabytes())
+"""
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or not hasattr(ctypes.CDLL(None), "gnu_get_libc_version"), reason="needs glibc"
+)
+def test_freed_memory_is_kept():
+    given_back = [
+        float(subprocess.check_output([sys.executable, "-c", PROGRAM, word], text=True)) for word in ("keep", "not")
+    ]
+    assert given_back[0] < 1
+    assert given_back[1] > 250
