@@ -41,6 +41,8 @@ def find_checkpoint(given: str | None, folders: Iterable[Path]) -> str | None:
                 "give the run's folder as --trainer.default_root_dir, or the path of a checkpoint"
             )
         given = str(paths[0])
+    if not Path(given).exists():
+        raise FileNotFoundError(f"--ckpt_path {given}: no such file; give the path of a checkpoint, or last or best")
     check_checkpoint(given)
     return given
 

@@ -75,7 +75,11 @@ def test_from_midi_to_midi(tmp_path, monkeypatch, capsys, litscale, config, midi
         ("fit", ["--model.generation.temperature", "-1"], "temperature must be positive, not -1"),
         ("fit", ["--model.generation.iterations", "0"], "iterations must be at least 1, not 0"),
         ("fit", ["--model.generation.iterations", "[4,4]"], "iterations has 2 entries for 3 levels"),
-        ("fit", ["--ckpt_path", "nowhere.ckpt"], "--ckpt_path nowhere.ckpt: no such file"),
+        (
+            "fit",
+            ["--ckpt_path", "nowhere.ckpt"],
+            "--ckpt_path nowhere.ckpt: no such file; give the path of a checkpoint, or last or best",
+        ),
         ("predict", ["--data.predict.prefix", "nowhere.mid"], "nowhere.mid"),
         ("predict", ["--data.predict.prefix", "PIECE", "--data.predict.prefix_steps", "99"], "prefix_steps"),
         ("predict", ["--data.predict.inpaint", "PIECE", "--data.predict.region", "[60,99]"], "region"),
