@@ -24,6 +24,8 @@ OUTCOMES = (
     "quality_*",
     "decode_*",
     "hpc_ckpt_*.ckpt",
+    "bench_*",
+    "masks.png",
 )
 OUTCOME_FOLDERS = ("predictions", "samples")
 
