@@ -223,8 +223,12 @@ def test_a_data_module_without_options(tmp_path, monkeypatch):
     assert saved["data"] == {"class_path": "optionless.Optionless"}
 
 
-def test_overwriting_removes_what_benchmarks_wrote(tmp_path):
+def test_overwriting_removes_what_benchmarks_wrote_and_sharded_checkpoints(tmp_path):
     for name in ("bench_decode.csv", "bench_decode_unfinished.json", "bench_costs.md", "masks.png", "notes.txt"):
         (tmp_path / name).touch()
+    sharded = tmp_path / "checkpoints" / "last.ckpt"  # a folder
+    sharded.mkdir(parents=True)
+    (sharded / ".metadata").touch()
     clear_run_folder(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+    assert not sharded.exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoints", "notes.txt"]
