@@ -65,12 +65,15 @@ def with_layers(path: str, above: tuple[Path, ...] = ()) -> list[str]:
         above: the configs that this one is a layer of.
 
     Raises:
-        TypeError: ``layers`` is no list of files, or a config is a layer of itself.
+        TypeError: it is no YAML, ``layers`` is no list of files, or a config is a layer of itself.
     """
     file = Path(path)
     if "\n" in path or not file.is_file():
         return [path]
-    content = yaml.safe_load(file.read_text())
+    try:
+        content = yaml.safe_load(file.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise TypeError(f"{path} is no YAML file: {error}") from error
     layers = content.get("layers", []) if isinstance(content, dict) else []
     if not isinstance(layers, list) or not all(isinstance(layer, str) for layer in layers):
         raise TypeError(f"{path}: layers must be a list of files, not {layers!r}")

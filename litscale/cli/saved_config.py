@@ -42,7 +42,8 @@ class SaveConfig(SaveConfigCallback):
         if config.trainer.callbacks:
             config.trainer.callbacks = [each for each in config.trainer.callbacks if each.class_path != FINDER]
         data = offered(trainer.datamodule, BatchData)  # type: ignore[attr-defined]
-        if data is not None and "data" in config and "batch_size" in config.data.init_args:
+        options = config.data.get("init_args", {}) if "data" in config else {}  # a class without options has none
+        if data is not None and "batch_size" in options:
             config.data.init_args.batch_size = data.batch_size
         text = self.parser.dump(config, skip_none=False, skip_validation=True)
         folder = Path(trainer.default_root_dir)

@@ -24,6 +24,8 @@ OUTCOMES = (
     "quality_*",
     "decode_*",
     "hpc_ckpt_*.ckpt",
+    "bench_*",
+    "masks.png",
 )
 OUTCOME_FOLDERS = ("predictions", "samples")
 
@@ -106,7 +108,10 @@ def clear_run_folder(folder: Path) -> None:
         folder: the run folder. Only what runs are known to write is removed.
     """
     for path in [*(folder / CHECKPOINTS).glob("*.ckpt"), *(path for name in OUTCOMES for path in folder.glob(name))]:
-        path.unlink(missing_ok=True)
+        if path.is_dir():  # a sharded checkpoint
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
     for name in OUTCOME_FOLDERS:
         shutil.rmtree(folder / name, ignore_errors=True)
 

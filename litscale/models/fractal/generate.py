@@ -132,11 +132,15 @@ def generate(
     if canvas is None:
         if known is not None:
             raise ValueError("known needs the canvas whose cells are known")
+        if length is not None and length < 1:
+            raise ValueError(f"length must be at least 1, not {length}")
         rows = batch_size if label is None else len(label)
         canvas = torch.zeros(rows, model.codec.channels, height, length or width, dtype=torch.uint8)
     length = canvas.shape[-1]
     known = torch.zeros_like(canvas, dtype=torch.bool) if known is None else known.expand_as(canvas)
+    _check_request(model, label, canvas, known, window)
     canvas, known = (F.pad(cells.to(device), (0, -length % patch)).clone() for cells in (canvas, known))
+    canvas[~known] = 0  # what a caller left there does not matter
 
     with evaluating(model):
         for number, part in enumerate(_windows(known, length, window or width, patch)):
@@ -153,6 +157,18 @@ def generate(
             # 4. the next window has it as known context
             known[..., part] = True
     return canvas[..., :length]
+
+
+def _check_request(model: Fractal, label: Tensor | None, canvas: Tensor, known: Tensor, window: int | None) -> None:
+    """Refuse what would be generated wrongly, or without an end."""
+    if canvas.dtype != torch.uint8 or known.dtype != torch.bool:
+        raise ValueError(f"canvas must be uint8 and known bool, not {canvas.dtype} and {known.dtype}")
+    if label is not None and len(label) != len(canvas):
+        raise ValueError(f"there are {len(label)} labels for {len(canvas)} canvases")
+    if window is not None and window < 1:
+        raise ValueError(f"window must be at least 1, not {window}")
+    if bool((canvas[known] >= model.codec.alphabet).any()):
+        raise ValueError(f"known cells must be in 0..{model.codec.alphabet - 1}, the symbols of the model's codec")
 
 
 def _windows(known: Tensor, length: int, width: int, patch: int) -> Iterator[slice]:

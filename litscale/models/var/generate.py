@@ -142,6 +142,10 @@ def generate(
         ValueError: labels out of range, or known tokens that do not fit.
     """
     classes, seed = classes_and_seed(labels, seed, batch_size, model.pos_emb.device)
+    if image_index is not None and image_index.shape != classes.shape:
+        raise ValueError(
+            f"image_index must have the shape of labels {list(classes.shape)}, not {list(image_index.shape)}"
+        )
     _check_known(model, len(classes), tokens, known)
     with evaluating(model):
         steps = list(generate_scales(model, classes, options, seed, tokens, known, image_index))
@@ -260,5 +264,9 @@ def _check_known(model: VAR, batch: int, tokens: Sequence[Tensor] | None, known:
         shapes = [tuple(entry.shape) for entry in given]
         if shapes != wanted:
             raise ValueError(f"{name} must have the shapes {wanted}, one for each scale, not {shapes}")
-    if any(bool(((entry < 0) | (entry >= model.vocab)).any()) for entry in tokens):
+    if any(mask.dtype != torch.bool for mask in known):
+        raise ValueError("known must be bool")
+    if any(
+        bool((((entry < 0) | (entry >= model.vocab)) & mask).any()) for entry, mask in zip(tokens, known, strict=True)
+    ):
         raise ValueError(f"tokens must be in 0..{model.vocab - 1}, the tokenizer's vocabulary")

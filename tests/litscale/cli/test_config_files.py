@@ -91,3 +91,11 @@ def test_an_unknown_config_names_similar_ones(tmp_path, monkeypatch, capsys):
     assert "--config fractal_marr.yaml: there is no such file" in error
     assert "digits/fractal_mar.yaml" in error
     assert "vqvae" not in error
+
+
+@pytest.mark.parametrize("content", [b"layers: [a.yaml\n", b"\xff\xfe"])
+def test_a_damaged_config_is_named(tmp_path, content):
+    path = tmp_path / "damaged.yaml"
+    path.write_bytes(content)
+    with pytest.raises(TypeError, match=r"damaged\.yaml is no YAML file"):
+        with_layers(str(path))

@@ -14,7 +14,20 @@ import yaml
 from litscale.cli.main import main
 from litscale.cli.runs import requeued_checkpoint
 from litscale.storage.checkpoints import stamp
-from litscale.storage.run_folders import RunFolderError
+from litscale.storage.run_folders import RunFolderError, clear_run_folder
+
+OPTIONLESS = """
+import torch
+from lightning.pytorch import LightningDataModule
+from torch.utils.data import DataLoader
+
+
+class Optionless(LightningDataModule):
+    canvas_shape, alphabet, batch_size = (1, 8, 8), 2, 4
+
+    def train_dataloader(self):
+        return DataLoader([{"canvas": torch.zeros(1, 8, 8, dtype=torch.uint8)}] * 8, self.batch_size)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -191,3 +204,31 @@ def test_a_requeued_job_takes_the_newest_readable_checkpoint(run, monkeypatch):
     os.truncate(run / "hpc_ckpt_2.ckpt", 1000)
     with pytest.warns(UserWarning, match=r"hpc_ckpt_2\.ckpt is damaged .* an earlier checkpoint is taken"):
         assert requeued_checkpoint(run) == str(run / "hpc_ckpt_1.ckpt")
+
+
+def test_a_data_module_without_options(tmp_path, monkeypatch):
+    (tmp_path / "optionless.py").write_text(OPTIONLESS)
+    monkeypatch.syspath_prepend(tmp_path)
+    network = {"sizes": [[8, 8], [4, 4], [1, 1]], "generators": ["ar", "ar"], "widths": [16] * 3, "blocks": [1] * 3}
+    network = {
+        "class_path": "litscale.models.fractal.Fractal",
+        "init_args": network | {"heads": [2] * 3, "codec": "binary"},
+    }
+    config = tmp_path / "config.yaml"
+    model = {"class_path": "lit_models.LitFractal", "init_args": {"network": network}}
+    trainer = {"max_steps": 1, "logger": False, "accelerator": "cpu", "default_root_dir": str(tmp_path / "run")}
+    config.write_text(yaml.safe_dump({"trainer": trainer, "model": model}))
+    main(["fit", "--config", str(config), "--data", "optionless.Optionless"])
+    saved = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert saved["data"] == {"class_path": "optionless.Optionless"}
+
+
+def test_overwriting_removes_what_benchmarks_wrote_and_sharded_checkpoints(tmp_path):
+    for name in ("bench_decode.csv", "bench_decode_unfinished.json", "bench_costs.md", "masks.png", "notes.txt"):
+        (tmp_path / name).touch()
+    sharded = tmp_path / "checkpoints" / "last.ckpt"  # a folder
+    sharded.mkdir(parents=True)
+    (sharded / ".metadata").touch()
+    clear_run_folder(tmp_path)
+    assert not sharded.exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoints", "notes.txt"]

@@ -130,3 +130,31 @@ def test_rope_positions_take_any_width_at_once(model_of):
     assert model.nll(given(steps=32)).shape == (2,)
     with pytest.raises(ValueError, match="learned positions cover a grid of 1x4"):
         generate(model_of(["ar", "ar", "ar"]), length=32, window=32)
+
+
+@pytest.mark.parametrize("generators", MIXES[:2], ids=str)
+def test_what_lies_in_unknown_cells_does_not_matter(model_of, generators):
+    model, canvas = model_of(generators), given()
+    known = torch.rand(canvas.shape, generator=torch.Generator().manual_seed(1)) < 0.5
+    samples = [generate(model, canvas=canvas.masked_fill(~known, left), known=known, seed=0) for left in (0, 3, 200)]
+    assert torch.equal(samples[0], samples[1])
+    assert torch.equal(samples[0], samples[2])
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        ({"length": 0}, "length must be at least 1"),
+        ({"window": -4}, "window must be at least 1"),  # would never end
+        ({"known": torch.ones(2, 1, 12, 16, dtype=torch.uint8)}, "known bool"),  # neither
+        ({"canvas": given().float()}, "canvas must be uint8"),
+        ({"canvas": given() + 100, "known": torch.ones(2, 1, 12, 16, dtype=torch.bool)}, "known cells must be in 0..3"),
+        ({"canvas": given(), "label": torch.tensor([1])}, "1 labels for 2 canvases"),
+    ],
+)
+def test_requests_that_make_no_sense_are_refused(model_of, request_, message):
+    model = model_of(MIXES[0], num_classes=3)
+    if "known" in request_:
+        request_ = {"canvas": given()} | request_
+    with pytest.raises(ValueError, match=message):
+        generate(model, **request_)

@@ -96,8 +96,13 @@ def test_known_tokens_stay_and_the_rest_depends_on_them(model):
         assert torch.equal(second.tokens[k][mask], other[k][mask])
         differ |= bool((first.tokens[k] != second.tokens[k])[~mask].any())
     assert differ
-    ignored = [torch.where(mask, entry, 0) for mask, entry in zip(known, given, strict=True)]
-    assert same(first, generate(model, LABELS, seed=0, tokens=ignored, known=known))
+    for left in (0, -1):
+        ignored = [torch.where(mask, entry, left) for mask, entry in zip(known, given, strict=True)]
+        assert same(first, generate(model, LABELS, seed=0, tokens=ignored, known=known))
+    with pytest.raises(ValueError, match="known must be bool"):
+        generate(model, LABELS, tokens=given, known=[mask.long() for mask in known])
+    with pytest.raises(ValueError, match="image_index must have the shape of labels"):  # one noise for all images
+        generate(model, LABELS, image_index=torch.tensor([5]))
 
 
 @pytest.mark.parametrize("smooth", [False, True])
