@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -40,7 +40,7 @@ class RollSource(ABC):
             form: encoding, steps per beat and velocity bins of the roll, of all 128 pitches.
 
         Returns:
-            A roll ``[128, step]`` of that format, but in a meter of its own.
+            A roll ``[128, step]`` of that format; tempo and meter may be its own.
 
         Raises:
             ValueError: the piece is damaged; it is set aside, and listed with the message.
@@ -104,7 +104,7 @@ class CachedPieces:
     def _read(self, name: str) -> Roll:
         """A piece in the format that was asked for."""
         roll = self.source.read(name, self.form)
-        if roll.format.with_meter(self.form.beats_per_bar) != self.form:
+        if replace(roll.format, tempo=self.form.tempo, beats_per_bar=self.form.beats_per_bar) != self.form:
             raise ValueError(f"{name}: {type(self.source).__name__}.read gave {roll.format} for {self.form}")
         return roll
 

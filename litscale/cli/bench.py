@@ -36,6 +36,7 @@ class BenchTrainer(Trainer):
         datamodule: LightningDataModule | None = None,
         ckpt_path: str | None = None,
         weights_only: bool | None = None,
+        untrained: bool = False,
         gammas: tuple[int | GammaPolicy, ...] = (1, 2, 3),
         acceptances: tuple[Acceptance, ...] | None = None,
         thresholds: tuple[float, ...] | None = None,
@@ -61,6 +62,7 @@ class BenchTrainer(Trainer):
             datamodule: its images are the reference of FID.
             ckpt_path: a checkpoint of LitSDVAR; without it, the model reads the files that its options name.
             weights_only: checkpoints are always read so.
+            untrained: whether random weights will do, if no others are given.
             gammas: numbers of drafted scales, or policies: AdaptiveGamma, CostGamma.
             acceptances: rules, such as Coupled or {class_path: TopK, init_args: {k: 5}}; null = TopK with k 1 and 5,
                 KL, Rejection and Coupled.
@@ -75,7 +77,8 @@ class BenchTrainer(Trainer):
             drafts: more drafts of the same size to measure, name -> checkpoint of LitVAR or LitSDVAR.
 
         Raises:
-            ValueError: an option is out of range, the model is no LitSDVAR, or the reference cannot be made.
+            ValueError: an option is out of range, the model is no LitSDVAR, it has no weights, or the reference cannot
+                be made.
             FileNotFoundError: a file is missing.
         """
         model = self._pair(model)
@@ -85,6 +88,11 @@ class BenchTrainer(Trainer):
         # 1. the decoders, checked before anything is run
         rules = RULES if acceptances is None else acceptances
         grid = decoders(model, gammas, rules, thresholds, entries, masks)
+        if ckpt_path is None and not model.weight_files() and not untrained:
+            raise ValueError(
+                "litscale bench decode was given no weights: give --ckpt_path, or --model.draft_checkpoint and "
+                "--model.target_checkpoint, or --untrained true to use random ones"
+            )
         self._load(model, datamodule, ckpt_path)
         quality = None
         if features is not None:

@@ -16,7 +16,7 @@ class LayeredConfig(ActionConfigFile):
     """The action of ``--config``: a file of the working directory or of the package, over the layers that it names.
 
     ``layers: [../data/bach.yaml, ...]`` in a config means what ``--config`` for each of these files before the config
-    itself would mean. Their paths are relative to the config.
+    itself would mean. Their paths are relative to the config, or to litscale's own configs.
     """
 
     def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
@@ -77,10 +77,13 @@ def with_layers(path: str, above: tuple[Path, ...] = ()) -> list[str]:
     layers = content.get("layers", []) if isinstance(content, dict) else []
     if not isinstance(layers, list) or not all(isinstance(layer, str) for layer in layers):
         raise TypeError(f"{path}: layers must be a list of files, not {layers!r}")
-    below = [file.parent / layer for layer in layers]
-    for layer in below:
+    below = [file.parent / layer if (file.parent / layer).is_file() else PACKAGED / layer for layer in layers]
+    for given, layer in zip(layers, below, strict=True):
         if not layer.is_file():
-            raise TypeError(f"{path}: its layer {layer} is not there; paths of layers are relative to the config")
+            raise TypeError(
+                f"{path}: its layer {given} is neither there, relative to the config, nor one of litscale's configs"
+                f"{_similar(given)}"
+            )
         if layer.resolve() in {each.resolve() for each in (*above, file)}:
             raise TypeError(f"{path}: its layer {layer} names this config as a layer itself")
     return [each for layer in below for each in with_layers(str(layer), (*above, file))] + [path]

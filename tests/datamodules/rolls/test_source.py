@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from jsonargparse import ArgumentParser
 
-from datamodules import PianoRollDataModule, RollSource
+from datamodules import MidiFolder, PianoRollDataModule, RollSource
 from datamodules.rolls.source import CachedPieces
-from litscale.music.roll import Roll, RollFormat
+from litscale.music import Roll, RollFormat, write_midi
 
 SCALES = '''
 import numpy as np
@@ -110,3 +111,18 @@ def test_a_piece_in_another_format_is_refused(tmp_path: Path) -> None:
 def test_pieces_without_classes_have_no_labels(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="labels: the pieces of Own have no classes: give folder"):
         PianoRollDataModule(source=Own(), labels=True)
+
+
+def test_pieces_have_tempi_and_meters_of_their_own(tmp_path: Path) -> None:
+    symbols = np.zeros((128, 32), np.uint8)
+    symbols[60, :8] = 1
+    folder = tmp_path / "songs"
+    folder.mkdir()
+    for tempo, beats in ((93.0, 4.0), (120.0, 3.0), (180.0, 4.0)):
+        form = RollFormat("binary", tempo=tempo, beats_per_bar=beats)
+        write_midi(Roll(symbols, form), folder / f"at {tempo:.0f}.mid")
+    pieces = CachedPieces(MidiFolder(str(folder)), RollFormat("binary"), str(tmp_path / "cache"))
+    pieces.prepare()
+    cache = pieces.open(strict=True)
+    assert cache.names == ["at 120.mid", "at 180.mid", "at 93.mid"]
+    assert cache.beats_per_bar.tolist() == [3, 4, 4]

@@ -21,7 +21,7 @@ from litscale.models.sdvar import KL, AdaptiveGamma, Costs, Coupled, FixedGamma,
 from litscale.storage.checkpoints import stamp
 
 VQVAE = {"patch_nums": [1, 2, 4], "vocab": 16, "dim": 8, "channels": 8, "multipliers": [1, 2], "blocks": 1}
-SHORT = ["--num_images", "6", "--batch_size", "4", "--seeds", "2", "--gammas", "[1,2]"]
+SHORT = ["--num_images", "6", "--batch_size", "4", "--seeds", "2", "--gammas", "[1,2]", "--untrained", "true"]
 GRID = [*SHORT, "--acceptances", "[TopK,Coupled]", "--thresholds", "[0.0,1.0]", "--entry_nums", "[1]"]
 EXTRACTOR = ["--features", "sdvar_lit_toys.Patches"]
 
@@ -241,7 +241,12 @@ def test_help(capsys):
 )
 def test_bad_options(config, arguments, error, message):
     with pytest.raises(error, match=message):
-        main(["bench", "decode", "--config", config, *arguments])
+        main(["bench", "decode", "--config", config, "--untrained", "true", *arguments])
+
+
+def test_random_networks_are_measured_only_if_asked_for(config):
+    with pytest.raises(ValueError, match="litscale bench decode was given no weights: give --ckpt_path, or --model"):
+        main(["bench", "decode", "--config", config])
 
 
 def test_real_images_are_needed():

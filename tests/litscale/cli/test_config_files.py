@@ -56,7 +56,7 @@ def test_layers_are_the_same_as_configs_in_turn(tmp_path, config):
     ("layers", "message"),
     [
         ("other.yaml", "layers must be a list of files, not 'other.yaml'"),
-        (["nowhere.yaml"], "nowhere.yaml is not there"),
+        (["nowhere.yaml"], "its layer nowhere.yaml is neither there, relative to the config, nor one of litscale"),
         (["other.yaml"], "names this config as a layer itself"),
     ],
 )
@@ -91,6 +91,12 @@ def test_an_unknown_config_names_similar_ones(tmp_path, monkeypatch, capsys):
     assert "--config fractal_marr.yaml: there is no such file" in error
     assert "digits/fractal_mar.yaml" in error
     assert "vqvae" not in error
+
+
+def test_a_layer_may_be_one_of_the_package(tmp_path):
+    write(tmp_path, mine={"layers": ["trainer/cpu.yaml"]})
+    path = str(tmp_path / "mine.yaml")
+    assert with_layers(path) == [str(PACKAGED / "trainer/cpu.yaml"), path]
 
 
 @pytest.mark.parametrize("content", [b"layers: [a.yaml\n", b"\xff\xfe"])
