@@ -134,7 +134,7 @@ def offered(owner: object, contract: type[Contract]) -> Contract | None:
         contract: a protocol.
 
     Returns:
-        The owner; None if it has not. A member that is None counts as missing.
+        The owner; None if a member is missing. A member that is None counts as missing.
     """
     return None if _missing(owner, contract) else owner  # type: ignore[return-value]
 

@@ -17,9 +17,11 @@ def newest(folder: Path) -> tuple[Scores, str]:
         The scores, and ``test`` or ``validate``.
 
     Raises:
-        FileNotFoundError: the run was neither tested nor validated.
+        FileNotFoundError: there is no such folder, or the run was neither tested nor validated.
         ValueError: a file of scores is damaged.
     """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder; give the folder of a run")
     for stage in ("test", "validate"):
         if scores := newest_scores(folder, stage):
             return scores, stage

@@ -85,8 +85,8 @@ def set_distances(generated: Sequence[Roll], data: Sequence[Roll]) -> dict[str, 
     Returns:
         By feature: ``intra_mean`` and ``intra_std`` of the intra-set distances, ``overlapping_area`` of both densities
         (1 if they are the same) and ``kl_divergence`` of the inter-set density from the intra-set density, in nats (0
-        if they are the same). Both are NaN where all distances of one kind are equal, which have no density. mgeval
-        takes the divergence of densities over two different ranges; here the range is that of all distances.
+        if they are the same). Both are NaN where all distances of one kind are equal, as equal numbers have no density.
+        mgeval takes the divergence of densities over two different ranges; here the range is that of all distances.
 
     Raises:
         ValueError: too few pieces, or a piece with too few notes.

@@ -74,7 +74,7 @@ class Generation:
             raise ValueError(f"order must be one of {', '.join(ORDERS)}, not {self.order!r}")
 
     def check(self, levels: int, num_classes: int) -> None:
-        """Compare with a network of so many levels and classes.
+        """Check that the options fit a network with so many levels and classes.
 
         Raises:
             ValueError: ``iterations`` of another number of levels, or guidance without classes.

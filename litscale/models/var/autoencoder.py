@@ -59,7 +59,7 @@ class SpatialAttention(nn.Module):
 
 
 class Recomputing(nn.Module):
-    """Runs blocks.
+    """Runs blocks, on request with activation checkpointing.
 
     Attributes:
         grad_checkpointing: recompute their activations in the backward pass instead of keeping them.

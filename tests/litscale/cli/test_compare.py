@@ -144,3 +144,9 @@ def test_runs_without_scores_are_refused(tmp_path, capsys, text, message):
         main(["compare", str(tmp_path)])
     error = " ".join(capsys.readouterr().err.split())
     assert re.search(message, error)
+
+
+def test_a_folder_that_is_not_there(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main(["compare", str(tmp_path / "gone")])
+    assert f"{tmp_path / 'gone'}: no such folder; give the folder of a run" in capsys.readouterr().err
