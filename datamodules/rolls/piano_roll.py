@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cached_property
 from typing import Literal
 
@@ -130,7 +131,7 @@ class PianoRollDataModule(RankedDataModule):
         self.samples_per_epoch, self.transpose, self.seed = samples_per_epoch, transpose, seed
         self.labels, self.strict, self.num_workers = labels, strict, num_workers
         self.beats_per_bar, self.request = beats_per_bar, predict
-        self._given_meter: float | None = None  # of the file that a request goes on from
+        self._given: RollFormat | None = None  # of the file that a request goes on from
         self._trained_meter: float | None = None  # of the data that a checkpoint was trained on
         self._cache: RollCache | None = None
         self._pieces: dict[str, Pieces] = {}
@@ -146,7 +147,8 @@ class PianoRollDataModule(RankedDataModule):
     @property
     def renderer(self) -> music.RollRenderer:
         """Turns canvases into files, pictures and sound, and MIDI files into canvases."""
-        return music.RollRenderer(self.format, phase=self.reader.phase)
+        form = self.format if self._given is None else replace(self.format, tempo=self._given.tempo)
+        return music.RollRenderer(form, phase=self.reader.phase)
 
     @property
     def alphabet(self) -> int:
@@ -191,13 +193,13 @@ class PianoRollDataModule(RankedDataModule):
             ValueError: a split is empty, all its pieces are shorter than the window, a file cannot be read and
                 ``strict`` is set, or the request does not fit; the message names the option.
         """
-        self._given_meter = None
+        self._given = None
         if stage == "predict":
             self._check_label()
             canvas, known = request_canvas(self.request, self.format, self.window, self._read_given)
             self._requests = Requests(self.request, canvas, known, self.batch_size)
             if self.request.given is not None:
-                self._given_meter = self._read_given(self.request.given).format.beats_per_bar
+                self._given = self._read_given(self.request.given).format
         for split in STAGE_SPLITS[stage]:
             # Training without validation is possible; validating without it is a mistake.
             if split not in self._pieces and (self.splits.wants(split) or stage != "fit"):
@@ -268,8 +270,10 @@ class PianoRollDataModule(RankedDataModule):
 
     def _sample_meter(self) -> float | None:
         """Quarter notes per bar of samples, None if nothing says so."""
-        if self.beats_per_bar is not None or self._given_meter is not None:
-            return self.beats_per_bar if self.beats_per_bar is not None else self._given_meter
+        if self.beats_per_bar is not None:
+            return self.beats_per_bar
+        if self._given is not None:
+            return self._given.beats_per_bar
         if self._cache is None:
             return self._trained_meter
         meters, counts = np.unique(self._cache.beats_per_bar, return_counts=True)

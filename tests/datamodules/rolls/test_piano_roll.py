@@ -15,7 +15,7 @@ from mutations import BOMB
 
 from datamodules import BachChorales, GenerationRequest, PianoRollDataModule
 from datamodules.requests import RequestRecord
-from litscale.music import read_midi
+from litscale.music import Roll, read_midi, write_midi
 from litscale.music.roll import RollFormat
 
 Make = Callable[..., PianoRollDataModule]
@@ -232,6 +232,16 @@ def test_samples_without_data_are_in_the_meter_of_the_request_or_the_checkpoint(
         dm.setup("predict")
         assert dm.format.beats_per_bar == dm.renderer.beats_per_bar == 4
         assert module(folder="elsewhere", beats_per_bar=5, predict=request).format.beats_per_bar == 5
+
+
+def test_a_continued_file_keeps_its_tempo(module: Make, tmp_path: Path) -> None:
+    symbols = np.zeros((128, 32), np.uint8)
+    symbols[60, :8] = 1
+    write_midi(Roll(symbols, RollFormat("binary", tempo=93.0)), tmp_path / "song.mid")
+    dm = module(folder="elsewhere", predict=GenerationRequest(1, prefix=str(tmp_path / "song.mid"), prefix_steps=8))
+    dm.setup("predict")
+    assert dm.renderer.format.tempo == pytest.approx(93, abs=0.01)
+    assert dm.format.tempo == 120  # of the canvases, which have none
 
 
 def test_the_pedal_is_an_option(module: Make, tmp_path: Path) -> None:
