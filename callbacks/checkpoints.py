@@ -257,10 +257,12 @@ class Checkpoints(Checkpoint):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop listening to signals; what there is to save is saved."""
-        if self._interruption is not None:
-            self._stop_listening()
-            if trainer.is_global_zero:
-                discard_previous(self._path("last"))
+        self._stop_listening()
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keep the last checkpoint alone, also if the run that is resumed was at its end and had nothing to train."""
+        if trainer.is_global_zero and not is_trial(trainer):
+            discard_previous(self._path("last"))
 
     # Interruptions.
 

@@ -12,6 +12,7 @@ import pytest
 from run_toys import Model, assert_same, fit, last
 
 from callbacks import Checkpoints
+from callbacks.checkpointing.files import keep_previous
 from litscale.storage.checkpoints import read_checkpoint
 from litscale.storage.run_folders import RunFolderError
 
@@ -78,6 +79,14 @@ def test_killed_twenty_times(tmp_path, monkeypatch, temporary):
     fit(run, ckpt_path=path, policy=Checkpoints("val/score", minutes=0))
     assert_same(last(run), last(tmp_path / "whole"))
     assert sorted(file.name for file in (run / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
+
+
+def test_a_run_that_was_killed_at_its_end_is_tidied_up(tmp_path):
+    path = tmp_path / "checkpoints" / "last.ckpt"
+    fit(tmp_path)
+    keep_previous(path)  # as after a kill between the last save and the end
+    fit(tmp_path, ckpt_path=path)
+    assert sorted(file.name for file in path.parent.iterdir()) == ["best.ckpt", "last.ckpt"]
 
 
 def test_a_full_disk_leaves_the_checkpoint_before(tmp_path):
