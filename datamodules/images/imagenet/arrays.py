@@ -95,15 +95,17 @@ class ArraySource(ImageSource):
             ValueError: a batch holds something else, or there is no class map; all batches are damaged, or, with
                 ``strict``, one is. Else damaged ones are left out, and a warning names them.
         """
-        files, numbers, damaged = [], [], []
-        for file in map(self._mapped, batch_files(self.folder, split)):
+        batches, files, numbers, damaged = [], [], [], []
+        for batch in batch_files(self.folder, split):
+            file = self._mapped(batch)
             try:
                 classes = _open(file)
             except DamagedError as error:
                 damaged.append(str(error))
                 continue
+            batches.append(batch)
             files.append(file)
-            numbers.append(classes)
+            numbers.append(classes.astype(np.int64))
         if damaged and self.strict:
             raise _strictly(damaged)
         if damaged and not files:
@@ -116,8 +118,9 @@ class ArraySource(ImageSource):
         labels = None
         if self.labels:
             class_map = self._class_map()
-            everything = np.concatenate(numbers).astype(np.int64)
-            labels = map_labels(everything, class_map, sorted(class_map.values()), self.folder)
+            wnids = sorted(class_map.values())
+            mapped = [map_labels(each, class_map, wnids, batch) for each, batch in zip(numbers, batches, strict=True)]
+            labels = np.concatenate(mapped)
         return ArrayImages(files, np.cumsum([0, *map(len, numbers)]), labels, crop)
 
     def _class_map(self) -> dict[int, str]:
