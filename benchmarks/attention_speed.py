@@ -59,17 +59,20 @@ def main() -> None:
     print("|" + " --- |" * (2 * len(ATTENTIONS) + 3))
     reasons = {}
     for shape, batch in zip(options.shapes, options.batches, strict=True):
+        # 1. random queries, keys and values of a batch, and which scale each token is of
         sides = SCALES[shape]
         bounds = (0, *accumulate(side**2 for side in sides))
         scale_of = torch.arange(len(sides)).repeat_interleave(torch.tensor(sides) ** 2).to(options.device)
         kind = {"device": options.device, "dtype": getattr(torch, options.precision), "requires_grad": True}
         qkv = torch.randn(batch, bounds[-1], 3, options.heads, 64, **kind)
         for backward in (False, True):
+            # 2. the candidates that can run this pass
             given = (qkv, scale_of[:, None] >= scale_of, bounds)
             runs = {name: partial(step, *given, name, backward) for name in ATTENTIONS}
             missing = {name: reason for name, run in runs.items() if (reason := available(run))}
             reasons |= missing
             runs = {name: run for name, run in runs.items() if name not in missing}
+            # 3. their times in turn, and a line of the table
             times = paired(runs, options.repeats, options.device)
             cells = [f"{1e3 * statistics.median(times[name]):.1f}" if name in times else "-" for name in ATTENTIONS]
             for name in ATTENTIONS[1:]:

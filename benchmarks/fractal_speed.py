@@ -43,6 +43,7 @@ def training(width: int, blocks: int, repeats: int, device: str) -> None:
     )
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for patches, batch in ((64, 16), (256, 4), (1024, 1)):
+        # 1. both models, and one step of each kind; MAR's masks are swapped for the one that hides all
         canvas = torch.randint(0, 2, (batch, 1, 8, patches), dtype=torch.uint8, device=device)
         models = {kind: build(kind, patches, width, blocks, device) for kind in ("ar", "mar")}
 
@@ -61,6 +62,7 @@ def training(width: int, blocks: int, repeats: int, device: str) -> None:
             device,
         )
         recursion.Masking = Masking
+        # 2. a line of the table
         counts = [f"{sum(p.numel() for p in models[kind].parameters()) / 1e6:.2f} M" for kind in ("ar", "mar")]
         print(
             f"| {patches} | {batch} | {counts[0]} | {counts[1]} | {1e3 * statistics.median(times['ar']):.0f} | "

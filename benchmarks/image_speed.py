@@ -82,11 +82,13 @@ def main() -> None:
         if options.patches is not None:
             side = options.patches * arguments["sizes"][1][0]
             arguments["sizes"][0] = (side, side)
+        # 1. the published model with random weights, its parts watched by a clock
         model = Fractal(**arguments).to(device)
         clock = Clock(device)
         watch(model, clock)
         side = model.sizes[0][0]
         for batch in options.batches:
+            # 2. a training step and a sample of a batch of noise
             canvas = torch.randint(0, 256, (batch, 3, side, side), dtype=torch.uint8, device=device)
             label = torch.arange(batch, device=device)
 
@@ -100,6 +102,7 @@ def main() -> None:
                 with torch.autocast(device, precision, enabled=precision != torch.float32):
                     generate(model, label, Generation(iterations=ITERATIONS[name.split("_")[-1]], cfg=2.0), seed=0)
 
+            # 3. a line of the table for each
             for what, run in (("train", train), ("sample", sample)):
                 if what not in options.skip:
                     row(name, what, batch, *clock.measure(run, options.repeats, options.warm_ups), device)

@@ -50,6 +50,7 @@ def main() -> None:
     print("| --- | --- | --- | --- | --- | --- |")
     for name in options.models:
         torch.manual_seed(0)
+        # 1. the published model with random weights, its parts watched by a clock
         preset = PRESETS[name]
         vqvae = VQVAE(options.patch_nums or preset["patch_nums"])
         model = VAR(vqvae, preset["num_classes"], preset["depth"], shared_aln=preset.get("shared_aln", False))
@@ -57,7 +58,7 @@ def main() -> None:
         clock = Clock(device)
         watch(model, clock)
         for batch in options.batches:
-
+            # 2. a batch of images, and its line of the table
             def run(model: VAR = model, batch: int = batch) -> None:
                 with torch.autocast(device, precision, enabled=precision != torch.float32):
                     labels = [k % model.num_classes for k in range(batch)]

@@ -92,6 +92,7 @@ class LitSDVAR(GeneratingModule):
         velocity_bins: int = 127,
     ) -> None:
         super().__init__()
+        # 1. the options, and the two networks over one tokenizer
         if not 0 <= teacher_share <= 1:
             raise ValueError(f"teacher_share must be in 0..1, not {teacher_share}")
         if fit_images < 1:
@@ -111,12 +112,15 @@ class LitSDVAR(GeneratingModule):
         }
         self.teacher_share, self.fit_images, self.seed = teacher_share, fit_images, seed
         self.codec = codec_of(vqvae, codec, velocity_bins)
+        # 2. what is known only later: whether the files are read, which decoders have run, how many images were counted
         self._loaded = False
         self._warm: set[Decoder] = set()
         self._seen = 0
+        # 3. the decoder, and what it is compared with
         self.decoder = decoder(draft=self.draft, target=self.target)
         self._target_only = TargetOnly(self.target)
         self.register_buffer("frequencies", torch.zeros(self.scales, vqvae.vocab, dtype=torch.long))
+        # 4. scores of the distillation
         names = ("divergence", "overlap", "accepted_scales_per_call")
         scores = {stage: nn.ModuleDict({name: Mean() for name in names}) for stage in ("val", "test")}
         self.scores = cast("Mapping[str, Mapping[str, Mean]]", nn.ModuleDict(scores))
