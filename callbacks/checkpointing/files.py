@@ -13,6 +13,7 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch import Trainer
 from torch import Tensor
 
+from lit_models.base import REMEDY
 from litscale.storage.checkpoints import read_checkpoint, stamp
 from litscale.storage.files import atomic_file
 
@@ -51,8 +52,7 @@ class CheckpointFiles(TorchCheckpointIO):
         if name := next(_not_finite({key: checkpoint.get(key) for key in STATES}), None):
             raise NonFiniteError(
                 f"{path} is not written: at step {checkpoint.get('global_step')} the values of {name} are not finite. "
-                "The checkpoint before it stays; lower the learning rate (optimization.lr or base_lr), lengthen the "
-                "warm-up or set trainer.gradient_clip_val, and go on with --ckpt_path last"
+                f"The checkpoint before it stays; {REMEDY}"
             )
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_file(path) as file:

@@ -33,6 +33,6 @@ def decode_report(
         settings: what the numbers depend on.
         rows: for each decoder in words its numbers; those of :data:`COLUMNS` are shown.
     """
-    drawn = ", ".join(f"{name} {value}" for name, value in settings.items() if value is not None)
+    drawn = ", ".join(f"{option} {value}" for option, value in settings.items() if value is not None)
     data = {"name": name, "facts": facts, "settings": dict(settings), "rows": dict(rows)}
     return Report(name, "Decoders", [ResultTable("decoder", COLUMNS, rows, facts)], data, remark=f"With {drawn}.")

@@ -198,8 +198,6 @@ class PianoRollDataModule(RankedDataModule):
             self._check_label()
             canvas, known = request_canvas(self.request, self.format, self.window, self._read_given)
             self._requests = Requests(self.request, canvas, known, self.batch_size)
-            if self.request.given is not None:
-                self._given = self._read_given(self.request.given).format
         for split in STAGE_SPLITS[stage]:
             # Training without validation is possible; validating without it is a mistake.
             if split not in self._pieces and (self.splits.wants(split) or stage != "fit"):
@@ -247,8 +245,10 @@ class PianoRollDataModule(RankedDataModule):
         return recorded(self.request, self._requests, length=self._requests.canvas.shape[-1])
 
     def _read_given(self, path: str) -> Roll:
-        """The file that a request goes on from, read as the pieces of a folder are."""
-        return self.reader.read(path, self.cached.form)
+        """The file that a request goes on from, read as the pieces of a folder are; its meter and tempo are kept."""
+        roll = self.reader.read(path, self.cached.form)
+        self._given = roll.format
+        return roll
 
     def _in_order(self, split: str) -> DataLoader:
         """Each window of a split once."""

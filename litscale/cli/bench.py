@@ -16,6 +16,7 @@ from callbacks.reporting.result_table import Column, Report, ResultTable
 from callbacks.reporting.trainer_state import run_folder
 from lit_models import LitSDVAR
 from litscale.cli.decoder_grid import Bench, Case, Quality, decoders
+from litscale.cli.runs import check_weights
 from litscale.cli.speed_quality import speed_and_quality
 from litscale.models.modes import evaluating
 from litscale.models.sdvar import KL, Acceptance, Costs, Coupled, GammaPolicy, Rejection, TopK
@@ -88,11 +89,7 @@ class BenchTrainer(Trainer):
         # 1. the decoders, checked before anything is run
         rules = RULES if acceptances is None else acceptances
         grid = decoders(model, gammas, rules, thresholds, entries, masks)
-        if ckpt_path is None and not model.weight_files() and not untrained:
-            raise ValueError(
-                "litscale bench decode was given no weights: give --ckpt_path, or --model.draft_checkpoint and "
-                "--model.target_checkpoint, or --untrained true to use random ones"
-            )
+        check_weights("bench decode", model, ckpt_path, untrained)
         self._load(model, datamodule, ckpt_path)
         quality = None
         if features is not None:

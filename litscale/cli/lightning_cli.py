@@ -14,11 +14,10 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from callbacks import Checkpoints
-from lit_models.base import LitModule
 from litscale.cli.allocator import keep_freed_memory
 from litscale.cli.config_files import LayeredConfig
 from litscale.cli.evaluation import Evaluation
-from litscale.cli.runs import WORDS, find_checkpoint, requeued_checkpoint
+from litscale.cli.runs import WORDS, check_weights, find_checkpoint, requeued_checkpoint
 from litscale.cli.saved_config import SaveConfig
 from litscale.cli.scores import not_finite, write_scores
 from litscale.cli.signals import ending_at_sigterm
@@ -113,16 +112,8 @@ class LitscaleCLI(LightningCLI):
             super()._run_subcommand(subcommand)
 
     def _check_weights(self) -> None:
-        """Refuse to evaluate random weights, unless that is asked for."""
         given = self.config[self.subcommand]
-        own = isinstance(self.model, LitModule) and self.model.weight_files()
-        if given.ckpt_path is None and not own and not given.untrained:
-            options = self.model.weight_options if isinstance(self.model, LitModule) else ()
-            also = f" (or {' and '.join(f'--model.{name}' for name in options)})" if options else ""
-            raise ValueError(
-                f"litscale {self.subcommand} was given no weights: give --ckpt_path, such as runs/NAME/checkpoints/"
-                f"last.ckpt{also}, or --untrained true to use random ones"
-            )
+        check_weights(str(self.subcommand), self.model, given.ckpt_path, given.untrained)
 
     before_validate = before_test = before_predict = _check_weights
 

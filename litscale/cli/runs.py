@@ -8,8 +8,10 @@ from pathlib import Path
 
 from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.fabric.strategies.model_parallel import _is_sharded_checkpoint
+from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
+from lit_models.base import LitModule
 from litscale.storage.checkpoints import read_checkpoint
 from litscale.storage.run_folders import CHECKPOINTS, checkpoint_in
 
@@ -66,6 +68,28 @@ def check_checkpoint(path: str | Path) -> None:
         raise ValueError(
             f"--ckpt_path {path} is no Lightning checkpoint: it has no state_dict. Published weights are given as "
             "--model.official_checkpoint"
+        )
+
+
+def check_weights(command: str, model: LightningModule, ckpt_path: str | None, untrained: bool) -> None:
+    """Refuse to evaluate random weights, unless that is asked for.
+
+    Args:
+        command: the words after ``litscale``, for the message.
+        model: may bring weights of its own.
+        ckpt_path: the checkpoint that is given.
+        untrained: whether random weights will do.
+
+    Raises:
+        ValueError: there are no weights.
+    """
+    own = isinstance(model, LitModule) and model.weight_files()
+    if ckpt_path is None and not own and not untrained:
+        options = model.weight_options if isinstance(model, LitModule) else ()
+        also = f" (or {' and '.join(f'--model.{name}' for name in options)})" if options else ""
+        raise ValueError(
+            f"litscale {command} was given no weights: give --ckpt_path, such as runs/NAME/checkpoints/"
+            f"last.ckpt{also}, or --untrained true to use random ones"
         )
 
 
