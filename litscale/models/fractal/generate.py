@@ -167,7 +167,7 @@ def _check_request(model: Fractal, label: Tensor | None, canvas: Tensor, known: 
         raise ValueError(f"there are {len(label)} labels for {len(canvas)} canvases")
     if window is not None and window < 1:
         raise ValueError(f"window must be at least 1, not {window}")
-    if bool((canvas[known] >= model.codec.alphabet).any()):
+    if bool((canvas[known] > model.codec.alphabet - 1).any()):  # 256 itself is no uint8
         raise ValueError(f"known cells must be in 0..{model.codec.alphabet - 1}, the symbols of the model's codec")
 
 

@@ -141,6 +141,18 @@ def test_what_lies_in_unknown_cells_does_not_matter(model_of, generators):
     assert torch.equal(samples[0], samples[2])
 
 
+@pytest.mark.parametrize("codec", ["binary", "gray", "rgb"])
+def test_every_symbol_of_the_alphabet_may_be_known(stir, codec):
+    model = stir(Fractal([(4, 4), (2, 2), (1, 1)], ["ar", "mar"], [8] * 3, [1] * 3, [2] * 3, codec=codec)).eval()
+    last = model.codec.alphabet - 1
+    canvas = torch.full((8, model.codec.channels, 4, 4), last, dtype=torch.uint8)
+    known = torch.zeros_like(canvas, dtype=torch.bool)
+    known[..., :3] = True
+    made = generate(model, canvas=canvas, known=known, seed=0)
+    assert (made[known] == last).all()
+    assert not (made == last).all()
+
+
 @pytest.mark.parametrize(
     ("request_", "message"),
     [

@@ -48,6 +48,7 @@ class Recorder:
     """Stands in for a model of 2 x ``width``: fills what is unknown with the call's number, and keeps the calls."""
 
     no_class, num_classes, training = torch.zeros(1), 0, False
+    codec = SimpleNamespace(alphabet=256, channels=1)
 
     def __init__(self, width, patch):
         self.sizes = [(2, width), (2, patch)]
@@ -125,8 +126,8 @@ def test_each_step_of_a_window_shows_the_whole_canvas(recorder):
     known[..., :1] = True
     generate(recorder(4, 2), canvas=canvas, known=known, on_step=lambda *step: shown.append([x.clone() for x in step]))
     rows = [part[0, 0, 1].tolist() for part, _ in shown]
-    assert rows[0] == [9, 101, 101, 101, 9, 9, 9]
-    assert rows[1] == [9, 101, 101, 101, 102, 102, 9]
+    assert rows[0] == [9, 101, 101, 101, 0, 0, 0]  # what lay in unknown cells is gone
+    assert rows[1] == [9, 101, 101, 101, 102, 102, 0]
     assert rows[2] == [9, 101, 101, 101, 102, 102, 103]
     assert [done[0, 0, 0].sum().item() for _, done in shown] == [4, 6, 7]
     assert all(part.shape == done.shape == canvas.shape for part, done in shown)
