@@ -1,7 +1,8 @@
 """MAR levels: masks, schedules, orders."""
 
 import math
-from itertools import pairwise
+from collections import Counter
+from itertools import pairwise, permutations
 
 import pytest
 import torch
@@ -9,7 +10,8 @@ import torch
 from litscale.models.fractal import Fractal, Generation, generate
 from litscale.models.fractal.generator import GeneratorConfig
 from litscale.models.fractal.mar import MAR
-from litscale.models.fractal.masking import Masking, cosine_schedule, generation_order, generation_rank, training_ratio
+from litscale.models.fractal.masking import Masking, cosine_schedule, generation_order, generation_queue, training_ratio
+from litscale.models.keyed import numbers
 from litscale.models.layers.blocks import StackConfig
 
 
@@ -128,11 +130,20 @@ def test_partial_patches_come_first_and_known_ones_never():
     unknown = torch.tensor([[True, True, True, False, True]])
     partial = torch.tensor([[False, True, False, False, False]])
     scan = torch.arange(5)
-    for _ in range(5):
-        rank = generation_rank(unknown, partial, generation_order("random", 1, scan, scan.device, None))
-        assert rank[0, 1] == 3
-        assert rank[0, 3] == 4
-        assert sorted(rank[0].tolist()) == [0, 1, 2, 3, 4]
+    for seed in range(5):
+        keys = numbers(torch.tensor([seed]), 5)
+        queue = generation_queue(unknown, partial, generation_order("random", scan, keys))[0].tolist()
+        assert (queue[0], queue[-1]) == (1, 3)
+        assert sorted(queue) == [0, 1, 2, 3, 4]
+
+
+def test_random_orders_are_uniform():
+    keys = numbers(torch.arange(6000), 3)
+    unknown = torch.ones(6000, 3, dtype=torch.bool)
+    queue = generation_queue(unknown, ~unknown, generation_order("random", torch.arange(3), keys))
+    counts = Counter(map(tuple, queue.tolist()))
+    assert sorted(counts) == sorted(permutations(range(3)))
+    assert min(counts.values()) > 900  # of 1000 expected, 3.5 standard deviations
 
 
 @pytest.mark.parametrize("guiding", [False, True])
