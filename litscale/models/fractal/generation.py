@@ -37,8 +37,9 @@ class Generation:
             nothing changes, which gives the symbols of ``sequential``; ``auto`` does so on piano rolls. Where the last
             level is MAR, both are the same.
         parallel_level: level whose canvases are guessed, from 1; None takes the coarsest that is AR from there on.
-        guess: ``repeat`` (what sounds goes on; the colours to the left go on), ``previous`` (what the last pass drew
-            for the patch before) or ``draft`` (a smaller network draws it).
+        guess: ``repeat`` (what sounds goes on, what is silent stays silent; colours stay), ``previous`` (the symbols of
+            the patch to the left once more) or ``draft`` (a smaller network draws it). Each later pass over a patch
+            guesses what the last one drew.
 
     Raises:
         ValueError: an option is out of range; the message names it.
@@ -112,12 +113,19 @@ class GenerationReport:
         patches: patches that were decoded in parallel, of all canvases.
         passes: passes of the levels below, each over one patch of every canvas that is not finished.
         patch_passes: the same, counted once for each patch.
+        draft: the same of the network that guesses, if there is one.
     """
 
     def __init__(self) -> None:
         self.patches, self.passes, self.patch_passes = 0, 0, 0
+        self.draft: GenerationReport | None = None
         self._symbols: int | Tensor = 0
         self._margin: Tensor | None = None
+
+    def drafts(self) -> GenerationReport:
+        """The report of the network that guesses."""
+        self.draft = GenerationReport() if self.draft is None else self.draft
+        return self.draft
 
     def settled(self, patches: int, symbols: int | Tensor, margin: Tensor) -> None:
         """Count patches that have settled, how many of their symbols were drawn, and their least lead."""
@@ -142,7 +150,8 @@ class GenerationReport:
         """All of it by name, with means: ``passes_per_patch`` and ``accepted_per_pass``; empty if nothing was done."""
         if not self.patches:
             return {}
-        return {
+        drafts = {} if self.draft is None else {"draft_passes": self.draft.passes}
+        return drafts | {
             "passes": self.passes,
             "passes_per_patch": self.patch_passes / self.patches,
             "accepted_per_pass": self.symbols / self.patch_passes,

@@ -1,5 +1,6 @@
 """Exact parallel decoding equals drawing one symbol after the other, whatever is guessed."""
 
+import copy
 import itertools
 import math
 
@@ -31,7 +32,8 @@ def both(model, guess="repeat", level=None, cfg=1.0, **request):
     """Sequential and parallel samples of a request, and the report of the latter."""
     report = GenerationReport()
     request = {"seed": 3} | request
-    sequential = generate(model, options=Generation(decoding="sequential", cfg=cfg), **request)
+    plain = {name: value for name, value in request.items() if name != "draft"}
+    sequential = generate(model, options=Generation(decoding="sequential", cfg=cfg), **plain)
     options = Generation(decoding="jacobi", parallel_level=level, guess=guess, cfg=cfg)
     return sequential, generate(model, options=options, report=report, **request), report
 
@@ -106,6 +108,47 @@ def test_a_sample_is_the_same_in_every_batch(model_of):
         assert torch.equal(torch.cat(alone), whole)
         shuffled = torch.tensor([3, 0, 4])
         assert torch.equal(generate(model, label[shuffled], options, seed=5, index=shuffled), whole[shuffled])
+
+
+@pytest.mark.parametrize("guiding", [False, True])
+def test_a_draft_and_the_patch_before_are_guesses_like_any_other(model_of, guiding):
+    model = model_of(guiding=guiding, num_classes=2)
+    torch.manual_seed(9)
+    draft = model_of(guiding=not guiding, num_classes=2, scan=["column_major", "row_major", "row_major"])
+    near = copy.deepcopy(model)
+    for parameter in near.parameters():
+        parameter.data += 0.01 * torch.randn_like(parameter)
+    canvas = torch.randint(0, 4, (3, 1, 6, 8), dtype=torch.uint8)
+    known = torch.rand(canvas.shape, generator=torch.Generator().manual_seed(0)) < 0.3
+    request = {"label": torch.tensor([0, 1, -1]), "canvas": canvas, "known": known, "cfg": 2.0}
+    sequential, _, usual = both(model, **request)
+    assert torch.equal(both(model, "previous", **request)[1], sequential)
+    passes = {}
+    for name, network in (("other", draft), ("near", near), ("same", model)):
+        _, parallel, report = both(model, "draft", draft=network, **request)
+        assert torch.equal(parallel, sequential)
+        assert report.summary()["draft_passes"] >= 8
+        passes[name] = report.patch_passes
+    if not guiding:  # guiding values are not handed over
+        assert passes["same"] == usual.patches  # one pass each, which changes nothing
+    assert passes["same"] <= passes["near"] < passes["other"]
+
+
+def test_drafts_that_cannot_guess_are_refused(model_of):
+    model, options = model_of(), Generation(guess="draft")
+    with pytest.raises(ValueError, match="needs a smaller network that drafts: give one"):
+        generate(model, options=options)
+    for draft, message in (
+        (model_of(["ar", "ar", "mar"]), "two networks of AR levels only"),
+        (model_of(num_classes=2), "num_classes 0, not 2"),
+        (model_of(codec="binary"), "codec Codec.*onset_hold"),
+        (model_of(scan="row_major", sizes=[(6, 8), (3, 2), (3, 1), (1, 1)]), r"sizes \[\(6, 8\)"),
+        (model_of(scan="row_major"), "give it the same scan"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            generate(model, options=options, draft=draft)
+    with pytest.raises(ValueError, match="parallel_level 1"):
+        generate(model, options=Generation(guess="draft", parallel_level=2), draft=model)
 
 
 @pytest.mark.parametrize("name", ["wrong", "alternating"])
