@@ -14,11 +14,13 @@ from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.plugins import FSDPPrecision, MixedPrecision
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 from torchmetrics import Metric
 
 from lit_models.optimization import Optimization
 from lit_models.sharding import gather, release, shard
+from litscale.models.labels import check_labels
 from litscale.models.precision import Convert, at_least_float32
 from litscale.models.state_dicts import mismatch
 
@@ -113,6 +115,7 @@ class LitModule(LightningModule):
     optimization: Optimization
     shardable = False
     weight_options: tuple[str, ...] = ()
+    _loss: Tensor | None = None  # the sum of the losses since the last optimiser step
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: object, *args: object, **kwargs: object) -> Never:
@@ -221,28 +224,55 @@ class LitModule(LightningModule):
         self.optimization.set_weight_decay(self.trainer)
         self.seed_step(self.trainer.fit_loop.epoch_loop.total_batch_idx)
 
-    def finite(self, loss: Tensor) -> Tensor:
-        """Return the loss if it is finite.
+    def label_classes(self) -> int:
+        """Number of classes that the labels of batches must be of; 0 for a module that reads no labels."""
+        return 0
+
+    def _on_before_batch_transfer(self, batch: Any, dataloader_idx: int = 0) -> Any:
+        """Check the labels of a batch before it leaves the host, where reading them later would wait for the device.
+
+        Lightning calls this for whatever data, after the ``on_before_batch_transfer`` of a data module that has one.
 
         Raises:
-            DivergedError: the loss is infinite or not a number; the step is not taken.
+            ValueError: labels are out of range.
         """
-        if not torch.isfinite(loss):
-            raise DivergedError(f"the loss is {loss.item()} at step {self.global_step}: {REMEDY}")
+        batch = super()._on_before_batch_transfer(batch, dataloader_idx)
+        classes = self.label_classes()
+        if classes and isinstance(batch, Mapping) and isinstance(batch.get("label"), Tensor):
+            check_labels(batch["label"], classes)
+        return batch
+
+    def finite(self, loss: Tensor) -> Tensor:
+        """Return the loss, and have :meth:`on_before_optimizer_step` refuse the step if it is not finite."""
+        loss_so_far = loss.detach().float()
+        self._loss = loss_so_far if self._loss is None else self._loss + loss_so_far
         return loss
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Refuse a step whose gradients are not finite; in 16-mixed precision the loss scaler skips such steps itself.
+        """Refuse a step whose losses or gradients are not finite, by one look at the device for both.
+
+        Of gradients in 16-mixed precision, the loss scaler takes care.
 
         Raises:
+            DivergedError: a loss since the last step is infinite or not a number; the step is not taken.
             GradientError: a gradient is infinite or not a number; the parameter is named, and the step not taken.
         """
+        # 1. the sum of the losses and the norm of the gradients, which are finite if all of them are
         precision = self.trainer.precision_plugin
-        if isinstance(precision, MixedPrecision | FSDPPrecision) and precision.scaler is not None:
+        scaled = isinstance(precision, MixedPrecision | FSDPPrecision) and precision.scaler is not None
+        parameters = () if scaled else self.named_parameters()
+        gradients = {name: parameter.grad for name, parameter in parameters if parameter.grad is not None}
+        norm = nn.utils.get_total_norm(list(gradients.values()))
+        norm = (norm.full_tensor() if isinstance(norm, DTensor) else norm).to(self.device, torch.float32)
+        loss, self._loss = norm.new_zeros(()) if self._loss is None else self._loss, None
+        # 2. the one look
+        if torch.stack([loss, norm]).isfinite().all():
             return
-        gradients = {name: p.grad for name, p in self.named_parameters() if p.grad is not None}
-        if torch.isfinite(nn.utils.get_total_norm(list(gradients.values()))):
-            return
+        # 3. which of them it is; the mean of the gradients is not finite on any process if a loss is not on one
+        if not norm.isfinite():
+            loss = self.trainer.strategy.reduce(loss, reduce_op="sum")
+        if not loss.isfinite():
+            raise DivergedError(f"the loss is {loss.item()} at step {self.global_step}: {REMEDY}")
         names = [name for name, gradient in gradients.items() if not torch.isfinite(gradient).all()]
         raise GradientError(
             f"the gradient of {names[0] if names else 'all parameters together'} is not finite at step "
@@ -251,6 +281,7 @@ class LitModule(LightningModule):
 
     def on_train_start(self) -> None:
         """Apply the options that the run is resumed with, in place of those in its checkpoint."""
+        self._loss = None  # an earlier training may have ended between two steps
         self.optimization.reapply(self.trainer)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:

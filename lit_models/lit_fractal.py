@@ -96,6 +96,10 @@ class LitFractal(GeneratingModule):
             metrics |= {f"{name}_standard_error": StandardError() for name in names}
         return nn.ModuleDict(metrics)
 
+    def label_classes(self) -> int:
+        """Return the number of classes of the network, 0 for none."""
+        return self.network.num_classes
+
     def weight_files(self) -> dict[str, str]:
         """Return the official_checkpoint, if it is given."""
         return {} if self.official_checkpoint is None else {"official_checkpoint": self.official_checkpoint}

@@ -134,6 +134,10 @@ class LitSDVAR(GeneratingModule):
         given = {option: path for option, path in self.files.items() if path is not None}
         return given if set(self.weight_options) <= given.keys() else {}
 
+    def label_classes(self) -> int:
+        """Return the number of classes of the networks, 0 for none."""
+        return self.target.num_classes
+
     @property
     def vqvae(self) -> VQVAE:
         """The tokenizer."""
@@ -198,7 +202,8 @@ class LitSDVAR(GeneratingModule):
         labels = self._labels(batch.get("label"), len(tokens[0]))
         # 2. let the target draw the tokens of a part of the images
         if count := round(self.teacher_share * len(labels)):
-            drawn = teacher_tokens(self.target, labels[:count], self.generation, seed=int(torch.randint(2**62, ())))
+            noise = int(torch.randint(2**62, (), device="cpu").numpy())
+            drawn = teacher_tokens(self.target, labels[:count], self.generation, noise)
             tokens = [torch.cat([made, given[count:]]) for made, given in zip(drawn, tokens, strict=True)]
         # 3. compare the networks
         nats, overlap = self._divergence(labels, tokens)

@@ -106,6 +106,10 @@ class LitVAR(GeneratingModule):
         metrics = {stage: TokenMetrics(network.scales) for stage in ("val", "test")}
         self.token_metrics = cast("Mapping[str, TokenMetrics]", nn.ModuleDict(metrics))
 
+    def label_classes(self) -> int:
+        """Return the number of classes of the network, 0 for none."""
+        return self.network.num_classes
+
     def blocks(self) -> Iterable[nn.Module]:
         """Return the transformer blocks."""
         return self.network.blocks
@@ -170,7 +174,7 @@ class LitVAR(GeneratingModule):
             for name, values in zip(("loss", "accuracy"), token_scores(logits, wanted), strict=True):
                 report |= {f"{name}/scale_{k}": part.mean() for k, part in enumerate(by_scale(self.network, values))}
         if self.progressive_steps:
-            report["scales"] = loss.new_tensor(scales)
+            report["scales"] = loss.new_full((), scales)
         return {"loss": loss, "report": report}
 
     def _take_fastest_attention(self, batch_size: int) -> None:

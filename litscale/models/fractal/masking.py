@@ -25,14 +25,14 @@ def hide(counts: Tensor, order: Tensor) -> Tensor:
     return order.argsort(1).argsort(1) < counts[:, None]
 
 
-def training_ratio(rows: int, device: torch.device | None = None, mean: float = 1.0, std: float = 0.25) -> Tensor:
+def training_ratio(rows: int, mean: float = 1.0, std: float = 0.25) -> Tensor:
     """Share of hidden patches of each row: normal, truncated to [0, 1] (MAR, arXiv 2406.11838).
 
     Returns:
-        float ``[B]``.
+        float32 ``[B]``, drawn on the CPU by torch's generator.
     """
     low, high = (0.5 * (1 + math.erf((x - mean) / (std * math.sqrt(2)))) for x in (0.0, 1.0))
-    drawn = low + (high - low) * torch.rand(rows, device=device, dtype=torch.float64)
+    drawn = low + (high - low) * torch.rand(rows, device="cpu", dtype=torch.float64)
     normal = mean + std * math.sqrt(2) * torch.erfinv((2 * drawn - 1).clamp(-1 + 1e-12, 1 - 1e-12))
     return normal.clamp(0, 1).float()
 
@@ -67,22 +67,24 @@ class Masking:
         self.stratum = stratum
         self.keys = keys
 
-    def __call__(self, rows: int, patches: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    def __call__(self, rows: int, patches: int, device: torch.device) -> tuple[Tensor, Tensor, int]:
         """Draw a mask.
 
         Returns:
-            bool ``[B, N]``, True where hidden, at least one in each row; and the weight of each row, float ``[B]``.
+            bool ``[B, N]``, True where hidden, at least one in each row; the weight of each row, float ``[B]``; and the
+            number of hidden patches of all rows. In training the host draws this number, and waits for no device.
         """
         if self.kind == "training":
-            ratio = training_ratio(rows, device, self.mean, self.std)
+            ratio = training_ratio(rows, self.mean, self.std)
             counts = (ratio * patches).ceil().long().clamp(min=1)
             order = torch.rand(rows, patches, device=device, dtype=torch.float32)
-            return hide(counts, order), torch.ones(rows, device=device, dtype=torch.float32)
+            mask = hide(counts.to(device, non_blocking=True), order)
+            return mask, torch.ones(rows, device=device, dtype=torch.float32), int(counts.numpy().sum())
         index, number = self.stratum
         self.stratum = (0, 1)
         share, order = self._drawn(rows, patches, device)
         counts = ((index + share) / number * patches).long().clamp(max=patches - 1) + 1
-        return hide(counts, order), patches / counts.float()
+        return hide(counts, order), patches / counts.float(), int(counts.sum())
 
     def descend(self, patches: int, chosen: Tensor | None = None) -> None:
         """Go on with the patches of the rows so far: all ``[B * N]``, or those ``chosen``, int64 indices of them."""

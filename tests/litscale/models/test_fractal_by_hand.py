@@ -104,18 +104,20 @@ def test_quantiles_of_the_training_ratio(mean, std):
 def test_the_number_of_hidden_patches_is_rounded_up():
     torch.manual_seed(0)
     for mean, patches, count in ((0.5, 5, 3), (0.42, 10, 5), (0.62, 10, 7), (0.0, 8, 1), (1.0, 7, 7)):
-        mask, weight = Masking("training", mean, 1e-3)(50, patches, CPU)
+        mask, weight, total = Masking("training", mean, 1e-3)(50, patches, CPU)
         assert mask.sum(1).tolist() == [count] * 50
+        assert total == 50 * count
         assert weight.tolist() == [1.0] * 50
 
 
 def test_only_the_first_masked_level_of_a_pass_is_stratified():
     torch.manual_seed(0)
     masking = Masking("likelihood", stratum=(2, 4))
-    mask, weight = masking(300, 4, CPU)
+    mask, weight, total = masking(300, 4, CPU)
     assert mask.sum(1).tolist() == [3] * 300
+    assert total == 900
     assert weight.tolist() == pytest.approx([4 / 3] * 300)
-    mask, weight = masking(4000, 4, CPU)
+    mask, weight, _ = masking(4000, 4, CPU)
     counts = mask.sum(1)
     assert (counts.bincount(minlength=5)[1:] / 4000).tolist() == pytest.approx([0.25] * 4, abs=0.03)
     torch.testing.assert_close(weight, 4 / counts)

@@ -54,8 +54,9 @@ def test_training_ratio_is_the_truncated_normal():
 
 def test_likelihood_counts_are_uniform_and_weighed():
     torch.manual_seed(0)
-    mask, weight = Masking("likelihood")(60_000, 6, torch.device("cpu"))
+    mask, weight, total = Masking("likelihood")(60_000, 6, torch.device("cpu"))
     counts = mask.sum(1)
+    assert total == counts.sum()
     assert torch.allclose(weight, 6 / counts)
     frequency = torch.bincount(counts, minlength=7)[1:] / 60_000
     assert torch.allclose(frequency, torch.full((6,), 1 / 6), atol=0.01)
