@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
@@ -11,14 +12,13 @@ from typing import Any, Never, Self, TypedDict
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.callbacks import WeightAveraging
-from lightning.pytorch.plugins import FSDPPrecision, MixedPrecision
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 from torchmetrics import Metric
 
-from lit_models.optimization import Optimization
+from lit_models.optimization import Optimization, scales_loss
 from lit_models.sharding import gather, release, shard
 from litscale.models.labels import check_labels
 from litscale.models.precision import Convert, at_least_float32
@@ -115,7 +115,7 @@ class LitModule(LightningModule):
     optimization: Optimization
     shardable = False
     weight_options: tuple[str, ...] = ()
-    _loss: Tensor | None = None  # the sum of the losses since the last optimiser step
+    _losses: tuple[Tensor, ...] = ()  # since the last optimiser step
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: object, *args: object, **kwargs: object) -> Never:
@@ -244,35 +244,36 @@ class LitModule(LightningModule):
 
     def finite(self, loss: Tensor) -> Tensor:
         """Return the loss, and have :meth:`on_before_optimizer_step` refuse the step if it is not finite."""
-        loss_so_far = loss.detach().float()
-        self._loss = loss_so_far if self._loss is None else self._loss + loss_so_far
+        self._losses += (loss.detach().float(),)
         return loss
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Refuse a step whose losses or gradients are not finite, by one look at the device for both.
+        """Refuse a step whose losses or gradients are not finite, and show the mean loss in the progress bar.
 
-        Of gradients in 16-mixed precision, the loss scaler takes care.
+        The losses and the norm of the gradients are read at once, so that the host waits for the device but once. In
+        16-mixed precision the loss scaler takes care of the gradients.
 
         Raises:
             DivergedError: a loss since the last step is infinite or not a number; the step is not taken.
             GradientError: a gradient is infinite or not a number; the parameter is named, and the step not taken.
         """
-        # 1. the sum of the losses and the norm of the gradients, which are finite if all of them are
-        precision = self.trainer.precision_plugin
-        scaled = isinstance(precision, MixedPrecision | FSDPPrecision) and precision.scaler is not None
-        parameters = () if scaled else self.named_parameters()
+        # 1. one look at the losses and at the norm of the gradients, which is finite if all of them are
+        parameters = () if scales_loss(self.trainer) else self.named_parameters()
         gradients = {name: parameter.grad for name, parameter in parameters if parameter.grad is not None}
-        norm = nn.utils.get_total_norm(list(gradients.values()))
-        norm = (norm.full_tensor() if isinstance(norm, DTensor) else norm).to(self.device, torch.float32)
-        loss, self._loss = norm.new_zeros(()) if self._loss is None else self._loss, None
-        # 2. the one look
-        if torch.stack([loss, norm]).isfinite().all():
+        total = nn.utils.get_total_norm(list(gradients.values()))
+        total = (total.full_tensor() if isinstance(total, DTensor) else total).to(self.device, torch.float32)
+        *losses, norm = torch.stack([*self._losses, total]).tolist()
+        self._losses = ()
+        if losses:
+            self.trainer.progress_bar_metrics["train/loss"] = sum(losses) / len(losses)
+        # 2. which of them is not finite; the gradients are on no process where a loss is not on one of them
+        loss = sum(losses)
+        if not math.isfinite(norm):
+            loss = float(self.trainer.strategy.reduce(total.new_full((), loss), reduce_op="sum"))
+        if not math.isfinite(loss):
+            raise DivergedError(f"the loss is {loss} at step {self.global_step}: {REMEDY}")
+        if math.isfinite(norm):
             return
-        # 3. which of them it is; the mean of the gradients is not finite on any process if a loss is not on one
-        if not norm.isfinite():
-            loss = self.trainer.strategy.reduce(loss, reduce_op="sum")
-        if not loss.isfinite():
-            raise DivergedError(f"the loss is {loss.item()} at step {self.global_step}: {REMEDY}")
         names = [name for name, gradient in gradients.items() if not torch.isfinite(gradient).all()]
         raise GradientError(
             f"the gradient of {names[0] if names else 'all parameters together'} is not finite at step "
@@ -281,7 +282,7 @@ class LitModule(LightningModule):
 
     def on_train_start(self) -> None:
         """Apply the options that the run is resumed with, in place of those in its checkpoint."""
-        self._loss = None  # an earlier training may have ended between two steps
+        self._losses = ()  # an earlier training may have ended between two steps
         self.optimization.reapply(self.trainer)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:

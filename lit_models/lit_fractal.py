@@ -134,7 +134,7 @@ class LitFractal(GeneratingModule):
         logging = every > 0 and (self.global_step + 1) % every == 0
         output = self.network(batch["canvas"], batch.get("label"), with_entropy=logging)
         loss = self.finite(output.loss)
-        self.log("train/loss", loss.detach(), prog_bar=True, sync_dist=True)
+        self.log("train/loss", loss.detach(), sync_dist=True)
         report = {f"mask_fraction/{name}": value for name, value in output.mask_fractions.items()}
         if len(output.level_losses) > 1:
             report |= {f"loss/{name}": value.detach() for name, value in output.level_losses.items()}

@@ -208,7 +208,7 @@ class LitSDVAR(GeneratingModule):
         # 3. compare the networks
         nats, overlap = self._divergence(labels, tokens)
         loss = self.finite(nats.mean())
-        self.log("train/loss", loss.detach(), prog_bar=True, sync_dist=True)
+        self.log("train/loss", loss.detach(), sync_dist=True)
         report = {
             f"{name}/scale_{k}": part.detach().mean()
             for name, values in (("loss", nats), ("overlap", overlap))

@@ -167,7 +167,7 @@ class LitVAR(GeneratingModule):
         loss = self.finite(
             F.cross_entropy(logits.flatten(0, 1), wanted.flatten(), label_smoothing=self.label_smoothing)
         )
-        self.log("train/loss", loss.detach(), prog_bar=True, sync_dist=True)
+        self.log("train/loss", loss.detach(), sync_dist=True)
         # 3. report
         report: dict[str, Tensor] = {}
         with torch.no_grad():

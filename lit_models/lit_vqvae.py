@@ -145,7 +145,7 @@ class LitVQVAE(LitModule):
             total = total + weight * judged + opposed
         # 4. report
         total = self.finite(total)
-        self.log("train/loss", total.detach(), prog_bar=True, sync_dist=True)
+        self.log("train/loss", total.detach(), sync_dist=True)
         named = {f"loss/{name}": value.detach() for name, value in terms.items()} | weights
         return {"loss": total, "report": named | report(self.network.quantizer.hits)}
 

@@ -63,7 +63,8 @@ class _Operators(TorchDispatchMode):
         kwargs = kwargs or {}
         self.counts.by_name[str(func)] += 1
         self.counts.views += func.is_view
-        self.counts.reads[str(func)] += _reads(func, args, kwargs)
+        if _reads(func, args, kwargs):
+            self.counts.reads[str(func)] += 1
         return func(*args, **kwargs)
 
 
