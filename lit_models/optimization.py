@@ -43,8 +43,8 @@ class Optimization:
             keeps ``weight_decay`` throughout.
         betas: Decay rates for each step of AdamW's averages of the gradient and of its square. The defaults are those
             of FractalGen and of VAR: 0.95 instead of AdamW's own 0.999 follows changing gradients more closely.
-        fused: Whether one kernel updates all weights of a group, which is several times faster and equal up to rounding.
-            The default, null, does so on CPUs and on CUDA, unless ``trainer.gradient_clip_val`` is given and
+        fused: Whether one kernel updates all weights of a group, which is several times faster, and equal up to
+            rounding. The default, null, does so on CPUs and on CUDA, unless ``trainer.gradient_clip_val`` is given and
             ``trainer.precision`` is 16-mixed: the fused update would undo the scale of the loss too late for clipping.
 
     Raises:
