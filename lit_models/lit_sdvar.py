@@ -22,6 +22,7 @@ from lit_models.tokenizer.encoding import codec_of, tokens_of
 from lit_models.tokenizer.weights import packed_tokenizer, unpack_tokenizer
 from lit_models.transformer_files import load_pair, save_as_lit_var
 from litscale.metrics.mean import Mean
+from litscale.models.keyed import host_random
 from litscale.models.sdvar import Decoder, DecoderFactory, Speculative, TargetOnly
 from litscale.models.sdvar.decoders import check_options
 from litscale.models.var import VAR, VQVAE, VARGeneration
@@ -202,8 +203,7 @@ class LitSDVAR(GeneratingModule):
         labels = self._labels(batch.get("label"), len(tokens[0]))
         # 2. let the target draw the tokens of a part of the images
         if count := round(self.teacher_share * len(labels)):
-            noise = int(torch.randint(2**62, (), device="cpu").numpy())
-            drawn = teacher_tokens(self.target, labels[:count], self.generation, noise)
+            drawn = teacher_tokens(self.target, labels[:count], self.generation, host_random().getrandbits(62))
             tokens = [torch.cat([made, given[count:]]) for made, given in zip(drawn, tokens, strict=True)]
         # 3. compare the networks
         nats, overlap = self._divergence(labels, tokens)

@@ -9,7 +9,7 @@ import torch
 from litscale.models.fractal import Fractal, attention_report
 from litscale.models.fractal.canvas import neighbours, patchify, scan_order, unpatchify
 from litscale.models.fractal.guidance import draw_symbols, guided, scheduled
-from litscale.models.fractal.masking import Masking, cosine_schedule, generation_order, generation_rank, training_ratio
+from litscale.models.fractal.masking import Masking, cosine_schedule, generation_order, generation_rank, training_counts
 from litscale.models.fractal.terms import LossTerms
 from litscale.models.layers.attention import Attention
 
@@ -91,9 +91,9 @@ def test_draws_and_their_log_probabilities_by_hand():
 
 
 @pytest.mark.parametrize(("mean", "std"), [(1.0, 0.25), (0.4, 0.2), (0.7, 1.0), (-0.2, 0.5)])
-def test_quantiles_of_the_training_ratio(mean, std):
+def test_quantiles_of_the_share_of_hidden_patches(mean, std):
     torch.manual_seed(0)
-    drawn = training_ratio(200_000, mean=mean, std=std).double()
+    drawn = torch.tensor(training_counts(200_000, 10_000, mean, std)).double() / 10_000
     normal = NormalDist(mean, std)
     low, high = normal.cdf(0), normal.cdf(1)
     shares = [0.02, 0.1, 0.25, 0.5, 0.75, 0.9, 0.98]
