@@ -309,10 +309,12 @@ class GeneratingModule(LitModule, ABC):
     Attributes:
         generation: the options of generation, a frozen dataclass.
         record_frames: whether predictions hold the canvas after each step, for animations.
+        sampling_threads: number of threads of a CPU that generate, see `lit_models.sampling_threads`.
     """
 
     generation: Any
     record_frames: bool = False
+    sampling_threads: int | None = None
 
     def described_generation(self) -> dict[str, Any]:
         """Return the options of generation, for files that record how samples were made."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from datamodules.base import data_of
 from lit_models.base import Batch, GeneratingModule, StepOutput
 from lit_models.optimization import Optimization
+from lit_models.sampling_threads import checked_threads, limited_threads
 from lit_models.speculative.comparison import Comparison, compare
 from lit_models.speculative.distillation import divergence, teacher_forced, teacher_tokens
 from lit_models.token_metrics import by_scale
@@ -66,6 +67,8 @@ class LitSDVAR(GeneratingModule):
         codec: Meaning of the channels of the tokenizer: rgb, gray, binary, velocity or onset_hold. By default it is rgb
             for three channels and gray for one.
         velocity_bins: Number of velocity bins of the data, for velocity and onset_hold.
+        sampling_threads: Number of threads of a CPU that generate and compare; null takes one for targets narrower than
+            512, and torch's number for others. Training keeps torch's number.
 
     Raises:
         ValueError: the networks do not fit together, or an option is out of range.
@@ -91,6 +94,7 @@ class LitSDVAR(GeneratingModule):
         seed: int = 0,
         codec: str | None = None,
         velocity_bins: int = 127,
+        sampling_threads: int | None = None,
     ) -> None:
         super().__init__()
         # 1. the options, and the two networks over one tokenizer
@@ -113,6 +117,7 @@ class LitSDVAR(GeneratingModule):
         }
         self.teacher_share, self.fit_images, self.seed = teacher_share, fit_images, seed
         self.codec = codec_of(vqvae, codec, velocity_bins)
+        self.sampling_threads = checked_threads(sampling_threads)
         # 2. what is known only later: whether the files are read, which decoders have run, how many images were counted
         self._loaded = False
         self._warm: set[Decoder] = set()
@@ -274,12 +279,13 @@ class LitSDVAR(GeneratingModule):
             decoder: The decoder; by default that of the module.
         """
         decoder = self.decoder if decoder is None else decoder
-        if decoder not in self._warm:
-            for run in (decoder, self._target_only):
-                run.decode(labels, self.generation, seed, image_index=index)
-            self._warm.add(decoder)
-        _make_repeatable(decoder)
-        return compare(decoder, self._target_only, self.codec, labels, index, self.generation, seed)
+        with limited_threads(self.target, self.sampling_threads):
+            if decoder not in self._warm:
+                for run in (decoder, self._target_only):
+                    run.decode(labels, self.generation, seed, image_index=index)
+                self._warm.add(decoder)
+            _make_repeatable(decoder)
+            return compare(decoder, self._target_only, self.codec, labels, index, self.generation, seed)
 
     def generate(
         self,
@@ -312,7 +318,8 @@ class LitSDVAR(GeneratingModule):
             raise ValueError("the decoders make whole images and keep no known cells: inpaint with LitVAR")
         count = batch_size if canvas is None else len(canvas)
         _make_repeatable(self.decoder)
-        made = self.decoder.decode(self._labels(label, count), self.generation, seed)
+        with limited_threads(self.target, self.sampling_threads):
+            made = self.decoder.decode(self._labels(label, count), self.generation, seed)
         if frames is not None:
             pictures = self.codec.to_symbols(self.vqvae.tokens_to_images(made.tokens, all_scales=True).flatten(0, 1))
             whole = torch.ones(pictures.shape, dtype=torch.bool).chunk(self.scales)
