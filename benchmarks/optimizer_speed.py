@@ -2,8 +2,8 @@
 
     python benchmarks/optimizer_speed.py [--device cuda] [--blocks 10] [--width 512]
 
-Prints a Markdown table. Times are medians; the ratio is the median of the ratios of neighbouring updates, plain over fused,
-so that the fused one is faster above 1.
+Prints a Markdown table. Times are medians; the ratio is the median of the ratios of neighbouring updates: above 1 the
+fused one is faster.
 """
 
 from __future__ import annotations

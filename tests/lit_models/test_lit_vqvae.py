@@ -40,7 +40,10 @@ def test_one_backward_pass_is_two_optimisers_that_take_turns(tmp_path):
     twin.load_state_dict(module.state_dict())
     quiet(tmp_path, max_steps=3, gradient_clip_val=0.3).fit(module, datamodule=data)
     parts = (twin.network, twin.discriminator)
-    makers = [torch.optim.AdamW(parameter_groups(part, options.weight_decay), 1e-2, options.betas) for part in parts]
+    makers = [
+        torch.optim.AdamW(parameter_groups(part, options.weight_decay), 1e-2, options.betas, fused=True)
+        for part in parts
+    ]
     for batch in list(data.train_dataloader())[:3]:
         real = twin.codec.to_planes(batch["canvas"])
         out = twin.network(real)
