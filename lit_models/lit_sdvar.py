@@ -295,6 +295,7 @@ class LitSDVAR(GeneratingModule):
         canvas: Tensor | None = None,
         known: Tensor | None = None,
         seed: int | None = None,
+        index: Tensor | None = None,
         frames: list[tuple[Tensor, Tensor]] | None = None,
     ) -> Tensor:
         """Generate canvases with the decoder of the module.
@@ -305,6 +306,7 @@ class LitSDVAR(GeneratingModule):
             canvas: uint8 ``[B, C, H, W]``, of which only B counts.
             known: bool ``[B, C, H, W]``, which must be False everywhere.
             seed: The seed of the noise; None takes one from torch's generator.
+            index: The number of each sample, int64 ``[B]``, by which its noise is keyed beside the seed.
             frames: A list to which the canvas after each scale is appended, on the CPU, with a mask that is True
                 everywhere.
 
@@ -319,7 +321,7 @@ class LitSDVAR(GeneratingModule):
         count = batch_size if canvas is None else len(canvas)
         _make_repeatable(self.decoder)
         with limited_threads(self.target, self.sampling_threads):
-            made = self.decoder.decode(self._labels(label, count), self.generation, seed)
+            made = self.decoder.decode(self._labels(label, count), self.generation, seed, image_index=index)
         if frames is not None:
             pictures = self.codec.to_symbols(self.vqvae.tokens_to_images(made.tokens, all_scales=True).flatten(0, 1))
             whole = torch.ones(pictures.shape, dtype=torch.bool).chunk(self.scales)
