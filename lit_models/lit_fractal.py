@@ -47,7 +47,7 @@ class LitFractal(GeneratingModule):
         official_checkpoint: File of published FractalGen weights to start from, for a network of the same preset.
         compile_blocks: Whether to compile the transformer blocks for training and likelihoods (``torch.compile``).
             Generation, in which shapes change with each step, is not compiled.
-        sampling_threads: Number of threads of a CPU that generate; null takes one for networks narrower than 512, and
+        sampling_threads: Number of threads of a CPU that generate; null takes one for networks narrower than 1024, and
             torch's number for others. Training keeps torch's number.
         sampler: Function that generates canvases with the network; one of your own takes the arguments of
             :func:`litscale.models.fractal.generate`.

@@ -68,7 +68,7 @@ class LitSDVAR(GeneratingModule):
             for three channels and gray for one.
         velocity_bins: Number of velocity bins of the data, for velocity and onset_hold.
         sampling_threads: Number of threads of a CPU that generate and compare; null takes one for targets narrower than
-            512, and torch's number for others. Training keeps torch's number.
+            1024, and torch's number for others. Training keeps torch's number.
 
     Raises:
         ValueError: the networks do not fit together, or an option is out of range.

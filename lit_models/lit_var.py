@@ -55,7 +55,7 @@ class LitVAR(GeneratingModule):
         measure_attention: Whether to time the implementations of attention on the first training batch and to use the
             fastest one in place of the default of the network. Checkpoints hold the choice, so that a resumed run
             equals an uninterrupted one; on another device the implementations are timed again.
-        sampling_threads: Number of threads of a CPU that generate; null takes one for networks narrower than 512, and
+        sampling_threads: Number of threads of a CPU that generate; null takes one for networks narrower than 1024, and
             torch's number for others. Training keeps torch's number.
 
     Raises:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-WIDE = 512  # from this width on, an operator of one sampling step is long enough to be shared between threads
+WIDE = 1024  # from this width on, an operator of one sampling step is long enough to be shared between threads
 
 
 def width_of(network: nn.Module) -> int:
@@ -37,7 +37,7 @@ def limited_threads(network: nn.Module, threads: int | None) -> Iterator[None]:
 
     Args:
         network: The network that generates.
-        threads: The number; null takes one for networks narrower than 512, and leaves the number as it is for others.
+        threads: The number; null takes one for networks narrower than 1024, and leaves the number as it is for others.
     """
     before = torch.get_num_threads()
     if threads is None:

@@ -47,7 +47,7 @@ def test_the_comparison_of_decoders_takes_them_too():
     assert seen_in(module.target, lambda: module.compare(labels, labels, 0)) == 2
 
 
-@pytest.mark.parametrize(("width", "number"), [(508, 1), (512, 3)])
+@pytest.mark.parametrize(("width", "number"), [(1020, 1), (1024, 3)])
 def test_wide_networks_leave_the_number_as_it_is(width, number):
     network = Fractal([(4, 4), (2, 2), (1, 1)], ["ar", "ar"], [16, width, 16], [1] * 3, [2] * 3, positions="learned")
     assert width_of(network) == width
