@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from datamodules.base import CanvasData, data_of, required
 from lit_models.base import Batch, GeneratingModule, StepOutput
 from lit_models.optimization import Optimization
+from lit_models.sampling_threads import checked_threads, limited_threads
 from litscale.metrics.mean import Mean
 from litscale.metrics.standard_error import StandardError
 from litscale.models.fractal import (
@@ -46,13 +47,16 @@ class LitFractal(GeneratingModule):
         official_checkpoint: File of published FractalGen weights to start from, for a network of the same preset.
         compile_blocks: Whether to compile the transformer blocks for training and likelihoods (``torch.compile``).
             Generation, in which shapes change with each step, is not compiled.
+        sampling_threads: Number of threads of a CPU that generate; null takes one for networks narrower than 1024, and
+            torch's number for others. Training keeps torch's number.
         sampler: Function that generates canvases with the network; one of your own takes the arguments of
             :func:`litscale.models.fractal.generate`.
 
     Raises:
         FileNotFoundError: there is no such official_checkpoint.
         ValueError: the official_checkpoint cannot be read or does not fit the network, or the options of generation do
-            not fit it: ``iterations`` are of another number of levels, or ``cfg`` is given without classes.
+            not fit it: ``iterations`` are of another number of levels, or ``cfg`` is given without classes; or
+            ``sampling_threads`` is below 1.
     """
 
     network: CanvasNetwork
@@ -68,6 +72,7 @@ class LitFractal(GeneratingModule):
         nll_passes: int = 1,
         official_checkpoint: str | None = None,
         compile_blocks: bool = False,
+        sampling_threads: int | None = None,
         sampler: Callable[..., Any] = generate,
     ) -> None:
         super().__init__()
@@ -75,6 +80,7 @@ class LitFractal(GeneratingModule):
         self.network = network
         self.optimization = optimization
         self.generation = generation
+        self.sampling_threads = checked_threads(sampling_threads)
         self.sampler = sampler
         self._report = GenerationReport()
         self.nll_passes = 1 if network.exact_likelihood else nll_passes
@@ -97,6 +103,10 @@ class LitFractal(GeneratingModule):
         if self.nll_passes > 1:
             metrics |= {f"{name}_standard_error": StandardError() for name in names}
         return nn.ModuleDict(metrics)
+
+    def label_classes(self) -> int:
+        """Return the number of classes of the network, 0 for none."""
+        return self.network.num_classes
 
     def weight_files(self) -> dict[str, str]:
         """Return the official_checkpoint, if it is given."""
@@ -132,7 +142,7 @@ class LitFractal(GeneratingModule):
         logging = every > 0 and (self.global_step + 1) % every == 0
         output = self.network(batch["canvas"], batch.get("label"), with_entropy=logging)
         loss = self.finite(output.loss)
-        self.log("train/loss", loss.detach(), prog_bar=True, sync_dist=True)
+        self.log("train/loss", loss.detach(), sync_dist=True)
         report = {f"mask_fraction/{name}": value for name, value in output.mask_fractions.items()}
         if len(output.level_losses) > 1:
             report |= {f"loss/{name}": value.detach() for name, value in output.level_losses.items()}
@@ -200,7 +210,8 @@ class LitFractal(GeneratingModule):
                 frames.append((canvas.cpu(), done.cpu()))
 
         self._report = GenerationReport()
-        with torch.compiler.set_stance("force_eager"):
+        threads = limited_threads(self.network, self.sampling_threads)
+        with threads, torch.compiler.set_stance("force_eager"):
             drawn: Tensor = self.sampler(
                 self.network,
                 label,

@@ -21,6 +21,7 @@ from litscale.models.fractal.network import CanvasNetwork
 from litscale.models.fractal.options import check_lengths, check_name, initialise, per_level
 from litscale.models.fractal.terms import FractalOutput, LossTerms
 from litscale.models.keyed import canvas_keys, numbers
+from litscale.models.labels import check_labels
 from litscale.models.layers.blocks import StackConfig
 from litscale.models.modes import evaluating
 
@@ -222,7 +223,7 @@ class Fractal(CanvasNetwork):
         """Conditions of the first level ``[B, root_conditions, D]``, after checking the batch.
 
         Raises:
-            ValueError: channels, size or label do not fit the model.
+            ValueError: channels, size or label do not fit the model; of labels, those on the CPU are checked alone.
         """
         if canvas.ndim != 4 or canvas.shape[1] != self.codec.channels:
             raise ValueError(
@@ -235,8 +236,7 @@ class Fractal(CanvasNetwork):
         if label is not None:
             if self.class_emb is None:
                 raise ValueError("labels were given to a model without classes: set num_classes")
-            if bool(((label < -1) | (label >= self.num_classes)).any()):
-                raise ValueError(f"labels must be in -1..{self.num_classes - 1}, got {label.min()}..{label.max()}")
+            check_labels(label, self.num_classes)
             keep = (label >= 0) & (torch.rand(len(label), device=label.device, dtype=torch.float32) >= drop)
             embedded = torch.where(keep[:, None], self.class_emb(label.clamp(min=0)), nobody)
         return embedded[:, None].expand(-1, self.root_conditions, -1)
@@ -262,10 +262,10 @@ class Fractal(CanvasNetwork):
                 weight = weight.repeat_interleave(patches.shape[1])
                 owner = owner.repeat_interleave(patches.shape[1])
             else:
-                mask, factor = masking(len(patches), patches.shape[1], canvas.device)
+                mask, factor, total = masking(len(patches), patches.shape[1], canvas.device)
                 handed = level.generator(features, conditions, grid, guide, mask=mask)
                 # index_select, because the gradient of x[row, index] is many times slower on a CPU
-                hidden = mask.flatten().nonzero()[:, 0]
+                hidden = torch.nonzero_static(mask.flatten(), size=total)[:, 0]
                 masking.descend(patches.shape[1], hidden)
                 canvas = patches.flatten(0, 1).index_select(0, hidden)
                 conditions = handed.flatten(0, 1).index_select(0, hidden)

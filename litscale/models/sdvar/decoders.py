@@ -126,7 +126,7 @@ class Decoder(Described, ABC):
         """
         check_options(options)
         device = self.models[0].pos_emb.device
-        classes, seed = classes_and_seed(labels, seed, batch_size, device)
+        classes, seed = classes_and_seed(self.models[0], labels, seed, batch_size)
         if not len(classes):
             raise ValueError("labels are empty; give at least one, or none for images without class")
         images = torch.arange(len(classes), device=device) if image_index is None else image_index.to(device)

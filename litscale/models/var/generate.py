@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from litscale.models.labels import check_labels
 from litscale.models.modes import evaluating
 from litscale.models.var.noise import gumbel_noise
 from litscale.models.var.transformer import VAR
@@ -141,7 +142,7 @@ def generate(
     Raises:
         ValueError: labels out of range, or known tokens that do not fit.
     """
-    classes, seed = classes_and_seed(labels, seed, batch_size, model.pos_emb.device)
+    classes, seed = classes_and_seed(model, labels, seed, batch_size)
     if image_index is not None and image_index.shape != classes.shape:
         raise ValueError(
             f"image_index must have the shape of labels {list(classes.shape)}, not {list(image_index.shape)}"
@@ -198,12 +199,16 @@ def generate_scales(
 
 
 def classes_and_seed(
-    labels: Tensor | Sequence[int] | None, seed: int | None, batch_size: int, device: torch.device
+    model: VAR, labels: Tensor | Sequence[int] | None, seed: int | None, batch_size: int
 ) -> tuple[Tensor, int]:
-    """Fill in what callers may leave out: classes int64 ``[B]``, by default -1, and a seed of torch's generator."""
-    given = [-1] * batch_size if labels is None else labels
-    classes = torch.as_tensor(given, dtype=torch.long, device=device)
-    return classes, int(torch.randint(2**62, ())) if seed is None else seed
+    """Fill in what callers may leave out: classes int64 ``[B]``, by default -1, and a seed of torch's generator.
+
+    Raises:
+        ValueError: labels out of range.
+    """
+    classes = torch.as_tensor([-1] * batch_size if labels is None else labels, dtype=torch.long)
+    check_labels(classes.cpu(), model.num_classes)
+    return classes.to(model.pos_emb.device), int(torch.randint(2**62, ())) if seed is None else seed
 
 
 def guided(logits: Tensor, strength: float) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from litscale.models.fractal import Fractal, attention_report
 from litscale.models.fractal.canvas import neighbours, patchify, scan_order, unpatchify
 from litscale.models.fractal.guidance import final_logits, guided, scheduled
-from litscale.models.fractal.masking import Masking, cosine_schedule, generation_order, generation_queue, training_ratio
+from litscale.models.fractal.masking import Masking, cosine_schedule, generation_order, generation_queue, training_counts
 from litscale.models.fractal.terms import LossTerms
 from litscale.models.layers.attention import Attention
 
@@ -94,9 +94,9 @@ def test_what_is_drawn_from_by_hand():
 
 
 @pytest.mark.parametrize(("mean", "std"), [(1.0, 0.25), (0.4, 0.2), (0.7, 1.0), (-0.2, 0.5)])
-def test_quantiles_of_the_training_ratio(mean, std):
+def test_quantiles_of_the_share_of_hidden_patches(mean, std):
     torch.manual_seed(0)
-    drawn = training_ratio(200_000, mean=mean, std=std).double()
+    drawn = torch.tensor(training_counts(200_000, 10_000, mean, std)).double() / 10_000
     normal = NormalDist(mean, std)
     low, high = normal.cdf(0), normal.cdf(1)
     shares = [0.02, 0.1, 0.25, 0.5, 0.75, 0.9, 0.98]
@@ -107,18 +107,20 @@ def test_quantiles_of_the_training_ratio(mean, std):
 def test_the_number_of_hidden_patches_is_rounded_up():
     torch.manual_seed(0)
     for mean, patches, count in ((0.5, 5, 3), (0.42, 10, 5), (0.62, 10, 7), (0.0, 8, 1), (1.0, 7, 7)):
-        mask, weight = Masking("training", mean, 1e-3)(50, patches, CPU)
+        mask, weight, total = Masking("training", mean, 1e-3)(50, patches, CPU)
         assert mask.sum(1).tolist() == [count] * 50
+        assert total == 50 * count
         assert weight.tolist() == [1.0] * 50
 
 
 def test_only_the_first_masked_level_of_a_pass_is_stratified():
     torch.manual_seed(0)
     masking = Masking("likelihood", stratum=(2, 4))
-    mask, weight = masking(300, 4, CPU)
+    mask, weight, total = masking(300, 4, CPU)
     assert mask.sum(1).tolist() == [3] * 300
+    assert total == 900
     assert weight.tolist() == pytest.approx([4 / 3] * 300)
-    mask, weight = masking(4000, 4, CPU)
+    mask, weight, _ = masking(4000, 4, CPU)
     counts = mask.sum(1)
     assert (counts.bincount(minlength=5)[1:] / 4000).tolist() == pytest.approx([0.25] * 4, abs=0.03)
     torch.testing.assert_close(weight, 4 / counts)

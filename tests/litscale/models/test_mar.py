@@ -10,7 +10,7 @@ import torch
 from litscale.models.fractal import Fractal, Generation, generate
 from litscale.models.fractal.generator import GeneratorConfig
 from litscale.models.fractal.mar import MAR
-from litscale.models.fractal.masking import Masking, cosine_schedule, generation_order, generation_queue, training_ratio
+from litscale.models.fractal.masking import Masking, cosine_schedule, generation_order, generation_queue, training_counts
 from litscale.models.keyed import numbers
 from litscale.models.layers.blocks import StackConfig
 
@@ -45,9 +45,9 @@ def test_hidden_patches_are_not_seen(stir):
     )
 
 
-def test_training_ratio_is_the_truncated_normal():
+def test_the_share_of_hidden_patches_is_a_truncated_normal():
     torch.manual_seed(0)
-    drawn = training_ratio(200_000)
+    drawn = torch.tensor(training_counts(200_000, 10_000)) / 10_000
     # mean of a normal(1, 0.25) truncated to [0, 1]: mu - sigma * phi(0) / (Phi(0) - Phi(-4)), up to the far tail
     assert drawn.mean().item() == pytest.approx(1 - 0.25 * math.sqrt(2 / math.pi), abs=2e-3)
     assert 0 <= drawn.min() < 0.2
@@ -56,8 +56,9 @@ def test_training_ratio_is_the_truncated_normal():
 
 def test_likelihood_counts_are_uniform_and_weighed():
     torch.manual_seed(0)
-    mask, weight = Masking("likelihood")(60_000, 6, torch.device("cpu"))
+    mask, weight, total = Masking("likelihood")(60_000, 6, torch.device("cpu"))
     counts = mask.sum(1)
+    assert total == counts.sum()
     assert torch.allclose(weight, 6 / counts)
     frequency = torch.bincount(counts, minlength=7)[1:] / 60_000
     assert torch.allclose(frequency, torch.full((6,), 1 / 6), atol=0.01)
