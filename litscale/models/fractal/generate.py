@@ -25,6 +25,7 @@ from litscale.models.fractal.mar import MAR
 from litscale.models.fractal.masking import ORDERS, cosine_schedule, generation_order, generation_rank
 from litscale.models.fractal.options import per_level
 from litscale.models.modes import evaluating
+from litscale.models.small_weights import check_weights, small_weights
 
 OnStep = Callable[[Tensor, Tensor], None]
 
@@ -44,6 +45,9 @@ class Generation:
         order: of MAR's patches: ``random``, ``raster`` or ``confidence`` (the surest first).
         use_cache: keep keys and values of AR levels; off recomputes them, with the same result.
         greedy: take the most probable symbol everywhere.
+        weights: what large linear layers read: ``float32``, their weights as they are; ``bfloat16`` or ``int8``, small
+            copies of them, which are faster where reading weights takes most of the time, as at small batches on a CPU.
+            Evaluation reports what they cost in likelihood.
 
     Raises:
         ValueError: an option is out of range; the message names it.
@@ -57,6 +61,7 @@ class Generation:
     order: str = "random"
     use_cache: bool = True
     greedy: bool = False
+    weights: str = "float32"
 
     def __post_init__(self) -> None:
         steps = self.iterations if isinstance(self.iterations, list) else [self.iterations]
@@ -72,6 +77,7 @@ class Generation:
             raise ValueError(f"filter_threshold must be in 0..1, not {self.filter_threshold}")
         if self.order not in ORDERS:
             raise ValueError(f"order must be one of {', '.join(ORDERS)}, not {self.order!r}")
+        check_weights(self.weights)
 
     def check(self, levels: int, num_classes: int) -> None:
         """Check that the options fit a network with so many levels and classes.
@@ -142,7 +148,7 @@ def generate(
     canvas, known = (F.pad(cells.to(device), (0, -length % patch)).clone() for cells in (canvas, known))
     canvas[~known] = 0  # what a caller left there does not matter
 
-    with evaluating(model):
+    with evaluating(model), small_weights(model, options.weights):
         for number, part in enumerate(_windows(known, length, window or width, patch)):
             # 2. the conditions of the first level: classes, and "no class" where guidance is on
             conditions = model.root(canvas[..., part], label)
