@@ -26,7 +26,7 @@ SMALLEST = 2**17
 # weight no pair overflows (2 * 255 * 63 < 2**15). All sums are exact, so a row does not depend on those beside it.
 WEIGHT_STEPS, INPUT_STEPS = 63, 127
 
-Product = Callable[[Tensor], Tensor]
+Linear = Callable[[Tensor, Tensor | None], Tensor]
 
 
 @dataclass(frozen=True)
@@ -34,17 +34,15 @@ class _Copy:
     """A small copy of a layer's weight.
 
     Attributes:
-        weights: its kind, one of `WEIGHTS`.
         fingerprint: of the weight that it was made of.
-        product: the layer's function, without bias.
+        linear: the layer's function of input and bias.
     """
 
-    weights: str
     fingerprint: Tensor
-    product: Product
+    linear: Linear
 
 
-_copies: WeakKeyDictionary[nn.Linear, _Copy] = WeakKeyDictionary()
+_copies: WeakKeyDictionary[nn.Linear, dict[str, _Copy]] = WeakKeyDictionary()  # by layer and kind
 
 
 def check_weights(weights: str) -> None:
@@ -72,13 +70,13 @@ def small_weights(network: nn.Module, weights: str) -> Iterator[None]:
         ValueError: int8 on a device that is neither a CPU with FBGEMM nor a CUDA GPU.
     """
     layers = [] if weights == "float32" else [layer for layer in network.modules() if is_large(layer)]
-    products = {layer: _product(layer, weights) for layer in layers}
-    for layer, product in products.items():
-        vars(layer)["forward"] = partial(_forward, product, layer.bias)
+    changed = {layer: _linear(layer, weights) for layer in layers}
+    for layer, linear in changed.items():
+        vars(layer)["forward"] = partial(linear, bias=layer.bias)
     try:
         yield
     finally:
-        for layer in products:
+        for layer in changed:
             del vars(layer)["forward"]
 
 
@@ -99,68 +97,69 @@ def quantize(weight: Tensor) -> tuple[Tensor, Tensor]:
     return (weight.float() / steps[:, None]).round().to(torch.int8), steps
 
 
-def _forward(product: Product, bias: Tensor | None, x: Tensor) -> Tensor:
-    """A linear layer with another product; the result has the dtype of ``x``."""
-    y = product(x)
-    return (y if bias is None else y + bias).to(x.dtype)
-
-
 @torch.no_grad()
-def _product(layer: nn.Linear, weights: str) -> Product:
-    """The product with a small copy of the layer's weight, which is kept from call to call."""
+def _linear(layer: nn.Linear, weights: str) -> Linear:
+    """The layer's function with a small copy of its weight, which is kept from call to call."""
     weight = layer.weight
     # Torch's counters of changes miss some: an exchange of weights for their averages passes them by. A product with
     # fixed numbers misses none that is worth a new copy, and costs as much as one token.
     probe = torch.linspace(-1, 1, layer.in_features, device=weight.device, dtype=torch.float32)
     fingerprint = weight.float() @ probe
-    kept = _copies.get(layer)
-    if kept is None or kept.weights != weights or not _equal(kept.fingerprint, fingerprint):
+    copies = _copies.setdefault(layer, {})
+    if weights not in copies or not _equal(copies[weights].fingerprint, fingerprint):
         make = _int8 if weights == "int8" else _bfloat16
-        _copies[layer] = kept = _Copy(weights, fingerprint, make(weight))
-    return kept.product
+        copies[weights] = _Copy(fingerprint, make(weight))
+    return copies[weights].linear
 
 
 def _equal(a: Tensor, b: Tensor) -> bool:
     return a.device == b.device and torch.equal(a, b)
 
 
-def _bfloat16(weight: Tensor) -> Product:
-    """The product with a weight in bfloat16."""
+def _bfloat16(weight: Tensor) -> Linear:
+    """A linear layer whose weight is rounded to bfloat16."""
     small = weight.to(torch.bfloat16)
-    if not _has_fbgemm(weight.device):
-        return lambda x: F.linear(x.to(torch.bfloat16), small)
-    # FBGEMM holds the same numbers in float16, and takes half the time of products in bfloat16 on processors without
-    with _fbgemm():
-        packed = torch.ops.quantized.linear_prepack_fp16(small.float(), None)
-    return lambda x: torch.ops.quantized.linear_dynamic_fp16(x.float(), packed)
+    if _has_fbgemm(weight.device):
+        # FBGEMM holds the same numbers in float16, and takes half the time of products in bfloat16 on processors without
+        with _fbgemm():
+            packed = torch.ops.quantized.linear_prepack_fp16(small.float(), None)
+
+        def product(x: Tensor) -> Tensor:
+            return torch.ops.quantized.linear_dynamic_fp16(x.float(), packed)
+    else:
+
+        def product(x: Tensor) -> Tensor:
+            return F.linear(x.to(torch.bfloat16), small)
+
+    return lambda x, bias: (product(x) if bias is None else product(x) + bias).to(x.dtype)
 
 
-def _int8(weight: Tensor) -> Product:
-    """The product with a weight in int8.
+def _int8(weight: Tensor) -> Linear:
+    """A linear layer whose weight is rounded to int8, as each token is.
 
     Raises:
-        ValueError: the device has no fast one.
+        ValueError: the device has no fast product of both.
     """
     device = weight.device
     if _has_fbgemm(device):
-        whole = _packed_product(*quantize(weight))
+        product = _packed_product(*quantize(weight))
     elif device.type == "cuda":
-        whole = partial(integer_product, *quantize(weight))
+        product = partial(integer_product, *quantize(weight))
     else:
         raise ValueError(
             "weights int8 need a CUDA GPU or an x86 processor with FBGEMM, which torch lacks here for device "
             f"{device.type}: give weights bfloat16 or float32"
         )
 
-    def product(x: Tensor) -> Tensor:
+    def linear(x: Tensor, bias: Tensor | None) -> Tensor:
         largest = torch.linalg.vector_norm(x.float(), torch.inf, -1, keepdim=True)
-        largest = largest.clamp_(min=torch.finfo(torch.float32).tiny)
-        return whole(x / largest).mul_(largest)
+        y = product(x / largest)  # a token of zeros gives any finite numbers here, and zeros below
+        return (y.mul_(largest) if bias is None else torch.addcmul(bias.float(), y, largest)).to(x.dtype)
 
-    return product
+    return linear
 
 
-def _packed_product(small: Tensor, steps: Tensor) -> Product:
+def _packed_product(small: Tensor, steps: Tensor) -> Callable[[Tensor], Tensor]:
     """FBGEMM's product; arguments and results as of :func:`integer_product`."""
     with _fbgemm(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "torch.quantize_per_tensor", UserWarning)  # the type of its tensors is old
