@@ -45,16 +45,6 @@ class _Copy:
 _copies: WeakKeyDictionary[nn.Linear, dict[str, _Copy]] = WeakKeyDictionary()  # by layer and kind
 
 
-def check_weights(weights: str) -> None:
-    """Refuse an unknown kind of weights.
-
-    Raises:
-        ValueError: it is none of `WEIGHTS`.
-    """
-    if weights not in WEIGHTS:
-        raise ValueError(f"weights must be one of {', '.join(WEIGHTS)}, not {weights!r}")
-
-
 @contextmanager
 def small_weights(network: nn.Module, weights: str) -> Iterator[None]:
     """Let the large linear layers of a network read small copies of their weights meanwhile, without gradients.

@@ -10,15 +10,15 @@ from lit_models import DiscriminatorConfig, Generation, Optimization, TokenizerL
 @pytest.mark.parametrize(
     ("kind", "options", "message"),
     [
-        (Generation, {"order": "spiral"}, "order must be one of random, raster, confidence, not 'spiral'"),
-        (Generation, {"weights": "int4"}, "weights must be one of float32, bfloat16, int8, not 'int4'"),
+        (Generation, {"order": "spiral"}, "order must be among random, raster, confidence, not 'spiral'"),
+        (Generation, {"weights": "int4"}, "weights must be among float32, bfloat16, int8, not 'int4'"),
         (Generation, {"temperature": -1.0}, r"temperature must be positive, not -1\.0"),
         (Generation, {"temperature": nan}, "temperature must be positive, not nan"),
         (Generation, {"iterations": 0}, "iterations must be at least 1, not 0"),
         (Generation, {"iterations": [8, 0]}, r"iterations must be at least 1, not \[8, 0\]"),
         (Generation, {"iterations": []}, r"iterations must be at least 1, not \[\]"),
         (Generation, {"cfg": -0.5}, r"cfg must not be negative, not -0\.5"),
-        (Generation, {"cfg_schedule": "cosine"}, "cfg_schedule must be one of linear, constant, not 'cosine'"),
+        (Generation, {"cfg_schedule": "cosine"}, "cfg_schedule must be among linear, constant, not 'cosine'"),
         (Generation, {"filter_threshold": 1.5}, r"filter_threshold must be in 0\.\.1, not 1\.5"),
         (VARGeneration, {"cfg": nan}, "cfg must not be negative, not nan"),
         (VARGeneration, {"temperature": inf}, "temperature must be positive, not inf"),
