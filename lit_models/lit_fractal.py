@@ -26,16 +26,20 @@ from litscale.models.fractal import (
     generate,
 )
 from litscale.models.layers.blocks import Block
+from litscale.models.small_weights import small_weights
 
 GENERATION = Generation()
+SMALL = ("", "_small_weights", "_small_weights_change")  # suffixes of scores
 
 
 class LitFractal(GeneratingModule):
     """Trains a fractal model, or a network of your own, by maximum likelihood; evaluates and samples it.
 
     ``validate`` and ``test`` report bits per dim and, for rolls, nats per step, both given the labels if there are any.
-    ``test`` then also reports them without labels, as ``..._unconditional``; FractalGen publishes these. Each score of
-    several passes has a ``..._standard_error``. ``predict`` generates the requests of the data module.
+    ``test`` then also reports them without labels, as ``..._unconditional``; FractalGen publishes these. If generation
+    uses small weights, both also report the scores with these, as ``..._small_weights``, and their difference from the
+    network's own, as ``..._small_weights_change``. Each score of several passes has a ``..._standard_error``.
+    ``predict`` generates the requests of the data module.
 
     Args:
         network: The network, a Fractal or any other CanvasNetwork.
@@ -97,8 +101,8 @@ class LitFractal(GeneratingModule):
         self.likelihoods = cast("Mapping[str, Mapping[str, Mean | StandardError]]", nn.ModuleDict(likelihoods))
 
     def _metrics(self, suffixes: list[str]) -> nn.ModuleDict:
-        """Return the metrics of the likelihood in each unit, with and without labels."""
-        names = [unit + suffix for suffix in suffixes for unit in self.units]
+        """Return the metrics of the likelihood in each unit, with and without labels and small weights."""
+        names = [unit + suffix + weights for suffix in suffixes for weights in SMALL for unit in self.units]
         metrics: dict[str, nn.Module] = {name: Mean() for name in names}
         if self.nll_passes > 1:
             metrics |= {f"{name}_standard_error": StandardError() for name in names}
@@ -163,17 +167,30 @@ class LitFractal(GeneratingModule):
         labels = {"": label}
         if prefix == "test" and label is not None:
             labels["_unconditional"] = None
-        metrics = self.likelihoods[prefix]
         for suffix, given in labels.items():
             nats = self.network.nll_of_passes(canvas, given, self.nll_passes, seed=self.run_seed) / canvas.shape[3]
-            for unit, size in self.units.items():
-                name = f"{unit}{suffix}"
-                metrics[name].update(nats.mean(0) / size)
-                self.log(f"{prefix}/{name}", metrics[name], prog_bar=not suffix, on_epoch=True, on_step=False)
-                if self.nll_passes > 1:
-                    error = metrics[f"{name}_standard_error"]
-                    error.update(nats / size)
-                    self.log(f"{prefix}/{name}_standard_error", error, on_epoch=True, on_step=False)
+            self._log_likelihood(prefix, suffix, nats)
+            if self.generation.weights != "float32":
+                small = self._nats_of_small_weights(canvas, given) / canvas.shape[3]
+                self._log_likelihood(prefix, f"{suffix}_small_weights", small)
+                self._log_likelihood(prefix, f"{suffix}_small_weights_change", small - nats)
+
+    def _nats_of_small_weights(self, canvas: Tensor, label: Tensor | None) -> Tensor:
+        """The likelihood under the weights that samples are drawn with, for the same masks; ``[passes, B]``."""
+        with small_weights(self.network, self.generation.weights), torch.compiler.set_stance("force_eager"):
+            return self.network.nll_of_passes(canvas, label, self.nll_passes, seed=self.run_seed)
+
+    def _log_likelihood(self, prefix: str, suffix: str, nats: Tensor) -> None:
+        """Update and log the metrics of a likelihood in nats per column, ``[passes, B]``."""
+        metrics = self.likelihoods[prefix]
+        for unit, size in self.units.items():
+            name = f"{unit}{suffix}"
+            metrics[name].update(nats.mean(0) / size)
+            self.log(f"{prefix}/{name}", metrics[name], prog_bar=not suffix, on_epoch=True, on_step=False)
+            if self.nll_passes > 1:
+                error = metrics[f"{name}_standard_error"]
+                error.update(nats / size)
+                self.log(f"{prefix}/{name}_standard_error", error, on_epoch=True, on_step=False)
 
     @torch.no_grad()
     def generate(

@@ -11,6 +11,7 @@ from lit_models import DiscriminatorConfig, Generation, Optimization, TokenizerL
     ("kind", "options", "message"),
     [
         (Generation, {"order": "spiral"}, "order must be among random, raster, confidence, not 'spiral'"),
+        (Generation, {"weights": "int4"}, "weights must be among float32, bfloat16, int8, not 'int4'"),
         (Generation, {"temperature": -1.0}, r"temperature must be positive, not -1\.0"),
         (Generation, {"temperature": nan}, "temperature must be positive, not nan"),
         (Generation, {"iterations": 0}, "iterations must be at least 1, not 0"),

@@ -18,6 +18,7 @@ from litscale.models.fractal.generation import Generation, GenerationReport
 from litscale.models.fractal.recursion import Draft, OnStep, Recursion
 from litscale.models.keyed import cell_keys
 from litscale.models.modes import evaluating
+from litscale.models.small_weights import small_weights
 
 PLAIN = Generation()
 
@@ -100,6 +101,7 @@ def generate(
     with ExitStack() as modes:
         for network in networks:
             modes.enter_context(evaluating(network))
+            modes.enter_context(small_weights(network, options.weights))
         for part in _windows(known, length, window or width, patch):
             # 3. the conditions of the first level: classes, and "no class" where guidance is on
             labels = [label] if options.cfg == 1 else [label, None]

@@ -12,6 +12,7 @@ from litscale.models.fractal.fractal import Fractal
 from litscale.models.fractal.guidance import SCHEDULES
 from litscale.models.fractal.masking import ORDERS
 from litscale.models.fractal.options import check_name, per_level
+from litscale.models.small_weights import WEIGHTS
 
 DECODINGS = ("auto", "jacobi", "sequential")
 GUESSES = ("repeat", "previous", "draft")
@@ -40,6 +41,9 @@ class Generation:
         guess: ``repeat`` (what sounds goes on, what is silent stays silent; colours stay), ``previous`` (the symbols of
             the patch to the left once more) or ``draft`` (a smaller network draws it). Each later pass over a patch
             guesses what the last one drew.
+        weights: what large linear layers read: ``float32``, their weights as they are; ``bfloat16`` or ``int8``, small
+            copies of them, which are faster where reading weights takes most of the time, as in small batches on a CPU.
+            ``validate`` and ``test`` report what that costs in likelihood.
 
     Raises:
         ValueError: an option is out of range; the message names it.
@@ -57,6 +61,7 @@ class Generation:
     decoding: str = "auto"
     parallel_level: int | None = None
     guess: str = "repeat"
+    weights: str = "float32"
 
     def __post_init__(self) -> None:
         steps = self.iterations if isinstance(self.iterations, list) else [self.iterations]
@@ -74,6 +79,7 @@ class Generation:
         check_name("order", self.order, ORDERS)
         check_name("decoding", self.decoding, DECODINGS)
         check_name("guess", self.guess, GUESSES)
+        check_name("weights", self.weights, WEIGHTS)
 
     def check(self, levels: int, num_classes: int) -> None:
         """Check that the options fit a network with so many levels and classes.
