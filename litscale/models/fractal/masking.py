@@ -99,6 +99,31 @@ class Masking:
         return uniform(bits[:, 0]), bits[:, 1:]
 
 
+class SharedMasking(Masking):
+    """Masks that are the same for several networks: the first pass draws them, and after :meth:`rewind` they come again.
+
+    Args:
+        source: draws them; its keys are not followed down the recursion.
+    """
+
+    def __init__(self, source: Masking) -> None:
+        super().__init__(source.kind)
+        self._source = source
+        self._masks: list[tuple[Tensor, Tensor]] = []
+        self._next = 0
+
+    def __call__(self, rows: int, patches: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Draw a mask, or give the next one of the first pass again; as :meth:`Masking.__call__`."""
+        if self._next == len(self._masks):
+            self._masks.append(self._source(rows, patches, device))
+        self._next += 1
+        return self._masks[self._next - 1]
+
+    def rewind(self) -> None:
+        """Begin another pass over the same batch."""
+        self._next = 0
+
+
 def cosine_schedule(counts: list[int], iterations: int) -> Tensor:
     """How many patches remain hidden after each sampling step.
 
