@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from litscale.models.fractal.fractal import Fractal
-from litscale.models.fractal.guidance import SCHEDULES
-from litscale.models.fractal.masking import ORDERS
+from litscale.models.fractal.guidance import SCHEDULES as CFG_SCHEDULES
+from litscale.models.fractal.masking import ORDERS, SCHEDULES
 from litscale.models.fractal.options import check_name, per_level
 from litscale.models.small_weights import WEIGHTS
 
@@ -25,6 +25,8 @@ class Generation:
     Args:
         iterations: MAR steps, one number for all levels or one per level; AR levels ignore theirs. FractalGen takes 64
             on the first level and 16 below.
+        schedule: how many of MAR's patches stay hidden after each step, one for all levels or one per level: ``cosine``
+            (few are revealed at first, when little is known, and many at last) or ``linear`` (equally many each time).
         temperature: divides the logits; below 1 is safer. FractalGen's multiplies them (1.02 to 1.1).
         cfg: scale of classifier-free guidance; 1 is off, and models without classes need 1. FractalGen publishes 11
             (FractalAR, 64 px), 6.5 (FractalMAR, 64 px), and 29, 21 and 19 (Base, Large and Huge, 256 px).
@@ -50,6 +52,7 @@ class Generation:
     """
 
     iterations: int | list[int] = 8
+    schedule: str | list[str] = "cosine"
     temperature: float = 1.0
     cfg: float = 1.0
     cfg_schedule: str = "linear"
@@ -71,7 +74,9 @@ class Generation:
             raise ValueError(f"temperature must be positive, not {self.temperature}; greedy takes the likeliest symbol")
         if not 0 <= self.cfg < math.inf:
             raise ValueError(f"cfg must not be negative, not {self.cfg}; 1 is without guidance")
-        check_name("cfg_schedule", self.cfg_schedule, SCHEDULES)
+        for schedule in [self.schedule] if isinstance(self.schedule, str) else self.schedule:
+            check_name("schedule", schedule, SCHEDULES)
+        check_name("cfg_schedule", self.cfg_schedule, CFG_SCHEDULES)
         if not 0 <= self.filter_threshold <= 1:
             raise ValueError(f"filter_threshold must be in 0..1, not {self.filter_threshold}")
         if not self.confidence_oversampling >= 1:
@@ -85,9 +90,10 @@ class Generation:
         """Check that the options fit a network with so many levels and classes.
 
         Raises:
-            ValueError: ``iterations`` of another number of levels, or guidance without classes.
+            ValueError: ``iterations`` or ``schedule`` of another number of levels, or guidance without classes.
         """
         per_level("iterations", self.iterations, levels)
+        per_level("schedule", self.schedule, levels)
         if self.cfg != 1 and not num_classes:
             raise ValueError(f"cfg {self.cfg} needs a network with classes: set num_classes, or cfg to 1")
 

@@ -20,7 +20,7 @@ from litscale.models.fractal.drawing import Canvases, Drawing
 from litscale.models.fractal.guidance import scheduled
 from litscale.models.fractal.jacobi import ParallelCanvases, goes_on
 from litscale.models.fractal.mar import MAR
-from litscale.models.fractal.masking import cosine_schedule, generation_order, generation_queue
+from litscale.models.fractal.masking import generation_order, generation_queue, masking_schedule
 from litscale.models.fractal.options import per_level
 
 OnStep = Callable[[Tensor, Tensor], None]
@@ -207,7 +207,9 @@ class _Patches:
         unknown = torch.ones(rows, number, dtype=torch.bool, device=device) if self.unknown is None else self.unknown
         partial = torch.zeros_like(unknown) if self.known is None else unknown & self.known.flatten(2).any(2)
         counts = [number] * rows if self.unknown is None else unknown.sum(1).tolist()
-        schedule = cosine_schedule(counts, per_level("iterations", options.iterations, len(model.levels))[self.depth])
+        iterations = per_level("iterations", options.iterations, len(model.levels))[self.depth]
+        kind = per_level("schedule", options.schedule, len(model.levels))[self.depth]
+        schedule = masking_schedule(counts, iterations, kind)
         keys = self.drawing.order_keys(self.keys[:, :, 0, 0, 0], self.depth)
         scan = scan_order(self.grid, generator.config.scan, device)
         queue = generation_queue(unknown, partial, generation_order(options.order, scan, keys))

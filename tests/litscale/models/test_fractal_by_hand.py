@@ -9,7 +9,13 @@ import torch
 from litscale.models.fractal import Fractal, attention_report
 from litscale.models.fractal.canvas import neighbours, patchify, scan_order, unpatchify
 from litscale.models.fractal.guidance import final_logits, guided, scheduled
-from litscale.models.fractal.masking import Masking, cosine_schedule, generation_order, generation_queue, training_counts
+from litscale.models.fractal.masking import (
+    Masking,
+    generation_order,
+    generation_queue,
+    masking_schedule,
+    training_counts,
+)
 from litscale.models.fractal.terms import LossTerms
 from litscale.models.layers.attention import Attention
 
@@ -140,13 +146,18 @@ def test_each_pass_of_a_likelihood_draws_its_own_stratum():
     assert torch.equal((torch.stack(counts) - 1) // 2, wanted)
 
 
-def test_the_cosine_schedule_by_hand():
+def test_the_schedules_by_hand():
     # 10 cos(pi/8) = 9.2, 10 cos(pi/4) = 7.1, 10 cos(3 pi/8) = 3.8; 3 cos(pi/6) = 2.6, 3 cos(pi/3) = 1.5
-    assert cosine_schedule([10, 3], 4).tolist() == [[10, 3], [9, 2], [7, 1], [3, 0], [0, 0]]
-    assert cosine_schedule([5, 0, 1], 2).tolist() == [[5, 0, 1], [3, 0, 0], [0, 0, 0]]
-    assert cosine_schedule([64], 3).tolist() == [[64], [55], [32], [0]]
-    assert cosine_schedule([0, 0], 4).tolist() == [[0, 0]]
-    assert cosine_schedule([], 4).shape == (1, 0)
+    assert masking_schedule([10, 3], 4).tolist() == [[10, 3], [9, 2], [7, 1], [3, 0], [0, 0]]
+    assert masking_schedule([5, 0, 1], 2).tolist() == [[5, 0, 1], [3, 0, 0], [0, 0, 0]]
+    assert masking_schedule([64], 3).tolist() == [[64], [55], [32], [0]]
+    assert masking_schedule([0, 0], 4).tolist() == [[0, 0]]
+    assert masking_schedule([], 4).shape == (1, 0)
+    assert masking_schedule([10, 3], 4, "linear").tolist() == [[10, 3], [7, 2], [5, 1], [2, 0], [0, 0]]
+    # in floating point 49 * (1 - 48 / 49) is below 1, and 10 * (1 - 4 / 5) below 2
+    assert masking_schedule([10], 5, "linear")[:, 0].tolist() == [10, 8, 6, 4, 2, 0]
+    assert masking_schedule([49], 49, "linear")[:, 0].tolist() == list(range(49, -1, -1))
+    assert masking_schedule([7, 0], 2, "linear").tolist() == [[7, 0], [3, 0], [0, 0]]
 
 
 def test_the_order_of_patches_by_hand():
