@@ -16,6 +16,8 @@ from lit_models import DiscriminatorConfig, Generation, Optimization, TokenizerL
         (Generation, {"iterations": 0}, "iterations must be at least 1, not 0"),
         (Generation, {"iterations": [8, 0]}, r"iterations must be at least 1, not \[8, 0\]"),
         (Generation, {"iterations": []}, r"iterations must be at least 1, not \[\]"),
+        (Generation, {"iterations": 2.5}, r"iterations must be whole numbers, not 2\.5"),
+        (Generation, {"iterations": [8, 2.5]}, r"iterations must be whole numbers, not \[8, 2\.5\]"),
         (Generation, {"cfg": -0.5}, r"cfg must not be negative, not -0\.5"),
         (Generation, {"cfg_schedule": "cosine"}, "cfg_schedule must be one of linear, constant, not 'cosine'"),
         (Generation, {"filter_threshold": 1.5}, r"filter_threshold must be in 0\.\.1, not 1\.5"),

@@ -21,6 +21,7 @@ from litscale.models.fractal.network import CanvasNetwork
 from litscale.models.fractal.options import check_lengths, check_name, initialise, per_level
 from litscale.models.fractal.terms import FractalOutput, LossTerms
 from litscale.models.keyed import canvas_keys, numbers
+from litscale.models.labels import check_labels
 from litscale.models.layers.blocks import StackConfig
 from litscale.models.modes import evaluating
 
@@ -235,8 +236,7 @@ class Fractal(CanvasNetwork):
         if label is not None:
             if self.class_emb is None:
                 raise ValueError("labels were given to a model without classes: set num_classes")
-            if bool(((label < -1) | (label >= self.num_classes)).any()):
-                raise ValueError(f"labels must be in -1..{self.num_classes - 1}, got {label.min()}..{label.max()}")
+            check_labels(label, self.num_classes)
             keep = (label >= 0) & (torch.rand(len(label), device=label.device, dtype=torch.float32) >= drop)
             embedded = torch.where(keep[:, None], self.class_emb(label.clamp(min=0)), nobody)
         return embedded[:, None].expand(-1, self.root_conditions, -1)

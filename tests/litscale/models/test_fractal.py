@@ -167,3 +167,6 @@ def test_bad_batches():
         model(torch.zeros(1, 1, 8, 7, dtype=torch.uint8))
     with pytest.raises(ValueError, match=r"labels must be in -1..1, got 5..5"):
         model(torch.zeros(1, 1, 8, 8, dtype=torch.uint8), torch.tensor([5]))
+    for label in (torch.tensor([1.0]), torch.tensor([[1]]), torch.tensor([True])):
+        with pytest.raises(ValueError, match=r"labels must be integers \[B\], not torch\.(float32|int64|bool) \[1"):
+            model(torch.zeros(1, 1, 8, 8, dtype=torch.uint8), label)
