@@ -54,6 +54,8 @@ lint: $(READY)
 
 # several processes with as many threads each as there are cores get in each other's way
 test test-slow: export OMP_NUM_THREADS = 1
+# compiled once, not by each of the processes that tests start
+test test-slow: export PYTHONDONTWRITEBYTECODE =
 test: lint
 	$(BIN)/python -m pytest -n 2 -m "not slow"
 
