@@ -79,7 +79,7 @@ class GenerationQuality(SampleEvaluation):
             batch_size: samples generated at once. Another size gives other samples.
             every_n_validations: in ``fit``, evaluate in every so many validations, the first included; 0 leaves it to
                 ``validate`` and ``test``.
-            seed: noise of batch k is drawn from seed + k.
+            seed: of the noise.
             features: the extractor, any `litscale.metrics.features.FeatureExtractor`; null = by the kind of data.
             reference: .npz with mu and sigma, or images as arr_0, or both (ADM's reference batches); null = the data.
             cfg: guidance scale instead of the module's own.

@@ -50,7 +50,7 @@ class MusicEvaluation(SampleEvaluation):
                 multiple of n times as many.
             every_n_validations: in ``fit``, evaluate in every so many validations, the first included; 0 leaves it to
                 ``validate`` and ``test``.
-            seed: noise of batch k is drawn from seed + k, so the samples do not depend on the number of devices.
+            seed: of the noise.
             baselines: also log the likelihood of the two baselines.
 
         Raises:

@@ -85,7 +85,7 @@ class Requests(Dataset):
             "canvas": self.canvas.repeat(len(index), 1, 1, 1),  # [B, C, H, L]
             "known": self.known.repeat(len(index), 1, 1, 1),  # [B, C, H, L]
             "index": index,
-            "seed": self.request.seed + number,
+            "seed": self.request.seed,
         }
         if self.labels is not None:
             batch["label"] = self.labels[index % len(self.labels)]

@@ -80,6 +80,7 @@ class Prediction(TypedDict):
         index: the number of each sample of the request, int64 ``[B]``.
         label: classes, int64 ``[B]``, or None.
         settings: the options of generation, and the seed.
+        decoding: what decoding took, by name.
         frames: after each step, the canvas and a mask of its finished cells; None unless they are recorded.
     """
 
@@ -88,6 +89,7 @@ class Prediction(TypedDict):
     index: Tensor
     label: Tensor | None
     settings: dict[str, Any]
+    decoding: dict[str, float]
     frames: list[tuple[Tensor, Tensor]] | None
 
 
@@ -295,6 +297,7 @@ class GeneratingModule(LitModule, ABC):
         canvas: Tensor | None = None,
         known: Tensor | None = None,
         seed: int | None = None,
+        index: Tensor | None = None,
         frames: list[tuple[Tensor, Tensor]] | None = None,
     ) -> Tensor:
         """Generate canvases.
@@ -305,6 +308,8 @@ class GeneratingModule(LitModule, ABC):
             canvas: symbols, uint8 ``[B, C, H, W]``, whose known cells are kept.
             known: which cells of the canvas are known, bool ``[B, C, H, W]``; None for no cell.
             seed: the seed of the noise; None takes one from torch's generator.
+            index: the number of each sample, int64 ``[B]``, by which its noise is keyed beside the seed; 0, 1, ... if
+                it is None. A sample of a seed and a number is the same in every batch.
             frames: a list to which the canvas and the mask of its finished cells are appended after each step, on the
                 CPU.
 
@@ -312,15 +317,21 @@ class GeneratingModule(LitModule, ABC):
             Symbols, uint8 ``[B, C, H, W]``, on the device of the module.
         """
 
+    def decoding_report(self) -> dict[str, float]:
+        """Return what decoding took in the last call of :meth:`generate`, by name, if the module counts it."""
+        return {}
+
     def predict_step(self, batch: Batch, batch_idx: int) -> Prediction:
         """Generate a batch of requests: ``canvas``, ``known``, ``index``, ``seed`` and possibly ``label``."""
         frames: list[tuple[Tensor, Tensor]] | None = [] if self.record_frames else None
-        label, canvas, known, seed = batch.get("label"), batch["canvas"], batch["known"], batch["seed"]
+        label, canvas, known = batch.get("label"), batch["canvas"], batch["known"]
+        seed, index = batch["seed"], batch["index"]
         return {
-            "canvas": self.generate(label, canvas=canvas, known=known, seed=seed, frames=frames),
+            "canvas": self.generate(label, canvas=canvas, known=known, seed=seed, index=index, frames=frames),
             "known": known,
-            "index": batch["index"],
+            "index": index,
             "label": label,
             "settings": self.described_generation() | {"seed": seed},
+            "decoding": self.decoding_report(),
             "frames": frames,
         }

@@ -26,6 +26,7 @@ class Generates(Protocol):
         *,
         batch_size: int = 1,
         seed: int | None = None,
+        index: Tensor | None = None,
         frames: list[tuple[Tensor, Tensor]] | None = None,
     ) -> Tensor:
         """Canvases, uint8 ``[B, C, H, W]``; see `lit_models.base.GeneratingModule.generate`."""

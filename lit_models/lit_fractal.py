@@ -18,6 +18,7 @@ from litscale.models.fractal import (
     CanvasNetwork,
     Fractal,
     Generation,
+    GenerationReport,
     LevelAttention,
     attention_report,
     fill_official,
@@ -75,6 +76,7 @@ class LitFractal(GeneratingModule):
         self.optimization = optimization
         self.generation = generation
         self.sampler = sampler
+        self._report = GenerationReport()
         self.nll_passes = 1 if network.exact_likelihood else nll_passes
         self.official_checkpoint = official_checkpoint
         if official_checkpoint is not None:
@@ -173,6 +175,7 @@ class LitFractal(GeneratingModule):
         known: Tensor | None = None,
         length: int | None = None,
         seed: int | None = None,
+        index: Tensor | None = None,
         frames: list[tuple[Tensor, Tensor]] | None = None,
     ) -> Tensor:
         """Generate canvases of any width with the options ``generation`` of the module.
@@ -184,6 +187,7 @@ class LitFractal(GeneratingModule):
             known: Which cells of the canvas are known, bool ``[B, C, H, W]``; None for no cell.
             length: W, if no canvas is given.
             seed: The seed of the noise; None takes one from torch's generator.
+            index: The number of each sample, int64 ``[B]``, by which its noise is keyed beside the seed.
             frames: A list to which the canvas and the mask of its finished cells are appended after each step of the
                 first level, on the CPU.
 
@@ -195,6 +199,7 @@ class LitFractal(GeneratingModule):
             if frames is not None:
                 frames.append((canvas.cpu(), done.cpu()))
 
+        self._report = GenerationReport()
         with torch.compiler.set_stance("force_eager"):
             drawn: Tensor = self.sampler(
                 self.network,
@@ -205,9 +210,15 @@ class LitFractal(GeneratingModule):
                 known=known,
                 length=length,
                 seed=seed,
+                index=index,
                 on_step=None if frames is None else record,
+                report=self._report,
             )
         return drawn
+
+    def decoding_report(self) -> dict[str, float]:
+        """Return what exact parallel decoding took in the last call of :meth:`generate`; see `GenerationReport`."""
+        return self._report.summary()
 
     def attention_report(self, canvas: Tensor, label: Tensor | None = None) -> dict[str, LevelAttention]:
         """Entropy and reach of attention, see :func:`litscale.models.fractal.attention_report`.

@@ -284,6 +284,7 @@ class LitSDVAR(GeneratingModule):
         canvas: Tensor | None = None,
         known: Tensor | None = None,
         seed: int | None = None,
+        index: Tensor | None = None,
         frames: list[tuple[Tensor, Tensor]] | None = None,
     ) -> Tensor:
         """Generate canvases with the decoder of the module.
@@ -294,6 +295,7 @@ class LitSDVAR(GeneratingModule):
             canvas: uint8 ``[B, C, H, W]``, of which only B counts.
             known: bool ``[B, C, H, W]``, which must be False everywhere.
             seed: The seed of the noise; None takes one from torch's generator.
+            index: The number of each sample, int64 ``[B]``, by which its noise is keyed beside the seed.
             frames: A list to which the canvas after each scale is appended, on the CPU, with a mask that is True
                 everywhere.
 
@@ -307,7 +309,7 @@ class LitSDVAR(GeneratingModule):
             raise ValueError("the decoders make whole images and keep no known cells: inpaint with LitVAR")
         count = batch_size if canvas is None else len(canvas)
         _make_repeatable(self.decoder)
-        made = self.decoder.decode(labels_of(self.target, label, count), self.generation, seed)
+        made = self.decoder.decode(labels_of(self.target, label, count), self.generation, seed, image_index=index)
         if frames is not None:
             pictures = self.codec.to_symbols(self.vqvae.tokens_to_images(made.tokens, all_scales=True).flatten(0, 1))
             whole = torch.ones(pictures.shape, dtype=torch.bool).chunk(self.scales)

@@ -225,6 +225,7 @@ class LitVAR(GeneratingModule):
         canvas: Tensor | None = None,
         known: Tensor | None = None,
         seed: int | None = None,
+        index: Tensor | None = None,
         frames: list[tuple[Tensor, Tensor]] | None = None,
     ) -> Tensor:
         """Generate canvases with the options ``generation`` of the module.
@@ -237,8 +238,8 @@ class LitVAR(GeneratingModule):
             batch_size: B, if neither label nor canvas gives it.
             canvas: Symbols, uint8 ``[B, C, H, W]``, whose known cells are kept.
             known: Which cells of the canvas are known, bool ``[B, C, H, W]``; None for no cell.
-            seed: The seed of the noise, with which row i is the same in every batch; None takes one from torch's
-                generator.
+            seed: The seed of the noise; None takes one from torch's generator.
+            index: The number of each sample, int64 ``[B]``, by which its noise is keyed beside the seed.
             frames: A list to which the canvas after each scale is appended, on the CPU, with a mask that is True
                 everywhere, as a canvas is whole after each scale.
 
@@ -255,7 +256,16 @@ class LitVAR(GeneratingModule):
             tokens, masks = known_tokens(self.network.vqvae, self.codec, canvas, known)
         with torch.compiler.set_stance("force_eager"):
             every = frames is not None
-            sampled = generate(self.network, label, self.generation, seed, tokens=tokens, known=masks, all_scales=every)
+            sampled = generate(
+                self.network,
+                label,
+                self.generation,
+                seed,
+                tokens=tokens,
+                known=masks,
+                image_index=None if index is None else index.to(self.device),
+                all_scales=every,
+            )
 
         def finished(images: Tensor) -> Tensor:
             made = self.codec.to_symbols(images.float() * 2 - 1)

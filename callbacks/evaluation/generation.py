@@ -31,18 +31,19 @@ def generate_samples(
     Args:
         trainer: the trainer.
         pl_module: has ``generate``.
-        first: number of the first sample, for its class.
+        first: number of the first sample, for its class and its noise.
         count: number of samples.
-        seed: of all of them together.
+        seed: of the noise; a sample is the same in whatever batch it is.
         frames: is given the canvas and the mask of finished cells after each step of the first level.
 
     Returns:
         uint8 ``[B, C, H, W]``, on the CPU, as are the frames.
     """
     classes = class_count(data_of(trainer))
-    label = torch.arange(first, first + count, device=pl_module.device) % classes if classes else None
+    index = torch.arange(first, first + count, device=pl_module.device)
+    label = index % classes if classes else None
     with torch.no_grad(), trainer.precision_plugin.predict_step_context():
-        return cast(Generates, pl_module).generate(label, batch_size=count, seed=seed, frames=frames).cpu()
+        return cast(Generates, pl_module).generate(label, batch_size=count, seed=seed, index=index, frames=frames).cpu()
 
 
 def frames_of(frames: list[tuple[Tensor, Tensor]], row: int) -> dict[str, Any]:

@@ -156,13 +156,11 @@ class SampleEvaluation(Callback, ABC):
         """Generate this rank's batches, and measure them."""
         self._generated = True
         self.begin_samples(trainer, pl_module)
-        batches = list(enumerate(range(0, self.num_samples, self.batch_size)))[
-            trainer.global_rank :: trainer.world_size
-        ]
+        batches = range(0, self.num_samples, self.batch_size)[trainer.global_rank :: trainer.world_size]
         hidden = not trainer.is_global_zero or trainer.progress_bar_callback is None
-        for number, first in tqdm(batches, desc="Samples", unit="batch", leave=False, disable=hidden):
+        for first in tqdm(batches, desc="Samples", unit="batch", leave=False, disable=hidden):
             count = min(self.batch_size, self.num_samples - first)
-            self.take_samples(trainer, first, self.generate(trainer, pl_module, first, count, self.seed + number))
+            self.take_samples(trainer, first, self.generate(trainer, pl_module, first, count, self.seed))
 
 
 def summed(trainer: Trainer, pl_module: LightningModule, number: int) -> int:

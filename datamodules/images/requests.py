@@ -25,7 +25,7 @@ class ImageRequest:
             is reduced and cut as training images are.
         region: top, left, bottom and right (the last two not included) of what to generate in ``inpaint``, in pixels
             of the canvas.
-        seed: noise of batch k is drawn from ``seed + k``.
+        seed: of the noise; sample k is the same in batches of any size.
     """
 
     num_samples: int = 16

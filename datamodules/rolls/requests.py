@@ -31,7 +31,7 @@ class GenerationRequest:
         region: first and last step (not included) to generate in ``inpaint``; None is all of them.
         region_pitches: lowest and highest MIDI pitch (both included) to generate in ``inpaint``; None is all of them.
         label: class to generate; None is no class.
-        seed: noise of batch k is drawn from ``seed + k``.
+        seed: of the noise; sample k is the same in batches of any size.
     """
 
     num_samples: int = 4

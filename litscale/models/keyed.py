@@ -43,9 +43,53 @@ def canvas_keys(canvas: Tensor, seed: int) -> Tensor:
     return mixed(mixed(cells * signed(STEP)).sum(1) ^ start)
 
 
+def cell_keys(seed: int, index: Tensor, rows: int, columns: int) -> Tensor:
+    """A key for each cell of each canvas that depends on the seed, the canvas' number and the cell's place alone.
+
+    Args:
+        seed: any integer.
+        index: number of each canvas, int64 ``[B]``.
+        rows: H.
+        columns: W.
+
+    Returns:
+        int64 ``[B, 1, H, W]``.
+    """
+    key = mixed(torch.full((1, 1, 1, 1), signed(seed), dtype=torch.long, device=index.device))
+    row = torch.arange(rows, device=index.device)[:, None]
+    for word in (index[:, None, None, None], row, torch.arange(columns, device=index.device)):
+        key = chained(key, word)
+    return key
+
+
+def chained(keys: Tensor, word: Tensor | int) -> Tensor:
+    """Keys of what ``word`` (int64, broadcast) numbers below each key, int64."""
+    return mixed((keys ^ word) + signed(STEP))
+
+
 def numbers(keys: Tensor, count: int) -> Tensor:
-    """``count`` numbers for each key int64 ``[B]``, int64 ``[B, count]`` over the whole range."""
-    return mixed((keys[:, None] ^ torch.arange(count, device=keys.device)) + signed(STEP))
+    """``count`` numbers for each key int64 ``[...]``, int64 ``[..., count]`` over the whole range."""
+    return chained(keys[..., None], torch.arange(count, device=keys.device))
+
+
+def gumbel(keys: Tensor, count: int) -> Tensor:
+    """``count`` values of standard Gumbel noise for each key: ``argmax(logits + noise)`` draws from their softmax.
+
+    The bits are the same on every device; the logarithms may differ in the last place.
+
+    Args:
+        keys: int64 ``[...]``.
+        count: number of values.
+
+    Returns:
+        float32 ``[..., count]``, between -2.9 and 16.7.
+    """
+    bits = mixed(keys[..., None] + torch.arange(1, count + 1, device=keys.device) * signed(STEP))
+    bits >>= 40
+    bits &= 2**24 - 1
+    bits |= 1  # odd multiples of 2**-24 are exact in float32 and never 0 or 1
+    uniform = bits.float().mul_(2**-24)
+    return uniform.neg_().log1p_().neg_().log_().neg_()
 
 
 def uniform(bits: Tensor) -> Tensor:

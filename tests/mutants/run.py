@@ -8,7 +8,7 @@ which tests run which lines; then each mutant of the sample is written into the 
 are run: the fastest first, for at most 100 s, up to the first that fails. All that is learned is kept in
 ``runs/mutants/`` for as long as the files that it depends on stay as they are.
 
-A mutant is caught by a test that fails, hangs or takes ten times its CPU time. The exit status is 0 if the sample's
+A mutant is caught by a test that fails, or that takes ten times its CPU time (or hangs). The exit status is 0 if the
 share of caught mutants is high enough and ``survivors.yaml`` gives a reason for every other one.
 """
 

@@ -3,7 +3,8 @@
 from litscale.models.fractal.checkpoints import fill_official, load_official, to_official
 from litscale.models.fractal.diagnostics import LevelAttention, attention_report
 from litscale.models.fractal.fractal import Fractal
-from litscale.models.fractal.generate import Generation, generate
+from litscale.models.fractal.generate import generate
+from litscale.models.fractal.generation import Generation, GenerationReport
 from litscale.models.fractal.network import CanvasNetwork
 from litscale.models.fractal.terms import FractalOutput
 
@@ -12,6 +13,7 @@ __all__ = [
     "Fractal",
     "FractalOutput",
     "Generation",
+    "GenerationReport",
     "LevelAttention",
     "attention_report",
     "fill_official",

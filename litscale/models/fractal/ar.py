@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from litscale.models.fractal.generator import Generator
+from litscale.models.layers.kv_cache import RowKVCache
 
 
 class AR(Generator):
@@ -74,3 +75,73 @@ class ARStepper:
         if self._caches is not None:
             self._done, self._tokens = length, self._tokens[:, :0]
         return states[:, -1:]
+
+
+class ARRows:
+    """Sequences of an AR generator that are still being written, each of them at its own pace.
+
+    Args:
+        generator: the level's generator.
+        conditions: ``[B, K, C]``.
+        grid: rows and columns of patches.
+        guide: features of the guiding value ``[B, G]``, or None.
+    """
+
+    def __init__(self, generator: AR, conditions: Tensor, grid: tuple[int, int], guide: Tensor | None) -> None:
+        self.generator = generator
+        self._added, self._rope = generator.position_tables(grid, generator.order(grid, conditions.device))
+        self._prefix = generator.prefix_tokens(conditions, guide)
+        # the last place takes what shorter sequences of a call are padded with
+        self._caches = [RowKVCache(len(conditions), len(self._added) + 1) for _ in generator.blocks]
+
+    def start(self, patches: Tensor, counts: list[int]) -> Tensor:
+        """Read the conditions and the first patches.
+
+        Args:
+            patches: features ``[B, n, P]`` in scan order.
+            counts: how many of them each sequence begins with.
+
+        Returns:
+            Condition ``[B, 1, D]`` of each sequence's next patch.
+        """
+        tokens = torch.cat([self._prefix, self.generator.embed(patches)], dim=1)
+        prefix = self._prefix.shape[1]
+        return self._run(None, tokens, [0] * len(tokens), [prefix + count for count in counts])
+
+    def feed(self, rows: Tensor | None, patches: Tensor, at: list[int], counts: list[int]) -> Tensor:
+        """Append patches to some of the sequences.
+
+        Args:
+            rows: the sequences, int64 ``[r]``; None for all.
+            patches: features ``[r, n, P]`` of patches that follow each other in scan order.
+            at: for each sequence, the number of patches that it holds.
+            counts: how many of its n patches are meant; the others are padding.
+
+        Returns:
+            Condition ``[r, 1, D]`` of each sequence's next patch.
+        """
+        prefix = self._prefix.shape[1]
+        return self._run(rows, self.generator.embed(patches), [prefix + place for place in at], counts)
+
+    def _run(self, rows: Tensor | None, tokens: Tensor, at: list[int], counts: list[int]) -> Tensor:
+        new, held, capacity, device = tokens.shape[1], max(at), len(self._added), tokens.device
+        # 1. the places of the tokens: the same for all, where all sequences go on and are equally long
+        mask = places = None
+        if rows is None and min(at) == held:
+            span: Tensor | slice = slice(held, held + new)
+            rope = None if self._rope is None else self._rope[span]
+        else:
+            places = torch.tensor(at, device=device)[:, None] + torch.arange(new, device=device)
+            seen = torch.arange(min(held + new, capacity + 1), device=device)
+            mask = (seen <= places[..., None])[:, None]
+            places = places.clamp(max=capacity)
+            span = places.clamp(max=capacity - 1)
+            rope = None if self._rope is None else self._rope[span][:, None]
+        for cache in self._caches:
+            cache.turn(held, rows, places)
+        # 2. the states of the last tokens are the conditions of the next patches
+        states = self.generator.states(tokens, self._added[span], rope, self._caches, mask)
+        if min(counts) == new:
+            return states[:, -1:]
+        index = torch.tensor(counts, device=device) - 1
+        return states[torch.arange(len(states), device=device), index][:, None]

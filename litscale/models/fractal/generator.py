@@ -6,6 +6,7 @@ G channels of the guiding value, D width of this level, S = prefix + N tokens.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from litscale.models.fractal.canvas import scan_order
 from litscale.models.layers.blocks import Stack, StackConfig
-from litscale.models.layers.kv_cache import KVCache
+from litscale.models.layers.kv_cache import KVCache, RowKVCache
 from litscale.models.layers.rope import rope_table
 
 POSITIONS = ("learned", "rope", "both")
@@ -102,9 +103,19 @@ class Generator(nn.Module):
             tokens = torch.cat([embedded[:, None], tokens], dim=1)
         return tokens
 
-    def states(self, tokens: Tensor, added: Tensor, rope: Tensor | None, caches: list[KVCache] | None = None) -> Tensor:
-        """Run the transformer over tokens ``[B, L, D]`` at the positions given; returns ``[B, L, D]``."""
-        return self.norm(self.blocks(self.in_norm(tokens + added), self.causal, rope, caches))
+    def states(
+        self,
+        tokens: Tensor,
+        added: Tensor,
+        rope: Tensor | None,
+        caches: Sequence[KVCache | RowKVCache] | None = None,
+        mask: Tensor | None = None,
+    ) -> Tensor:
+        """Run the transformer over tokens ``[B, L, D]`` at the positions given; returns ``[B, L, D]``.
+
+        With a mask, bool ``[B or 1, 1, L, S]``, it says what is seen; without, causal generators see what came before.
+        """
+        return self.norm(self.blocks(self.in_norm(tokens + added), self.causal, rope, caches, mask))
 
     def position_tables(self, grid: tuple[int, int], order: Tensor) -> tuple[Tensor, Tensor | None]:
         """Positions of the sequence whose patches come in ``order`` (raster indices ``[n]``).

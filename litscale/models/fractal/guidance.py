@@ -8,23 +8,25 @@ from torch import Tensor
 SCHEDULES = ("linear", "constant")
 
 
-def scheduled(cfg: float, schedule: str, progress: float) -> float:
+def scheduled(cfg: float, schedule: str, progress: float | Tensor) -> float | Tensor:
     """Guidance scale once ``progress`` (0..1) of the top level's patches is done; ``linear`` rises from 1 to cfg."""
     return cfg if schedule == "constant" else 1.0 + (cfg - 1.0) * progress
 
 
-def guided(conditional: Tensor, unconditional: Tensor, cfg: float, threshold: float) -> Tensor:
+def guided(conditional: Tensor, unconditional: Tensor, cfg: float | Tensor, threshold: float) -> Tensor:
     """Move logits away from the unconditional ones.
 
     Args:
-        conditional: ``[..., A]``.
-        unconditional: ``[..., A]``.
-        cfg: scale; 1 gives the conditional logits.
+        conditional: ``[R, ..., A]``.
+        unconditional: ``[R, ..., A]``.
+        cfg: scale, one for all rows or one for each, ``[R]``; 1 gives the conditional logits.
         threshold: symbols less probable than this under the condition are not pushed up by guidance.
 
     Returns:
-        ``[..., A]``.
+        ``[R, ..., A]``.
     """
+    if isinstance(cfg, Tensor):
+        cfg = cfg.reshape(-1, *[1] * (conditional.ndim - 1))
     top = conditional.amax(-1, keepdim=True)
     level = conditional - top + unconditional.amax(-1, keepdim=True)
     rare = conditional.softmax(-1) < threshold
@@ -32,31 +34,22 @@ def guided(conditional: Tensor, unconditional: Tensor, cfg: float, threshold: fl
     return unconditional + cfg * (conditional - unconditional)
 
 
-def draw_symbols(
-    logits: Tensor,
-    temperature: float,
-    cfg: float | None,
-    threshold: float,
-    noise: torch.Generator | None,
-    greedy: bool,
-) -> tuple[Tensor, Tensor]:
-    """Draw symbols.
+def final_logits(logits: Tensor, temperature: float, cfg: float | Tensor | None, threshold: float) -> Tensor:
+    """Logits after temperature and guidance.
 
     Args:
-        logits: ``[R, A]``, or ``[2 R, A]`` with the unconditional rows second where ``cfg`` is given.
+        logits: ``[R, ..., A]``, or ``[2 R, ..., A]`` with the unconditional rows second where ``cfg`` is given.
         temperature: divides the logits.
-        cfg: guidance scale, or None for rows without an unconditional half.
+        cfg: guidance scale, as in :func:`guided`, or None for rows without an unconditional half.
         threshold: as in :func:`guided`.
-        noise: source of randomness; torch's global generator where it is None.
-        greedy: take the most probable symbol.
 
     Returns:
-        Symbols int64 ``[R]`` and their log-probabilities, float32 ``[R]``, whatever the dtype of the logits.
+        float32 ``[R, ..., A]``, whatever the dtype of the logits.
     """
-    logits = logits.float() / temperature
-    if cfg is not None:
-        conditional, unconditional = logits.chunk(2)
-        logits = guided(conditional, unconditional, cfg, threshold)
-    log_probs = logits.log_softmax(-1)
-    symbols = log_probs.argmax(-1) if greedy else torch.multinomial(log_probs.exp(), 1, generator=noise)[:, 0]
-    return symbols, log_probs.gather(-1, symbols[:, None])[:, 0]
+    logits = logits.float()
+    if temperature != 1:
+        logits = logits / temperature
+    if cfg is None:
+        return logits
+    conditional, unconditional = logits.chunk(2)
+    return guided(conditional, unconditional, cfg, threshold)

@@ -122,38 +122,33 @@ def cosine_schedule(counts: list[int], iterations: int) -> Tensor:
     return torch.tensor(remaining, dtype=torch.long).reshape(len(remaining), len(counts))
 
 
-def generation_rank(unknown: Tensor, partial: Tensor, order: Tensor) -> Tensor:
-    """Rank of each patch in generation order; the patches with the highest ranks are generated first.
+def generation_order(kind: str, scan: Tensor, keys: Tensor) -> Tensor:
+    """Sort key of each patch for :func:`generation_queue`; the lower, the earlier.
+
+    Args:
+        kind: ``raster`` follows the scan order; otherwise random.
+        scan: raster indices in scan order, ``[N]``.
+        keys: of the patches, int64 ``[B, N]``, which alone decide over a random order.
+
+    Returns:
+        int64 ``[B, N]``, in 0..2**60 - 1.
+    """
+    if kind == "raster":
+        return scan.argsort().expand(len(keys), -1)
+    return keys & (2**60 - 1)
+
+
+def generation_queue(unknown: Tensor, partial: Tensor, order: Tensor) -> Tensor:
+    """Patches in the order in which they are generated.
 
     Args:
         unknown: bool ``[B, N]``: patches with anything to generate.
         partial: bool ``[B, N]``: those among them with some known cells; they come first, so that what is known in them
             is context for the rest from the first step.
-        order: float ``[B, N]``: the lower, the later.
+        order: int64 ``[B, N]``, see :func:`generation_order`.
 
     Returns:
-        int64 ``[B, N]``; unknown patches have ranks 0..count-1, known ones count..N-1.
+        Indices of patches, int64 ``[B, N]``: in each row first the unknown ones, then the others.
     """
-    key = order.clone()
-    span = order.max() - order.min() + 1 if order.numel() else 1
-    key = key + span * partial + 2 * span * ~unknown
-    return key.argsort(dim=1, stable=True).argsort(1)
-
-
-def generation_order(
-    kind: str, rows: int, scan: Tensor, device: torch.device, generator: torch.Generator | None
-) -> Tensor:
-    """Sort key of each patch for :func:`generation_rank`, float ``[B, N]``.
-
-    Args:
-        kind: ``raster`` follows the scan order; otherwise random.
-        rows: B.
-        scan: raster indices in scan order, ``[N]``.
-        device: of the result.
-        generator: source of randomness.
-    """
-    if kind == "raster":
-        key = torch.empty(len(scan), device=device, dtype=torch.float32)
-        key[scan] = -torch.arange(len(scan), device=device, dtype=torch.float32)
-        return key.expand(rows, -1)
-    return torch.rand(rows, len(scan), device=device, dtype=torch.float32, generator=generator)
+    turn = 2 * ~unknown + (unknown & ~partial)
+    return (order + turn * 2**60).argsort(dim=1)

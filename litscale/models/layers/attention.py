@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from litscale.models.layers.kv_cache import KVCache
+from litscale.models.layers.kv_cache import KVCache, RowKVCache
 from litscale.models.layers.rope import rotate
 
 
@@ -45,15 +45,15 @@ class Attention(nn.Module):
         x: Tensor,
         mask: Tensor | None = None,
         rope: Tensor | None = None,
-        cache: KVCache | None = None,
+        cache: KVCache | RowKVCache | None = None,
         causal: bool = False,
     ) -> Tensor:
         """Attend.
 
         Args:
             x: tokens ``[B, L, D]``; with a cache, the new tokens only.
-            mask: bool ``[L, S]`` for S tokens in all, True where a token of ``x`` sees one of them; without it each
-                sees all.
+            mask: bool ``[L, S]``, or ``[B, 1, L, S]``, for S tokens in all, True where a token of ``x`` sees one of
+                them; without it each sees all.
             rope: table of :func:`litscale.models.layers.rope.rope_table` for the tokens of ``x``.
             cache: holds the earlier tokens, and ``x``'s afterwards.
             causal: each token sees itself and those before it; for sequences without earlier tokens, in place of a

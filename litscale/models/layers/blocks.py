@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -9,7 +10,7 @@ from torch.nn import functional as F  # noqa: N812
 from torch.utils.checkpoint import checkpoint
 
 from litscale.models.layers.attention import Attention, causal_mask
-from litscale.models.layers.kv_cache import KVCache
+from litscale.models.layers.kv_cache import KVCache, RowKVCache
 
 
 class GeluMLP(nn.Module):
@@ -86,7 +87,7 @@ class Block(nn.Module):
         x: Tensor,
         mask: Tensor | None = None,
         rope: Tensor | None = None,
-        cache: KVCache | None = None,
+        cache: KVCache | RowKVCache | None = None,
         causal: bool = False,
     ) -> Tensor:
         """Map tokens ``[B, L, D]`` to ``[B, L, D]``; the options are those of the attention."""
@@ -111,14 +112,19 @@ class Stack(nn.ModuleList):
         x: Tensor,
         causal: bool = False,
         rope: Tensor | None = None,
-        caches: list[KVCache] | None = None,
+        caches: Sequence[KVCache | RowKVCache] | None = None,
+        mask: Tensor | None = None,
     ) -> Tensor:
-        """Map tokens ``[B, L, D]`` to ``[B, L, D]``; ``caches`` holds one cache per block."""
+        """Map tokens ``[B, L, D]`` to ``[B, L, D]``; ``caches`` holds one per block.
+
+        What is seen is said by the mask, or, without one, by causality and what the caches hold.
+        """
         new, held = x.shape[1], caches[0].length if caches else 0
         # one new token sees all that is held, and where nothing is held, attention has the triangle built in
-        mask = causal_mask(new, held + new, x.device) if causal and held and new > 1 else None
+        if mask is None and causal and held and new > 1:
+            mask = causal_mask(new, held + new, x.device)
         for i, block in enumerate(self):
-            options = (mask, rope, None if caches is None else caches[i], causal and not held)
+            options = (mask, rope, None if caches is None else caches[i], causal and not held and mask is None)
             if self.grad_checkpointing and self.training and caches is None:
                 x = checkpoint(block, x, *options, use_reentrant=False)
             else:

@@ -62,3 +62,53 @@ class KVCache:
         if not 0 <= length <= self.length:
             raise ValueError(f"cannot truncate {self.length} cached tokens to {length}")
         self.length = length
+
+
+class RowKVCache:
+    """The keys and values of one attention layer whose sequences are written at places of their own.
+
+    Args:
+        rows: number of sequences.
+        capacity: largest number of tokens of a sequence.
+
+    Attributes:
+        length: number of places before the next tokens, of the longest sequence.
+    """
+
+    def __init__(self, rows: int, capacity: int) -> None:
+        self.rows, self.capacity = rows, capacity
+        self.length = 0
+        self._keys: Tensor | None = None
+        self._values: Tensor | None = None
+        self._selected: Tensor | None = None
+        self._places: Tensor | None = None
+
+    def turn(self, length: int, rows: Tensor | None = None, places: Tensor | None = None) -> None:
+        """Say where :meth:`append` writes next.
+
+        Args:
+            length: see above.
+            rows: sequences that go on, int64 ``[r]``; None for all.
+            places: of each new token, int64 ``[r, new]``; None where all go on at ``length``.
+        """
+        self.length, self._selected, self._places = length, rows, places
+
+    def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Write tokens ``[r, heads, new, d]``.
+
+        Returns:
+            Keys and values ``[r, heads, length + new, d]`` of these sequences. Places that a sequence has not written
+            hold anything: mask them.
+        """
+        if self._keys is None or self._values is None:
+            self._keys = keys.new_zeros(self.rows, keys.shape[1], self.capacity, keys.shape[3])
+            self._values = torch.zeros_like(self._keys)
+        seen, rows, held = self.length + keys.shape[2], self._selected, []
+        for store, new in ((self._keys, keys), (self._values, values)):
+            if self._places is None:
+                store[:, :, self.length : seen] = new
+            else:
+                row = torch.arange(self.rows, device=new.device) if rows is None else rows
+                store[row[:, None], :, self._places] = new.transpose(1, 2)
+            held.append((store if rows is None else store[rows])[:, :, :seen])
+        return held[0], held[1]

@@ -1,0 +1,132 @@
+"""How one call draws symbols: options, guidance and noise that is keyed by cell.
+
+Dimensions: R rows, C channels, K conditions, D width, A alphabet, H x W cells of a row. Where guidance is on, the
+networks run on 2 R rows: conditional ones first, unconditional ones second.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from litscale.models.fractal.fractal import Fractal
+from litscale.models.fractal.generation import Generation, GenerationReport
+from litscale.models.fractal.guidance import final_logits
+from litscale.models.fractal.head import CategoricalHead
+from litscale.models.keyed import chained, gumbel, numbers
+
+Scale = float | Tensor | None
+
+
+@dataclass(frozen=True)
+class Canvases:
+    """Canvases of one level, which are to be filled.
+
+    Attributes:
+        symbols: uint8 ``[R, C, H, W]``, read where ``known``.
+        known: bool ``[R, C, H, W]``, or None where no cell of the whole call is known.
+        keys: of each cell's noise, int64 ``[R, 1, H, W]``.
+        conditions: ``[R, K, D]``, or ``[2 R, K, D]``.
+        cfg: guidance scale on this level, one for all rows or float32 ``[R]``; None for none.
+    """
+
+    symbols: Tensor
+    known: Tensor | None
+    keys: Tensor
+    conditions: Tensor
+    cfg: Scale = None
+
+    def twice(self, x: Tensor) -> Tensor:
+        """Rows ``[R, ...]``, and with guidance the same once more."""
+        return x if self.cfg is None else x.repeat(2, *[1] * (x.ndim - 1))
+
+    def twins(self, rows: Tensor) -> Tensor:
+        """Indices of conditional rows, then of their unconditional twins."""
+        return rows if self.cfg is None else torch.cat([rows, rows + len(self.symbols)])
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """Draws the symbols of one call.
+
+    Args:
+        model: the network.
+        options: how symbols are drawn.
+        report: counts what parallel decoding does.
+    """
+
+    model: Fractal
+    options: Generation
+    report: GenerationReport
+
+    @property
+    def scored(self) -> bool:
+        """Whether log-probabilities are needed, to rank patches."""
+        return self.options.order == "confidence"
+
+    def noise(self, keys: Tensor, depth: int) -> Tensor | None:
+        """Noise of a level's guiding values, or of cells where ``depth`` is the number of levels.
+
+        Args:
+            keys: of the cells, or of the first cells of the level's canvases, int64 ``[R, ...]``.
+            depth: the level.
+
+        Returns:
+            float32 ``[R, ..., C, A]``, or None for greedy drawing.
+        """
+        if self.options.greedy:
+            return None
+        levels = self.model.levels
+        head = self.model.leaf if depth == len(levels) else levels[depth].guide_head
+        assert head is not None
+        own = keys if depth == len(levels) else chained(keys, -1 - 2 * depth)
+        return gumbel(numbers(own, head.channels), head.codebook.shape[1])
+
+    def order_keys(self, keys: Tensor, depth: int) -> Tensor:
+        """Keys of the order of a level's patches, int64 ``[R, N]``, as are those of their first cells."""
+        return chained(keys, -2 - 2 * depth)
+
+    def logits(self, logits: Tensor, cfg: Scale) -> Tensor:
+        """Logits of a network ``[R, ..., A]`` or ``[2 R, ..., A]`` after temperature and guidance, ``[R, ..., A]``."""
+        return final_logits(logits, self.options.temperature, cfg, self.options.filter_threshold)
+
+    def draw_cells(
+        self,
+        head: CategoricalHead,
+        conditions: Tensor,
+        cfg: Scale,
+        noise: Tensor | None,
+        symbols: Tensor | None = None,
+        known: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Draw the channels of cells, or of guiding values, one after the other.
+
+        Args:
+            head: predicts them.
+            conditions: ``[R, K, D]`` or ``[2 R, K, D]``.
+            cfg: guidance scale, None for none.
+            noise: Gumbel noise ``[R, C, A]``; None takes the most probable symbols.
+            symbols: int64 ``[R, C]``, read where ``known``.
+            known: bool ``[R, C]``, channels that keep their symbol.
+
+        Returns:
+            Symbols int64 ``[R, C]`` and, where they are needed, the log-probabilities of those drawn, float32 ``[R]``.
+        """
+        stepper = head.stepper(conditions)
+        total = None
+        channels: list[Tensor] = []
+        for c in range(head.channels):
+            if c:
+                stepper.feed(channels[-1] if cfg is None else channels[-1].repeat(2))
+            logits = self.logits(stepper.logits(), cfg)
+            symbol = (logits if noise is None else logits + noise[:, c]).argmax(-1)
+            if symbols is not None and known is not None:
+                symbol = torch.where(known[:, c], symbols[:, c], symbol)
+            channels.append(symbol)
+            if self.scored:
+                log_prob = logits.log_softmax(-1).gather(-1, symbol[:, None])[:, 0]
+                log_prob = log_prob if known is None else log_prob * ~known[:, c]
+                total = log_prob if total is None else total + log_prob
+        return torch.stack(channels, dim=1), total

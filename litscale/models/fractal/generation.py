@@ -1,0 +1,152 @@
+"""How samples are drawn, and what that took."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from litscale.models.fractal.fractal import Fractal
+from litscale.models.fractal.guidance import SCHEDULES
+from litscale.models.fractal.masking import ORDERS
+from litscale.models.fractal.options import check_name, per_level
+
+DECODINGS = ("auto", "jacobi", "sequential")
+GUESSES = ("repeat", "previous", "draft")
+
+
+@dataclass(frozen=True)
+class Generation:
+    """How samples are drawn.
+
+    Args:
+        iterations: MAR steps, one number for all levels or one per level; AR levels ignore theirs. FractalGen takes 64
+            on the first level and 16 below.
+        temperature: divides the logits; below 1 is safer. FractalGen's multiplies them (1.02 to 1.1).
+        cfg: scale of classifier-free guidance; 1 is off, and models without classes need 1. FractalGen publishes 11
+            (FractalAR, 64 px), 6.5 (FractalMAR, 64 px), and 29, 21 and 19 (Base, Large and Huge, 256 px).
+        cfg_schedule: ``linear`` (rising from 1 over the first level's steps, as published) or ``constant``.
+        filter_threshold: symbols less probable than this are not pushed up by guidance.
+        order: of MAR's patches: ``random``, ``raster`` or ``confidence`` (the surest first).
+        confidence_oversampling: with ``confidence``, how many times more patches are drawn than a step reveals.
+        use_cache: keep keys and values of AR levels; off recomputes them, with the same result.
+        greedy: take the most probable symbol everywhere.
+        decoding: ``jacobi`` guesses whole canvases of a level, scores the guess in one pass and redraws it until
+            nothing changes, which gives the symbols of ``sequential``; ``auto`` does so on piano rolls. Where the last
+            level is MAR, both are the same.
+        parallel_level: level whose canvases are guessed, from 1; None takes the coarsest that is AR from there on.
+        guess: ``repeat`` (what sounds goes on; the colours to the left go on), ``previous`` (what the last pass drew
+            for the patch before) or ``draft`` (a smaller network draws it).
+
+    Raises:
+        ValueError: an option is out of range; the message names it.
+    """
+
+    iterations: int | list[int] = 8
+    temperature: float = 1.0
+    cfg: float = 1.0
+    cfg_schedule: str = "linear"
+    filter_threshold: float = 1e-4
+    order: str = "random"
+    confidence_oversampling: float = 2.0
+    use_cache: bool = True
+    greedy: bool = False
+    decoding: str = "auto"
+    parallel_level: int | None = None
+    guess: str = "repeat"
+
+    def __post_init__(self) -> None:
+        steps = self.iterations if isinstance(self.iterations, list) else [self.iterations]
+        if not all(isinstance(count, int) for count in steps):
+            raise ValueError(f"iterations must be whole numbers, not {self.iterations}")
+        if not steps or min(steps) < 1:
+            raise ValueError(f"iterations must be at least 1, not {self.iterations}")
+        if not 0 < self.temperature < math.inf:
+            raise ValueError(f"temperature must be positive, not {self.temperature}; greedy takes the likeliest symbol")
+        if not 0 <= self.cfg < math.inf:
+            raise ValueError(f"cfg must not be negative, not {self.cfg}; 1 is without guidance")
+        check_name("cfg_schedule", self.cfg_schedule, SCHEDULES)
+        if not 0 <= self.filter_threshold <= 1:
+            raise ValueError(f"filter_threshold must be in 0..1, not {self.filter_threshold}")
+        if not self.confidence_oversampling >= 1:
+            raise ValueError(f"confidence_oversampling must be at least 1, not {self.confidence_oversampling}")
+        check_name("order", self.order, ORDERS)
+        check_name("decoding", self.decoding, DECODINGS)
+        check_name("guess", self.guess, GUESSES)
+
+    def check(self, levels: int, num_classes: int) -> None:
+        """Check that the options fit a network with so many levels and classes.
+
+        Raises:
+            ValueError: ``iterations`` of another number of levels, or guidance without classes.
+        """
+        per_level("iterations", self.iterations, levels)
+        if self.cfg != 1 and not num_classes:
+            raise ValueError(f"cfg {self.cfg} needs a network with classes: set num_classes, or cfg to 1")
+
+    def parallel_depth(self, model: Fractal) -> int:
+        """The level whose canvases are decoded in parallel, the number of levels for none; checks the options, too.
+
+        Raises:
+            ValueError: as :meth:`check`; or ``parallel_level`` is none of the levels that are AR down to the last.
+        """
+        levels = len(model.levels)
+        self.check(levels, model.num_classes)
+        coarsest = levels
+        while coarsest > 1 and model.levels[coarsest - 1].generator.causal:
+            coarsest -= 1
+        if self.parallel_level is not None and not coarsest <= self.parallel_level < levels:
+            choices = ", ".join(map(str, range(coarsest, levels))) or "none of this network's levels"
+            raise ValueError(
+                f"parallel_level must be a level from which on all are AR ({choices}), not {self.parallel_level}"
+            )
+        if self.decoding == "sequential" or (self.decoding == "auto" and model.codec.is_image) or not self.use_cache:
+            return levels
+        return coarsest if self.parallel_level is None else self.parallel_level
+
+
+class GenerationReport:
+    """What exact parallel decoding did in one call.
+
+    Attributes:
+        patches: patches that were decoded in parallel, of all canvases.
+        passes: passes of the levels below, each over one patch of every canvas that is not finished.
+        patch_passes: the same, counted once for each patch.
+    """
+
+    def __init__(self) -> None:
+        self.patches, self.passes, self.patch_passes = 0, 0, 0
+        self._symbols: int | Tensor = 0
+        self._margin: Tensor | None = None
+
+    def settled(self, patches: int, symbols: int | Tensor, margin: Tensor) -> None:
+        """Count patches that have settled, how many of their symbols were drawn, and their least lead."""
+        self.patches += patches
+        self._symbols = self._symbols + symbols
+        self._margin = margin if self._margin is None else torch.minimum(self._margin, margin)
+
+    @property
+    def symbols(self) -> int:
+        """Symbols of these patches that were drawn: channels of cells, and guiding values."""
+        return int(self._symbols)
+
+    @property
+    def margin(self) -> float:
+        """Least lead, in logits, of a drawn symbol over the runner-up; infinite if none was drawn.
+
+        Rounding that moves the logits by less cannot change the sample.
+        """
+        return math.inf if self._margin is None else float(self._margin)
+
+    def summary(self) -> dict[str, float]:
+        """All of it by name, with means: ``passes_per_patch`` and ``accepted_per_pass``; empty if nothing was done."""
+        if not self.patches:
+            return {}
+        return {
+            "passes": self.passes,
+            "passes_per_patch": self.patch_passes / self.patches,
+            "accepted_per_pass": self.symbols / self.patch_passes,
+            "margin": self.margin,
+        }

@@ -1,0 +1,324 @@
+"""The recursion of generation: a level visits its patches, and the levels below fill each of them.
+
+An AR level visits its patches one after the other, a MAR level in masked steps. All noise is keyed by cell, so that a
+sample does not depend on when and beside what its cells are drawn.
+
+Dimensions: R rows of a level, r of them that are filled now, N patches of a row in raster order, C channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from litscale.models.fractal.ar import AR, ARRows
+from litscale.models.fractal.canvas import grid_of, patchify, scan_order, unpatchify
+from litscale.models.fractal.drawing import Canvases, Drawing
+from litscale.models.fractal.guidance import scheduled
+from litscale.models.fractal.jacobi import ParallelCanvases, goes_on
+from litscale.models.fractal.mar import MAR
+from litscale.models.fractal.masking import cosine_schedule, generation_order, generation_queue
+from litscale.models.fractal.options import per_level
+
+OnStep = Callable[[Tensor, Tensor], None]
+
+
+@dataclass(frozen=True)
+class Recursion:
+    """Fills canvases of any level by the levels below.
+
+    Args:
+        drawing: how symbols are drawn.
+        parallel: the level whose canvases are decoded in parallel; the number of levels for none.
+    """
+
+    drawing: Drawing
+    parallel: int
+
+    def fill(self, depth: int, work: Canvases, on_step: OnStep | None = None) -> tuple[Tensor, Tensor | None]:
+        """Fill the unknown cells of one level's canvases.
+
+        Args:
+            depth: the level; the number of levels means the leaf.
+            work: the canvases.
+            on_step: called after each step with canvases ``[R, C, H, W]`` and the mask of their finished cells.
+
+        Returns:
+            Canvases uint8 ``[R, C, H, W]`` and, where they are needed, the log-probabilities of what was drawn, float32
+            ``[R]``.
+        """
+        model, drawing = self.drawing.model, self.drawing
+        # 1. at the end of the recursion a canvas is a cell, whose channels the leaf predicts
+        if depth == len(model.levels):
+            noise = drawing.noise(work.keys.flatten(), depth)
+            given = (None, None) if work.known is None else (work.symbols.flatten(1).long(), work.known.flatten(1))
+            symbols, log_prob = drawing.draw_cells(model.leaf, work.conditions, work.cfg, noise, *given)
+            return symbols.to(torch.uint8).reshape_as(work.symbols), log_prob
+        # 2. canvases whose levels are all AR may be guessed and corrected as a whole
+        if depth == self.parallel:
+            return ParallelCanvases(drawing, depth, len(work.symbols), work.symbols.device).fill(work)
+        # 3. otherwise they are cut into patches, which the levels below fill
+        patches = _Patches(self, depth, work, on_step)
+        generator = model.levels[depth].generator
+        if isinstance(generator, MAR):
+            patches.in_masked_steps(generator)
+        elif depth + 1 == self.parallel < len(model.levels):
+            patches.at_own_pace(generator)
+        else:
+            patches.in_scan_order(generator)
+        return unpatchify(patches.patches, patches.grid), patches.log_prob
+
+
+class _Patches:
+    """The canvases of one level, cut into patches, while they are being filled; arguments as of `Recursion.fill`.
+
+    Attributes:
+        patches: uint8 ``[R, N, C, h, w]``.
+        log_prob: of all that was drawn so far, float32 ``[R]``, where it is needed.
+    """
+
+    def __init__(self, recursion: Recursion, depth: int, work: Canvases, on_step: OnStep | None) -> None:
+        drawing, size = recursion.drawing, (work.symbols.shape[2], work.symbols.shape[3])
+        level = drawing.model.levels[depth]
+        self.recursion, self.drawing, self.depth, self.work, self.on_step = recursion, drawing, depth, work, on_step
+        self.grid = grid_of(size, level.patch)
+        self.patches = patchify(work.symbols, level.patch).clone()
+        self.keys = patchify(work.keys, level.patch)  # [R, N, 1, h, w]
+        self.known = None if work.known is None else patchify(work.known, level.patch)
+        self.unknown = None if self.known is None else ~self.known.flatten(2).all(2)  # [R, N]
+        self.guide = self.log_prob = None
+        if level.guide_head is not None:
+            # the guiding value comes first, and all patches have it as a condition
+            noise = drawing.noise(work.keys[:, 0, 0, 0], depth)
+            value, self.log_prob = drawing.draw_cells(level.guide_head, work.conditions, work.cfg, noise)
+            self.guide = work.twice(drawing.model.features.guide_features(value, size[0] * size[1]))
+        if drawing.scored and self.log_prob is None:
+            self.log_prob = torch.zeros(len(self.patches), device=self.patches.device, dtype=torch.float32)
+
+    def in_scan_order(self, generator: AR) -> None:
+        """AR, row beside row: one patch after the other; patches that are known in all rows only feed the context."""
+        order = scan_order(self.grid, generator.config.scan).tolist()
+        needed = [True] * len(order) if self.unknown is None else self.unknown.any(0)[order].tolist()
+        every = torch.arange(len(self.patches), device=self.patches.device)
+        stepper = generator.stepper(self.work.conditions, self.grid, self.guide, self.drawing.options.use_cache)
+        for s, index in enumerate(order):
+            if needed[s]:
+                # 1. the condition of the patch is what comes before it
+                handed = stepper.condition()
+                # 2. the levels below fill it where it is unknown
+                rows = every if self.unknown is None else self.unknown[:, index].nonzero()[:, 0]
+                columns = torch.full_like(rows, index)
+                work = self._below(rows, columns, handed[self.work.twins(rows)], (s + 1) / len(order))
+                self._keep(rows, columns, *self.recursion.fill(self.depth + 1, work))
+            # 3. it is context of the patches after it
+            stepper.feed(self._features(self.patches[:, index : index + 1]))
+            if self.on_step is not None and needed[s]:
+                self._show_places(order[: s + 1])
+
+    def at_own_pace(self, generator: AR) -> None:
+        """AR over patches that are decoded in parallel: a row goes on as soon as its patch has settled."""
+        order = scan_order(self.grid, generator.config.scan).tolist()
+        rows, number, device = len(self.patches), len(order), self.patches.device
+        scan = torch.tensor(order, device=device)
+        # 1. the places in scan order that each row has to fill
+        unknown = [[True] * number] * rows if self.unknown is None else self.unknown[:, scan].tolist()
+        turns, shown = _Turns(unknown), 0
+        # 2. what comes before the first of them is read at once
+        sequences = ARRows(generator, self.work.conditions, self.grid, self.guide)
+        before = [turns.place(r) % number for r in range(rows)]  # rows without any read nothing
+        handed = sequences.start(self._features(self.patches[:, scan[: max(before)]]), before * self._copies)
+        below = ParallelCanvases(self.drawing, self.depth + 1, rows, device)
+        starting = turns.active(range(rows))
+        active = starting
+        if len(starting) < rows:
+            handed = handed[self.work.twins(torch.tensor(starting, dtype=torch.long, device=device))]
+        while active:
+            # 3. rows whose turn has come guess their next patch
+            if starting:
+                row = torch.tensor(starting, device=device)
+                place = torch.tensor([turns.place(r) for r in starting], device=device)
+                work = self._below(row, scan[place], handed, (place + 1) / number)
+                below.begin(None if len(starting) == rows else row, work)
+            # 4. one pass over the patches of all rows
+            settled, starting = below.step(active), []
+            if not settled:
+                continue
+            # 5. what has settled is kept, and shown as far as the slowest row has come
+            row = torch.tensor(settled, device=device)
+            self._keep(row, scan[[turns.place(r) for r in settled]], *below.result(row))
+            turns.advance(settled)
+            if self.on_step is not None:
+                for s in turns.needed:
+                    if shown <= s < turns.reached:
+                        self._show_places(order[: s + 1])
+                shown = turns.reached
+            # 6. with what is known behind it, it is context of the row's next patch
+            starting, active = turns.active(settled), turns.active(active)
+            if starting:
+                handed = self._read(sequences, scan, starting, turns)
+
+    def _read(self, sequences: ARRows, scan: Tensor, rows: list[int], turns: _Turns) -> Tensor:
+        """Read the patch that each of some rows has just filled, and those up to its next; returns their conditions."""
+        held = [turns.last(r) for r in rows]
+        counts = [turns.place(r) - place for r, place in zip(rows, held, strict=True)]
+        row = torch.tensor(rows, device=scan.device)
+        place = torch.tensor(held, device=scan.device)[:, None] + torch.arange(max(counts), device=scan.device)
+        features = self._features(self.patches[row[:, None], scan[place.clamp(max=len(scan) - 1)]])
+        chosen = None if len(rows) == len(self.patches) else self.work.twins(row)
+        return sequences.feed(chosen, features, held * self._copies, counts * self._copies)
+
+    def in_masked_steps(self, generator: MAR) -> None:
+        """MAR: a schedule says how many patches stay hidden after each step."""
+        model, options = self.drawing.model, self.drawing.options
+        rows, number = self.patches.shape[:2]
+        device = self.patches.device
+        # 1. how many patches stay hidden after each step, and the order in which they are generated
+        unknown = torch.ones(rows, number, dtype=torch.bool, device=device) if self.unknown is None else self.unknown
+        partial = torch.zeros_like(unknown) if self.known is None else unknown & self.known.flatten(2).any(2)
+        counts = [number] * rows if self.unknown is None else unknown.sum(1).tolist()
+        schedule = cosine_schedule(counts, per_level("iterations", options.iterations, len(model.levels))[self.depth])
+        keys = self.drawing.order_keys(self.keys[:, :, 0, 0, 0], self.depth)
+        scan = scan_order(self.grid, generator.config.scan, device)
+        queue = generation_queue(unknown, partial, generation_order(options.order, scan, keys))
+        hidden = unknown.clone()
+        for k in range(1, len(schedule)):
+            # 2. conditions of all patches, from those that are visible
+            handed = generator(
+                self._features(self.patches),
+                self.work.conditions,
+                self.grid,
+                self.guide,
+                mask=self.work.twice(hidden),
+            )
+            # 3. the levels below fill this step's patches, or more of them, of which the surest are kept
+            revealed = schedule[k - 1] - schedule[k]
+            drawn = revealed
+            if self.drawing.scored:
+                drawn = (revealed * options.confidence_oversampling).ceil().long().minimum(schedule[k - 1])
+            row, place = _ragged(drawn, device)
+            place = place + (schedule[0] - schedule[k - 1]).to(device)[row]  # behind what is done
+            index = queue[row, place]
+            # FractalGen counts at least one patch as still hidden, so its last step is not at full scale
+            progress = ((number - schedule[k].clamp(min=1)) / number).to(device)[row]
+            work = self._below(row, index, handed[self.work.twins(row), index.repeat(self._copies)], progress)
+            filled, log_prob = self.recursion.fill(self.depth + 1, work)
+            if log_prob is not None:
+                surest = self._by_sureness(row, index, log_prob, drawn)
+                queue[row, place] = index[surest]  # what is not kept comes next
+                kept_row, kept_place = _ragged(revealed, device)
+                chosen = surest[(drawn.cumsum(0) - drawn).to(device)[kept_row] + kept_place]
+                row, index, filled, log_prob = row[chosen], index[chosen], filled[chosen], log_prob[chosen]
+            # 4. reveal them
+            self._keep(row, index, filled, log_prob)
+            hidden[row, index] = False
+            if self.on_step is not None:
+                self._show(~hidden)
+
+    def _by_sureness(self, row: Tensor, index: Tensor, log_prob: Tensor, counts: Tensor) -> Tensor:
+        """Numbers of drawn patches, ``counts`` of each row: the surest first, by log-probability per drawn cell."""
+        known = None if self.known is None else self.known[row, index]
+        cells = log_prob.new_tensor(self.patches[0, 0].numel()) if known is None else (~known).flatten(1).sum(1)
+        inside = _ragged(counts, row.device)[1]
+        score = log_prob.new_full((len(counts), int(counts.max())), float("-inf"))
+        score[row, inside] = log_prob / cells
+        number = torch.zeros_like(score, dtype=torch.long)
+        number[row, inside] = torch.arange(len(row), device=row.device)
+        return number.gather(1, score.argsort(dim=1, descending=True, stable=True))[row, inside]
+
+    def _below(self, row: Tensor, index: Tensor, handed: Tensor, progress: float | Tensor) -> Canvases:
+        """Patches ``index`` of rows ``row``, both int64 ``[r]``, as canvases of the level below.
+
+        Args:
+            row: numbers of rows.
+            index: raster indices of patches.
+            handed: their conditions, ``[r or 2 r, K, D]``.
+            progress: share of the patches that are done with them, one number or ``[r]``.
+        """
+        cfg, options = self.work.cfg, self.drawing.options
+        if cfg is not None and self.depth == 0:
+            cfg = scheduled(options.cfg, options.cfg_schedule, progress)
+        elif isinstance(cfg, Tensor):
+            cfg = cfg[row]
+        symbols, known = self.patches[row, index], None if self.known is None else self.known[row, index]
+        if self.depth + 1 == self.recursion.parallel < len(self.drawing.model.levels):
+            # guess what comes to the left of a patch: notes and colours go on
+            left = self.patches[row, (index - 1).clamp(min=0)]
+            first = (index % self.grid[1] == 0)[:, None, None, None]
+            guess = goes_on(self.drawing.model.codec, left.masked_fill(first, 0))
+            symbols = guess if known is None else torch.where(known, symbols, guess)
+        return Canvases(symbols, known, self.keys[row, index], handed, cfg)
+
+    def _keep(self, row: Tensor, index: Tensor, filled: Tensor, log_prob: Tensor | None) -> None:
+        self.patches[row, index] = filled
+        if self.log_prob is not None and log_prob is not None:
+            self.log_prob.index_add_(0, row, log_prob)
+
+    @property
+    def _copies(self) -> int:
+        """How many rows the networks run for each row."""
+        return 1 if self.work.cfg is None else 2
+
+    def _features(self, patches: Tensor) -> Tensor:
+        """Patches ``[R, n, C, h, w]`` -> features ``[R or 2 R, n, P]``."""
+        features = self.drawing.model.features(patches.flatten(0, 1))
+        return self.work.twice(features.unflatten(0, patches.shape[:2]).flatten(2))
+
+    def _show_places(self, indices: list[int]) -> None:
+        """Show the canvases, of which the patches of these raster indices are finished."""
+        done = torch.zeros(self.patches.shape[:2], dtype=torch.bool, device=self.patches.device)
+        done[:, indices] = True
+        self._show(done)
+
+    def _show(self, done: Tensor) -> None:
+        """Show the canvases, of which the patches bool ``[R, N]`` are finished."""
+        cells = done[:, :, None, None, None].expand(-1, -1, *self.patches.shape[2:])
+        cells = cells if self.known is None else cells | self.known
+        if self.on_step is not None:
+            self.on_step(unpatchify(self.patches.masked_fill(~cells, 0), self.grid), unpatchify(cells, self.grid))
+
+
+class _Turns:
+    """The places in scan order that each row of a canvas has to fill, and how far it has come.
+
+    Args:
+        unknown: for each row and place, whether it is to be filled.
+    """
+
+    def __init__(self, unknown: list[list[bool]]) -> None:
+        self.number = len(unknown[0])
+        self.places = [[s for s, fill in enumerate(row) if fill] for row in unknown]
+        self.needed = [s for s in range(self.number) if any(row[s] for row in unknown)]
+        self._done = [0] * len(unknown)
+
+    def active(self, rows: Iterable[int]) -> list[int]:
+        """Those rows that have something left to fill."""
+        return [r for r in rows if self._done[r] < len(self.places[r])]
+
+    def place(self, row: int) -> int:
+        """The place that a row fills now; the number of places, if nothing is left."""
+        places, done = self.places[row], self._done[row]
+        return places[done] if done < len(places) else self.number
+
+    def last(self, row: int) -> int:
+        """The place that a row has filled last."""
+        return self.places[row][self._done[row] - 1]
+
+    def advance(self, rows: list[int]) -> None:
+        """Go on to the next place in some rows."""
+        for r in rows:
+            self._done[r] += 1
+
+    @property
+    def reached(self) -> int:
+        """The place before which no row has anything left."""
+        return min(self.place(r) for r in range(len(self.places)))
+
+
+def _ragged(counts: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Rows of ``counts``, int64 ``[R]`` on the CPU, entries: the row of each entry, and its place within the row."""
+    row = torch.arange(len(counts)).repeat_interleave(counts)
+    place = torch.arange(len(row)) - (counts.cumsum(0) - counts)[row]
+    return row.to(device), place.to(device)
