@@ -19,7 +19,7 @@ from lit_models.speculative.comparison import Comparison, compare
 from lit_models.speculative.distillation import divergence, teacher_forced, teacher_tokens
 from lit_models.token_metrics import by_scale
 from lit_models.tokenizer.data_checks import check_cache, check_canvas, check_classes
-from lit_models.tokenizer.encoding import codec_of, tokens_of
+from lit_models.tokenizer.encoding import codec_of, labels_of, tokens_of
 from lit_models.tokenizer.weights import packed_tokenizer, unpack_tokenizer
 from lit_models.transformer_files import load_pair, save_as_lit_var
 from litscale.metrics.mean import Mean
@@ -205,7 +205,7 @@ class LitSDVAR(GeneratingModule):
         # 1. encode
         tokens = tokens_of(self.target, self.codec, batch)
         self.frequencies += self.trainer.strategy.reduce(self.vqvae.quantizer.count(tokens), reduce_op="sum")
-        labels = self._labels(batch.get("label"), len(tokens[0]))
+        labels = labels_of(self.target, batch.get("label"), len(tokens[0]))
         # 2. let the target draw the tokens of a part of the images
         if count := round(self.teacher_share * len(labels)):
             drawn = teacher_tokens(self.target, labels[:count], self.generation, host_random().getrandbits(62))
@@ -245,7 +245,7 @@ class LitSDVAR(GeneratingModule):
 
     def _evaluate(self, prefix: str, batch: Batch, most: int | None) -> Comparison | None:
         tokens = tokens_of(self.target, self.codec, batch)
-        labels = self._labels(batch.get("label"), len(tokens[0]))
+        labels = labels_of(self.target, batch.get("label"), len(tokens[0]))
         # 1. the divergence on the tokens of the data
         scores = self.scores[prefix]
         for name, values in zip(("divergence", "overlap"), self._divergence(labels, tokens), strict=True):
@@ -321,18 +321,12 @@ class LitSDVAR(GeneratingModule):
         count = batch_size if canvas is None else len(canvas)
         _make_repeatable(self.decoder)
         with limited_threads(self.target, self.sampling_threads):
-            made = self.decoder.decode(self._labels(label, count), self.generation, seed, image_index=index)
+            made = self.decoder.decode(labels_of(self.target, label, count), self.generation, seed, image_index=index)
         if frames is not None:
             pictures = self.codec.to_symbols(self.vqvae.tokens_to_images(made.tokens, all_scales=True).flatten(0, 1))
             whole = torch.ones(pictures.shape, dtype=torch.bool).chunk(self.scales)
             frames += zip(pictures.cpu().chunk(self.scales), whole, strict=True)
         return self.codec.to_symbols(made.images.float() * 2 - 1)
-
-    def _labels(self, given: Tensor | None, count: int) -> Tensor:
-        """Return labels, int64 ``[B]``: the given ones, or -1 if there are none or the networks have no classes."""
-        if given is not None and self.target.num_classes:
-            return given
-        return torch.full((count if given is None else len(given),), -1, device=self.device)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Store the tokenizer."""

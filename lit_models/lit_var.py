@@ -16,7 +16,7 @@ from lit_models.optimization import Optimization
 from lit_models.sampling_threads import checked_threads, limited_threads
 from lit_models.token_metrics import TokenMetrics, by_scale, token_scores
 from lit_models.tokenizer.data_checks import check_cache, check_canvas, check_classes
-from lit_models.tokenizer.encoding import codec_of, tokens_of
+from lit_models.tokenizer.encoding import codec_of, labels_of, tokens_of
 from lit_models.tokenizer.known_tokens import known_tokens
 from lit_models.tokenizer.weights import load_tokenizer, packed_tokenizer, unpack_tokenizer
 from litscale.models.var import VAR, VARGeneration, generate
@@ -258,9 +258,7 @@ class LitVAR(GeneratingModule):
         Raises:
             ValueError: the canvas or the labels do not fit the model.
         """
-        if label is None:
-            label = torch.full((batch_size if canvas is None else len(canvas),), -1)
-        label = label if self.network.num_classes else torch.full_like(label, -1)
+        label = labels_of(self.network, label, batch_size if canvas is None else len(canvas))
         tokens = masks = None
         if canvas is not None and known is not None and known.any():
             canvas, known = canvas.to(self.device), known.to(self.device)

@@ -1,23 +1,26 @@
-"""The range of class labels."""
+"""Class labels, as every network takes them."""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 
 def check_labels(labels: Tensor, num_classes: int) -> None:
-    """Refuse labels that are out of range, as long as they are on the CPU.
+    """Refuse what is no batch of classes; of labels on the CPU also the range.
 
     To read labels on another device, the host would have to wait until the device has done all that was asked of it.
     Modules check the labels of a batch before they move it.
 
     Args:
-        labels: int64 ``[B]``, -1 for no class.
+        labels: integers ``[B]``, -1 for no class.
         num_classes: number of classes.
 
     Raises:
-        ValueError: a label is below -1, or ``num_classes`` or above.
+        ValueError: another shape or dtype; or a label that is below -1, or ``num_classes`` or above.
     """
+    if labels.ndim != 1 or labels.dtype.is_floating_point or labels.dtype == torch.bool:
+        raise ValueError(f"labels must be integers [B], not {labels.dtype} {list(labels.shape)}")
     if labels.device.type != "cpu" or not labels.numel():
         return
     numbers = labels.numpy()

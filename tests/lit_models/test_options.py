@@ -19,6 +19,8 @@ from lit_models import DiscriminatorConfig, Generation, Optimization, TokenizerL
         (Generation, {"iterations": []}, r"iterations must be at least 1, not \[\]"),
         (Generation, {"schedule": "sine"}, "schedule must be among cosine, linear, not 'sine'"),
         (Generation, {"schedule": ["linear", "fast"]}, "schedule must be among cosine, linear, not 'fast'"),
+        (Generation, {"iterations": 2.5}, r"iterations must be whole numbers, not 2\.5"),
+        (Generation, {"iterations": [8, 2.5]}, r"iterations must be whole numbers, not \[8, 2\.5\]"),
         (Generation, {"cfg": -0.5}, r"cfg must not be negative, not -0\.5"),
         (Generation, {"cfg_schedule": "cosine"}, "cfg_schedule must be among linear, constant, not 'cosine'"),
         (Generation, {"filter_threshold": 1.5}, r"filter_threshold must be in 0\.\.1, not 1\.5"),

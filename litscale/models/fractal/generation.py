@@ -68,6 +68,8 @@ class Generation:
 
     def __post_init__(self) -> None:
         steps = self.iterations if isinstance(self.iterations, list) else [self.iterations]
+        if not all(isinstance(count, int) for count in steps):
+            raise ValueError(f"iterations must be whole numbers, not {self.iterations}")
         if not steps or min(steps) < 1:
             raise ValueError(f"iterations must be at least 1, not {self.iterations}")
         if not 0 < self.temperature < math.inf:

@@ -95,9 +95,10 @@ def test_masks_are_drawn_once():
     drawn = [masking(3, 20, CPU), masking(5, 4, CPU)]
     masking.rewind()
     again = [masking(3, 20, CPU), masking(5, 4, CPU)]
-    for (mask, weight), (same, alike) in zip(drawn, again, strict=True):
+    for (mask, weight, total), (same, alike, number) in zip(drawn, again, strict=True):
         assert torch.equal(mask, same)
         assert torch.equal(weight, alike)
+        assert total == number == mask.sum()
     assert not torch.equal(masking(3, 20, CPU)[0], drawn[0][0])
 
 
