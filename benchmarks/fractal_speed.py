@@ -72,21 +72,26 @@ def training(width: int, blocks: int, repeats: int, device: str) -> None:
 
 
 def sampling(width: int, blocks: int, repeats: int, device: str) -> None:
-    """Time of one sample: AR with and without cache, MAR with several numbers of steps."""
-    print("\n| patches | AR, cache: ms | AR, no cache / cache | MAR 8 steps / AR | MAR 16 / AR | MAR 64 / AR |")
-    print("| --- | --- | --- | --- | --- | --- |")
+    """Time of one sample: AR in three ways, MAR with several numbers of steps."""
+    ways = {
+        "sequential": Generation(decoding="sequential"),
+        "no cache": Generation(use_cache=False),
+        "jacobi": Generation(decoding="jacobi"),
+    }
+    steps = {f"MAR {count}": Generation(iterations=[count, 8]) for count in (8, 16, 64)}
+    print(f"\n| patches | AR: ms | {' | '.join(f'{name} / AR' for name in [*ways, *steps][1:])} |")
+    print("| --- " * (len(ways) + len(steps) + 1) + "|")
     for patches in (64, 256, 1024):
         ar, mar = (build(kind, patches, width, blocks, device) for kind in ("ar", "mar"))
         runs: dict[str, Callable[[], object]] = {
-            "cache": lambda ar=ar: generate(ar, seed=0),
-            "none": lambda ar=ar: generate(ar, options=Generation(use_cache=False), seed=0),
+            name: lambda model=model, options=options: generate(model, options=options, seed=0)
+            for model, group in ((ar, ways), (mar, steps))
+            for name, options in group.items()
         }
-        for steps in (8, 16, 64):
-            masked = Generation(iterations=[steps, 8])
-            runs[f"mar {steps}"] = lambda mar=mar, masked=masked: generate(mar, options=masked, seed=0)
         times = paired(runs, max(1, repeats // (1 + patches // 256)), device)
-        ratios = " | ".join(f"{ratio(times[name], times['cache']):.2f}" for name in runs if name != "cache")
-        print(f"| {patches} | {1e3 * statistics.median(times['cache']):.0f} | {ratios} |", flush=True)
+        first, *others = times
+        ratios = " | ".join(f"{ratio(times[name], times[first]):.2f}" for name in others)
+        print(f"| {patches} | {1e3 * statistics.median(times[first]):.0f} | {ratios} |", flush=True)
 
 
 if __name__ == "__main__":
