@@ -7,21 +7,22 @@ from torch import Tensor
 
 
 def check_labels(labels: Tensor, num_classes: int) -> None:
-    """Refuse what is no batch of classes.
+    """Refuse what is no batch of classes; the range is checked as long as labels are on the CPU.
+
+    To read labels on another device, the host would have to wait until the device has done all that was asked of it.
+    Modules check the labels of a batch before they move it.
 
     Args:
         labels: integers ``[B]``, -1 for no class.
         num_classes: number of classes.
 
     Raises:
-        ValueError: another shape or dtype, or labels that are out of range.
+        ValueError: another shape or dtype, or a label that is below -1, or ``num_classes`` or above.
     """
-    check_shape(labels)
-    if bool(((labels < -1) | (labels >= num_classes)).any()):
-        raise ValueError(f"labels must be in -1..{num_classes - 1}, got {labels.min()}..{labels.max()}")
-
-
-def check_shape(labels: Tensor) -> None:
-    """Refuse labels that are no integers ``[B]``; ValueError says what they are."""
     if labels.ndim != 1 or labels.dtype.is_floating_point or labels.dtype == torch.bool:
         raise ValueError(f"labels must be integers [B], not {labels.dtype} {list(labels.shape)}")
+    if labels.device.type != "cpu" or not labels.numel():
+        return
+    numbers = labels.numpy()
+    if numbers.min() < -1 or numbers.max() >= num_classes:
+        raise ValueError(f"labels must be in -1..{num_classes - 1}, got {numbers.min()}..{numbers.max()}")

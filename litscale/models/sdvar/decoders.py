@@ -127,7 +127,7 @@ class Decoder(Described, ABC):
         """
         check_options(options)
         device = self.models[0].pos_emb.device
-        classes, images, seed = filled_in(labels, image_index, seed, batch_size, device)
+        classes, images, seed = filled_in(self.models[0], labels, image_index, seed, batch_size)
         task = Task(classes, images, options, seed, Stopwatch(device, profile))
         with ExitStack() as stack:
             for model in self.models:

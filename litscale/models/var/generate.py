@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from litscale.models.labels import check_shape
+from litscale.models.labels import check_labels
 from litscale.models.modes import evaluating
 from litscale.models.var.noise import gumbel_noise
 from litscale.models.var.transformer import VAR
@@ -143,7 +143,7 @@ def generate(
         ValueError: labels that are no integers ``[B]`` or out of range, an image_index of another shape, or known
             tokens that do not fit.
     """
-    classes, images, seed = filled_in(labels, image_index, seed, batch_size, model.pos_emb.device)
+    classes, images, seed = filled_in(model, labels, image_index, seed, batch_size)
     _check_known(model, len(classes), tokens, known)
     with evaluating(model):
         steps = list(generate_scales(model, classes, options, seed, tokens, known, images))
@@ -196,11 +196,7 @@ def generate_scales(
 
 
 def filled_in(
-    labels: Tensor | Sequence[int] | None,
-    image_index: Tensor | None,
-    seed: int | None,
-    batch_size: int,
-    device: torch.device,
+    model: VAR, labels: Tensor | Sequence[int] | None, image_index: Tensor | None, seed: int | None, batch_size: int
 ) -> tuple[Tensor, Tensor, int]:
     """Fill in what callers may leave out.
 
@@ -209,16 +205,17 @@ def filled_in(
         by default of torch's generator.
 
     Raises:
-        ValueError: labels that are no integers ``[B]``, none at all, or an image_index of another shape.
+        ValueError: labels that are no integers ``[B]``, out of range or none at all; an image_index of another shape.
     """
-    classes = torch.as_tensor([-1] * batch_size if labels is None else labels, device=device)
+    classes = torch.as_tensor([-1] * batch_size if labels is None else labels)
     if not len(classes):
         raise ValueError("labels are empty; give at least one, or none for images without class")
-    check_shape(classes)
+    check_labels(classes.cpu(), model.num_classes)
+    device = model.pos_emb.device
     images = torch.arange(len(classes), device=device) if image_index is None else image_index.to(device)
     if images.shape != classes.shape:
         raise ValueError(f"image_index must have the shape of labels {list(classes.shape)}, not {list(images.shape)}")
-    return classes.long(), images, int(torch.randint(2**62, ())) if seed is None else seed
+    return classes.to(device, torch.long), images, int(torch.randint(2**62, ())) if seed is None else seed
 
 
 def guided(logits: Tensor, strength: float) -> Tensor:

@@ -128,7 +128,8 @@ class VAR(nn.Module):
             float32 ``[B, L, V]``, or as many positions as the scales given have.
 
         Raises:
-            ValueError: labels out of range, an input that ends within a scale, or FlexAttention in training on a CPU.
+            ValueError: labels on the CPU that are out of range, an input that ends within a scale, or FlexAttention in
+                training on a CPU.
         """
         if labels is None:
             labels = torch.full((len(teacher_input),), -1, device=teacher_input.device)
@@ -153,7 +154,7 @@ class VAR(nn.Module):
         """Compute the modulation by classes int64 ``[B]`` (-1 for none), for :meth:`extend`.
 
         Raises:
-            ValueError: labels out of range.
+            ValueError: labels on the CPU that are out of range.
         """
         embedding = self._classes(labels)
         block_condition = self._block_condition(embedding)
