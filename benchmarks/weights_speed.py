@@ -3,7 +3,7 @@
     python benchmarks/weights_speed.py [--model fractalar_in64] [--batches 1] [--cfgs 1 3] [--device cuda]
 
 Prints two Markdown tables: the transformer layers alone, one token of each level for each time that a patch of the
-first level needs it, and whole samples of few patches. Times are medians, on a CPU in CPU seconds; a ratio is the median
+first level needs it, and whole samples of few patches. Times are medians, in CPU seconds on CPUs; ratios are medians
 of the ratios of neighbouring runs. What small weights cost in likelihood, `litscale validate --model.generation.weights
 int8` says of a trained model.
 """

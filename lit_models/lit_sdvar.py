@@ -320,8 +320,9 @@ class LitSDVAR(GeneratingModule):
             raise ValueError("the decoders make whole images and keep no known cells: inpaint with LitVAR")
         count = batch_size if canvas is None else len(canvas)
         _make_repeatable(self.decoder)
+        labels = labels_of(self.target, label, count)
         with limited_threads(self.target, self.sampling_threads):
-            made = self.decoder.decode(labels_of(self.target, label, count), self.generation, seed, image_index=index)
+            made = self.decoder.decode(labels, self.generation, seed, image_index=index)
         if frames is not None:
             pictures = self.codec.to_symbols(self.vqvae.tokens_to_images(made.tokens, all_scales=True).flatten(0, 1))
             whole = torch.ones(pictures.shape, dtype=torch.bool).chunk(self.scales)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def check_labels(labels: Tensor, num_classes: int) -> None:
-    """Refuse what is no batch of classes; of labels on the CPU also the range.
+    """Refuse what is no batch of classes; the range is checked as long as labels are on the CPU.
 
     To read labels on another device, the host would have to wait until the device has done all that was asked of it.
     Modules check the labels of a batch before they move it.
@@ -17,7 +17,7 @@ def check_labels(labels: Tensor, num_classes: int) -> None:
         num_classes: number of classes.
 
     Raises:
-        ValueError: another shape or dtype; or a label that is below -1, or ``num_classes`` or above.
+        ValueError: another shape or dtype, or a label that is below -1, or ``num_classes`` or above.
     """
     if labels.ndim != 1 or labels.dtype.is_floating_point or labels.dtype == torch.bool:
         raise ValueError(f"labels must be integers [B], not {labels.dtype} {list(labels.shape)}")

@@ -110,7 +110,7 @@ def _bfloat16(weight: Tensor) -> Linear:
     """A linear layer whose weight is rounded to bfloat16."""
     small = weight.to(torch.bfloat16)
     if _has_fbgemm(weight.device):
-        # FBGEMM holds the same numbers in float16, and takes half the time of products in bfloat16 on processors without
+        # FBGEMM holds the same numbers in float16, and takes half of the time of bfloat16 on processors without
         with _fbgemm():
             packed = torch.ops.quantized.linear_prepack_fp16(small.float(), None)
 

@@ -196,11 +196,7 @@ def generate_scales(
 
 
 def filled_in(
-    model: VAR,
-    labels: Tensor | Sequence[int] | None,
-    image_index: Tensor | None,
-    seed: int | None,
-    batch_size: int,
+    model: VAR, labels: Tensor | Sequence[int] | None, image_index: Tensor | None, seed: int | None, batch_size: int
 ) -> tuple[Tensor, Tensor, int]:
     """Fill in what callers may leave out.
 
@@ -209,8 +205,7 @@ def filled_in(
         of the model, and a seed, by default of torch's generator.
 
     Raises:
-        ValueError: labels that are no integers ``[B]``, none at all or out of range, or an image_index of another
-            shape.
+        ValueError: labels that are no integers ``[B]``, out of range or none at all; an image_index of another shape.
     """
     classes = torch.as_tensor([-1] * batch_size if labels is None else labels)
     if not len(classes):
