@@ -2,8 +2,8 @@
 
     OMP_NUM_THREADS=2 python benchmarks/thread_speed.py [--widths 256 1024] [--rows 1 4]
 
-Prints a Markdown table. Times are medians; the ratio is the median of the ratios of neighbouring runs: above 1 two threads
-are faster. It depends on how busy the machine is, so the load is printed, too.
+Prints a Markdown table. Times are medians; the ratio is the median of the ratios of neighbouring runs: above 1 two
+threads are faster. It depends on how busy the machine is, so the load is printed, too.
 """
 
 from __future__ import annotations
