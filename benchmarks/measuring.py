@@ -26,17 +26,26 @@ def now(device: str) -> float:
     return time.perf_counter()
 
 
+def cpu_now(device: str) -> float:
+    """Seconds that the process computed so far, which other processes hardly change; of a GPU those of :func:`now`."""
+    return time.process_time() if device == "cpu" else now(device)
+
+
 def paired(
-    runs: dict[str, Callable[[], object]], repeats: int, device: str, warm_ups: int = 1
+    runs: dict[str, Callable[[], object]],
+    repeats: int,
+    device: str,
+    warm_ups: int = 1,
+    clock: Callable[[str], float] = now,
 ) -> dict[str, list[float]]:
     """Times of several runs taken in turn, after so many rounds to warm up."""
     times: dict[str, list[float]] = {name: [] for name in runs}
     for repeat in range(-warm_ups, repeats):
         for name, run in runs.items():
-            start = now(device)
+            start = clock(device)
             run()
             if repeat >= 0:
-                times[name].append(now(device) - start)
+                times[name].append(clock(device) - start)
     return times
 
 

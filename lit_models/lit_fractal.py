@@ -13,6 +13,7 @@ from datamodules.base import CanvasData, data_of, required
 from lit_models.base import Batch, GeneratingModule, StepOutput
 from lit_models.optimization import Optimization
 from lit_models.sampling_threads import checked_threads, limited_threads
+from lit_models.teacher import load_teacher
 from litscale.metrics.mean import Mean
 from litscale.metrics.standard_error import StandardError
 from litscale.models.fractal import (
@@ -26,16 +27,24 @@ from litscale.models.fractal import (
     generate,
 )
 from litscale.models.layers.blocks import Block
+from litscale.models.small_weights import small_weights
 
 GENERATION = Generation()
+SMALL = ("", "_small_weights", "_small_weights_change")  # suffixes of scores
 
 
 class LitFractal(GeneratingModule):
     """Trains a fractal model, or a network of your own, by maximum likelihood; evaluates and samples it.
 
     ``validate`` and ``test`` report bits per dim and, for rolls, nats per step, both given the labels if there are any.
-    ``test`` then also reports them without labels, as ``..._unconditional``; FractalGen publishes these. Each score of
-    several passes has a ``..._standard_error``. ``predict`` generates the requests of the data module.
+    ``test`` then also reports them without labels, as ``..._unconditional``; FractalGen publishes these. If generation
+    uses small weights, both also report the scores with these, as ``..._small_weights``, and their difference from the
+    network's own, as ``..._small_weights_change``. Each score of several passes has a ``..._standard_error``.
+    ``predict`` generates the requests of the data module.
+
+    With a teacher, a trained run of a larger fractal model, ``fit`` distils it: it minimises the teacher-forced
+    KL(teacher || network) of the distributions of all symbols, under the same masks. Evaluation and generation do not
+    need the teacher, and checkpoints do not hold it.
 
     Args:
         network: The network, a Fractal or any other CanvasNetwork.
@@ -45,6 +54,11 @@ class LitFractal(GeneratingModule):
             MAR levels need one. The masks depend only on the seed of the run and on the canvas, not on batches or
             processes.
         official_checkpoint: File of published FractalGen weights to start from, for a network of the same preset.
+        teacher_checkpoint: Checkpoint in the run folder of the teacher, such as ``runs/NAME/checkpoints/last.ckpt``,
+            beside whose folder its config.yaml lies. The teacher's network has the same sizes, generators, scan,
+            codec, guiding and num_classes; it may be of any width and depth.
+        data_weight: With a teacher, the part of the data's cross-entropy in the loss, in 0..1; the rest is the
+            divergence from the teacher.
         compile_blocks: Whether to compile the transformer blocks for training and likelihoods (``torch.compile``).
             Generation, in which shapes change with each step, is not compiled.
         sampling_threads: Number of threads of a CPU that generate; null takes one for networks narrower than 1024, and
@@ -56,7 +70,7 @@ class LitFractal(GeneratingModule):
         FileNotFoundError: there is no such official_checkpoint.
         ValueError: the official_checkpoint cannot be read or does not fit the network, or the options of generation do
             not fit it: ``iterations`` are of another number of levels, or ``cfg`` is given without classes; or
-            ``sampling_threads`` is below 1.
+            ``sampling_threads`` is below 1, or the data_weight out of range.
     """
 
     network: CanvasNetwork
@@ -71,12 +85,16 @@ class LitFractal(GeneratingModule):
         generation: Generation = GENERATION,
         nll_passes: int = 1,
         official_checkpoint: str | None = None,
+        teacher_checkpoint: str | None = None,
+        data_weight: float = 0.0,
         compile_blocks: bool = False,
         sampling_threads: int | None = None,
         sampler: Callable[..., Any] = generate,
     ) -> None:
         super().__init__()
         generation.check(len(network.sizes) - 1, network.num_classes)
+        if not 0 <= data_weight <= 1:
+            raise ValueError(f"data_weight must be in 0..1, not {data_weight}")
         self.network = network
         self.optimization = optimization
         self.generation = generation
@@ -87,6 +105,8 @@ class LitFractal(GeneratingModule):
         self.official_checkpoint = official_checkpoint
         if official_checkpoint is not None:
             fill_official(self._fractal("official_checkpoint"), official_checkpoint)
+        self.teacher_checkpoint, self.data_weight = teacher_checkpoint, data_weight
+        self._teacher: tuple[Fractal, ...] = ()  # in a tuple, so that nn.Module does not register it
         if compile_blocks:
             self.compile_each_block()
         # A unit is this many nats of a column of cells, which is a step of a roll.
@@ -97,8 +117,8 @@ class LitFractal(GeneratingModule):
         self.likelihoods = cast("Mapping[str, Mapping[str, Mean | StandardError]]", nn.ModuleDict(likelihoods))
 
     def _metrics(self, suffixes: list[str]) -> nn.ModuleDict:
-        """Return the metrics of the likelihood in each unit, with and without labels."""
-        names = [unit + suffix for suffix in suffixes for unit in self.units]
+        """Return the metrics of the likelihood in each unit, with and without labels and small weights."""
+        names = [unit + suffix + weights for suffix in suffixes for weights in SMALL for unit in self.units]
         metrics: dict[str, nn.Module] = {name: Mean() for name in names}
         if self.nll_passes > 1:
             metrics |= {f"{name}_standard_error": StandardError() for name in names}
@@ -136,15 +156,37 @@ class LitFractal(GeneratingModule):
                 "with its channels and size)"
             )
 
+    def on_fit_start(self) -> None:
+        """Load the teacher.
+
+        Raises:
+            FileNotFoundError: there is no such teacher_checkpoint.
+            ValueError: it cannot be read or does not fit the network.
+        """
+        if self.teacher_checkpoint is not None:
+            teacher = load_teacher(self.teacher_checkpoint, self._fractal("teacher_checkpoint"))
+            self._teacher = (teacher.to(self.device),)
+
+    def on_fit_end(self) -> None:
+        """Let the teacher go."""
+        self._teacher = ()
+
     def training_step(self, batch: Batch, batch_idx: int) -> StepOutput:
-        """Compute the loss of a batch, and report ``loss/<level>``, ``mask_fraction/<level>`` and ``entropy``."""
+        """Compute the loss of a batch, and report ``loss/<level>``, ``mask_fraction/<level>`` and ``entropy``.
+
+        With a teacher ``divergence/<level>`` is reported too, and ``loss/<level>`` stays the data's cross-entropy.
+        """
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         logging = every > 0 and (self.global_step + 1) % every == 0
-        output = self.network(batch["canvas"], batch.get("label"), with_entropy=logging)
+        distillation: dict[str, Any] = {}
+        if self._teacher:
+            distillation = {"teacher": self._teacher[0], "data_weight": self.data_weight}
+        output = self.network(batch["canvas"], batch.get("label"), with_entropy=logging, **distillation)
         loss = self.finite(output.loss)
         self.log("train/loss", loss.detach(), sync_dist=True)
         report = {f"mask_fraction/{name}": value for name, value in output.mask_fractions.items()}
-        if len(output.level_losses) > 1:
+        report |= {f"divergence/{name}": value.detach() for name, value in output.divergences.items()}
+        if len(output.level_losses) > 1 or output.divergences:
             report |= {f"loss/{name}": value.detach() for name, value in output.level_losses.items()}
         if output.entropy is not None:
             report["entropy"] = output.entropy
@@ -163,17 +205,30 @@ class LitFractal(GeneratingModule):
         labels = {"": label}
         if prefix == "test" and label is not None:
             labels["_unconditional"] = None
-        metrics = self.likelihoods[prefix]
         for suffix, given in labels.items():
             nats = self.network.nll_of_passes(canvas, given, self.nll_passes, seed=self.run_seed) / canvas.shape[3]
-            for unit, size in self.units.items():
-                name = f"{unit}{suffix}"
-                metrics[name].update(nats.mean(0) / size)
-                self.log(f"{prefix}/{name}", metrics[name], prog_bar=not suffix, on_epoch=True, on_step=False)
-                if self.nll_passes > 1:
-                    error = metrics[f"{name}_standard_error"]
-                    error.update(nats / size)
-                    self.log(f"{prefix}/{name}_standard_error", error, on_epoch=True, on_step=False)
+            self._log_likelihood(prefix, suffix, nats)
+            if self.generation.weights != "float32":
+                small = self._nats_of_small_weights(canvas, given) / canvas.shape[3]
+                self._log_likelihood(prefix, f"{suffix}_small_weights", small)
+                self._log_likelihood(prefix, f"{suffix}_small_weights_change", small - nats)
+
+    def _nats_of_small_weights(self, canvas: Tensor, label: Tensor | None) -> Tensor:
+        """The likelihood under the weights that samples are drawn with, for the same masks; ``[passes, B]``."""
+        with small_weights(self.network, self.generation.weights), torch.compiler.set_stance("force_eager"):
+            return self.network.nll_of_passes(canvas, label, self.nll_passes, seed=self.run_seed)
+
+    def _log_likelihood(self, prefix: str, suffix: str, nats: Tensor) -> None:
+        """Update and log the metrics of a likelihood in nats per column, ``[passes, B]``."""
+        metrics = self.likelihoods[prefix]
+        for unit, size in self.units.items():
+            name = f"{unit}{suffix}"
+            metrics[name].update(nats.mean(0) / size)
+            self.log(f"{prefix}/{name}", metrics[name], prog_bar=not suffix, on_epoch=True, on_step=False)
+            if self.nll_passes > 1:
+                error = metrics[f"{name}_standard_error"]
+                error.update(nats / size)
+                self.log(f"{prefix}/{name}_standard_error", error, on_epoch=True, on_step=False)
 
     @torch.no_grad()
     def generate(

@@ -10,6 +10,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.utils.data import DataLoader
 
 from lit_models import Generation, Optimization
+from litscale.models import small_weights
 from litscale.models.fractal import to_official
 
 
@@ -91,6 +92,46 @@ def test_labels_and_passes_are_reported(tmp_path, toy_data, toy_module):
     assert 0.7 * means.std() < error < 3 * means.std()  # of stratified passes it is rather too large
     validated = quiet(tmp_path).validate(module, DataLoader([batch], batch_size=None), verbose=False)[0]
     assert not any("unconditional" in name for name in validated)
+
+
+@pytest.mark.parametrize("stage", ["validate", "test"])
+@pytest.mark.parametrize("weights", ["bfloat16", "int8"])
+def test_the_cost_of_small_weights_is_reported(tmp_path, monkeypatch, toy_data, toy_module, stage, weights):
+    monkeypatch.setattr(small_weights, "SMALLEST", 0)
+    options = {"guiding": False, "num_classes": 3, "nll_passes": 2}
+    module, data = toy_module(("mar", "ar"), generation=Generation(weights=weights), **options), toy_data(windows=6)
+    for parameter in module.network.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    label = torch.arange(6) % 3
+    loader = DataLoader([{"canvas": data.canvas, "label": label}], batch_size=None)
+    results = getattr(quiet(tmp_path), stage)(module, loader, verbose=False)[0]
+    wanted = {}
+    for suffix, given in ("", label), ("_unconditional", None):
+        full = module.network.nll(data.canvas, given, 2, seed=0) / 8
+        with small_weights.small_weights(module.network, weights):
+            small = module.network.nll(data.canvas, given, 2, seed=0) / 8
+        wanted |= {suffix: full, f"{suffix}_small_weights": small, f"{suffix}_small_weights_change": small - full}
+    for suffix, nats in wanted.items():
+        if stage == "test" or "unconditional" not in suffix:
+            score = results[f"{'val' if stage == 'validate' else stage}/nats_per_step{suffix}"]
+            assert score == pytest.approx(nats.mean().item(), rel=1e-4)
+            assert abs(score) > 1e-5
+    plain = toy_module(("mar", "ar"), **options)
+    assert module.state_dict().keys() == plain.state_dict().keys()
+    plain.load_state_dict(module.state_dict())
+    names = getattr(quiet(tmp_path), stage)(plain, loader, verbose=False)[0]
+    assert names == {name: score for name, score in results.items() if "small_weights" not in name}
+
+
+def test_training_is_the_same_with_small_weights(tmp_path, monkeypatch, toy_data, toy_module):
+    monkeypatch.setattr(small_weights, "SMALLEST", 0)
+    trained = []
+    for weights in ("float32", "int8"):
+        module = toy_module(generation=Generation(2, weights=weights))
+        quiet(tmp_path, max_steps=6, val_check_interval=2).fit(module, datamodule=toy_data())
+        trained.append(module.state_dict())
+    assert trained[0].keys() == trained[1].keys()
+    assert all(torch.equal(trained[0][name], trained[1][name]) for name in trained[0])
 
 
 def test_starts_from_official_weights(tmp_path, toy_module):

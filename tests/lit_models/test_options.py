@@ -10,14 +10,17 @@ from lit_models import DiscriminatorConfig, Generation, Optimization, TokenizerL
 @pytest.mark.parametrize(
     ("kind", "options", "message"),
     [
-        (Generation, {"order": "spiral"}, "order must be one of random, raster, confidence, not 'spiral'"),
+        (Generation, {"order": "spiral"}, "order must be among random, raster, confidence, not 'spiral'"),
+        (Generation, {"weights": "int4"}, "weights must be among float32, bfloat16, int8, not 'int4'"),
         (Generation, {"temperature": -1.0}, r"temperature must be positive, not -1\.0"),
         (Generation, {"temperature": nan}, "temperature must be positive, not nan"),
         (Generation, {"iterations": 0}, "iterations must be at least 1, not 0"),
         (Generation, {"iterations": [8, 0]}, r"iterations must be at least 1, not \[8, 0\]"),
         (Generation, {"iterations": []}, r"iterations must be at least 1, not \[\]"),
+        (Generation, {"schedule": "sine"}, "schedule must be among cosine, linear, not 'sine'"),
+        (Generation, {"schedule": ["linear", "fast"]}, "schedule must be among cosine, linear, not 'fast'"),
         (Generation, {"cfg": -0.5}, r"cfg must not be negative, not -0\.5"),
-        (Generation, {"cfg_schedule": "cosine"}, "cfg_schedule must be one of linear, constant, not 'cosine'"),
+        (Generation, {"cfg_schedule": "cosine"}, "cfg_schedule must be among linear, constant, not 'cosine'"),
         (Generation, {"filter_threshold": 1.5}, r"filter_threshold must be in 0\.\.1, not 1\.5"),
         (VARGeneration, {"cfg": nan}, "cfg must not be negative, not nan"),
         (VARGeneration, {"temperature": inf}, "temperature must be positive, not inf"),
@@ -40,6 +43,12 @@ def test_iterations_of_another_number_of_levels_are_refused_by_the_module(toy_mo
     with pytest.raises(ValueError, match="iterations has 3 entries for 2 levels: give one, or one per level"):
         toy_module(generation=Generation(iterations=[4, 4, 4]))
     assert toy_module(generation=Generation(iterations=[4, 2])).generation.iterations == [4, 2]
+
+
+def test_schedules_of_another_number_of_levels_are_refused_by_the_module(toy_module):
+    with pytest.raises(ValueError, match="schedule has 3 entries for 2 levels: give one, or one per level"):
+        toy_module(generation=Generation(schedule=["linear"] * 3))
+    assert toy_module(generation=Generation(schedule=["linear", "cosine"])).generation.schedule == ["linear", "cosine"]
 
 
 def test_guidance_without_classes_is_refused_by_the_module(toy_module):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from statistics import NormalDist
 
 import torch
@@ -11,6 +12,11 @@ from torch import Tensor
 from litscale.models.keyed import host_random, mixed, numbers, uniform
 
 ORDERS = ("random", "raster", "confidence")
+# how many of ``total`` patches are still hidden after ``step`` of ``steps``
+SCHEDULES: dict[str, Callable[[int, int, int], int]] = {
+    "cosine": lambda total, step, steps: math.floor(total * math.cos(math.pi / 2 * step / steps)),
+    "linear": lambda total, step, steps: total * (steps - step) // steps,
+}
 
 
 def hide(counts: Tensor, order: Tensor) -> Tensor:
@@ -105,7 +111,32 @@ class Masking:
         return uniform(bits[:, 0]), bits[:, 1:]
 
 
-def cosine_schedule(counts: list[int], iterations: int) -> Tensor:
+class SharedMasking(Masking):
+    """Masks that are the same for several networks: a pass draws them, and after :meth:`rewind` they come again.
+
+    Args:
+        source: draws them; its keys are not followed down the recursion.
+    """
+
+    def __init__(self, source: Masking) -> None:
+        super().__init__(source.kind)
+        self._source = source
+        self._masks: list[tuple[Tensor, Tensor, int]] = []
+        self._next = 0
+
+    def __call__(self, rows: int, patches: int, device: torch.device) -> tuple[Tensor, Tensor, int]:
+        """Draw a mask, or give the next one of the first pass again; as :meth:`Masking.__call__`."""
+        if self._next == len(self._masks):
+            self._masks.append(self._source(rows, patches, device))
+        self._next += 1
+        return self._masks[self._next - 1]
+
+    def rewind(self) -> None:
+        """Begin another pass over the same batch."""
+        self._next = 0
+
+
+def masking_schedule(counts: list[int], iterations: int, kind: str = "cosine") -> Tensor:
     """How many patches remain hidden after each sampling step.
 
     Every step of a row reveals at least one patch; a row with fewer patches than iterations takes fewer steps.
@@ -113,6 +144,8 @@ def cosine_schedule(counts: list[int], iterations: int) -> Tensor:
     Args:
         counts: number of patches to generate in each row.
         iterations: most steps that a row takes.
+        kind: ``cosine`` reveals few patches at first and many at last (MaskGIT, arXiv 2202.04200), ``linear`` equally
+            many in each step.
 
     Returns:
         int64 ``[steps + 1, B]``; first the counts, last zeros.
@@ -122,8 +155,8 @@ def cosine_schedule(counts: list[int], iterations: int) -> Tensor:
         row = []
         for before, total in zip(remaining[-1], counts, strict=True):
             steps = min(total, iterations)
-            share = math.floor(total * math.cos(math.pi / 2 * (k + 1) / steps)) if k + 1 < steps else 0
-            row.append(min(before - 1, max(1, share)) if k + 1 < steps else 0)
+            left = SCHEDULES[kind](total, k + 1, steps) if k + 1 < steps else 0
+            row.append(min(before - 1, max(1, left)) if k + 1 < steps else 0)
         remaining.append(row)
     return torch.tensor(remaining, dtype=torch.long).reshape(len(remaining), len(counts))
 

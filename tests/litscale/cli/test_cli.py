@@ -70,7 +70,7 @@ def test_from_midi_to_midi(tmp_path, monkeypatch, capsys, litscale, config, midi
         (
             "fit",
             ["--model.generation.order", "spiral"],
-            "order must be one of random, raster, confidence, not 'spiral'",
+            "order must be among random, raster, confidence, not 'spiral'",
         ),
         ("fit", ["--model.generation.temperature", "-1"], "temperature must be positive, not -1"),
         ("fit", ["--model.generation.iterations", "0"], "iterations must be at least 1, not 0"),
