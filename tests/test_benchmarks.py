@@ -60,3 +60,16 @@ def test_decode_speed_prints_both_tables():
     assert [row[3] for row in speeds[2:] if row[2] == "0.0"] == ["3.00"] * 4
     assert [row[3] for row in speeds[2:] if row[2] == "1.0"] == ["2.00", "1.00"] * 2
     assert [row[:2] for row in even[2:]] == [["1", "1"], ["1", "3"], ["2", "1"], ["2", "3"]]
+
+
+@pytest.mark.slow
+def test_optimizer_speed_compares_both_updates():
+    ((*cells,),) = table("optimizer_speed.py", "--width", "64", "--blocks", "2")[2:]
+    assert cells[0] == "0.1 M"
+    assert all(float(cell) > 0 for cell in cells[1:])
+
+
+@pytest.mark.slow
+def test_thread_speed_compares_one_thread_and_two():
+    rows = table("thread_speed.py", "--widths", "64", "128", "--rows", "1", "2")[2:]
+    assert [row[:2] for row in rows] == [["64", "1"], ["64", "2"], ["128", "1"], ["128", "2"]]

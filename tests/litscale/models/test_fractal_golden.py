@@ -129,7 +129,7 @@ def test_losses(name, monkeypatch):
                 mask = torch.ones(patches, dtype=torch.bool)
                 if self.third:
                     mask[::3] = False
-                return mask.expand(rows, -1), torch.ones(rows)
+                return mask.expand(rows, -1), torch.ones(rows), rows * int(mask.sum())
 
         monkeypatch.setattr(fractal, "Masking", Fixed)
         model.train("train" in key)

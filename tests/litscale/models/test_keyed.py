@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from litscale.models.fractal.masking import Masking
-from litscale.models.keyed import STEP, canvas_keys, mixed, numbers, signed, uniform
+from litscale.models.keyed import STEP, canvas_keys, host_random, mixed, numbers, signed, uniform
 
 WORD = 2**64
 
@@ -62,3 +62,16 @@ def test_keyed_masks_hide_every_patch_and_count_equally_often():
     frequency = torch.bincount(counts, minlength=7)[1:] / 60_000
     assert torch.allclose(frequency, torch.full((6,), 1 / 6), atol=0.01)
     assert torch.allclose(mask[counts == 2].float().mean(0), torch.full((6,), 1 / 3), atol=0.02)
+
+
+def test_numbers_of_the_host_follow_the_seed_and_are_others_at_each_call():
+    def three(seed):
+        torch.manual_seed(seed)
+        return [host_random().random() for _ in range(3)]
+
+    assert three(3) == three(3)
+    assert len({*three(3), *three(4)}) == 6
+    state = torch.get_rng_state()
+    drawn = host_random().random()
+    torch.set_rng_state(state)
+    assert host_random().random() == drawn
