@@ -60,3 +60,11 @@ def test_decode_speed_prints_both_tables():
     assert [row[3] for row in speeds[2:] if row[2] == "0.0"] == ["3.00"] * 4
     assert [row[3] for row in speeds[2:] if row[2] == "1.0"] == ["2.00", "1.00"] * 2
     assert [row[:2] for row in even[2:]] == [["1", "1"], ["1", "3"], ["2", "1"], ["2", "3"]]
+
+
+@pytest.mark.slow
+def test_weights_speed_prints_both_tables():
+    rows = table("weights_speed.py", "--patches", "1", "--batches", "1", "2", "--cfgs", "1", "3")
+    each = [[batch, cfg, weights] for batch in "12" for cfg in "13" for weights in ("float32", "bfloat16", "int8")]
+    assert [row[:3] for row in rows[2:14]] == [row[:3] for row in rows[16:]] == each
+    assert [row[-1] for row in rows if row[2] == "float32"] == ["1.00"] * 8
