@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 DEMO := runs/demo
-.PHONY: demo demo-images demo-var demo-sdvar test test-slow mutants lint
+.PHONY: demo demo-images demo-var demo-sdvar test tests test-slow mutants lint
 
 $(READY): setup.cfg pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -53,8 +53,14 @@ lint: $(READY)
 	$(BIN)/lint-imports
 
 # several processes with as many threads each as there are cores get in each other's way
-test test-slow: export OMP_NUM_THREADS = 1
-test: lint
+test tests test-slow: export OMP_NUM_THREADS = 1
+# compiled once, not by each of the processes that tests start
+test tests test-slow: export PYTHONDONTWRITEBYTECODE =
+# type checking takes a while on one core, so the tests run beside it
+test: $(READY)
+	$(MAKE) --no-print-directory --jobs 2 lint tests
+
+tests: $(READY)
 	$(BIN)/python -m pytest -n 2 -m "not slow"
 
 test-slow: $(READY)

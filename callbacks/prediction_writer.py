@@ -126,7 +126,7 @@ class PredictionWriter(Callback):
                 "request": self._request.options,
                 **self._weights.metadata,
                 "settings": outputs["settings"],
-                "decoding": outputs["decoding"],
+                "decoding": outputs.get("decoding", {}),
                 "statistics": renderer.statistics(canvases[row]),
                 "files": files,
             }

@@ -1,7 +1,7 @@
-"""Which rank and which moment draws what: samplers that Lightning leaves alone, and a loader that resumes exactly.
+"""Samplers that share out items over processes, and a loader that resumes in the middle of an epoch.
 
-Lightning replaces the sampler of a loader under DDP, and in prediction, unless it is a `DistributedSampler`; ours are,
-also with one process.
+Under DDP, and in prediction, Lightning replaces every sampler that is no `DistributedSampler`. These samplers are of
+that class, also with one process, so that they stay.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from torch.utils.data.distributed import DistributedSampler
 
 
 def count_of(data: Dataset) -> int:
-    """Number of items; every data set here has one, though torch's base class does not say so."""
+    """Return the number of items, which every data set here has, though torch's base class does not declare it."""
     return len(data)  # type: ignore[arg-type]
 
 
 class EpochSampler(DistributedSampler):
-    """Draws ``(epoch, index)`` for `RandomCrops`: rank r of R takes the indices r, r + R, ...
+    """Yields the keys ``(epoch, index)`` of training items; rank r of R yields the indices r, r + R, ...
 
-    Every rank draws equally many; up to R - 1 indices at the end are left out.
+    All ranks yield equally many keys, so that up to R - 1 indices at the end of the data are left out.
 
     Args:
         dataset: has a length.
@@ -30,8 +30,8 @@ class EpochSampler(DistributedSampler):
         rank: this one's number.
 
     Attributes:
-        first: items that the next iteration passes over.
-        ahead: epochs that the items are ahead of ``set_epoch``.
+        first: number of keys that the next iteration skips.
+        ahead: number of epochs by which the keys are ahead of the epoch that Lightning sets with ``set_epoch``.
     """
 
     def __init__(self, dataset: Dataset, num_replicas: int, rank: int) -> None:
@@ -46,9 +46,9 @@ class EpochSampler(DistributedSampler):
 
 
 class ShardSampler(DistributedSampler):
-    """Each index once over all ranks, in order; the first ranks may have one more than the others.
+    """Yields each index once over all ranks, in order; the first ranks may yield one index more than the others.
 
-    `DistributedSampler` would repeat items to even that out, which biases means and repeats samples.
+    `DistributedSampler` itself repeats items until all ranks have equally many, which biases means and repeats samples.
 
     Args:
         dataset: has a length.
@@ -66,11 +66,11 @@ class ShardSampler(DistributedSampler):
 
 
 class ResumableLoader(DataLoader):
-    """A `DataLoader` over an `EpochSampler` whose state is a place: an epoch, and the batches taken from it.
+    """A `DataLoader` over an `EpochSampler` that resumes at any batch.
 
-    Lightning stores it in its checkpoints. Items are functions of epoch and index, so the place is all there is to
-    know: a resumed run reads nothing to get there, and may have another number of workers (torchdata's
-    `StatefulDataLoader` keeps a state per worker and refuses another number).
+    Its state is an epoch and the number of batches taken from it, which Lightning stores in its checkpoints. Nothing
+    else is needed, since each item is a function of its epoch and its index alone. A resumed run reads none of the
+    earlier batches, and may have another number of workers, which torchdata's `StatefulDataLoader` refuses.
     """
 
     _place: dict[str, int] | None = None  # where the next iteration resumes
@@ -96,9 +96,9 @@ class ResumableLoader(DataLoader):
             yield batch
 
     def state_dict(self) -> dict[str, int]:
-        """The place: ``epoch``, ``batches`` taken from it, and how far it is ``ahead`` of Lightning's epoch."""
+        """Return the state: ``epoch``, ``batches`` taken from it, and how far it is ``ahead`` of Lightning's epoch."""
         return self._place or {"epoch": self._epoch, "batches": self._taken, "ahead": self._ahead}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Resume at the place, or at the start of the next epoch if Lightning is past this one."""
+        """Resume at a state, or at the start of the epoch after it if Lightning is past that epoch."""
         self._place = dict(state)

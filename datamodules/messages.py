@@ -11,7 +11,7 @@ def abridged(items: Sequence[str], most: int = 5) -> str:
 
 
 def check_least(**options: tuple[int | None, int]) -> None:
-    """Refuse options that are below their least value; None is never.
+    """Refuse options below their least value; options that are None are not checked.
 
     Raises:
         ValueError: naming the first such option.

@@ -1,4 +1,4 @@
-"""Requests of any kind of data: their batches for ``predict_step``, and their record.
+"""Requests for samples of any kind of data: their batches for ``predict_step``, and their record.
 
 Dimensions: B samples, C channels, H rows and L columns of a canvas.
 """
@@ -20,7 +20,7 @@ from litscale.storage.fingerprints import of_file
 
 @dataclass(frozen=True)
 class RequestRecord:
-    """What was asked for, as it is kept beside the samples.
+    """A request as it is recorded beside the samples.
 
     Attributes:
         title: a few words for the name of a folder, letters, digits, ``_`` and ``-``.
@@ -32,7 +32,7 @@ class RequestRecord:
 
 
 def titled(words: Sequence[object], seed: int) -> str:
-    """Words as a part of a file name, ``samples`` if there are none, with the seed if it is not 0."""
+    """Join words to a part of a file name: ``samples`` if there are none, followed by a seed that is not 0."""
     words = [*(words or ["samples"]), *(["seed", seed] if seed else [])]
     return re.sub(r"[^A-Za-z0-9-]+", "_", "_".join(map(str, words)))[:80]
 
@@ -93,7 +93,7 @@ class Requests(Dataset):
 
 
 def recorded(request: Request, batches: Requests, **more: Any) -> RequestRecord:
-    """The record of a request: its options, hashes of the files that it names and of the cells that they give.
+    """Return the record of a request: its options, and hashes of the files that it names and of the cells in them.
 
     Args:
         request: the options.

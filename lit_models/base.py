@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
@@ -11,14 +12,15 @@ from typing import Any, Never, Self, TypedDict
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.callbacks import WeightAveraging
-from lightning.pytorch.plugins import FSDPPrecision, MixedPrecision
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 from torchmetrics import Metric
 
-from lit_models.optimization import Optimization
+from lit_models.optimization import Optimization, scales_loss
 from lit_models.sharding import gather, release, shard
+from litscale.models.labels import check_labels
 from litscale.models.precision import Convert, at_least_float32
 from litscale.models.state_dicts import mismatch
 
@@ -115,6 +117,7 @@ class LitModule(LightningModule):
     optimization: Optimization
     shardable = False
     weight_options: tuple[str, ...] = ()
+    _losses: tuple[Tensor, ...] = ()  # since the last optimiser step
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: object, *args: object, **kwargs: object) -> Never:
@@ -223,27 +226,55 @@ class LitModule(LightningModule):
         self.optimization.set_weight_decay(self.trainer)
         self.seed_step(self.trainer.fit_loop.epoch_loop.total_batch_idx)
 
-    def finite(self, loss: Tensor) -> Tensor:
-        """Return the loss if it is finite.
+    def label_classes(self) -> int:
+        """Number of classes that the labels of batches must be of; 0 for a module that reads no labels."""
+        return 0
+
+    def _on_before_batch_transfer(self, batch: Any, dataloader_idx: int = 0) -> Any:
+        """Check the labels of a batch before it leaves the host, where reading them later would wait for the device.
+
+        Lightning calls this for whatever data, after the ``on_before_batch_transfer`` of a data module that has one.
 
         Raises:
-            DivergedError: the loss is infinite or not a number; the step is not taken.
+            ValueError: labels are out of range.
         """
-        if not torch.isfinite(loss):
-            raise DivergedError(f"the loss is {loss.item()} at step {self.global_step}: {REMEDY}")
+        batch = super()._on_before_batch_transfer(batch, dataloader_idx)
+        classes = self.label_classes()
+        if classes and isinstance(batch, Mapping) and isinstance(batch.get("label"), Tensor):
+            check_labels(batch["label"], classes)
+        return batch
+
+    def finite(self, loss: Tensor) -> Tensor:
+        """Return the loss, and have :meth:`on_before_optimizer_step` refuse the step if it is not finite."""
+        self._losses += (loss.detach().float(),)
         return loss
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Refuse a step whose gradients are not finite; in 16-mixed precision the loss scaler skips such steps itself.
+        """Refuse a step whose losses or gradients are not finite, and show the mean loss in the progress bar.
+
+        The losses and the norm of the gradients are read at once, so that the host waits for the device but once. In
+        16-mixed precision the loss scaler takes care of the gradients.
 
         Raises:
+            DivergedError: a loss since the last step is infinite or not a number; the step is not taken.
             GradientError: a gradient is infinite or not a number; the parameter is named, and the step not taken.
         """
-        precision = self.trainer.precision_plugin
-        if isinstance(precision, MixedPrecision | FSDPPrecision) and precision.scaler is not None:
-            return
-        gradients = {name: p.grad for name, p in self.named_parameters() if p.grad is not None}
-        if torch.isfinite(nn.utils.get_total_norm(list(gradients.values()))):
+        # 1. one look at the losses and at the norm of the gradients, which is finite if all of them are
+        parameters = () if scales_loss(self.trainer) else self.named_parameters()
+        gradients = {name: parameter.grad for name, parameter in parameters if parameter.grad is not None}
+        total = nn.utils.get_total_norm(list(gradients.values()))
+        total = (total.full_tensor() if isinstance(total, DTensor) else total).to(self.device, torch.float32)
+        *losses, norm = torch.stack([*self._losses, total]).tolist()
+        self._losses = ()
+        if losses:
+            self.trainer.progress_bar_metrics["train/loss"] = sum(losses) / len(losses)
+        # 2. which of them is not finite; the gradients are on no process where a loss is not on one of them
+        loss = sum(losses)
+        if not math.isfinite(norm):
+            loss = float(self.trainer.strategy.reduce(total.new_full((), loss), reduce_op="sum"))
+        if not math.isfinite(loss):
+            raise DivergedError(f"the loss is {loss} at step {self.global_step}: {REMEDY}")
+        if math.isfinite(norm):
             return
         names = [name for name, gradient in gradients.items() if not torch.isfinite(gradient).all()]
         raise GradientError(
@@ -253,6 +284,7 @@ class LitModule(LightningModule):
 
     def on_train_start(self) -> None:
         """Apply the options that the run is resumed with, in place of those in its checkpoint."""
+        self._losses = ()  # an earlier training may have ended between two steps
         self.optimization.reapply(self.trainer)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
@@ -279,10 +311,12 @@ class GeneratingModule(LitModule, ABC):
     Attributes:
         generation: the options of generation, a frozen dataclass.
         record_frames: whether predictions hold the canvas after each step, for animations.
+        sampling_threads: number of threads of a CPU that generate, see `lit_models.sampling_threads`.
     """
 
     generation: Any
     record_frames: bool = False
+    sampling_threads: int | None = None
 
     def described_generation(self) -> dict[str, Any]:
         """Return the options of generation, for files that record how samples were made."""

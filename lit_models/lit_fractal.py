@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from datamodules.base import CanvasData, data_of, required
 from lit_models.base import Batch, GeneratingModule, StepOutput
 from lit_models.optimization import Optimization
+from lit_models.sampling_threads import checked_threads, limited_threads
+from lit_models.teacher import load_teacher
 from litscale.metrics.mean import Mean
 from litscale.metrics.standard_error import StandardError
 from litscale.models.fractal import (
@@ -40,6 +42,10 @@ class LitFractal(GeneratingModule):
     network's own, as ``..._small_weights_change``. Each score of several passes has a ``..._standard_error``.
     ``predict`` generates the requests of the data module.
 
+    With a teacher, a trained run of a larger fractal model, ``fit`` distils it: it minimises the teacher-forced
+    KL(teacher || network) of the distributions of all symbols, under the same masks. Evaluation and generation do not
+    need the teacher, and checkpoints do not hold it.
+
     Args:
         network: The network, a Fractal or any other CanvasNetwork.
         optimization: Learning rate, schedule and weight decay.
@@ -48,15 +54,23 @@ class LitFractal(GeneratingModule):
             MAR levels need one. The masks depend only on the seed of the run and on the canvas, not on batches or
             processes.
         official_checkpoint: File of published FractalGen weights to start from, for a network of the same preset.
+        teacher_checkpoint: Checkpoint in the run folder of the teacher, such as ``runs/NAME/checkpoints/last.ckpt``,
+            beside whose folder its config.yaml lies. The teacher's network has the same sizes, generators, scan,
+            codec, guiding and num_classes; it may be of any width and depth.
+        data_weight: With a teacher, the part of the data's cross-entropy in the loss, in 0..1; the rest is the
+            divergence from the teacher.
         compile_blocks: Whether to compile the transformer blocks for training and likelihoods (``torch.compile``).
             Generation, in which shapes change with each step, is not compiled.
+        sampling_threads: Number of threads of a CPU that generate; null takes one for networks narrower than 1024, and
+            torch's number for others. Training keeps torch's number.
         sampler: Function that generates canvases with the network; one of your own takes the arguments of
             :func:`litscale.models.fractal.generate`.
 
     Raises:
         FileNotFoundError: there is no such official_checkpoint.
         ValueError: the official_checkpoint cannot be read or does not fit the network, or the options of generation do
-            not fit it: ``iterations`` are of another number of levels, or ``cfg`` is given without classes.
+            not fit it: ``iterations`` are of another number of levels, or ``cfg`` is given without classes; or
+            ``sampling_threads`` is below 1, or the data_weight out of range.
     """
 
     network: CanvasNetwork
@@ -71,20 +85,28 @@ class LitFractal(GeneratingModule):
         generation: Generation = GENERATION,
         nll_passes: int = 1,
         official_checkpoint: str | None = None,
+        teacher_checkpoint: str | None = None,
+        data_weight: float = 0.0,
         compile_blocks: bool = False,
+        sampling_threads: int | None = None,
         sampler: Callable[..., Any] = generate,
     ) -> None:
         super().__init__()
         generation.check(len(network.sizes) - 1, network.num_classes)
+        if not 0 <= data_weight <= 1:
+            raise ValueError(f"data_weight must be in 0..1, not {data_weight}")
         self.network = network
         self.optimization = optimization
         self.generation = generation
+        self.sampling_threads = checked_threads(sampling_threads)
         self.sampler = sampler
         self._report = GenerationReport()
         self.nll_passes = 1 if network.exact_likelihood else nll_passes
         self.official_checkpoint = official_checkpoint
         if official_checkpoint is not None:
             fill_official(self._fractal("official_checkpoint"), official_checkpoint)
+        self.teacher_checkpoint, self.data_weight = teacher_checkpoint, data_weight
+        self._teacher: tuple[Fractal, ...] = ()  # in a tuple, so that nn.Module does not register it
         if compile_blocks:
             self.compile_each_block()
         # A unit is this many nats of a column of cells, which is a step of a roll.
@@ -101,6 +123,10 @@ class LitFractal(GeneratingModule):
         if self.nll_passes > 1:
             metrics |= {f"{name}_standard_error": StandardError() for name in names}
         return nn.ModuleDict(metrics)
+
+    def label_classes(self) -> int:
+        """Return the number of classes of the network, 0 for none."""
+        return self.network.num_classes
 
     def weight_files(self) -> dict[str, str]:
         """Return the official_checkpoint, if it is given."""
@@ -130,15 +156,37 @@ class LitFractal(GeneratingModule):
                 "with its channels and size)"
             )
 
+    def on_fit_start(self) -> None:
+        """Load the teacher.
+
+        Raises:
+            FileNotFoundError: there is no such teacher_checkpoint.
+            ValueError: it cannot be read or does not fit the network.
+        """
+        if self.teacher_checkpoint is not None:
+            teacher = load_teacher(self.teacher_checkpoint, self._fractal("teacher_checkpoint"))
+            self._teacher = (teacher.to(self.device),)
+
+    def on_fit_end(self) -> None:
+        """Let the teacher go."""
+        self._teacher = ()
+
     def training_step(self, batch: Batch, batch_idx: int) -> StepOutput:
-        """Compute the loss of a batch, and report ``loss/<level>``, ``mask_fraction/<level>`` and ``entropy``."""
+        """Compute the loss of a batch, and report ``loss/<level>``, ``mask_fraction/<level>`` and ``entropy``.
+
+        With a teacher ``divergence/<level>`` is reported too, and ``loss/<level>`` stays the data's cross-entropy.
+        """
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         logging = every > 0 and (self.global_step + 1) % every == 0
-        output = self.network(batch["canvas"], batch.get("label"), with_entropy=logging)
+        distillation: dict[str, Any] = {}
+        if self._teacher:
+            distillation = {"teacher": self._teacher[0], "data_weight": self.data_weight}
+        output = self.network(batch["canvas"], batch.get("label"), with_entropy=logging, **distillation)
         loss = self.finite(output.loss)
-        self.log("train/loss", loss.detach(), prog_bar=True, sync_dist=True)
+        self.log("train/loss", loss.detach(), sync_dist=True)
         report = {f"mask_fraction/{name}": value for name, value in output.mask_fractions.items()}
-        if len(output.level_losses) > 1:
+        report |= {f"divergence/{name}": value.detach() for name, value in output.divergences.items()}
+        if len(output.level_losses) > 1 or output.divergences:
             report |= {f"loss/{name}": value.detach() for name, value in output.level_losses.items()}
         if output.entropy is not None:
             report["entropy"] = output.entropy
@@ -217,7 +265,8 @@ class LitFractal(GeneratingModule):
                 frames.append((canvas.cpu(), done.cpu()))
 
         self._report = GenerationReport()
-        with torch.compiler.set_stance("force_eager"):
+        threads = limited_threads(self.network, self.sampling_threads)
+        with threads, torch.compiler.set_stance("force_eager"):
             drawn: Tensor = self.sampler(
                 self.network,
                 label,

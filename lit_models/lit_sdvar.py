@@ -14,14 +14,16 @@ from torch import Tensor, nn
 from datamodules.base import data_of
 from lit_models.base import Batch, GeneratingModule, StepOutput
 from lit_models.optimization import Optimization
+from lit_models.sampling_threads import checked_threads, limited_threads
 from lit_models.speculative.comparison import Comparison, compare
 from lit_models.speculative.distillation import divergence, teacher_forced, teacher_tokens
 from lit_models.token_metrics import by_scale
 from lit_models.tokenizer.data_checks import check_cache, check_canvas, check_classes
-from lit_models.tokenizer.encoding import codec_of, tokens_of
+from lit_models.tokenizer.encoding import codec_of, labels_of, tokens_of
 from lit_models.tokenizer.weights import packed_tokenizer, unpack_tokenizer
 from lit_models.transformer_files import load_pair, save_as_lit_var
 from litscale.metrics.mean import Mean
+from litscale.models.keyed import host_random
 from litscale.models.sdvar import Decoder, DecoderFactory, Speculative, TargetOnly
 from litscale.models.sdvar.decoders import check_options
 from litscale.models.var import VAR, VQVAE, VARGeneration
@@ -65,6 +67,8 @@ class LitSDVAR(GeneratingModule):
         codec: Meaning of the channels of the tokenizer: rgb, gray, binary, velocity or onset_hold. By default it is rgb
             for three channels and gray for one.
         velocity_bins: Number of velocity bins of the data, for velocity and onset_hold.
+        sampling_threads: Number of threads of a CPU that generate and compare; null takes one for targets narrower than
+            1024, and torch's number for others. Training keeps torch's number.
 
     Raises:
         ValueError: the networks do not fit together, or an option is out of range.
@@ -90,6 +94,7 @@ class LitSDVAR(GeneratingModule):
         seed: int = 0,
         codec: str | None = None,
         velocity_bins: int = 127,
+        sampling_threads: int | None = None,
     ) -> None:
         super().__init__()
         # 1. the options, and the two networks over one tokenizer
@@ -112,6 +117,7 @@ class LitSDVAR(GeneratingModule):
         }
         self.teacher_share, self.fit_images, self.seed = teacher_share, fit_images, seed
         self.codec = codec_of(vqvae, codec, velocity_bins)
+        self.sampling_threads = checked_threads(sampling_threads)
         # 2. what is known only later: whether the files are read, which decoders have run, how many images were counted
         self._loaded = False
         self._warm: set[Decoder] = set()
@@ -133,6 +139,10 @@ class LitSDVAR(GeneratingModule):
         """Return the files of draft, target and tokenizer, if those of draft and target are given."""
         given = {option: path for option, path in self.files.items() if path is not None}
         return given if set(self.weight_options) <= given.keys() else {}
+
+    def label_classes(self) -> int:
+        """Return the number of classes of the networks, 0 for none."""
+        return self.target.num_classes
 
     @property
     def vqvae(self) -> VQVAE:
@@ -195,15 +205,15 @@ class LitSDVAR(GeneratingModule):
         # 1. encode
         tokens = tokens_of(self.target, self.codec, batch)
         self.frequencies += self.trainer.strategy.reduce(self.vqvae.quantizer.count(tokens), reduce_op="sum")
-        labels = self._labels(batch.get("label"), len(tokens[0]))
+        labels = labels_of(self.target, batch.get("label"), len(tokens[0]))
         # 2. let the target draw the tokens of a part of the images
         if count := round(self.teacher_share * len(labels)):
-            drawn = teacher_tokens(self.target, labels[:count], self.generation, seed=int(torch.randint(2**62, ())))
+            drawn = teacher_tokens(self.target, labels[:count], self.generation, host_random().getrandbits(62))
             tokens = [torch.cat([made, given[count:]]) for made, given in zip(drawn, tokens, strict=True)]
         # 3. compare the networks
         nats, overlap = self._divergence(labels, tokens)
         loss = self.finite(nats.mean())
-        self.log("train/loss", loss.detach(), prog_bar=True, sync_dist=True)
+        self.log("train/loss", loss.detach(), sync_dist=True)
         report = {
             f"{name}/scale_{k}": part.detach().mean()
             for name, values in (("loss", nats), ("overlap", overlap))
@@ -235,7 +245,7 @@ class LitSDVAR(GeneratingModule):
 
     def _evaluate(self, prefix: str, batch: Batch, most: int | None) -> Comparison | None:
         tokens = tokens_of(self.target, self.codec, batch)
-        labels = self._labels(batch.get("label"), len(tokens[0]))
+        labels = labels_of(self.target, batch.get("label"), len(tokens[0]))
         # 1. the divergence on the tokens of the data
         scores = self.scores[prefix]
         for name, values in zip(("divergence", "overlap"), self._divergence(labels, tokens), strict=True):
@@ -269,12 +279,13 @@ class LitSDVAR(GeneratingModule):
             decoder: The decoder; by default that of the module.
         """
         decoder = self.decoder if decoder is None else decoder
-        if decoder not in self._warm:
-            for run in (decoder, self._target_only):
-                run.decode(labels, self.generation, seed, image_index=index)
-            self._warm.add(decoder)
-        _make_repeatable(decoder)
-        return compare(decoder, self._target_only, self.codec, labels, index, self.generation, seed)
+        with limited_threads(self.target, self.sampling_threads):
+            if decoder not in self._warm:
+                for run in (decoder, self._target_only):
+                    run.decode(labels, self.generation, seed, image_index=index)
+                self._warm.add(decoder)
+            _make_repeatable(decoder)
+            return compare(decoder, self._target_only, self.codec, labels, index, self.generation, seed)
 
     def generate(
         self,
@@ -309,18 +320,13 @@ class LitSDVAR(GeneratingModule):
             raise ValueError("the decoders make whole images and keep no known cells: inpaint with LitVAR")
         count = batch_size if canvas is None else len(canvas)
         _make_repeatable(self.decoder)
-        made = self.decoder.decode(self._labels(label, count), self.generation, seed, image_index=index)
+        with limited_threads(self.target, self.sampling_threads):
+            made = self.decoder.decode(labels_of(self.target, label, count), self.generation, seed, image_index=index)
         if frames is not None:
             pictures = self.codec.to_symbols(self.vqvae.tokens_to_images(made.tokens, all_scales=True).flatten(0, 1))
             whole = torch.ones(pictures.shape, dtype=torch.bool).chunk(self.scales)
             frames += zip(pictures.cpu().chunk(self.scales), whole, strict=True)
         return self.codec.to_symbols(made.images.float() * 2 - 1)
-
-    def _labels(self, given: Tensor | None, count: int) -> Tensor:
-        """Return labels, int64 ``[B]``: the given ones, or -1 if there are none or the networks have no classes."""
-        if given is not None and self.target.num_classes:
-            return given
-        return torch.full((count if given is None else len(given),), -1, device=self.device)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Store the tokenizer."""

@@ -13,9 +13,10 @@ from torch.nn import functional as F  # noqa: N812
 from datamodules.base import data_of
 from lit_models.base import Batch, GeneratingModule, StepOutput
 from lit_models.optimization import Optimization
+from lit_models.sampling_threads import checked_threads, limited_threads
 from lit_models.token_metrics import TokenMetrics, by_scale, token_scores
 from lit_models.tokenizer.data_checks import check_cache, check_canvas, check_classes
-from lit_models.tokenizer.encoding import codec_of, tokens_of
+from lit_models.tokenizer.encoding import codec_of, labels_of, tokens_of
 from lit_models.tokenizer.known_tokens import known_tokens
 from lit_models.tokenizer.weights import load_tokenizer, packed_tokenizer, unpack_tokenizer
 from litscale.models.var import VAR, VARGeneration, generate
@@ -54,6 +55,8 @@ class LitVAR(GeneratingModule):
         measure_attention: Whether to time the implementations of attention on the first training batch and to use the
             fastest one in place of the default of the network. Checkpoints hold the choice, so that a resumed run
             equals an uninterrupted one; on another device the implementations are timed again.
+        sampling_threads: Number of threads of a CPU that generate; null takes one for networks narrower than 1024, and
+            torch's number for others. Training keeps torch's number.
 
     Raises:
         ValueError: an option is out of range, the codec does not fit the tokenizer, or the attention of the network is
@@ -78,6 +81,7 @@ class LitVAR(GeneratingModule):
         velocity_bins: int = 127,
         compile_blocks: bool = False,
         measure_attention: bool = False,
+        sampling_threads: int | None = None,
     ) -> None:
         super().__init__()
         if not 0 <= label_smoothing < 1:
@@ -99,12 +103,17 @@ class LitVAR(GeneratingModule):
         self.codec = codec_of(network.vqvae, codec, velocity_bins)
         self._has_tokenizer = False
         self.measure_attention = measure_attention
+        self.sampling_threads = checked_threads(sampling_threads)
         self._measured: dict[str, str] = {}  # the fastest attention, and the device it was timed on
         if compile_blocks:
             self.compile_each_block()
         self.register_buffer("frequencies", torch.zeros(network.scales, network.vocab, dtype=torch.long))
         metrics = {stage: TokenMetrics(network.scales) for stage in ("val", "test")}
         self.token_metrics = cast("Mapping[str, TokenMetrics]", nn.ModuleDict(metrics))
+
+    def label_classes(self) -> int:
+        """Return the number of classes of the network, 0 for none."""
+        return self.network.num_classes
 
     def blocks(self) -> Iterable[nn.Module]:
         """Return the transformer blocks."""
@@ -163,14 +172,14 @@ class LitVAR(GeneratingModule):
         loss = self.finite(
             F.cross_entropy(logits.flatten(0, 1), wanted.flatten(), label_smoothing=self.label_smoothing)
         )
-        self.log("train/loss", loss.detach(), prog_bar=True, sync_dist=True)
+        self.log("train/loss", loss.detach(), sync_dist=True)
         # 3. report
         report: dict[str, Tensor] = {}
         with torch.no_grad():
             for name, values in zip(("loss", "accuracy"), token_scores(logits, wanted), strict=True):
                 report |= {f"{name}/scale_{k}": part.mean() for k, part in enumerate(by_scale(self.network, values))}
         if self.progressive_steps:
-            report["scales"] = loss.new_tensor(scales)
+            report["scales"] = loss.new_full((), scales)
         return {"loss": loss, "report": report}
 
     def _take_fastest_attention(self, batch_size: int) -> None:
@@ -249,14 +258,13 @@ class LitVAR(GeneratingModule):
         Raises:
             ValueError: the canvas or the labels do not fit the model.
         """
-        if label is None:
-            label = torch.full((batch_size if canvas is None else len(canvas),), -1)
-        label = label if self.network.num_classes else torch.full_like(label, -1)
+        label = labels_of(self.network, label, batch_size if canvas is None else len(canvas))
         tokens = masks = None
         if canvas is not None and known is not None and known.any():
             canvas, known = canvas.to(self.device), known.to(self.device)
             tokens, masks = known_tokens(self.network.vqvae, self.codec, canvas, known)
-        with torch.compiler.set_stance("force_eager"):
+        threads = limited_threads(self.network, self.sampling_threads)
+        with threads, torch.compiler.set_stance("force_eager"):
             every = frames is not None
             sampled = generate(
                 self.network,

@@ -145,7 +145,7 @@ class LitVQVAE(LitModule):
             total = total + weight * judged + opposed
         # 4. report
         total = self.finite(total)
-        self.log("train/loss", total.detach(), prog_bar=True, sync_dist=True)
+        self.log("train/loss", total.detach(), sync_dist=True)
         named = {f"loss/{name}": value.detach() for name, value in terms.items()} | weights
         return {"loss": total, "report": named | report(self.network.quantizer.hits)}
 
@@ -171,7 +171,7 @@ class LitVQVAE(LitModule):
         verdicts = [discriminator(image) for image in images]
         judged = -discriminator.frozen(made).mean()  # after a forward, which gathers sharded weights
         # 2. weigh the adversarial loss
-        weight = loss.new_tensor(self.discriminator_config.weight * factor)
+        weight = loss.new_full((), self.discriminator_config.weight * factor)
         if self.discriminator_config.adaptive:
             last = self.network.decoder.conv_out.weight
             gradients = [torch.autograd.grad(term, last, retain_graph=True)[0] for term in (loss, judged)]
@@ -208,17 +208,15 @@ class LitVQVAE(LitModule):
     def _restart(self) -> None:
         """Replace unused codes by features that the last batch of this process looked up codes for."""
         # 1. find codes without use, the same on all processes
-        dead = (self.drawn == 0).nonzero()[:, 0]
+        dead = self.drawn == 0
         self.drawn.zero_()
-        if not len(dead):
-            return
-        # 2. sample features, uniformly over scales
-        scale = torch.randint(len(self._queries), (len(dead),), device=dead.device)
-        vectors = self._queries[0].new_empty(len(dead), self.network.dim)
+        # 2. sample a feature for each code, whether it is dead or not, as the host does not know; uniformly over scales
+        scale = torch.randint(len(self._queries), (self.network.vocab, 1), device=dead.device)
+        vectors = self._queries[0].new_zeros(self.network.vocab, self.network.dim)
         for k, queries in enumerate(self._queries):
             rows = queries.flatten(0, 1)
-            here = scale == k
-            vectors[here] = rows[torch.randint(len(rows), (int(here.sum()),), device=rows.device)]
+            drawn = rows[torch.randint(len(rows), (self.network.vocab,), device=rows.device)]
+            vectors = torch.where(scale == k, drawn, vectors)
         # 3. all processes take those of the first
         gathered = cast("Tensor", self.all_gather(vectors)).view(-1, *vectors.shape)
         self.network.quantizer.restart(dead, gathered[0])

@@ -2,8 +2,10 @@
 
 import contextlib
 import io
+import json
 import os
 import signal
+import time
 from functools import cache
 from typing import Any, ClassVar
 
@@ -12,22 +14,6 @@ import yaml
 from lightning.pytorch import Callback
 
 from litscale.cli.main import main
-
-KILLER = '''
-import os, signal
-from lightning.pytorch import Callback
-
-
-class Killer(Callback):
-    """Kills its own process after a number of steps."""
-
-    def __init__(self, step: int):
-        self.step = step
-
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        if trainer.global_step == self.step:
-            os.kill(os.getpid(), signal.SIGKILL)
-'''
 
 
 def printed(command, *paths):
@@ -52,21 +38,65 @@ def _printed(command, *paths):
 _printed_once = cache(_printed)
 
 
-def killed(litscale, folder, step, *arguments):
-    """Run the command line, and kill it after a step.
+class Killer(Callback):
+    """Kills its own process after a number of steps."""
+
+    def __init__(self, step: int):
+        self.step = step
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        """Kill it."""
+        if trainer.global_step == self.step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def forked(*arguments, **environment):
+    """Run the command line in a fork of this process, which has imported everything.
 
     Args:
-        litscale: the fixture.
-        folder: for the killer's code.
-        step: after which the process is killed.
         arguments: of the command line.
+        environment: variables of the fork.
+
+    Returns:
+        The id of the new process, which ends with the status of the command line.
     """
-    (folder / "killer.py").write_text(KILLER)
-    killer = ["--trainer.callbacks+=killer.Killer", f"--trainer.callbacks.step={step}"]
-    # one thread, as tests have: sums of two differ in their last bits
-    own = {"PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
-    run = litscale(*arguments, *killer, check=False, env=os.environ | own)
-    assert run.returncode == -signal.SIGKILL, run.stderr[-3000:]
+    child = os.fork()
+    if not child:
+        status = 1
+        try:
+            os.environ.update(environment)
+            main(list(map(str, arguments)))
+            status = 0
+        except SystemExit as stop:
+            status = stop.code
+        finally:
+            os._exit(status)
+    return child
+
+
+def status_of(child, seconds=120):
+    """Wait for a fork, and return its status, or minus the signal that ended it; after so many seconds kill it."""
+    for _ in range(20 * seconds):
+        if (ended := os.waitpid(child, os.WNOHANG)) != (0, 0):
+            return os.waitstatus_to_exitcode(ended[1])
+        time.sleep(0.05)
+    os.kill(child, signal.SIGKILL)
+    raise TimeoutError(f"process {child} has not ended in {seconds} seconds: {os.waitpid(child, 0)}")
+
+
+def killed(step, *arguments):
+    """Run the command line in a fork, and kill it after a step."""
+    child = forked(*arguments, "--trainer.callbacks+=cli_runs.Killer", f"--trainer.callbacks.step={step}")
+    assert status_of(child) == -signal.SIGKILL
+
+
+def few_samples(path, count=20):
+    """Return options with which the callbacks of a shipped config compare so few generated samples."""
+    callbacks = shipped("fit", path)["trainer"]["callbacks"]
+    for callback in callbacks:
+        if "num_samples" in callback.get("init_args", {}):
+            callback["init_args"]["num_samples"] = count
+    return ["--trainer.callbacks", json.dumps(callbacks)]
 
 
 class Predictions(Callback):

@@ -71,6 +71,8 @@ def stage(line):
     """Commands of a later stage need the runs that those of an earlier one make."""
     if line.startswith("litscale compare"):
         return 6
+    if "distilled" in line:
+        return 2.5 if "--ckpt_path" in line else 1.5
     if "sdvar" in line:
         return 5 if "--ckpt_path" in line else 4
     return 3 if "--data.folder runs" in line else 2 if "--ckpt_path" in line else 0 if "vqvae" in line else 1

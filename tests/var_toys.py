@@ -5,6 +5,8 @@ from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader, DistributedSampler
 
+from datamodules import DigitsDataModule
+from datamodules.images.source import ImagesInMemory, ImageSource
 from lit_models import DiscriminatorConfig, LitVAR, LitVQVAE, Optimization
 from litscale.models.var import VAR, VQVAE
 
@@ -60,6 +62,27 @@ class ToyImages(LightningDataModule):
         )
 
     val_dataloader = test_dataloader = train_dataloader
+
+
+class First(ImageSource):
+    """The first images of another source."""
+
+    channels = 1
+
+    def __init__(self, source, count):
+        self.source, self.count = source, count
+
+    def open(self, split, crop):
+        """So many of them."""
+        images = self.source.open(split, crop)
+        return ImagesInMemory(images.canvases[: self.count], images.labels[: self.count])
+
+
+def few_digits():
+    """Shifted digits, 15 batches of 4 in an epoch."""
+    data = DigitsDataModule(size=8, batch_size=4, shift=1)
+    data.source = First(data.source, 60)
+    return data
 
 
 def vqvae(**options):
@@ -119,13 +142,14 @@ class Stop(Callback):
             raise RuntimeError("stopped")
 
 
-def resumed(folder, make, data, stop=7, steps=11, callbacks=lambda: []):
+def resumed(folder, make, stop=6, steps=10, callbacks=lambda: []):
     """The last checkpoints of a whole run, and of one that was stopped and resumed from the step before.
+
+    A step takes two batches, so that the last two are of the second epoch.
 
     Args:
         folder: of the checkpoints.
         make: makes the module.
-        data: makes the data.
         stop: step after which the second run is stopped; its checkpoint is lost.
         steps: of a whole run.
         callbacks: makes further callbacks.
@@ -133,13 +157,13 @@ def resumed(folder, make, data, stop=7, steps=11, callbacks=lambda: []):
     ends = []
     for name, stops in (("whole", ()), ("broken", (stop, None))):
         for last in stops or (None,):
-            saver = ModelCheckpoint(folder / name, filename="{step}", every_n_train_steps=1, save_top_k=-1)
+            saver = ModelCheckpoint(folder / name, filename="{step}", every_n_train_steps=5, save_top_k=-1)
             given = [*callbacks(), *([Stop(last)] if last else []), saver]
             options = {"accumulate_grad_batches": 2, "gradient_clip_val": 0.5, "limit_val_batches": 0}
             trainer = quiet(folder, enable_checkpointing=True, max_steps=steps, callbacks=given, **options)
             path = folder / name / f"step={stop - 1}.ckpt" if stops and not last else None
             try:
-                trainer.fit(make(), datamodule=data(), ckpt_path=path, weights_only=True)
+                trainer.fit(make(), datamodule=few_digits(), ckpt_path=path, weights_only=True)
             except RuntimeError as error:
                 assert str(error) == "stopped"  # noqa: PT017
                 assert not (folder / name / f"step={stop}.ckpt").exists()

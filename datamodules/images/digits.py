@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from functools import cache, partial
 from hashlib import sha256
 from typing import Literal
 
@@ -87,22 +87,38 @@ class Digits(ImageSource):
 
     def open(self, split: str, crop: Crop) -> ImagesInMemory:
         """The scans of ``train``, ``val`` or ``test``, of the crop's size."""
-        from sklearn.datasets import load_digits
-
-        scans = load_digits()
-        chosen = np.flatnonzero(split_of(scans.target) == split)
-        grey = np.floor(scans.images[chosen] * 255 / 16 + 0.5).astype(np.uint8)  # [n, 8, 8]
+        grey, labels = scans(split)
         if crop.size != grey.shape[1]:
             sides = (crop.size, crop.size)
             grey = np.stack(
                 [np.asarray(Image.fromarray(scan).resize(sides, Image.Resampling.BICUBIC)) for scan in grey]
             )
         canvases = np.repeat(grey[:, None], self.channels, axis=1)
-        return ImagesInMemory(canvases, scans.target[chosen].astype(np.int64))
+        return ImagesInMemory(canvases, labels)
+
+
+@cache
+def _all_scans() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Read all scans, which takes longer than to make canvases of them.
+
+    Returns:
+        Grey values uint8 ``[n, 8, 8]``, the digits int64 ``[n]`` and the splits str ``[n]``.
+    """
+    from sklearn.datasets import load_digits
+
+    scans = load_digits()
+    grey = np.floor(scans.images * 255 / 16 + 0.5).astype(np.uint8)
+    return grey, scans.target.astype(np.int64), split_of(scans.target)
+
+
+def scans(split: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the scans of a split, uint8 ``[n, 8, 8]``, and their digits, int64 ``[n]``."""
+    grey, labels, splits = _all_scans()
+    return grey[splits == split], labels[splits == split]
 
 
 def split_of(labels: np.ndarray) -> np.ndarray:
-    """The split of each image, ``train``, ``val`` or ``test``; it depends on nothing but numbers and classes.
+    """Return the split of each image, ``train``, ``val`` or ``test``; it depends on nothing but numbers and classes.
 
     Args:
         labels: int ``[n]``.

@@ -52,3 +52,19 @@ def tokens_of(model: VAR, codec: Codec, batch: Batch) -> list[Tensor]:
     if "tokens" not in batch:
         return encode(model.vqvae, codec, batch["canvas"])
     return by_scale(model, batch["tokens"].long())
+
+
+def labels_of(model: VAR, given: Tensor | None, count: int) -> Tensor:
+    """Return labels, int64 ``[B]``.
+
+    Args:
+        model: The network that they are for.
+        given: Classes, int64 ``[B]``, or None.
+        count: B, if there are none.
+
+    Returns:
+        The given ones, or -1 for every image if there are none or the network has no classes.
+    """
+    if given is not None and model.num_classes:
+        return given
+    return torch.full((count if given is None else len(given),), -1, device=model.pos_emb.device)

@@ -29,3 +29,21 @@ def prepare_imports() -> None:
                 f"{other} is found in place of litscale's own package {name} ({HOME / name}): rename it, or run the "
                 "command `litscale`, which looks for its own packages first, in place of python -m litscale"
             )
+
+
+def passed_over(message: str) -> str:
+    """What a message about a class that is not found leaves out.
+
+    Args:
+        message: quotes the class path.
+
+    Returns:
+        A line for each module of the working directory that has the name of one of our packages, and so is not where
+        the class was looked for.
+    """
+    lines = ""
+    for name in OWN:
+        for path in (Path.cwd() / f"{name}.py", Path.cwd() / name / "__init__.py"):
+            if f"'{name}." in message and path.is_file() and path.parent not in (HOME, HOME / name):
+                lines += f"\n{path} was not looked at, since {name} is a package of litscale's own: rename it"
+    return lines

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from argparse import SUPPRESS
+from collections.abc import Callable
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import lightning
 import yaml
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, _InstantiatorFn
 
 from callbacks import Checkpoints
 from litscale.cli.allocator import keep_freed_memory
 from litscale.cli.config_files import LayeredConfig
 from litscale.cli.evaluation import Evaluation
+from litscale.cli.imports import passed_over
 from litscale.cli.runs import WORDS, check_weights, find_checkpoint, requeued_checkpoint
 from litscale.cli.saved_config import SaveConfig
 from litscale.cli.scores import not_finite, write_scores
@@ -26,8 +30,34 @@ from litscale.storage.run_folders import CHECKPOINTS, refuse_used_folder
 EVALUATIONS = ("validate", "test", "predict")
 
 
+class Parser(LightningArgumentParser):
+    """A parser whose errors also name modules that are passed over for ours."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Print the error and exit."""
+        super().error(message + passed_over(message), ex)
+
+
 class LitscaleCLI(LightningCLI):
     """LightningCLI with one run folder (``trainer.default_root_dir``) and a command line that wins over checkpoints."""
+
+    def __init__(self, *, args: list[str] | None, **options: Any) -> None:
+        """Run a command.
+
+        Args:
+            args: its words; None for those that the process was started with.
+            options: of `LightningCLI`.
+        """
+        self._command = (sys.argv[1:] if args is None else args)[:1]
+        self._failure: Exception | None = None  # of the first constructor that failed
+        super().__init__(args=args, parser_class=Parser, **options)
+
+    commands = staticmethod(LightningCLI.subcommands)
+
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
+        """Return the command that is run and its arguments that are no options; the others' parsers take as long."""
+        every = self.commands()
+        return {name: arguments for name, arguments in every.items() if name in self._command} or every
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """Make the parser as Lightning does, with configs that have layers and may be those of the package."""
@@ -83,8 +113,50 @@ class LitscaleCLI(LightningCLI):
                 arguments["save_dir"] = str(trainer.default_root_dir)
                 Path(trainer.default_root_dir).mkdir(parents=True, exist_ok=True)
 
+    @cached_property
+    def config_dump(self) -> dict[str, Any]:
+        """The options that Lightning hands to modules as hyper-parameters; parsing has checked them already."""
+        options = self.parser.dump(self.config, skip_link_targets=False, skip_none=False, skip_validation=True)
+        return yaml.safe_load(options)[self.config.subcommand]
+
+    def _dump_config(self) -> None:
+        return
+
+    def _add_instantiators(self) -> None:
+        """Make objects as Lightning does, and keep the error of a constructor."""
+        for key, kind in (("model", LightningModule), ("data", LightningDataModule)):
+            self.parser.add_instantiator(partial(self._construct, _InstantiatorFn(cli=self, key=key)), kind)
+        plain = partial(self._construct, lambda kind, *args, applied_instantiation_links, **given: kind(*args, **given))
+        self.parser.add_instantiator(plain, object)
+
+    def _construct(
+        self, make: Callable[..., Any], kind: type, *args: Any, applied_instantiation_links: Any, **given: Any
+    ) -> Any:
+        try:
+            return make(kind, *args, applied_instantiation_links=applied_instantiation_links, **given)
+        except Exception as error:
+            if self._failure is None:
+                error.add_note(f"in the constructor of {kind.__module__}.{kind.__qualname__}")
+                self._failure = error
+            raise
+
+    def instantiate_classes(self) -> None:
+        """Build the data, the model and the trainer.
+
+        The error of a constructor is raised as it is: of jsonargparse's own error, its message would be one line, among
+        reasons why the value is of none of the other types.
+        """
+        self._failure = None
+        try:
+            super().instantiate_classes()
+        except Exception as error:
+            if self._failure is None or self._failure is error:
+                raise
+            raise self._failure from None
+
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Build the trainer; checkpoints of callbacks without a folder of their own go to the run folder's."""
+        self._failure = None  # all else is built
         self.config = self._given
         trainer = super().instantiate_trainer(**kwargs)
         if self.subcommand in EVALUATIONS:
@@ -197,7 +269,7 @@ class BenchCLI(LitscaleCLI):
     """The command line of benchmarks, which has the same options."""
 
     @staticmethod
-    def subcommands() -> dict[str, set[str]]:
+    def commands() -> dict[str, set[str]]:
         """Methods of `litscale.cli.bench.BenchTrainer`, and their arguments that are no options of their own."""
         return {command: {"model", "datamodule"} for command in ("decode", "costs", "masks")}
 

@@ -6,10 +6,23 @@ bits are the same on every device. Dimensions: B canvases or rows.
 
 from __future__ import annotations
 
+from ctypes import string_at
+from random import Random
+
 import torch
 from torch import Tensor
 
 STEP = 0x9E3779B97F4A7C15
+
+
+def host_random() -> Random:
+    """A generator for numbers that the host needs; ``torch.manual_seed`` decides which, and each call gives another.
+
+    Numbers that torch draws would have to be read from a tensor, which fake tensors (``FakeTensorMode``) refuse.
+    """
+    state = torch.get_rng_state()
+    torch.rand(1, device="cpu")  # moves the state on
+    return Random(string_at(state.data_ptr(), len(state)))
 
 
 def signed(x: int) -> int:

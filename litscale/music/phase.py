@@ -18,19 +18,6 @@ def wrap(steps: np.ndarray | float) -> np.ndarray | float:
     return 0.5 - (0.5 - steps) % 1
 
 
-def close_share(onsets: np.ndarray, phase: float = 0.0) -> float:
-    """The share of onsets that lie within 1/8 of a step of the grid.
-
-    Args:
-        onsets: times in steps, float ``[n]``, ``n >= 1``.
-        phase: offset of the grid, in steps.
-
-    Returns:
-        A share in [0, 1].
-    """
-    return float(np.mean(np.abs(wrap(onsets - phase)) <= CLOSE))
-
-
 def estimate_phase(onsets: np.ndarray) -> float:
     """The constant offset of a song's onsets from the grid.
 

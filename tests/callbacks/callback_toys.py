@@ -67,7 +67,7 @@ class Drawing(TwoLevels):
 
     def __init__(self) -> None:
         super().__init__(lr=0.1)
-        self.seeds: list[tuple[int | None, int]] = []
+        self.asked: list[tuple[int, list[int]]] = []
         self.labels: list[Tensor | None] = []
         self.weights: list[Tensor] = []
 
@@ -86,13 +86,15 @@ class Drawing(TwoLevels):
         *,
         batch_size: int = 1,
         seed: int = 0,
+        index: Tensor | None = None,
         frames: list[tuple[Tensor, Tensor]] | None = None,
     ) -> Tensor:
         assert not torch.is_grad_enabled()
-        self.seeds.append((seed, batch_size))
+        numbers = list(range(batch_size)) if index is None else index.tolist()
+        self.asked.append((seed, numbers))
         self.labels.append(label)
         self.weights.append(self.first.weight.detach().clone())
-        canvas = torch.stack([torch.from_numpy(drawn(seed, i))[None] for i in range(batch_size)])
+        canvas = torch.stack([torch.from_numpy(drawn(seed, i))[None] for i in numbers])
         if frames is not None:
             for steps in (STEPS // 2, STEPS):
                 done = torch.zeros_like(canvas, dtype=torch.bool)
@@ -101,9 +103,9 @@ class Drawing(TwoLevels):
         return canvas
 
 
-def drawn(seed: int, row: int) -> np.ndarray:
-    """What `Drawing` generates in a row of a batch."""
-    return roll(1000 + 10 * seed + row)
+def drawn(seed: int, number: int) -> np.ndarray:
+    """What `Drawing` generates as sample ``number``."""
+    return roll(1000 + 10 * seed + number)
 
 
 class Windows(Dataset):

@@ -51,7 +51,7 @@ class Painter(TwoLevels):
     def __init__(self) -> None:
         super().__init__(lr=0.1)
         self.generation = Settings()
-        self.asked: list[tuple[int, int]] = []
+        self.asked: list[tuple[int, list[int]]] = []
         self.settings: list[Settings] = []
         self.weights: list[Tensor] = []
         self.fail_at: int | None = None
@@ -68,18 +68,20 @@ class Painter(TwoLevels):
     def test_step(self, batch: Any, batch_idx: int) -> None:
         """Nothing of its own."""
 
-    def generate(self, label: Tensor | None = None, *, batch_size: int = 1, seed: int = 0, **_: Any) -> Tensor:
-        if seed == self.fail_at:
+    def generate(self, label: Tensor | None = None, *, index: Tensor, seed: int = 0, **_: Any) -> Tensor:
+        numbers = index.tolist()
+        if self.fail_at in numbers:
             raise KeyboardInterrupt
-        self.asked.append((seed, batch_size))
+        self.asked.append((seed, numbers))
         self.settings.append(self.generation)
         self.weights.append(self.first.weight.detach().clone())
-        return torch.stack([painted(seed, row, 0 if label is None else int(label[row])) for row in range(batch_size)])
+        labels = [0] * len(numbers) if label is None else label.tolist()
+        return torch.stack([painted(seed, *pair) for pair in zip(numbers, labels, strict=True)])
 
 
-def painted(seed: int, row: int, label: int) -> Tensor:
-    """What `Painter` generates in a row of a batch."""
-    number = 100 * seed + row
+def painted(seed: int, sample: int, label: int) -> Tensor:
+    """What `Painter` generates as a sample of this number."""
+    number = 100 * seed + sample
     return image(1000 + number, label if number % 6 else 1 - label)
 
 

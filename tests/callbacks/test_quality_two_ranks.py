@@ -22,7 +22,7 @@ def test_two_ranks(tmp_path):
         one, two = (np.load(path / name / "quality_validate.npz")["arr_0"] for path in (alone, folder))
         assert np.array_equal(one, two)
     # Twice each, the second time with the reference from the cache; one canvas is a probe.
-    assert [seen["ten"]["asked"] for seen in ranks] == [[[0, 4], [2, 2]] * 2, [[1, 4]] * 2]
-    assert [seen["four"]["asked"] for seen in ranks] == [[[0, 4]] * 2, []]
+    assert [seen["ten"]["asked"] for seen in ranks] == [[[0, [0, 1, 2, 3]], [0, [8, 9]]] * 2, [[0, [4, 5, 6, 7]]] * 2]
+    assert [seen["four"]["asked"] for seen in ranks] == [[[0, [0, 1, 2, 3]]] * 2, []]
     assert [seen["ten"]["seen"] for seen in ranks] == [[1 + 6 + 6, 1 + 6], [1 + 4 + 5, 1 + 4]]
     assert output.count("class_accuracy") == 3 * len(CASES)

@@ -33,7 +33,7 @@ def main(folder: Path) -> None:
 
     module = Drawing()
     trainer(folder, callbacks=[Samples(num_samples=1)], **DDP).fit(module, ToyRolls())
-    seen["samples"] = len(module.seeds)
+    seen["samples"] = len(module.asked)
 
     trainer(folder, callbacks=[AttentionDiagnostics()], **DDP).validate(fractal(), ToyRolls(), verbose=False)
 
@@ -41,7 +41,7 @@ def main(folder: Path) -> None:
     run = trainer(folder, callbacks=[MusicEvaluation(num_samples=5, batch_size=2)], **DDP)
     run.validate(module, data, verbose=False)
     seen["music"] = {key: value.item() for key, value in run.callback_metrics.items()}
-    seen["seeds"], seen["fits"] = [seed for seed, _ in module.seeds], data.fits
+    seen["asked"], seen["fits"] = [numbers for _, numbers in module.asked], data.fits
 
     writer = PredictionWriter(str(folder / "out"))
     run = trainer(folder, callbacks=[writer], **DDP)

@@ -9,7 +9,6 @@ from sdvar_lit_toys import lit_sdvar, lit_var_files, network, speculative
 from torch.utils.data import DataLoader
 from var_toys import Outputs, ToyImages, lit_var, quiet, resumed, same, vqvae
 
-from datamodules import DigitsDataModule
 from lit_models import Optimization
 from lit_models.speculative.comparison import no_totals, rates
 from lit_models.speculative.distillation import divergence, teacher_forced
@@ -222,8 +221,7 @@ def test_official_files(tmp_path):
 def test_resumed_distillation_equals_an_uninterrupted_one(tmp_path, monkeypatch):
     monkeypatch.setenv("PL_GLOBAL_SEED", "3")
     makers = {role: network(role, num_classes=10) for role in ("draft", "target")}
-    data = {"size": 8, "batch_size": 64, "shift": 1}
-    ends = resumed(tmp_path, lambda: lit_sdvar(**makers), lambda: DigitsDataModule(**data))
+    ends = resumed(tmp_path, lambda: lit_sdvar(**makers))
     same(*ends, ("state_dict", "optimizer_states", "lr_schedulers", "tokenizer"))
 
 

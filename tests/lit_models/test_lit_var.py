@@ -9,7 +9,6 @@ from torch.nn import functional as F  # noqa: N812
 from torch.utils.data import DataLoader
 from var_toys import Outputs, ToyImages, lit_var, lit_vqvae, quiet, resumed, same, vqvae
 
-from datamodules import DigitsDataModule
 from lit_models import LitVAR, VARGeneration
 from lit_models.tokenizer.weights import checksum
 from litscale.models.var import VAR, to_official
@@ -257,11 +256,7 @@ def test_rolls_come_back_as_symbols():
 
 def test_a_run_that_was_stopped_resumes_exactly(tmp_path, monkeypatch):
     monkeypatch.setenv("PL_GLOBAL_SEED", "3")
-    whole, broken = resumed(
-        tmp_path,
-        lambda: lit_var(num_classes=10, dropout=0.1, progressive_steps=8),
-        lambda: DigitsDataModule(size=8, batch_size=64, shift=1),  # 19 batches in an epoch
-    )
+    whole, broken = resumed(tmp_path, lambda: lit_var(num_classes=10, dropout=0.1, progressive_steps=8))
     same(whole, broken, ("state_dict", "optimizer_states", "lr_schedulers", "tokenizer"))
 
 

@@ -8,7 +8,6 @@ import torch
 from rank_runs import two_ranks
 from var_toys import Outputs, ToyImages, lit_var, quiet, resumed, same
 
-from datamodules import DigitsDataModule
 from lit_models import lit_var as lit_var_file
 
 
@@ -57,7 +56,7 @@ def test_a_resumed_run_keeps_to_it(tmp_path, monkeypatch):
         modules.append(lit_var(num_classes=10, measure_attention=True))
         return modules[-1]
 
-    whole, broken = resumed(tmp_path, make, lambda: DigitsDataModule(size=8, batch_size=64, shift=1))
+    whole, broken = resumed(tmp_path, make)
     assert [module.network.attention for module in modules] == ["scales"] * 3
     same(whole, broken, ("state_dict", "optimizer_states", "measured_attention"))
 

@@ -1,10 +1,12 @@
-"""Parameter groups, learning rate and schedule."""
+"""Parameter groups, learning rate and schedule, and the fused update."""
 
 from types import SimpleNamespace
 
 import pytest
 import torch
+from lightning.pytorch.plugins import MixedPrecision
 from torch import nn
+from var_toys import ToyImages, lit_var, quiet
 
 from lit_models import Optimization
 from lit_models.optimization import parameter_groups
@@ -18,6 +20,7 @@ def trainer(steps=100, per_epoch=10, accumulate=1, batch=32, ranks=4):
         accumulate_grad_batches=accumulate,
         world_size=ranks,
         datamodule=SimpleNamespace(batch_size=batch),
+        gradient_clip_val=None,
     )
 
 
@@ -64,7 +67,7 @@ def test_the_length_of_the_run_is_not_asked_for_before_it_starts():
         def estimated_stepping_batches(self):
             raise AssertionError("asked too early")
 
-    module = SimpleNamespace(trainer=Unready(world_size=1, accumulate_grad_batches=1))
+    module = SimpleNamespace(trainer=Unready(world_size=1, accumulate_grad_batches=1, gradient_clip_val=None))
     configured = Optimization(lr=1.0, warmup_steps=4).configure(module, nn.Linear(2, 2))
     assert configured["optimizer"].param_groups[0]["lr"] == 0.25
     assert isinstance(configured["optimizer"], torch.optim.AdamW)
@@ -147,3 +150,77 @@ def test_what_a_restored_optimiser_is_given():
     assert [group["initial_lr"] for group in optimizer.param_groups] == [0.3, 0.3]
     assert scheduler.base_lrs == [0.3, 0.3]
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.1, 0.0]
+
+
+def trained(folder, steps=6, ckpt_path=None, fused=None, plugins=(), **options):
+    """A trainer after some steps of a small VAR; it has saved ``<fused>.ckpt``."""
+    module = lit_var(optimization=Optimization(lr=1e-2, schedule="constant", fused=fused))
+    run = quiet(folder, max_steps=steps, limit_val_batches=0, plugins=list(plugins), **options)
+    run.fit(module, datamodule=ToyImages(images=4), ckpt_path=ckpt_path, weights_only=True)
+    run.save_checkpoint(folder / f"{fused}.ckpt")
+    return run
+
+
+def scaling():
+    """16-mixed precision on a CPU."""
+    return MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=1024.0))
+
+
+def assert_close(run, other):
+    """Assert that weights are equal up to rounding, of which six steps of AdamW at a rate of 1e-2 make 2e-5."""
+    for (name, one), two in zip(
+        run.lightning_module.named_parameters(), other.lightning_module.parameters(), strict=True
+    ):
+        torch.testing.assert_close(one, two, msg=name, atol=1e-4, rtol=0)
+
+
+def test_the_same_gradients_give_the_same_weights_up_to_rounding():
+    weights = []
+    for fused in (True, False):
+        torch.manual_seed(0)
+        network = nn.Sequential(nn.Linear(7, 5), nn.Conv2d(2, 3, 3).to(memory_format=torch.channels_last))
+        optimizer = torch.optim.AdamW(parameter_groups(network, 0.3), 1e-2, (0.9, 0.95), fused=fused)
+        for _ in range(5):
+            for parameter in network.parameters():
+                parameter.grad = torch.randn_like(parameter)
+            optimizer.step()
+        weights.append(list(network.parameters()))
+    for one, two in zip(*weights, strict=True):
+        torch.testing.assert_close(one, two, atol=1e-7, rtol=1e-6)
+
+
+@pytest.mark.parametrize("clip", [None, 0.05])
+def test_the_fused_update_is_the_plain_one_up_to_rounding(tmp_path, clip):
+    fused, plain = (trained(tmp_path, fused=fused, gradient_clip_val=clip) for fused in (None, False))
+    assert [run.optimizers[0].defaults["fused"] for run in (fused, plain)] == [True, False]
+    assert_close(fused, plain)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_run_goes_on_with_the_other_update(tmp_path, first):
+    """The learning rate is constant, so that two halves and a whole have one schedule."""
+    whole = trained(tmp_path / "whole", fused=first)
+    trained(tmp_path, steps=3, fused=first)
+    resumed = trained(tmp_path, fused=not first, ckpt_path=tmp_path / f"{first}.ckpt")
+    (optimizer,) = resumed.optimizers
+    assert {group["fused"] for group in optimizer.param_groups} == {not first}
+    assert resumed.global_step == 6
+    assert {int(state["step"]) for state in optimizer.state.values()} == {6}
+    assert_close(resumed, whole)
+
+
+def test_with_the_scale_of_16_bit_the_update_is_fused_unless_gradients_are_clipped(tmp_path):
+    alone, clipped = (trained(tmp_path, plugins=[scaling()], gradient_clip_val=clip) for clip in (None, 0.05))
+    assert [run.optimizers[0].defaults["fused"] for run in (alone, clipped)] == [True, False]
+    for run, clip in ((alone, None), (clipped, 0.05)):
+        assert_close(run, trained(tmp_path, plugins=[scaling()], fused=False, gradient_clip_val=clip))
+    with pytest.raises(ValueError, match=r"optimization.fused: true undoes .* too late for trainer.gradient_clip_val"):
+        trained(tmp_path, plugins=[scaling()], fused=True, gradient_clip_val=0.05)
+
+
+def test_a_loss_that_is_not_finite_stops_a_run_with_the_scale_of_16_bit(tmp_path):
+    module = lit_var()
+    with torch.no_grad():
+        module.network.head.bias.fill_(float("nan"))
+    with pytest.raises(FloatingPointError, match="the loss is nan at step 0"):
+        quiet(tmp_path, max_steps=2, plugins=[scaling()]).fit(module, datamodule=ToyImages())

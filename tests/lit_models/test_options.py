@@ -17,6 +17,10 @@ from lit_models import DiscriminatorConfig, Generation, Optimization, TokenizerL
         (Generation, {"iterations": 0}, "iterations must be at least 1, not 0"),
         (Generation, {"iterations": [8, 0]}, r"iterations must be at least 1, not \[8, 0\]"),
         (Generation, {"iterations": []}, r"iterations must be at least 1, not \[\]"),
+        (Generation, {"schedule": "sine"}, "schedule must be among cosine, linear, not 'sine'"),
+        (Generation, {"schedule": ["linear", "fast"]}, "schedule must be among cosine, linear, not 'fast'"),
+        (Generation, {"iterations": 2.5}, r"iterations must be whole numbers, not 2\.5"),
+        (Generation, {"iterations": [8, 2.5]}, r"iterations must be whole numbers, not \[8, 2\.5\]"),
         (Generation, {"cfg": -0.5}, r"cfg must not be negative, not -0\.5"),
         (Generation, {"cfg_schedule": "cosine"}, "cfg_schedule must be among linear, constant, not 'cosine'"),
         (Generation, {"filter_threshold": 1.5}, r"filter_threshold must be in 0\.\.1, not 1\.5"),
@@ -41,6 +45,12 @@ def test_iterations_of_another_number_of_levels_are_refused_by_the_module(toy_mo
     with pytest.raises(ValueError, match="iterations has 3 entries for 2 levels: give one, or one per level"):
         toy_module(generation=Generation(iterations=[4, 4, 4]))
     assert toy_module(generation=Generation(iterations=[4, 2])).generation.iterations == [4, 2]
+
+
+def test_schedules_of_another_number_of_levels_are_refused_by_the_module(toy_module):
+    with pytest.raises(ValueError, match="schedule has 3 entries for 2 levels: give one, or one per level"):
+        toy_module(generation=Generation(schedule=["linear"] * 3))
+    assert toy_module(generation=Generation(schedule=["linear", "cosine"])).generation.schedule == ["linear", "cosine"]
 
 
 def test_guidance_without_classes_is_refused_by_the_module(toy_module):

@@ -16,11 +16,12 @@ from litscale.models.fractal.canvas import SCANS, grid_of, patchify
 from litscale.models.fractal.generator import POSITIONS, GeneratorConfig
 from litscale.models.fractal.head import CategoricalHead
 from litscale.models.fractal.level import GENERATORS, Level
-from litscale.models.fractal.masking import Masking
+from litscale.models.fractal.masking import Masking, SharedMasking
 from litscale.models.fractal.network import CanvasNetwork
 from litscale.models.fractal.options import check_lengths, check_name, initialise, per_level
 from litscale.models.fractal.terms import FractalOutput, LossTerms
 from litscale.models.keyed import canvas_keys, numbers
+from litscale.models.labels import check_labels
 from litscale.models.layers.blocks import StackConfig
 from litscale.models.modes import evaluating
 
@@ -162,22 +163,49 @@ class Fractal(CanvasNetwork):
         groups["level_0"] += [self.no_class, *(self.class_emb.parameters() if self.class_emb else [])]
         return groups | {"leaf": list(self.leaf.parameters())}
 
-    def forward(self, canvas: Tensor, label: Tensor | None = None, with_entropy: bool = False) -> FractalOutput:
+    def forward(
+        self,
+        canvas: Tensor,
+        label: Tensor | None = None,
+        with_entropy: bool = False,
+        *,
+        teacher: Fractal | None = None,
+        data_weight: float = 0.0,
+    ) -> FractalOutput:
         """Training loss: mean cross-entropy in nats per predicted symbol, plus the losses of guiding values.
+
+        With a teacher it is the divergence KL(teacher || model) of the distributions of the same symbols (arXiv
+        1503.02531): both networks see the same canvases, labels and masks.
 
         Args:
             canvas: symbols, uint8 ``[B, C, H, W]``.
             label: int64 ``[B]``, -1 for no class; none for a batch without classes. Dropped at random in training.
             with_entropy: also measure the entropy of the predictions.
+            teacher: a network that fits, see :func:`litscale.models.fractal.distillation.check_teacher`; it is used as
+                it is, so switch it to evaluation.
+            data_weight: with a teacher, the part of the cross-entropy in the loss, in 0..1.
 
         Raises:
             ValueError: a canvas or label that does not fit the model.
         """
-        terms = LossTerms(with_entropy)
+        # 1. draw what is hidden, labels and patches
+        if label is not None and self.training:
+            dropped = torch.rand(len(label), device=label.device, dtype=torch.float32) < self.label_drop
+            label = label.masked_fill(dropped, -1)
         masking = Masking("training", self.mask_mean, self.mask_std)
-        drop = self.label_drop if self.training else 0.0
-        self._collect(canvas, self.root(canvas, label, drop), masking, terms)
-        return terms.output(self.channel_weights if self.training else None)
+        # 2. what a teacher says of it
+        taught = None
+        if teacher is not None:
+            masking = shared = SharedMasking(masking)
+            with torch.no_grad():
+                told = LossTerms(keep_logits=True)
+                teacher._collect(canvas, teacher.root(canvas, label), shared, told)
+            taught = told.logits
+            shared.rewind()
+        # 3. what this network says
+        terms = LossTerms(with_entropy, teacher=taught)
+        self._collect(canvas, self.root(canvas, label), masking, terms)
+        return terms.output(self.channel_weights if self.training else None, data_weight)
 
     @torch.no_grad()
     def nll(self, canvas: Tensor, label: Tensor | None = None, passes: int = 1, *, seed: int | None = None) -> Tensor:
@@ -218,11 +246,11 @@ class Fractal(CanvasNetwork):
                 nats.append(terms.nats_per_canvas(len(canvas)))
         return torch.stack(nats)
 
-    def root(self, canvas: Tensor, label: Tensor | None, drop: float = 0.0) -> Tensor:
+    def root(self, canvas: Tensor, label: Tensor | None) -> Tensor:
         """Conditions of the first level ``[B, root_conditions, D]``, after checking the batch.
 
         Raises:
-            ValueError: channels, size or label do not fit the model.
+            ValueError: channels, size or label do not fit the model; of labels, those on the CPU are checked alone.
         """
         if canvas.ndim != 4 or canvas.shape[1] != self.codec.channels:
             raise ValueError(
@@ -235,10 +263,8 @@ class Fractal(CanvasNetwork):
         if label is not None:
             if self.class_emb is None:
                 raise ValueError("labels were given to a model without classes: set num_classes")
-            if bool(((label < -1) | (label >= self.num_classes)).any()):
-                raise ValueError(f"labels must be in -1..{self.num_classes - 1}, got {label.min()}..{label.max()}")
-            keep = (label >= 0) & (torch.rand(len(label), device=label.device, dtype=torch.float32) >= drop)
-            embedded = torch.where(keep[:, None], self.class_emb(label.clamp(min=0)), nobody)
+            check_labels(label, self.num_classes)
+            embedded = torch.where((label >= 0)[:, None], self.class_emb(label.clamp(min=0)), nobody)
         return embedded[:, None].expand(-1, self.root_conditions, -1)
 
     def _collect(self, canvas: Tensor, conditions: Tensor, masking: Masking, terms: LossTerms) -> None:
@@ -251,7 +277,8 @@ class Fractal(CanvasNetwork):
                 value, guide = self.features.guide(canvas)
                 if masking.kind == "likelihood":
                     guide = self.features.guide_features(value, canvas.shape[2] * canvas.shape[3])
-                terms.add(f"level_{i}", level.guide_head(value, conditions)[0], weight, owner)
+                nats, logits = level.guide_head(value, conditions)
+                terms.add(f"level_{i}", nats, weight, owner, logits)
             grid = grid_of((canvas.shape[2], canvas.shape[3]), level.patch)
             patches = patchify(canvas, level.patch)
             features = self.features(patches.flatten(0, 1)).unflatten(0, patches.shape[:2]).flatten(2)
@@ -262,15 +289,15 @@ class Fractal(CanvasNetwork):
                 weight = weight.repeat_interleave(patches.shape[1])
                 owner = owner.repeat_interleave(patches.shape[1])
             else:
-                mask, factor = masking(len(patches), patches.shape[1], canvas.device)
+                mask, factor, total = masking(len(patches), patches.shape[1], canvas.device)
                 handed = level.generator(features, conditions, grid, guide, mask=mask)
                 # index_select, because the gradient of x[row, index] is many times slower on a CPU
-                hidden = mask.flatten().nonzero()[:, 0]
+                hidden = torch.nonzero_static(mask.flatten(), size=total)[:, 0]
                 masking.descend(patches.shape[1], hidden)
                 canvas = patches.flatten(0, 1).index_select(0, hidden)
                 conditions = handed.flatten(0, 1).index_select(0, hidden)
                 row = hidden // mask.shape[1]
                 weight, owner = (weight * factor)[row], owner[row]
                 terms.mask_fractions[f"level_{i}"] = mask.float().mean()
-        nats, terms.entropy = self.leaf(canvas.flatten(1).long(), conditions, terms.with_entropy)
-        terms.add("leaf", nats, weight, owner)
+        nats, logits = self.leaf(canvas.flatten(1).long(), conditions)
+        terms.add("leaf", nats, weight, owner, logits)

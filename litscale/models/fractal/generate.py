@@ -6,6 +6,7 @@ Dimensions: B canvases, C channels, H x W cells.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import torch
 from torch import Tensor
@@ -14,7 +15,7 @@ from torch.nn import functional as F  # noqa: N812
 from litscale.models.fractal.drawing import Canvases, Drawing
 from litscale.models.fractal.fractal import Fractal
 from litscale.models.fractal.generation import Generation, GenerationReport
-from litscale.models.fractal.recursion import OnStep, Recursion
+from litscale.models.fractal.recursion import Draft, OnStep, Recursion
 from litscale.models.keyed import cell_keys
 from litscale.models.modes import evaluating
 from litscale.models.small_weights import small_weights
@@ -36,6 +37,7 @@ def generate(
     seed: int | None = None,
     index: Tensor | None = None,
     on_step: OnStep | None = None,
+    draft: Fractal | None = None,
     report: GenerationReport | None = None,
 ) -> Tensor:
     """Generate canvases of any width.
@@ -62,6 +64,8 @@ def generate(
         index: number of each canvas, int64 ``[B]``; 0, 1, ... without it.
         on_step: called after each step of the first level with the whole canvas so far and the bool mask of its
             finished cells, both ``[B, C, H, W]``.
+        draft: a smaller network of the same sizes, codec, classes and scan, which guesses patches that are decoded in
+            parallel, if the option ``guess`` says so.
         report: is told what parallel decoding does.
 
     Returns:
@@ -72,6 +76,8 @@ def generate(
     """
     # 1. read the request: the canvas, and which of its cells are known
     parallel = options.parallel_depth(model)
+    if options.guess == "draft":
+        check_draft(model, draft, parallel)
     device, (height, width), patch = model.no_class.device, model.sizes[0], model.levels[0].patch[1]
     if canvas is None:
         if known is not None:
@@ -90,22 +96,50 @@ def generate(
     numbers = torch.arange(len(canvas), device=device) if index is None else index.to(device)
     seed = int(torch.randint(2**62, ())) if seed is None else seed
     keys = cell_keys(seed, numbers, height, canvas.shape[3])
-    recursion = Recursion(Drawing(model, options, report or GenerationReport()), parallel)
-    with evaluating(model), small_weights(model, options.weights):
+    report = GenerationReport() if report is None else report
+    networks = [model] if options.guess != "draft" or draft is None else [model, draft]
+    with ExitStack() as modes:
+        for network in networks:
+            modes.enter_context(evaluating(network))
+            modes.enter_context(small_weights(network, options.weights))
         for part in _windows(known, length, window or width, patch):
             # 3. the conditions of the first level: classes, and "no class" where guidance is on
-            conditions = model.root(canvas[..., part], label)
-            if options.cfg != 1:
-                conditions = torch.cat([conditions, model.root(canvas[..., part], None)])
+            labels = [label] if options.cfg == 1 else [label, None]
+            conditions = [torch.cat([network.root(canvas[..., part], x) for x in labels]) for network in networks]
             # 4. fill the window down the recursion
             given = known[..., part].to(device) if known[..., part].any() else None
             cfg = None if options.cfg == 1 else options.cfg
-            work = Canvases(canvas[..., part], given, keys[..., part], conditions, cfg)
+            work = Canvases(canvas[..., part], given, keys[..., part], conditions[0], cfg)
+            drafts = [Draft(Drawing(draft, options, report.drafts()), conditions[1]) for draft in networks[1:]]
+            recursion = Recursion(Drawing(model, options, report), parallel, *drafts)
             show = None if on_step is None else _whole(on_step, canvas, known, part, length)
             canvas[..., part] = recursion.fill(0, work, show)[0]
             # 5. the next window has it as known context
             known[..., part] = True
     return canvas[..., :length]
+
+
+def check_draft(model: Fractal, draft: Fractal | None, parallel: int = 1) -> None:
+    """Check that a network can guess for another one.
+
+    Args:
+        model: the network.
+        draft: what is to guess its patches.
+        parallel: the level whose canvases are decoded in parallel.
+
+    Raises:
+        ValueError: there is no draft, it is of another shape, or the first level's patches are not decoded in parallel.
+    """
+    if draft is None:
+        raise ValueError("guess 'draft' needs a smaller network that drafts: give one, or guess 'repeat'")
+    if parallel != 1 or not all(level.generator.causal for network in (model, draft) for level in network.levels):
+        raise ValueError("guess 'draft' needs two networks of AR levels only, and parallel_level 1 or none")
+    for name in ("sizes", "codec", "num_classes"):
+        ours, theirs = getattr(model, name), getattr(draft, name)
+        if ours != theirs:
+            raise ValueError(f"the draft must have the network's {name} {ours}, not {theirs}")
+    if model.levels[0].generator.config.scan != draft.levels[0].generator.config.scan:
+        raise ValueError("the draft must visit the first level's patches in the network's order: give it the same scan")
 
 
 def _check_request(

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from litscale.models.fractal.fractal import Fractal
-from litscale.models.fractal.guidance import SCHEDULES
-from litscale.models.fractal.masking import ORDERS
+from litscale.models.fractal.guidance import SCHEDULES as CFG_SCHEDULES
+from litscale.models.fractal.masking import ORDERS, SCHEDULES
 from litscale.models.fractal.options import check_name, per_level
 from litscale.models.small_weights import WEIGHTS
 
@@ -25,6 +25,8 @@ class Generation:
     Args:
         iterations: MAR steps, one number for all levels or one per level; AR levels ignore theirs. FractalGen takes 64
             on the first level and 16 below.
+        schedule: how many of MAR's patches stay hidden after each step, one for all levels or one per level: ``cosine``
+            (few are revealed at first, when little is known, and many at last) or ``linear`` (equally many each time).
         temperature: divides the logits; below 1 is safer. FractalGen's multiplies them (1.02 to 1.1).
         cfg: scale of classifier-free guidance; 1 is off, and models without classes need 1. FractalGen publishes 11
             (FractalAR, 64 px), 6.5 (FractalMAR, 64 px), and 29, 21 and 19 (Base, Large and Huge, 256 px).
@@ -38,8 +40,9 @@ class Generation:
             nothing changes, which gives the symbols of ``sequential``; ``auto`` does so on piano rolls. Where the last
             level is MAR, both are the same.
         parallel_level: level whose canvases are guessed, from 1; None takes the coarsest that is AR from there on.
-        guess: ``repeat`` (what sounds goes on; the colours to the left go on), ``previous`` (what the last pass drew
-            for the patch before) or ``draft`` (a smaller network draws it).
+        guess: ``repeat`` (what sounds goes on, what is silent stays silent; colours stay), ``previous`` (the symbols of
+            the patch to the left once more) or ``draft`` (a smaller network draws it). Each later pass over a patch
+            guesses what the last one drew.
         weights: what large linear layers read: ``float32``, their weights as they are; ``bfloat16`` or ``int8``, small
             copies of them, which are faster where reading weights takes most of the time, as in small batches on a CPU.
             ``validate`` and ``test`` report what that costs in likelihood.
@@ -49,6 +52,7 @@ class Generation:
     """
 
     iterations: int | list[int] = 8
+    schedule: str | list[str] = "cosine"
     temperature: float = 1.0
     cfg: float = 1.0
     cfg_schedule: str = "linear"
@@ -64,13 +68,17 @@ class Generation:
 
     def __post_init__(self) -> None:
         steps = self.iterations if isinstance(self.iterations, list) else [self.iterations]
+        if not all(isinstance(count, int) for count in steps):
+            raise ValueError(f"iterations must be whole numbers, not {self.iterations}")
         if not steps or min(steps) < 1:
             raise ValueError(f"iterations must be at least 1, not {self.iterations}")
         if not 0 < self.temperature < math.inf:
             raise ValueError(f"temperature must be positive, not {self.temperature}; greedy takes the likeliest symbol")
         if not 0 <= self.cfg < math.inf:
             raise ValueError(f"cfg must not be negative, not {self.cfg}; 1 is without guidance")
-        check_name("cfg_schedule", self.cfg_schedule, SCHEDULES)
+        for schedule in [self.schedule] if isinstance(self.schedule, str) else self.schedule:
+            check_name("schedule", schedule, SCHEDULES)
+        check_name("cfg_schedule", self.cfg_schedule, CFG_SCHEDULES)
         if not 0 <= self.filter_threshold <= 1:
             raise ValueError(f"filter_threshold must be in 0..1, not {self.filter_threshold}")
         if not self.confidence_oversampling >= 1:
@@ -84,9 +92,10 @@ class Generation:
         """Check that the options fit a network with so many levels and classes.
 
         Raises:
-            ValueError: ``iterations`` of another number of levels, or guidance without classes.
+            ValueError: ``iterations`` or ``schedule`` of another number of levels, or guidance without classes.
         """
         per_level("iterations", self.iterations, levels)
+        per_level("schedule", self.schedule, levels)
         if self.cfg != 1 and not num_classes:
             raise ValueError(f"cfg {self.cfg} needs a network with classes: set num_classes, or cfg to 1")
 
@@ -118,12 +127,19 @@ class GenerationReport:
         patches: patches that were decoded in parallel, of all canvases.
         passes: passes of the levels below, each over one patch of every canvas that is not finished.
         patch_passes: the same, counted once for each patch.
+        draft: the same of the network that guesses, if there is one.
     """
 
     def __init__(self) -> None:
         self.patches, self.passes, self.patch_passes = 0, 0, 0
+        self.draft: GenerationReport | None = None
         self._symbols: int | Tensor = 0
         self._margin: Tensor | None = None
+
+    def drafts(self) -> GenerationReport:
+        """The report of the network that guesses."""
+        self.draft = GenerationReport() if self.draft is None else self.draft
+        return self.draft
 
     def settled(self, patches: int, symbols: int | Tensor, margin: Tensor) -> None:
         """Count patches that have settled, how many of their symbols were drawn, and their least lead."""
@@ -148,7 +164,8 @@ class GenerationReport:
         """All of it by name, with means: ``passes_per_patch`` and ``accepted_per_pass``; empty if nothing was done."""
         if not self.patches:
             return {}
-        return {
+        drafts = {} if self.draft is None else {"draft_passes": self.draft.passes}
+        return drafts | {
             "passes": self.passes,
             "passes_per_patch": self.patch_passes / self.patches,
             "accepted_per_pass": self.symbols / self.patch_passes,

@@ -53,15 +53,11 @@ class CategoricalHead(nn.Module):
         states = self.norm(self.blocks(self.in_norm(tokens), True))
         return torch.einsum("rcw,caw->rca", states, self.codebook.to(states.dtype)) + self.bias
 
-    def forward(self, symbols: Tensor, conditions: Tensor, with_entropy: bool = False) -> tuple[Tensor, Tensor | None]:
-        """Cross-entropy in nats ``[R, C]`` of symbols ``[R, C]``, and the prediction's mean entropy where asked for."""
+    def forward(self, symbols: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
+        """Cross-entropy of symbols ``[R, C]`` in nats ``[R, C]``, and the logits, float32 ``[R, C, A]``."""
         logits = self.logits(symbols, conditions).float()
         nats = F.cross_entropy(logits.flatten(0, 1), symbols.flatten(), reduction="none").unflatten(0, symbols.shape)
-        entropy = None
-        if with_entropy:
-            log_probs = logits.detach().log_softmax(-1)
-            entropy = -(log_probs.exp() * log_probs).sum(-1).mean()
-        return nats, entropy
+        return nats, logits
 
     def stepper(self, conditions: Tensor) -> HeadStepper:
         """Start cells whose channels are fed one by one; conditions as in :meth:`logits`."""

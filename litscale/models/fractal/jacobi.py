@@ -127,14 +127,15 @@ class ParallelCanvases:
         self.layout = Layout(drawing.model, depth, device)
         self._state: dict[str, Tensor] = {}
 
-    def fill(self, work: Canvases) -> tuple[Tensor, Tensor | None]:
-        """Fill all canvases; arguments and results as of :meth:`begin` and :meth:`result`."""
-        self.begin(None, work)
-        active = list(range(self.rows))
+    def fill(self, work: Canvases, numbers: list[int] | None = None) -> tuple[Tensor, Tensor | None]:
+        """Fill canvases of these numbers among the R, of all by default; see :meth:`begin` and :meth:`result`."""
+        active = list(range(self.rows)) if numbers is None else numbers
+        rows = None if len(active) == self.rows else torch.tensor(active, device=self.layout.turn.device)
+        self.begin(rows, work)
         while active:
             settled = set(self.step(active))
             active = [row for row in active if row not in settled]
-        return self.result(None)
+        return self.result(rows)
 
     def begin(self, rows: Tensor | None, work: Canvases) -> None:
         """Begin with new canvases.

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from statistics import NormalDist
 
 import torch
 from torch import Tensor
 
-from litscale.models.keyed import mixed, numbers, uniform
+from litscale.models.keyed import host_random, mixed, numbers, uniform
 
 ORDERS = ("random", "raster", "confidence")
+# how many of ``total`` patches are still hidden after ``step`` of ``steps``
+SCHEDULES: dict[str, Callable[[int, int, int], int]] = {
+    "cosine": lambda total, step, steps: math.floor(total * math.cos(math.pi / 2 * step / steps)),
+    "linear": lambda total, step, steps: total * (steps - step) // steps,
+}
 
 
 def hide(counts: Tensor, order: Tensor) -> Tensor:
@@ -25,25 +32,29 @@ def hide(counts: Tensor, order: Tensor) -> Tensor:
     return order.argsort(1).argsort(1) < counts[:, None]
 
 
-def training_ratio(rows: int, device: torch.device | None = None, mean: float = 1.0, std: float = 0.25) -> Tensor:
-    """Share of hidden patches of each row: normal, truncated to [0, 1] (MAR, arXiv 2406.11838).
+def training_counts(rows: int, patches: int, mean: float = 1.0, std: float = 0.25) -> list[int]:
+    """Draw the number of hidden patches of each row, 1 to ``patches``: the share of them, rounded up, is normal and
+    truncated to [0, 1] (MAR, arXiv 2406.11838).
 
-    Returns:
-        float ``[B]``.
+    The host draws them, as it needs to know how many rows the next level has.
+
+    Raises:
+        ValueError: the normal has no probability in [0, 1].
     """
-    low, high = (0.5 * (1 + math.erf((x - mean) / (std * math.sqrt(2)))) for x in (0.0, 1.0))
-    drawn = low + (high - low) * torch.rand(rows, device=device, dtype=torch.float64)
-    normal = mean + std * math.sqrt(2) * torch.erfinv((2 * drawn - 1).clamp(-1 + 1e-12, 1 - 1e-12))
-    return normal.clamp(0, 1).float()
+    normal = NormalDist(mean, std)
+    cumulative = [normal.cdf(count / patches) - normal.cdf(0) for count in range(1, patches + 1)]
+    if not cumulative[-1]:
+        raise ValueError(f"mask_mean {mean} and mask_std {std} leave no share of hidden patches between 0 and 1")
+    return host_random().choices(range(1, patches + 1), cum_weights=cumulative, k=rows)
 
 
 class Masking:
     """Chooses the hidden patches of the MAR levels in one pass, and what each pass weighs.
 
     Args:
-        kind: ``training`` draws the hidden share from :func:`training_ratio`; ``likelihood`` hides a uniform number m
-            of N patches and weighs them by N / m, which makes the expected weighted sum the mean over all orders of the
-            sequential negative log-likelihood (order-agnostic bound, arXiv 2110.02037).
+        kind: ``training`` draws the number of hidden patches by :func:`training_counts`; ``likelihood`` hides a uniform
+            number m of N patches and weighs them by N / m, which makes the expected weighted sum the mean over all
+            orders of the sequential negative log-likelihood (order-agnostic bound, arXiv 2110.02037).
         mean: of the training ratio before truncation.
         std: of the training ratio before truncation.
         stratum: (index, number) of this pass among the passes over one batch: pass i draws its counts from the i-th
@@ -67,22 +78,23 @@ class Masking:
         self.stratum = stratum
         self.keys = keys
 
-    def __call__(self, rows: int, patches: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    def __call__(self, rows: int, patches: int, device: torch.device) -> tuple[Tensor, Tensor, int]:
         """Draw a mask.
 
         Returns:
-            bool ``[B, N]``, True where hidden, at least one in each row; and the weight of each row, float ``[B]``.
+            bool ``[B, N]``, True where hidden, at least one in each row; the weight of each row, float ``[B]``; and the
+            number of hidden patches of all rows. In training the host draws this number, and waits for no device.
         """
         if self.kind == "training":
-            ratio = training_ratio(rows, device, self.mean, self.std)
-            counts = (ratio * patches).ceil().long().clamp(min=1)
+            drawn = training_counts(rows, patches, self.mean, self.std)
+            counts = torch.tensor(drawn, device="cpu").to(device, non_blocking=True)
             order = torch.rand(rows, patches, device=device, dtype=torch.float32)
-            return hide(counts, order), torch.ones(rows, device=device, dtype=torch.float32)
+            return hide(counts, order), torch.ones(rows, device=device, dtype=torch.float32), sum(drawn)
         index, number = self.stratum
         self.stratum = (0, 1)
         share, order = self._drawn(rows, patches, device)
         counts = ((index + share) / number * patches).long().clamp(max=patches - 1) + 1
-        return hide(counts, order), patches / counts.float()
+        return hide(counts, order), patches / counts.float(), int(counts.sum())
 
     def descend(self, patches: int, chosen: Tensor | None = None) -> None:
         """Go on with the patches of the rows so far: all ``[B * N]``, or those ``chosen``, int64 indices of them."""
@@ -99,7 +111,32 @@ class Masking:
         return uniform(bits[:, 0]), bits[:, 1:]
 
 
-def cosine_schedule(counts: list[int], iterations: int) -> Tensor:
+class SharedMasking(Masking):
+    """Masks that are the same for several networks: a pass draws them, and after :meth:`rewind` they come again.
+
+    Args:
+        source: draws them; its keys are not followed down the recursion.
+    """
+
+    def __init__(self, source: Masking) -> None:
+        super().__init__(source.kind)
+        self._source = source
+        self._masks: list[tuple[Tensor, Tensor, int]] = []
+        self._next = 0
+
+    def __call__(self, rows: int, patches: int, device: torch.device) -> tuple[Tensor, Tensor, int]:
+        """Draw a mask, or give the next one of the first pass again; as :meth:`Masking.__call__`."""
+        if self._next == len(self._masks):
+            self._masks.append(self._source(rows, patches, device))
+        self._next += 1
+        return self._masks[self._next - 1]
+
+    def rewind(self) -> None:
+        """Begin another pass over the same batch."""
+        self._next = 0
+
+
+def masking_schedule(counts: list[int], iterations: int, kind: str = "cosine") -> Tensor:
     """How many patches remain hidden after each sampling step.
 
     Every step of a row reveals at least one patch; a row with fewer patches than iterations takes fewer steps.
@@ -107,6 +144,8 @@ def cosine_schedule(counts: list[int], iterations: int) -> Tensor:
     Args:
         counts: number of patches to generate in each row.
         iterations: most steps that a row takes.
+        kind: ``cosine`` reveals few patches at first and many at last (MaskGIT, arXiv 2202.04200), ``linear`` equally
+            many in each step.
 
     Returns:
         int64 ``[steps + 1, B]``; first the counts, last zeros.
@@ -116,8 +155,8 @@ def cosine_schedule(counts: list[int], iterations: int) -> Tensor:
         row = []
         for before, total in zip(remaining[-1], counts, strict=True):
             steps = min(total, iterations)
-            share = math.floor(total * math.cos(math.pi / 2 * (k + 1) / steps)) if k + 1 < steps else 0
-            row.append(min(before - 1, max(1, share)) if k + 1 < steps else 0)
+            left = SCHEDULES[kind](total, k + 1, steps) if k + 1 < steps else 0
+            row.append(min(before - 1, max(1, left)) if k + 1 < steps else 0)
         remaining.append(row)
     return torch.tensor(remaining, dtype=torch.long).reshape(len(remaining), len(counts))
 

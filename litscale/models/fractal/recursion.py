@@ -9,7 +9,7 @@ Dimensions: R rows of a level, r of them that are filled now, N patches of a row
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -20,10 +20,30 @@ from litscale.models.fractal.drawing import Canvases, Drawing
 from litscale.models.fractal.guidance import scheduled
 from litscale.models.fractal.jacobi import ParallelCanvases, goes_on
 from litscale.models.fractal.mar import MAR
-from litscale.models.fractal.masking import cosine_schedule, generation_order, generation_queue
+from litscale.models.fractal.masking import generation_order, generation_queue, masking_schedule
 from litscale.models.fractal.options import per_level
 
 OnStep = Callable[[Tensor, Tensor], None]
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A smaller network that guesses the patches of the first level.
+
+    Attributes:
+        drawing: how it draws symbols: with the noise of the network that it guesses for.
+        conditions: of its first level, ``[B, K, D]`` or ``[2 B, K, D]``.
+    """
+
+    drawing: Drawing
+    conditions: Tensor
+
+    @property
+    def generator(self) -> AR:
+        """Of its first level."""
+        generator = self.drawing.model.levels[0].generator
+        assert isinstance(generator, AR)
+        return generator
 
 
 @dataclass(frozen=True)
@@ -33,10 +53,12 @@ class Recursion:
     Args:
         drawing: how symbols are drawn.
         parallel: the level whose canvases are decoded in parallel; the number of levels for none.
+        draft: what guesses them, if they are those of level 1; none repeats what comes before.
     """
 
     drawing: Drawing
     parallel: int
+    draft: Draft | None = None
 
     def fill(self, depth: int, work: Canvases, on_step: OnStep | None = None) -> tuple[Tensor, Tensor | None]:
         """Fill the unknown cells of one level's canvases.
@@ -126,21 +148,27 @@ class _Patches:
         # 1. the places in scan order that each row has to fill
         unknown = [[True] * number] * rows if self.unknown is None else self.unknown[:, scan].tolist()
         turns, shown = _Turns(unknown), 0
-        # 2. what comes before the first of them is read at once
-        sequences = ARRows(generator, self.work.conditions, self.grid, self.guide)
-        before = [turns.place(r) % number for r in range(rows)]  # rows without any read nothing
-        handed = sequences.start(self._features(self.patches[:, scan[: max(before)]]), before * self._copies)
+        # 2. the network, and the draft where there is one, read at once what comes before the first of them
+        sequences = [ARRows(generator, self.work.conditions, self.grid, self.guide)]
         below = ParallelCanvases(self.drawing, self.depth + 1, rows, device)
+        draft = self.recursion.draft
+        if draft is not None:
+            sequences.append(ARRows(draft.generator, draft.conditions, self.grid, None))
+            drafts = ParallelCanvases(draft.drawing, self.depth + 1, rows, device)
+        before = [turns.place(r) % number for r in range(rows)]  # rows without any read nothing
+        features = self._features(self.patches[:, scan[: max(before)]])
         starting = turns.active(range(rows))
+        chosen = self.work.twins(torch.tensor(starting, dtype=torch.long, device=device))
+        handed = [of_one.start(features, before * self._copies)[chosen] for of_one in sequences]
         active = starting
-        if len(starting) < rows:
-            handed = handed[self.work.twins(torch.tensor(starting, dtype=torch.long, device=device))]
         while active:
             # 3. rows whose turn has come guess their next patch
             if starting:
                 row = torch.tensor(starting, device=device)
                 place = torch.tensor([turns.place(r) for r in starting], device=device)
-                work = self._below(row, scan[place], handed, (place + 1) / number)
+                work = self._below(row, scan[place], handed[0], (place + 1) / number)
+                if draft is not None:
+                    work = replace(work, symbols=drafts.fill(replace(work, conditions=handed[1]), starting)[0])
                 below.begin(None if len(starting) == rows else row, work)
             # 4. one pass over the patches of all rows
             settled, starting = below.step(active), []
@@ -160,15 +188,15 @@ class _Patches:
             if starting:
                 handed = self._read(sequences, scan, starting, turns)
 
-    def _read(self, sequences: ARRows, scan: Tensor, rows: list[int], turns: _Turns) -> Tensor:
-        """Read the patch that each of some rows has just filled, and those up to its next; returns their conditions."""
+    def _read(self, sequences: list[ARRows], scan: Tensor, rows: list[int], turns: _Turns) -> list[Tensor]:
+        """Read the patch that each of some rows has just filled, and those up to its next; returns its conditions."""
         held = [turns.last(r) for r in rows]
         counts = [turns.place(r) - place for r, place in zip(rows, held, strict=True)]
         row = torch.tensor(rows, device=scan.device)
         place = torch.tensor(held, device=scan.device)[:, None] + torch.arange(max(counts), device=scan.device)
         features = self._features(self.patches[row[:, None], scan[place.clamp(max=len(scan) - 1)]])
         chosen = None if len(rows) == len(self.patches) else self.work.twins(row)
-        return sequences.feed(chosen, features, held * self._copies, counts * self._copies)
+        return [of_one.feed(chosen, features, held * self._copies, counts * self._copies) for of_one in sequences]
 
     def in_masked_steps(self, generator: MAR) -> None:
         """MAR: a schedule says how many patches stay hidden after each step."""
@@ -179,7 +207,9 @@ class _Patches:
         unknown = torch.ones(rows, number, dtype=torch.bool, device=device) if self.unknown is None else self.unknown
         partial = torch.zeros_like(unknown) if self.known is None else unknown & self.known.flatten(2).any(2)
         counts = [number] * rows if self.unknown is None else unknown.sum(1).tolist()
-        schedule = cosine_schedule(counts, per_level("iterations", options.iterations, len(model.levels))[self.depth])
+        iterations = per_level("iterations", options.iterations, len(model.levels))[self.depth]
+        kind = per_level("schedule", options.schedule, len(model.levels))[self.depth]
+        schedule = masking_schedule(counts, iterations, kind)
         keys = self.drawing.order_keys(self.keys[:, :, 0, 0, 0], self.depth)
         scan = scan_order(self.grid, generator.config.scan, device)
         queue = generation_queue(unknown, partial, generation_order(options.order, scan, keys))
@@ -244,10 +274,12 @@ class _Patches:
             cfg = cfg[row]
         symbols, known = self.patches[row, index], None if self.known is None else self.known[row, index]
         if self.depth + 1 == self.recursion.parallel < len(self.drawing.model.levels):
-            # guess what comes to the left of a patch: notes and colours go on
+            # guess from what comes to the left of a patch
             left = self.patches[row, (index - 1).clamp(min=0)]
             first = (index % self.grid[1] == 0)[:, None, None, None]
-            guess = goes_on(self.drawing.model.codec, left.masked_fill(first, 0))
+            guess = left.masked_fill(first, 0)
+            if options.guess != "previous":
+                guess = goes_on(self.drawing.model.codec, guess)
             symbols = guess if known is None else torch.where(known, symbols, guess)
         return Canvases(symbols, known, self.keys[row, index], handed, cfg)
 

@@ -21,7 +21,7 @@ from litscale.models.sdvar.masks import check_mask, prefix_mask
 from litscale.models.sdvar.report import DecodeReport, Round
 from litscale.models.sdvar.state import NetworkState, draw_scale
 from litscale.models.var import VAR, VQVAE, VARGeneration
-from litscale.models.var.generate import PLAIN, classes_and_seed
+from litscale.models.var.generate import PLAIN, filled_in
 
 
 @dataclass(frozen=True)
@@ -122,14 +122,12 @@ class Decoder(Described, ABC):
             profile: on an accelerator, also time the parts (:class:`litscale.models.sdvar.DecodeReport`).
 
         Raises:
-            ValueError: labels are out of range, or an option that decoders do not have.
+            ValueError: labels that are no integers ``[B]`` or out of range, an image_index of another shape, or an
+                option that decoders do not have.
         """
         check_options(options)
         device = self.models[0].pos_emb.device
-        classes, seed = classes_and_seed(labels, seed, batch_size, device)
-        if not len(classes):
-            raise ValueError("labels are empty; give at least one, or none for images without class")
-        images = torch.arange(len(classes), device=device) if image_index is None else image_index.to(device)
+        classes, images, seed = filled_in(self.models[0], labels, image_index, seed, batch_size)
         task = Task(classes, images, options, seed, Stopwatch(device, profile))
         with ExitStack() as stack:
             for model in self.models:

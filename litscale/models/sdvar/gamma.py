@@ -50,12 +50,13 @@ class FixedGamma(GammaPolicy):
         gamma: number of scales.
 
     Raises:
-        ValueError: gamma below 1.
+        ValueError: gamma is no whole number from 1 on.
     """
 
     gamma: int
 
     def __post_init__(self) -> None:
+        _check_whole(gamma=self.gamma)
         if self.gamma < 1:
             raise ValueError(f"gamma must be at least 1, not {self.gamma}; TargetOnly drafts nothing")
 
@@ -108,6 +109,7 @@ class AdaptiveGamma(GammaPolicy):
     memory: float = 0.9
 
     def __post_init__(self) -> None:
+        _check_whole(low=self.low, high=self.high)
         if not 1 <= self.low <= self.high:
             raise ValueError(f"gamma needs bounds 1 <= low <= high, not {self.low} and {self.high}")
         if not 0 < self.confidence < 1:
@@ -156,6 +158,7 @@ class CostGamma(GammaPolicy):
     memory: float = 0.9
 
     def __post_init__(self) -> None:
+        _check_whole(low=self.low, high=self.high)
         if self.low < 0 or (self.high is not None and self.high < max(self.low, 1)):
             raise ValueError(f"gamma needs bounds 0 <= low <= high and high >= 1, not {self.low} and {self.high}")
         _check_shares(self.start, self.memory)
@@ -191,6 +194,13 @@ class CostGamma(GammaPolicy):
 
     def _rate(self, k: int) -> _Rate:
         return self.rates.setdefault(k, _Rate(self.start, self.memory))
+
+
+def _check_whole(**options: int | None) -> None:
+    """Refuse numbers of scales that are no whole numbers; ValueError names the first."""
+    for name, value in options.items():
+        if value is not None and not isinstance(value, int):
+            raise ValueError(f"{name} must be a whole number of scales, not {value!r}")
 
 
 def _check_shares(start: float, memory: float) -> None:

@@ -55,7 +55,7 @@ class Speculative(Decoder):
         on_round: called after each round with the states of all images; for tests and displays.
 
     Raises:
-        ValueError: the models do not fit together, or gamma is below 1.
+        ValueError: the models do not fit together, or gamma is no whole number from 1 on.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Speculative(Decoder):
     ) -> None:
         super().__init__((draft, target), vqvae)
         self.draft, self.target, self.acceptance, self.ragged = draft, target, acceptance, ragged
-        self.gamma = FixedGamma(gamma) if isinstance(gamma, int) else gamma
+        self.gamma = gamma if isinstance(gamma, GammaPolicy) else FixedGamma(gamma)
         self.on_round: Callable[[list[DecodeState]], None] | None = None
 
     def __str__(self) -> str:

@@ -37,8 +37,9 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``[B, in, H, W]`` to ``[B, out, H, W]``."""
-        h = self.conv1(F.silu(self.norm1(x)))
-        h = self.conv2(self.drop(F.silu(self.norm2(h))))
+        # In place, as another large result would be another walk through fresh memory.
+        h = self.conv1(F.silu(self.norm1(x), inplace=True))
+        h = self.conv2(self.drop(F.silu(self.norm2(h), inplace=True)))
         return self.shortcut(x) + h
 
 
@@ -172,7 +173,7 @@ class Encoder(nn.Module):
         x = self.conv_in(x)
         for level in self.down:
             x = level(x)
-        return self.conv_out(F.silu(self.norm_out(self.mid(x))))
+        return self.conv_out(F.silu(self.norm_out(self.mid(x)), inplace=True))
 
 
 class Decoder(nn.Module):
@@ -198,7 +199,7 @@ class Decoder(nn.Module):
         x = self.mid(self.conv_in(x))
         for level in reversed(self.up):
             x = level(x)
-        return self.conv_out(F.silu(self.norm_out(x)))
+        return self.conv_out(F.silu(self.norm_out(x), inplace=True))
 
 
 def _halve(channels: int) -> nn.Module:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from litscale.models.labels import check_labels
 from litscale.models.modes import evaluating
 from litscale.models.var.noise import gumbel_noise
 from litscale.models.var.transformer import VAR
@@ -139,16 +140,13 @@ def generate(
         batch_size: of images without class.
 
     Raises:
-        ValueError: labels out of range, or known tokens that do not fit.
+        ValueError: labels that are no integers ``[B]`` or out of range, an image_index of another shape, or known
+            tokens that do not fit.
     """
-    classes, seed = classes_and_seed(labels, seed, batch_size, model.pos_emb.device)
-    if image_index is not None and image_index.shape != classes.shape:
-        raise ValueError(
-            f"image_index must have the shape of labels {list(classes.shape)}, not {list(image_index.shape)}"
-        )
+    classes, images, seed = filled_in(model, labels, image_index, seed, batch_size)
     _check_known(model, len(classes), tokens, known)
     with evaluating(model):
-        steps = list(generate_scales(model, classes, options, seed, tokens, known, image_index))
+        steps = list(generate_scales(model, classes, options, seed, tokens, known, images))
         pictures = [model.vqvae.decode(step.f_hat).add(1).div(2) for step in (steps if all_scales else steps[-1:])]
     return Sampled([step.tokens for step in steps], pictures[-1], torch.stack(pictures) if all_scales else None)
 
@@ -197,13 +195,32 @@ def generate_scales(
         yield Step(raw, logits, drawn, f_hat)
 
 
-def classes_and_seed(
-    labels: Tensor | Sequence[int] | None, seed: int | None, batch_size: int, device: torch.device
-) -> tuple[Tensor, int]:
-    """Fill in what callers may leave out: classes int64 ``[B]``, by default -1, and a seed of torch's generator."""
-    given = [-1] * batch_size if labels is None else labels
-    classes = torch.as_tensor(given, dtype=torch.long, device=device)
-    return classes, int(torch.randint(2**62, ())) if seed is None else seed
+def filled_in(
+    model: VAR,
+    labels: Tensor | Sequence[int] | None,
+    image_index: Tensor | None,
+    seed: int | None,
+    batch_size: int,
+) -> tuple[Tensor, Tensor, int]:
+    """Fill in what callers may leave out.
+
+    Returns:
+        The classes, by default -1, and the number of each image, by default 0, 1, ..., both int64 ``[B]`` on the device
+        of the model, and a seed, by default of torch's generator.
+
+    Raises:
+        ValueError: labels that are no integers ``[B]``, none at all or out of range, or an image_index of another
+            shape.
+    """
+    classes = torch.as_tensor([-1] * batch_size if labels is None else labels)
+    if not len(classes):
+        raise ValueError("labels are empty; give at least one, or none for images without class")
+    check_labels(classes.cpu(), model.num_classes)
+    device = model.pos_emb.device
+    images = torch.arange(len(classes), device=device) if image_index is None else image_index.to(device)
+    if images.shape != classes.shape:
+        raise ValueError(f"image_index must have the shape of labels {list(classes.shape)}, not {list(images.shape)}")
+    return classes.to(device, torch.long), images, int(torch.randint(2**62, ())) if seed is None else seed
 
 
 def guided(logits: Tensor, strength: float) -> Tensor:

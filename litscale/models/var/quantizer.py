@@ -206,8 +206,10 @@ class Quantizer(nn.Module):
 
     def count(self, tokens: Sequence[Tensor]) -> Tensor:
         """Count how often each code is used at each scale, int64 ``[S, V]``."""
-        shifted = [codes.flatten() + k * self.vocab for k, codes in enumerate(tokens)]
-        return torch.bincount(torch.cat(shifted), minlength=len(tokens) * self.vocab).view(-1, self.vocab)
+        codes = torch.cat([codes.flatten() + k * self.vocab for k, codes in enumerate(tokens)])
+        # Not bincount, which reads the largest code on the host.
+        counts = codes.new_zeros(len(tokens) * self.vocab).index_add_(0, codes, torch.ones_like(codes))
+        return counts.view(-1, self.vocab)
 
     @torch.no_grad()
     def record_hits(self, counts: Tensor) -> None:
@@ -238,25 +240,27 @@ class Quantizer(nn.Module):
         return (self.hits >= 0.08 * even).double().mean(1) * 100
 
     @torch.no_grad()
-    def restart(self, codes: Tensor, vectors: Tensor) -> None:
+    def restart(self, dead: Tensor, vectors: Tensor) -> None:
         """Replace dead codes.
 
         Args:
-            codes: their numbers, int64 ``[N]``.
-            vectors: their new values ``[N, dim]``, the same on all processes.
+            dead: which codes are dead, bool ``[V]``.
+            vectors: new values of all codes ``[V, dim]``, of which those of dead ones are taken; the same on all
+                processes.
 
         Raises:
             ValueError: the shapes do not fit.
         """
-        if vectors.shape != (len(codes), self.dim):
+        if vectors.shape != (self.vocab, self.dim):
             raise ValueError(
-                f"{len(codes)} codes need vectors of shape [{len(codes)}, {self.dim}], not {list(vectors.shape)}"
+                f"{self.vocab} codes need vectors of shape [{self.vocab}, {self.dim}], not {list(vectors.shape)}"
             )
         weight = self.codebook.weight
         whole = weight.full_tensor() if isinstance(weight, DTensor) else weight
-        whole[codes] = vectors.to(weight.dtype)
+        whole = torch.where(dead[:, None], vectors.to(weight.dtype), whole)
         if isinstance(weight, DTensor):  # sharded
-            weight.copy_(distribute_tensor(whole, weight.device_mesh, weight.placements, src_data_rank=None))
+            whole = distribute_tensor(whole, weight.device_mesh, weight.placements, src_data_rank=None)
+        weight.copy_(whole)
 
     def _kept_scales(self, batch: int, device: torch.device) -> Tensor:
         """How many leading scales describe each image, int64 ``[B]``."""

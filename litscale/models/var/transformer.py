@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 from torch.utils.checkpoint import checkpoint
 
+from litscale.models.labels import check_labels
 from litscale.models.precision import at_least_float32
 from litscale.models.var.blocks import BlockConfig, VARBlock, modulated_norm
 from litscale.models.var.cache import Cache, Condition
@@ -127,7 +128,8 @@ class VAR(nn.Module):
             float32 ``[B, L, V]``, or as many positions as the scales given have.
 
         Raises:
-            ValueError: labels out of range, an input that ends within a scale, or FlexAttention in training on a CPU.
+            ValueError: labels on the CPU that are out of range, an input that ends within a scale, or FlexAttention in
+                training on a CPU.
         """
         if labels is None:
             labels = torch.full((len(teacher_input),), -1, device=teacher_input.device)
@@ -152,7 +154,7 @@ class VAR(nn.Module):
         """Compute the modulation by classes int64 ``[B]`` (-1 for none), for :meth:`extend`.
 
         Raises:
-            ValueError: labels out of range.
+            ValueError: labels on the CPU that are out of range.
         """
         embedding = self._classes(labels)
         block_condition = self._block_condition(embedding)
@@ -227,8 +229,7 @@ class VAR(nn.Module):
 
     def _classes(self, labels: Tensor) -> Tensor:
         """Class embeddings ``[B, D]``; the last row of the table stands for no class."""
-        if bool(((labels < -1) | (labels >= self.num_classes)).any()):
-            raise ValueError(f"labels must be in -1..{self.num_classes - 1}, got {labels.min()}..{labels.max()}")
+        check_labels(labels, self.num_classes)
         return self.class_emb(labels.where(labels >= 0, self.num_classes))
 
     def _block_condition(self, embedding: Tensor) -> Tensor:

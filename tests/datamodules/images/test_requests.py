@@ -36,7 +36,7 @@ def test_fifty_thousand_have_equally_many_of_each_class() -> None:
     batches = [found[k] for k in range(98)]
     assert torch.cat([batch["label"] for batch in batches]).bincount().tolist() == [50] * 1000
     assert torch.cat([batch["index"] for batch in batches]).equal(torch.arange(50_000))
-    assert [batch["seed"] for batch in batches] == list(range(3, 101))
+    assert [batch["seed"] for batch in batches] == [3] * 98
     assert len(batches[-1]["canvas"]) == 50_000 - 97 * 512
 
 

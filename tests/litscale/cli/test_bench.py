@@ -161,7 +161,7 @@ def test_a_checkpoint_wins_over_files(config, tmp_path):
     state["state_dict"]["draft.head.bias"][0] += 5
     other = tmp_path / "other.ckpt"
     torch.save(stamp(state), other)
-    run += ["--acceptances", "[KL]", "--entry_nums", "[]", "--model.draft_checkpoint", "gone.ckpt"]
+    run += ["--seeds", "1", "--acceptances", "[KL]", "--entry_nums", "[]", "--model.draft_checkpoint", "gone.ckpt"]
     main([*run, "--drafts", f"{{again: {path}, changed: {other}}}"])
     found = rows(tmp_path / "run")
     assert found["target only"]["token_agreement"] == 1

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from cli_runs import shipped
+from cli_runs import few_samples, shipped
 
 from litscale.cli.main import main
 from litscale.models.fractal.checkpoints import official_arguments
@@ -38,7 +38,8 @@ def test_quality_is_added_to_a_recipe(layer):
 
 @pytest.mark.parametrize("kind", [pytest.param("mar", marks=pytest.mark.slow), "ar"])
 def test_digits_train_evaluate_and_sample(tmp_path, kind, capsys):
-    config = ["--config", str(CONFIGS / "digits" / f"fractal_{kind}.yaml"), "--trainer.default_root_dir", str(tmp_path)]
+    path = CONFIGS / "digits" / f"fractal_{kind}.yaml"
+    config = ["--config", str(path), *few_samples(path), "--trainer.default_root_dir", str(tmp_path)]
     quick = ["--trainer.enable_progress_bar", "false", "--model.generation.iterations", "2"]
     main(["fit", *config, *quick, "--trainer.max_steps", "2", "--trainer.limit_val_batches", "1"])
     checkpoint = ["--ckpt_path", str(tmp_path / "checkpoints" / "last.ckpt")]

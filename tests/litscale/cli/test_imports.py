@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from litscale.cli.main import main
+
 ROOT = Path(__file__).parents[3]
 MINE = '''
 from lightning.pytorch import Callback
@@ -29,14 +31,23 @@ def run(folder, *words):
 
 def test_modules_of_the_working_directory_come_after_ours(tmp_path):
     """With a module of one of our names beside it."""
-    (tmp_path / "mymodule.py").write_text(MINE)
-    (tmp_path / "callbacks.py").write_text("raise RuntimeError('imported in place of ours')")
-    words = ["fit", "--config", "demo.yaml", "--trainer.callbacks+=mymodule.Mine", "--print_config"]
-    printed = run(
-        tmp_path, "-P", "-c", f"from litscale.cli.main import main; import sys; sys.argv[1:] = {words}; main()"
+    (tmp_path / "mymodule.py").touch()
+    (tmp_path / "callbacks.py").touch()
+    code = (
+        "from litscale.cli.imports import *; prepare_imports(); import mymodule; print(find_spec('callbacks').origin)"
     )
-    assert printed.returncode == 0, printed.stderr[-3000:]
-    names = [callback["class_path"] for callback in yaml.safe_load(printed.stdout)["trainer"]["callbacks"]]
+    found = run(tmp_path, "-P", "-c", code)
+    assert found.stdout.strip() == str(ROOT / "callbacks" / "__init__.py"), found.stderr[-3000:]
+
+
+def test_a_config_names_classes_of_the_working_directory(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "mymodule.py").write_text(MINE)
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", "--config", "demo.yaml", "--trainer.callbacks+=mymodule.Mine", "--print_config"])
+    assert stop.value.code in (0, None)
+    names = [callback["class_path"] for callback in yaml.safe_load(capsys.readouterr().out)["trainer"]["callbacks"]]
     assert names[0] == "callbacks.LevelLosses"
     assert names[-1] == "mymodule.Mine"
 
@@ -55,3 +66,27 @@ def test_a_folder_of_another_kind_is_not_in_the_way(tmp_path):
     (tmp_path / "callbacks").mkdir()
     code = "from litscale.cli.imports import *; prepare_imports(); print(find_spec('callbacks').origin)"
     assert run(tmp_path, "-c", code).stdout.strip() == str(ROOT / "callbacks" / "__init__.py")
+
+
+@pytest.mark.parametrize(
+    ("file", "option"),
+    [
+        ("callbacks.py", "--trainer.callbacks+=callbacks.Mine"),
+        ("datamodules/__init__.py", "--data=datamodules.Mine"),
+        ("lit_models.py", "--model=lit_models.Mine"),
+    ],
+)
+def test_a_module_that_is_passed_over_for_ours_is_named(tmp_path, monkeypatch, capsys, file, option):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    for name in ("callbacks.py", "datamodules/__init__.py", "lit_models.py"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    with pytest.raises(SystemExit):
+        main(["fit", "--config", "demo.yaml", option])
+    name = file.split("/")[0].removesuffix(".py")
+    told = f"\n{tmp_path / file} was not looked at, since {name} is a package of litscale's own: rename it\n"
+    errors = capsys.readouterr().err
+    assert told in errors
+    assert errors.count("was not looked at") == 1

@@ -26,11 +26,11 @@ def test_the_command_line_wins_over_the_checkpoint(tmp_path, config):
 
 
 @pytest.mark.parametrize("workers", [pytest.param(0, marks=pytest.mark.slow), 2])
-def test_killed_in_mid_epoch(tmp_path, litscale, config, workers):
+def test_killed_in_mid_epoch(tmp_path, config, workers):
     common = ["fit", "--config", config, "--data.num_workers", workers]
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     run(*common, "--trainer.default_root_dir", whole)
-    killed(litscale, tmp_path, 5, *common, "--trainer.default_root_dir", broken)
+    killed(5, *common, "--trainer.default_root_dir", broken)
     saved = torch.load(broken / "checkpoints" / "last.ckpt", weights_only=True)
     assert saved["global_step"] == 4  # an epoch has three steps: this is in the middle of the second
     run(*common, "--trainer.default_root_dir", broken, "--ckpt_path", "last")

@@ -1,8 +1,10 @@
 """Run folders and checkpoints as the command line knows them."""
 
+import logging
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -10,6 +12,7 @@ import time
 import pytest
 import torch
 import yaml
+from cli_runs import forked, status_of
 
 from litscale.cli.main import main
 from litscale.cli.runs import requeued_checkpoint
@@ -110,7 +113,31 @@ def test_a_used_folder_is_refused_and_overwritten_on_demand(run):
         main(["fit", "--config", str(run / "config.yaml")])
 
 
-@pytest.mark.parametrize("devices", [pytest.param(1, marks=pytest.mark.slow), 2])
+def test_sigterm_at_one_of_two_processes_ends_both_with_143_and_nothing_lost(run, tmp_path):
+    log = logging.FileHandler(tmp_path / "log.txt")
+    logging.getLogger("lightning.pytorch").addHandler(log)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = ["fit", "--config", run / "config.yaml", "--ckpt_path", "last", "--trainer.max_steps", 100000]
+    command += ["--trainer.limit_val_batches", 0, "--trainer.devices", 2, "--trainer.strategy", "ddp"]
+    ranks = [forked(*command, LOCAL_RANK=str(rank), MASTER_PORT=str(port)) for rank in (0, 1)]
+    logging.getLogger("lightning.pytorch").removeHandler(log)
+    path = run / "checkpoints" / "last.ckpt"
+    before = path.stat().st_mtime_ns
+    while path.stat().st_mtime_ns == before:
+        assert os.waitpid(ranks[0], os.WNOHANG) == (0, 0)
+        time.sleep(0.05)
+    os.kill(ranks[0], signal.SIGTERM)
+    assert [status_of(rank) for rank in ranks] == [143, 143]
+    reached = step(path)
+    assert f"SIGTERM: saved step {reached} as " in (tmp_path / "log.txt").read_text()
+    main(["fit", "--config", str(run / "config.yaml"), "--ckpt_path", "last", "--trainer.max_steps", str(reached + 1)])
+    assert step(path) == reached + 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("devices", [1, 2])
 def test_sigterm_ends_a_training_with_143_and_nothing_lost(run, tmp_path, devices):
     command = [sys.executable, "-m", "litscale", "fit", "--config", str(run / "config.yaml"), "--ckpt_path", "last"]
     # without validations, which a signal ends at once and without a word

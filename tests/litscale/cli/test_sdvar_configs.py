@@ -108,8 +108,9 @@ def test_digits_from_distillation_to_samples(tmp_path, monkeypatch, capsys):
         path.parent.mkdir(parents=True)
         torch.save(checkpoint, path)
     config = ["--config", str(SDVAR / "digits.yaml"), "--trainer.enable_progress_bar", "false"]
+    batches = ["--data.batch_size", "16"]
     short = ["--trainer.max_steps", "2", "--trainer.val_check_interval", "2", "--trainer.limit_val_batches", "1"]
-    main(["fit", *config, *short, "--trainer.check_val_every_n_epoch", "1", "--model.fit_images", "2"])
+    main(["fit", *config, *short, "--trainer.check_val_every_n_epoch", "1", "--model.fit_images", "2", *batches])
     folder = Path("runs/sdvar_digits")
     assert {path.name for path in (folder / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
     assert "val/accepted_scales_per_call" in (folder / "logs/version_0/metrics.csv").read_text()
@@ -117,7 +118,7 @@ def test_digits_from_distillation_to_samples(tmp_path, monkeypatch, capsys):
         Path(settings[f"{role}_checkpoint"]).unlink()
     own = ["--config", str(folder / "config.yaml"), "--ckpt_path", str(folder / "checkpoints/last.ckpt")]
     quick = ["--trainer.enable_progress_bar", "false", "--trainer.limit_test_batches", "1"]
-    main(["test", *own, *quick, "--data.batch_size", "16"])
+    main(["test", *own, *quick, *batches])
     assert "speculative (gamma 3, KL, threshold 0.8)" in capsys.readouterr().out
     assert (folder / "decode_test.png").is_file()
     main(["predict", *own, *quick, "--data.predict.num_samples", "2"])

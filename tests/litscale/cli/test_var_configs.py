@@ -7,7 +7,6 @@ import yaml
 from cli_runs import shipped
 
 from litscale.cli.main import main
-from litscale.metrics import digit_features
 from litscale.models.var import PRESETS, VAR, VQVAE
 
 CONFIGS = Path(__file__).parents[3] / "configs"
@@ -83,7 +82,6 @@ def test_the_draft_has_a_quarter_of_the_targets_parameters_at_most():
 
 def test_digits_from_images_to_samples(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(digit_features, "EPOCHS", 1)  # how well they are recognised is no matter here
     quick = ["--trainer.enable_progress_bar", "false"]
     short = [*quick, "--trainer.max_steps", "2", "--trainer.limit_val_batches", "1"]
     digits = CONFIGS / "digits"
@@ -91,7 +89,7 @@ def test_digits_from_images_to_samples(tmp_path, monkeypatch, capsys):
     tokenizer = ["--config", "runs/digits_vqvae/config.yaml"]
     checkpoint = tmp_path / "runs/digits_vqvae/checkpoints/last.ckpt"
     trained = ["--ckpt_path", str(checkpoint)]
-    main(["test", *tokenizer, *trained, *quick])
+    main(["test", *tokenizer, *trained, *quick, "--trainer.limit_test_batches", "1"])
     assert "test/psnr" in capsys.readouterr().out
     one = ["--data.epochs", "1"]
     main(["predict", *tokenizer, "--config", str(digits / "tokens.yaml"), *trained, *quick, *one])

@@ -17,7 +17,7 @@ def test_killed_in_mid_epoch(tmp_path, litscale):
     common += ["--model.discriminator.consistency", 1.0, "--model.restart_every", 3, "--checkpoints.every_n_steps", 5]
     litscale(*common, "--trainer.default_root_dir", tmp_path / "whole")
     broken = [*common, "--trainer.default_root_dir", tmp_path / "broken"]
-    killed(litscale, tmp_path, 8, *broken)
+    killed(8, *broken)
     paths = [tmp_path / name / "checkpoints" / "last.ckpt" for name in ("whole", "broken")]
     assert torch.load(paths[1], weights_only=True)["global_step"] == 5
     litscale(*broken, "--ckpt_path", "last")

@@ -43,7 +43,9 @@ def write_images(folder, low, count):
     return images
 
 
-def test_all_scores_are_torch_fidelitys_on_the_same_folders(tmp_path, weights):
+# theirs takes the root of a matrix of 2048 rows for it, half a minute; of small ones below
+@pytest.mark.parametrize("with_fid", [pytest.param(True, marks=pytest.mark.slow), False])
+def test_all_scores_are_torch_fidelitys_on_the_same_folders(tmp_path, weights, with_fid):
     own, other = write_images(tmp_path / "own", 0, 6), write_images(tmp_path / "other", 100, 5)
     expected = calculate_metrics(
         input1=str(tmp_path / "own"),
@@ -51,7 +53,8 @@ def test_all_scores_are_torch_fidelitys_on_the_same_folders(tmp_path, weights):
         feature_extractor="inception-v3-compat",
         feature_extractor_weights_path=str(weights),
         kid_subset_size=5,
-        **dict.fromkeys(("fid", "isc", "kid", "prc", "save_cpu_ram"), True),
+        fid=with_fid,
+        **dict.fromkeys(("isc", "kid", "prc", "save_cpu_ram"), True),
         **dict.fromkeys(("cuda", "cache", "verbose"), False),
         batch_size=4,
         isc_splits=6,
@@ -67,8 +70,9 @@ def test_all_scores_are_torch_fidelitys_on_the_same_folders(tmp_path, weights):
         kid.update(own_features[rows], rows)
         pr.update(own_features[rows], rows)
     found = fid.compute()
-    assert expected["frechet_inception_distance"] > 0.1
-    assert found == pytest.approx(expected["frechet_inception_distance"], rel=1e-3)
+    assert found > 0.1
+    if with_fid:
+        assert found == pytest.approx(expected["frechet_inception_distance"], rel=1e-3)
     assert score.compute() == pytest.approx(expected["inception_score_mean"], rel=1e-5)
     assert kid.compute() == pytest.approx(expected["kernel_inception_distance_mean"], rel=1e-3)
     shares = {name: value.item() for name, value in pr.compute().items()}

@@ -8,8 +8,14 @@ import torch
 
 from litscale.models.fractal import Fractal, attention_report
 from litscale.models.fractal.canvas import neighbours, patchify, scan_order, unpatchify
-from litscale.models.fractal.guidance import draw_symbols, guided, scheduled
-from litscale.models.fractal.masking import Masking, cosine_schedule, generation_order, generation_rank, training_ratio
+from litscale.models.fractal.guidance import final_logits, guided, scheduled
+from litscale.models.fractal.masking import (
+    Masking,
+    generation_order,
+    generation_queue,
+    masking_schedule,
+    training_counts,
+)
 from litscale.models.fractal.terms import LossTerms
 from litscale.models.layers.attention import Attention
 
@@ -72,28 +78,31 @@ def test_guidance_rises_over_the_steps():
     assert [scheduled(3.0, "constant", progress) for progress in (0.0, 0.25, 1.0)] == [3.0, 3.0, 3.0]
 
 
-def test_draws_and_their_log_probabilities_by_hand():
+def test_what_is_drawn_from_by_hand():
     logits = torch.tensor([[0.5, 0.3, 0.2]]).log()
     squares = [0.25, 0.09, 0.04]  # half the temperature squares the probabilities
-    symbol, log_prob = draw_symbols(logits, 0.5, None, 0.0, None, True)
-    assert symbol.item() == 0
-    assert log_prob.item() == pytest.approx(math.log(0.25 / sum(squares)))
-    generator = torch.Generator().manual_seed(0)
-    symbols, log_probs = draw_symbols(logits.expand(20_000, -1), 0.5, None, 0.0, generator, False)
-    shares = symbols.bincount(minlength=3) / 20_000
-    assert shares.tolist() == pytest.approx([x / sum(squares) for x in squares], abs=0.01)
-    torch.testing.assert_close(log_probs, (torch.tensor(squares) / sum(squares)).log()[symbols])
+    shares = final_logits(logits, 0.5, None, 0.0).softmax(-1)
+    assert shares[0].tolist() == pytest.approx([x / sum(squares) for x in squares])
     # the unconditional row comes second, and is divided by the temperature too
     both = torch.tensor([[0.5, 0.3, 0.2], [0.6, 0.3, 0.1]]).log()
-    symbol, log_prob = draw_symbols(both, 0.5, 2.0, 0.0, None, True)
     odds = [0.25**2 / 0.36, 0.09**2 / 0.09, 0.04**2 / 0.01]
-    assert (symbol.item(), log_prob.item()) == (0, pytest.approx(math.log(odds[0] / sum(odds)), abs=1e-5))
+    guided_shares = final_logits(both, 0.5, 2.0, 0.0).softmax(-1)
+    assert guided_shares[0].tolist() == pytest.approx([x / sum(odds) for x in odds], abs=1e-5)
+    # a scale for each row, and half precision is left
+    rows = torch.cat([both[:1].expand(2, -1), both[1:].expand(2, -1)]).bfloat16()
+    found = final_logits(rows, 0.5, torch.tensor([2.0, 1.0]), 0.0)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.softmax(-1), torch.cat([guided_shares, shares]), atol=0.01, rtol=0)
+    # noise is added to the logits of several channels of several cells as well
+    grid = rows.float().unflatten(0, (2, 2))[:, :, None, None].expand(-1, -1, 5, 2, -1).flatten(0, 1)
+    spread = final_logits(grid, 0.5, torch.tensor([2.0, 1.0]), 0.0)
+    torch.testing.assert_close(spread, found[:, None, None].expand(2, 5, 2, 3))
 
 
 @pytest.mark.parametrize(("mean", "std"), [(1.0, 0.25), (0.4, 0.2), (0.7, 1.0), (-0.2, 0.5)])
-def test_quantiles_of_the_training_ratio(mean, std):
+def test_quantiles_of_the_share_of_hidden_patches(mean, std):
     torch.manual_seed(0)
-    drawn = training_ratio(200_000, mean=mean, std=std).double()
+    drawn = torch.tensor(training_counts(200_000, 10_000, mean, std)).double() / 10_000
     normal = NormalDist(mean, std)
     low, high = normal.cdf(0), normal.cdf(1)
     shares = [0.02, 0.1, 0.25, 0.5, 0.75, 0.9, 0.98]
@@ -104,18 +113,20 @@ def test_quantiles_of_the_training_ratio(mean, std):
 def test_the_number_of_hidden_patches_is_rounded_up():
     torch.manual_seed(0)
     for mean, patches, count in ((0.5, 5, 3), (0.42, 10, 5), (0.62, 10, 7), (0.0, 8, 1), (1.0, 7, 7)):
-        mask, weight = Masking("training", mean, 1e-3)(50, patches, CPU)
+        mask, weight, total = Masking("training", mean, 1e-3)(50, patches, CPU)
         assert mask.sum(1).tolist() == [count] * 50
+        assert total == 50 * count
         assert weight.tolist() == [1.0] * 50
 
 
 def test_only_the_first_masked_level_of_a_pass_is_stratified():
     torch.manual_seed(0)
     masking = Masking("likelihood", stratum=(2, 4))
-    mask, weight = masking(300, 4, CPU)
+    mask, weight, total = masking(300, 4, CPU)
     assert mask.sum(1).tolist() == [3] * 300
+    assert total == 900
     assert weight.tolist() == pytest.approx([4 / 3] * 300)
-    mask, weight = masking(4000, 4, CPU)
+    mask, weight, _ = masking(4000, 4, CPU)
     counts = mask.sum(1)
     assert (counts.bincount(minlength=5)[1:] / 4000).tolist() == pytest.approx([0.25] * 4, abs=0.03)
     torch.testing.assert_close(weight, 4 / counts)
@@ -135,26 +146,30 @@ def test_each_pass_of_a_likelihood_draws_its_own_stratum():
     assert torch.equal((torch.stack(counts) - 1) // 2, wanted)
 
 
-def test_the_cosine_schedule_by_hand():
+def test_the_schedules_by_hand():
     # 10 cos(pi/8) = 9.2, 10 cos(pi/4) = 7.1, 10 cos(3 pi/8) = 3.8; 3 cos(pi/6) = 2.6, 3 cos(pi/3) = 1.5
-    assert cosine_schedule([10, 3], 4).tolist() == [[10, 3], [9, 2], [7, 1], [3, 0], [0, 0]]
-    assert cosine_schedule([5, 0, 1], 2).tolist() == [[5, 0, 1], [3, 0, 0], [0, 0, 0]]
-    assert cosine_schedule([64], 3).tolist() == [[64], [55], [32], [0]]
-    assert cosine_schedule([0, 0], 4).tolist() == [[0, 0]]
-    assert cosine_schedule([], 4).shape == (1, 0)
+    assert masking_schedule([10, 3], 4).tolist() == [[10, 3], [9, 2], [7, 1], [3, 0], [0, 0]]
+    assert masking_schedule([5, 0, 1], 2).tolist() == [[5, 0, 1], [3, 0, 0], [0, 0, 0]]
+    assert masking_schedule([64], 3).tolist() == [[64], [55], [32], [0]]
+    assert masking_schedule([0, 0], 4).tolist() == [[0, 0]]
+    assert masking_schedule([], 4).shape == (1, 0)
+    assert masking_schedule([10, 3], 4, "linear").tolist() == [[10, 3], [7, 2], [5, 1], [2, 0], [0, 0]]
+    # in floating point 49 * (1 - 48 / 49) is below 1, and 10 * (1 - 4 / 5) below 2
+    assert masking_schedule([10], 5, "linear")[:, 0].tolist() == [10, 8, 6, 4, 2, 0]
+    assert masking_schedule([49], 49, "linear")[:, 0].tolist() == list(range(49, -1, -1))
+    assert masking_schedule([7, 0], 2, "linear").tolist() == [[7, 0], [3, 0], [0, 0]]
 
 
-def test_the_rank_of_patches_by_hand():
+def test_the_order_of_patches_by_hand():
     unknown = torch.tensor([[True, True, False, True, True], [True, False, False, True, True]])
     partial = torch.tensor([[False, False, False, True, False], [True, False, False, False, True]])
-    order = torch.tensor([[0.5, 0.1, 0.9, 0.2, 0.3], [-7.0, -1.0, 3.0, -2.0, -9.0]])
-    # the lowest of the unknown ones comes last; those that are partly known come first
-    assert generation_rank(unknown, partial, order).tolist() == [[2, 0, 4, 3, 1], [2, 3, 4, 0, 1]]
+    order = torch.tensor([[5, 1, 9, 2, 3], [7, 1, 3, 2, 2**60 - 1]])
+    # the lowest comes first, after those that are partly known; known ones come last
+    assert generation_queue(unknown, partial, order).tolist() == [[3, 1, 4, 0, 2], [0, 4, 3, 1, 2]]
     scan = torch.tensor([2, 0, 1])
-    assert generation_order("raster", 2, scan, CPU, None).tolist() == [[-1, -2, 0]] * 2
-    generator = torch.Generator().manual_seed(0)
-    key = generation_order("random", 2, scan, CPU, generator)
-    assert torch.equal(key, torch.rand(2, 3, generator=torch.Generator().manual_seed(0)))
+    assert generation_order("raster", scan, torch.zeros(2, 3, dtype=torch.long)).tolist() == [[1, 2, 0]] * 2
+    keys = torch.tensor([[-1, 5, 2**62 + 3]])
+    assert generation_order("random", scan, keys).tolist() == [[2**60 - 1, 5, 3]]
 
 
 def test_sums_over_levels_by_hand():

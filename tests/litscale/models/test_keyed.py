@@ -45,8 +45,8 @@ def test_masks_follow_the_keys_of_rows_and_places():
     keys = canvas_keys(torch.arange(4, dtype=torch.uint8).view(4, 1, 1, 1), 0)
     device = torch.device("cpu")
     whole, part = Masking("likelihood", keys=keys), Masking("likelihood", keys=keys[[2]])
-    mask, weight = whole(4, 6, device)
-    one, one_weight = part(1, 6, device)
+    mask, weight, _ = whole(4, 6, device)
+    one, one_weight, _ = part(1, 6, device)
     assert torch.equal(mask[2], one[0])
     assert torch.equal(weight, 6 / mask.sum(1))
     assert weight[2] == one_weight[0]
@@ -57,7 +57,7 @@ def test_masks_follow_the_keys_of_rows_and_places():
 
 
 def test_keyed_masks_hide_every_patch_and_count_equally_often():
-    mask, _ = Masking("likelihood", keys=mixed(torch.arange(60_000)))(60_000, 6, torch.device("cpu"))
+    mask, *_ = Masking("likelihood", keys=mixed(torch.arange(60_000)))(60_000, 6, torch.device("cpu"))
     counts = mask.sum(1)
     frequency = torch.bincount(counts, minlength=7)[1:] / 60_000
     assert torch.allclose(frequency, torch.full((6,), 1 / 6), atol=0.01)

@@ -1,15 +1,23 @@
 """MAR levels: masks, schedules, orders."""
 
 import math
-from itertools import pairwise
+from collections import Counter
+from itertools import pairwise, permutations
 
 import pytest
 import torch
 
-from litscale.models.fractal import Fractal, Generation, generate
+from litscale.models.fractal import Fractal, Generation, generate, recursion
 from litscale.models.fractal.generator import GeneratorConfig
 from litscale.models.fractal.mar import MAR
-from litscale.models.fractal.masking import Masking, cosine_schedule, generation_order, generation_rank, training_ratio
+from litscale.models.fractal.masking import (
+    Masking,
+    generation_order,
+    generation_queue,
+    masking_schedule,
+    training_counts,
+)
+from litscale.models.keyed import numbers
 from litscale.models.layers.blocks import StackConfig
 
 
@@ -43,9 +51,9 @@ def test_hidden_patches_are_not_seen(stir):
     )
 
 
-def test_training_ratio_is_the_truncated_normal():
+def test_the_share_of_hidden_patches_is_a_truncated_normal():
     torch.manual_seed(0)
-    drawn = training_ratio(200_000)
+    drawn = torch.tensor(training_counts(200_000, 10_000)) / 10_000
     # mean of a normal(1, 0.25) truncated to [0, 1]: mu - sigma * phi(0) / (Phi(0) - Phi(-4)), up to the far tail
     assert drawn.mean().item() == pytest.approx(1 - 0.25 * math.sqrt(2 / math.pi), abs=2e-3)
     assert 0 <= drawn.min() < 0.2
@@ -54,8 +62,9 @@ def test_training_ratio_is_the_truncated_normal():
 
 def test_likelihood_counts_are_uniform_and_weighed():
     torch.manual_seed(0)
-    mask, weight = Masking("likelihood")(60_000, 6, torch.device("cpu"))
+    mask, weight, total = Masking("likelihood")(60_000, 6, torch.device("cpu"))
     counts = mask.sum(1)
+    assert total == counts.sum()
     assert torch.allclose(weight, 6 / counts)
     frequency = torch.bincount(counts, minlength=7)[1:] / 60_000
     assert torch.allclose(frequency, torch.full((6,), 1 / 6), atol=0.01)
@@ -82,8 +91,8 @@ def test_strata_keep_the_mean_and_lower_the_variance():
 
 @pytest.mark.parametrize("patches", [1, 2, 5, 16, 64, 256])
 @pytest.mark.parametrize("iterations", [1, 3, 8, 64])
-def test_cosine_schedule(patches, iterations):
-    remaining = cosine_schedule([patches, 0, max(1, patches // 2)], iterations)
+def test_masking_schedule(patches, iterations):
+    remaining = masking_schedule([patches, 0, max(1, patches // 2)], iterations)
     assert remaining[0].tolist() == [patches, 0, max(1, patches // 2)]
     assert remaining[-1].tolist() == [0, 0, 0]
     steps = min(patches, iterations)
@@ -102,8 +111,24 @@ def test_sampled_counts_follow_the_schedule(mar_model, iterations, order):
     options = Generation(iterations=iterations, order=order)
     generate(model, options=options, batch_size=3, seed=0, on_step=lambda _, mask: done.append(mask.clone()))
     cells = torch.stack(done).flatten(2).sum(2) // 16
-    wanted = 4 - cosine_schedule([4] * 3, iterations)[1:]
+    wanted = 4 - masking_schedule([4] * 3, iterations)[1:]
     assert torch.equal(cells, wanted)
+
+
+def test_each_level_has_a_schedule_of_its_own(mar_model, monkeypatch):
+    kinds = []
+
+    def spy(counts, iterations, kind):
+        kinds.append((counts[0], iterations, kind))
+        return masking_schedule(counts, iterations, kind)
+
+    monkeypatch.setattr(recursion, "masking_schedule", spy)
+    model = mar_model(((8, 8), (4, 4), (1, 1)))
+    generate(model, options=Generation(iterations=[4, 2], schedule=["linear", "cosine"]), seed=0)
+    assert kinds == [(4, 4, "linear")] + [(16, 2, "cosine")] * 4
+    kinds.clear()
+    generate(model, options=Generation(iterations=1, schedule="linear"), seed=0)
+    assert kinds == [(4, 1, "linear"), (16, 1, "linear")]
 
 
 def test_raster_order_follows_the_scan(mar_model):
@@ -128,11 +153,20 @@ def test_partial_patches_come_first_and_known_ones_never():
     unknown = torch.tensor([[True, True, True, False, True]])
     partial = torch.tensor([[False, True, False, False, False]])
     scan = torch.arange(5)
-    for _ in range(5):
-        rank = generation_rank(unknown, partial, generation_order("random", 1, scan, scan.device, None))
-        assert rank[0, 1] == 3
-        assert rank[0, 3] == 4
-        assert sorted(rank[0].tolist()) == [0, 1, 2, 3, 4]
+    for seed in range(5):
+        keys = numbers(torch.tensor([seed]), 5)
+        queue = generation_queue(unknown, partial, generation_order("random", scan, keys))[0].tolist()
+        assert (queue[0], queue[-1]) == (1, 3)
+        assert sorted(queue) == [0, 1, 2, 3, 4]
+
+
+def test_random_orders_are_uniform():
+    keys = numbers(torch.arange(6000), 3)
+    unknown = torch.ones(6000, 3, dtype=torch.bool)
+    queue = generation_queue(unknown, ~unknown, generation_order("random", torch.arange(3), keys))
+    counts = Counter(map(tuple, queue.tolist()))
+    assert sorted(counts) == sorted(permutations(range(3)))
+    assert min(counts.values()) > 900  # of 1000 expected, 3.5 standard deviations
 
 
 @pytest.mark.parametrize("guiding", [False, True])

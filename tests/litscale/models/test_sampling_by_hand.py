@@ -3,6 +3,7 @@
 import math
 import sys
 from dataclasses import replace
+from itertools import pairwise
 from types import SimpleNamespace
 
 import pytest
@@ -10,16 +11,29 @@ import torch
 
 from litscale.models.fractal import Fractal, Generation, generate
 from litscale.models.fractal.ar import AR
-from litscale.models.fractal.generate import Recursion
+from litscale.models.fractal.canvas import patchify
+from litscale.models.fractal.drawing import Canvases, Drawing
+from litscale.models.fractal.generation import GenerationReport
 from litscale.models.fractal.generator import GeneratorConfig
 from litscale.models.fractal.head import CategoricalHead
 from litscale.models.fractal.options import per_level
+from litscale.models.fractal.recursion import Recursion
+from litscale.models.keyed import cell_keys, gumbel, numbers
 from litscale.models.layers.blocks import StackConfig
 
+SEQUENTIAL = Generation(decoding="sequential")
 
-def recursion(model, iterations, order="random"):
+
+def recursion(model, iterations, order="random", oversampling=100):
     """The recursion of one call, seeded; ``iterations`` has a number for each level."""
-    return Recursion(model, Generation(iterations, filter_threshold=0.0, order=order), torch.Generator().manual_seed(0))
+    options = Generation(iterations, filter_threshold=0.0, order=order, confidence_oversampling=oversampling)
+    return Recursion(Drawing(model, options, GenerationReport()), len(model.levels))
+
+
+def canvases(model, canvas, known):
+    """Canvases of the first level, as `generate` hands them to the recursion."""
+    keys = cell_keys(0, torch.arange(len(canvas)), *canvas.shape[2:])
+    return Canvases(canvas, known, keys, model.root(canvas, None))
 
 
 @pytest.fixture
@@ -27,7 +41,10 @@ def draws(monkeypatch):
     """Let a function of (conditions, cfg, symbols, known) draw all cells and guiding values in place of the heads."""
 
     def replace(function):
-        monkeypatch.setattr(Recursion, "draw_cells", lambda self, head, *given: function(*given))
+        def draw_cells(self, head, conditions, cfg, noise, *given):
+            return function(conditions, cfg, *given)
+
+        monkeypatch.setattr(Drawing, "draw_cells", draw_cells)
 
     return replace
 
@@ -38,7 +55,7 @@ def recorder(monkeypatch):
 
     def build(width, patch):
         model = Recorder(width, patch)
-        monkeypatch.setattr(sys.modules[Recursion.__module__], "Recursion", model.recursion)
+        monkeypatch.setattr(sys.modules[generate.__module__], "Recursion", model.recursion)
         return model
 
     return build
@@ -48,11 +65,11 @@ class Recorder:
     """Stands in for a model of 2 x ``width``: fills what is unknown with the call's number, and keeps the calls."""
 
     no_class, num_classes, training = torch.zeros(1), 0, False
-    codec = SimpleNamespace(alphabet=256, channels=1)
+    codec = SimpleNamespace(alphabet=256, channels=1, is_image=True)
 
     def __init__(self, width, patch):
         self.sizes = [(2, width), (2, patch)]
-        self.levels = [SimpleNamespace(patch=(2, patch))]
+        self.levels = [SimpleNamespace(patch=(2, patch), generator=SimpleNamespace(causal=False))]
         self.calls = []
 
     def eval(self):
@@ -65,13 +82,14 @@ class Recorder:
         """Conditions that are the labels."""
         return label
 
-    def recursion(self, model, options, noise):
+    def recursion(self, drawing, parallel):
         """What fills the next window."""
 
-        def fill(depth, canvas, known, label, cfg, on_step):
-            seed = None if noise is None else noise.initial_seed()
-            call = {"canvas": canvas.clone(), "known": known.clone(), "label": label, "on_step": on_step, "seed": seed}
-            self.calls.append(call | {"temperature": options.temperature})
+        def fill(depth, work, on_step):
+            canvas, known = work.symbols, torch.zeros_like(work.symbols, dtype=torch.bool)
+            known = known if work.known is None else work.known
+            call = {"canvas": canvas.clone(), "known": known.clone(), "label": work.conditions, "on_step": on_step}
+            self.calls.append(call | {"temperature": drawing.options.temperature, "keys": work.keys})
             made = torch.where(known, canvas, 100 + len(self.calls))
             if on_step is not None:
                 on_step(made, torch.ones_like(known))
@@ -91,7 +109,7 @@ class Recorder:
         (16, 4, 13, 0, [0]),
     ],
 )
-def test_windows_and_their_seeds_by_hand(recorder, width, patch, length, given, starts):
+def test_windows_and_their_keys_by_hand(recorder, width, patch, length, given, starts):
     columns = torch.arange(length, dtype=torch.uint8)
     canvas = columns.expand(1, 1, 2, length).clone()
     known = (columns < given).expand(1, 1, 2, length).clone()
@@ -99,11 +117,12 @@ def test_windows_and_their_seeds_by_hand(recorder, width, patch, length, given, 
         width = -(-length // patch) * patch
     model = recorder(width, patch)
     made = generate(model, torch.tensor([3]), Generation(temperature=0.5), canvas=canvas, known=known, seed=5)
-    assert [call["seed"] for call in model.calls] == [5 + i for i in range(len(starts))]
     whole = torch.nn.functional.pad(canvas, (0, -length % patch))
     done = torch.nn.functional.pad(known, (0, -length % patch))
+    keys = cell_keys(5, torch.tensor([0]), 2, whole.shape[3])
     for i, (start, call) in enumerate(zip(starts, model.calls, strict=True)):
         window = slice(start, start + width)
+        assert torch.equal(call["keys"], keys[..., window])
         assert torch.equal(call["known"], done[..., window])
         assert torch.equal(call["canvas"][call["known"]], whole[..., window][done[..., window]])
         assert (call["label"].tolist(), call["temperature"], call["on_step"]) == ([3], 0.5, None)
@@ -112,12 +131,22 @@ def test_windows_and_their_seeds_by_hand(recorder, width, patch, length, given, 
     assert torch.equal(made, whole[..., :length])
 
 
-def test_windows_without_a_seed_have_none(recorder):
+def test_without_a_seed_torch_decides(recorder):
+    keys = []
+    for seed in (1, 2, 1):
+        torch.manual_seed(seed)
+        model = recorder(4, 2)
+        generate(model, canvas=torch.zeros(1, 1, 2, 10, dtype=torch.uint8))
+        keys.append(torch.cat([call["keys"] for call in model.calls], dim=-1))
+    assert torch.equal(keys[0], keys[2])
+    assert not (keys[0] == keys[1]).any()
+
+
+def test_canvases_are_keyed_by_their_numbers(recorder):
     model = recorder(4, 2)
-    generate(
-        model, canvas=torch.zeros(1, 1, 2, 10, dtype=torch.uint8), known=torch.zeros(1, 1, 2, 10, dtype=torch.bool)
-    )
-    assert [call["seed"] for call in model.calls] == [None] * 4
+    generate(model, batch_size=3, seed=7, index=torch.tensor([4, 0, 9]))
+    assert torch.equal(model.calls[0]["keys"], cell_keys(7, torch.arange(10), 2, 4)[[4, 0, 9]])
+    assert len(model.calls[0]["keys"].unique()) == 24
 
 
 def test_each_step_of_a_window_shows_the_whole_canvas(recorder):
@@ -150,35 +179,51 @@ def test_the_log_probability_counts_every_cell_and_every_guiding_value(draws, ge
     known[1, :, :2] = True  # two of the four patches
     known[1, :, 2, 0] = True  # and one cell of the third
     with torch.no_grad():
-        made, log_prob = recursion(model, [2, 2]).fill(0, canvas, known, model.root(canvas, None), None)
+        made, log_prob = recursion(model, [2, 2], "confidence").fill(0, canvases(model, canvas, known))
     assert log_prob.tolist() == pytest.approx([24 * cell + 4 * guide, 11 * cell + 2 * guide])
     assert torch.equal(made, (~known).to(torch.uint8))
 
 
 @torch.no_grad()
-def test_confidence_is_the_log_probability_of_a_cell(draws):
+@pytest.mark.parametrize(
+    ("oversampling", "wanted", "seen"),
+    [
+        (100, [1, 0, 3, 2], [4, 3, 2, 1]),  # all that is hidden is drawn, and the surest is kept
+        (2, None, [2, 2, 2, 1]),  # two are drawn
+        (1, None, [1, 1, 1, 1]),
+    ],
+)
+def test_confidence_is_the_log_probability_of_a_cell(monkeypatch, oversampling, wanted, seen):
     """Of patch 0 one cell is drawn, at -1.5; the four of patch 1 are surer cell by cell and less sure in sum."""
     model = Fractal([(4, 4), (2, 2), (1, 1)], ["mar", "mar"], [8, 8, 8], [1, 1, 1], [2, 2, 2], codec="binary").eval()
     canvas = torch.zeros(1, 1, 4, 4, dtype=torch.uint8)
     known = torch.zeros_like(canvas, dtype=torch.bool)
     known[0, 0, 0, 0] = known[0, 0, 1, :2] = True
-    sureness = {0: [-1.5], 1: [-1.0] * 4, 2: [-2.0] * 4, 3: [-0.5, -4.5, -0.5, -0.5]}
-    hidden, order = [0, 1, 2, 3], []
+    sureness = torch.tensor([[-9.0, -1.5, -9, -9], [-1.0] * 4, [-2.0] * 4, [-0.5, -4.5, -0.5, -0.5]])
+    work, order, drawn = canvases(model, canvas, known), [], []
+    where = {key: i for i, key in enumerate(patchify(work.keys, (2, 2)).flatten().tolist())}
 
-    @draws
-    def drawn(conditions, cfg, symbols, known):
-        log_prob = torch.tensor([value for patch in hidden for value in sureness[patch]])
-        return torch.ones_like(symbols), log_prob
+    def draw_cells(self, head, conditions, cfg, keys, symbols, known):
+        cells = [where[key] for key in keys.tolist()]
+        drawn.append({cell // 4 for cell in cells})
+        return torch.where(known, symbols, 1), sureness.flatten()[cells]
 
-    def step(canvas, done):
-        new = [patch for patch in hidden if done[0, 0].reshape(2, 2, 2, 2)[patch // 2, :, patch % 2].all()]
-        order.extend(new)
-        for patch in new:
-            hidden.remove(patch)
-
-    root = model.root(canvas, None)
-    log_prob = recursion(model, [4, 1], "confidence").fill(0, canvas, known, root, None, step)[1]
-    assert order == [1, 0, 3, 2]
+    monkeypatch.setattr(Drawing, "noise", lambda self, keys, depth: keys)  # by which a cell is recognised
+    monkeypatch.setattr(Drawing, "draw_cells", draw_cells)
+    whole = recursion(model, [4, 1], "confidence", oversampling)
+    step = lambda _, done: order.append({i for i in range(4) if patchify(done, (2, 2))[0, i].all()})  # noqa: E731
+    log_prob = whole.fill(0, work, step)[1]
+    new = [after - before for before, after in pairwise([set(), *order])]
+    assert [len(patches) for patches in drawn] == seen
+    # of what was drawn the surest patch is kept, and what is not kept is drawn again
+    per_cell = [-1.5, -1.0, -2.0, -1.5]
+    for candidates, kept, later in zip(drawn, new, [*drawn[1:], set()], strict=True):
+        (patch,) = kept
+        assert per_cell[patch] == max(per_cell[i] for i in candidates)
+        assert candidates - kept <= later or len(later) < 2
+    assert 0 in drawn[0]  # known in part
+    if wanted is not None:
+        assert [patch for kept in new for patch in kept] in (wanted, [1, 3, 0, 2])  # 0 and 3 are equally sure
     assert log_prob.item() == pytest.approx(-1.5 - 4 - 6 - 8)
 
 
@@ -197,14 +242,13 @@ def test_the_guidance_scale_of_every_step(draws, generators, scales):
 
     @draws
     def drawn(conditions, cfg, symbols, known):
-        seen.append(cfg)
-        assert len(conditions) == 2 * len(symbols)
-        return symbols, torch.zeros(len(symbols))
+        seen.extend(torch.as_tensor(cfg).unique().tolist())
+        return torch.zeros(len(conditions) // 2, 1, dtype=torch.long), None
 
-    generate(model, torch.tensor([1]), Generation(iterations=3, cfg=3.0))
+    generate(model, torch.tensor([1]), Generation(3, cfg=3.0, decoding="sequential"))
     assert seen == pytest.approx(scales)
     seen.clear()
-    generate(model, torch.tensor([1]), Generation(iterations=3, cfg=3.0, cfg_schedule="constant"))
+    generate(model, torch.tensor([1]), Generation(3, cfg=3.0, cfg_schedule="constant", decoding="sequential"))
     assert seen == [3.0] * len(scales)
 
 
@@ -217,9 +261,9 @@ def test_levels_below_the_first_are_guided_at_the_scale_of_its_step(draws):
     @draws
     def drawn(conditions, cfg, symbols, known):
         seen.append(cfg)
-        return symbols, torch.zeros(len(symbols))
+        return torch.zeros(len(conditions) // 2, 1, dtype=torch.long), None
 
-    generate(model, torch.tensor([1]), Generation(cfg=3.0))
+    generate(model, torch.tensor([1]), Generation(cfg=3.0, decoding="sequential"))
     assert seen == pytest.approx([2.0] * 4 + [3.0] * 4)
 
 
@@ -227,12 +271,19 @@ def test_levels_below_the_first_are_guided_at_the_scale_of_its_step(draws):
 def test_an_ar_level_shows_each_patch_that_it_made(draws):
     """Column by column; the second patch of the order is known, so nothing is shown for it."""
     model = Fractal([(4, 4), (2, 2), (1, 1)], ["ar", "ar"], [8] * 3, [1] * 3, [2] * 3, "binary", scan="column_major")
-    draws(lambda conditions, cfg, symbols, known: (1 - symbols, torch.zeros(len(symbols))))
+    draws(lambda conditions, cfg, symbols, known: (1 - symbols, None))
     canvas = torch.zeros(1, 1, 4, 4, dtype=torch.uint8)
     known = torch.zeros_like(canvas, dtype=torch.bool)
     known[..., 2:, :2] = True
     shown = []
-    made = generate(model, canvas=canvas, known=known, on_step=lambda part, done: shown.append((part.clone(), done)))
+    made = generate(
+        model,
+        None,
+        SEQUENTIAL,
+        canvas=canvas,
+        known=known,
+        on_step=lambda part, done: shown.append((part.clone(), done)),
+    )
     corners = [[[1, 0], [1, 0]], [[1, 1], [1, 0]], [[1, 1], [1, 1]]]
     assert [done[0, 0, ::2, ::2].int().tolist() for _, done in shown] == corners
     assert [part[0, 0, ::2, ::2].tolist() for part, _ in shown] == [
@@ -241,7 +292,7 @@ def test_an_ar_level_shows_each_patch_that_it_made(draws):
         [[1, 1], [0, 1]],
     ]
     assert torch.equal(made, shown[-1][0])
-    assert torch.equal(made, generate(model, canvas=canvas, known=known))
+    assert torch.equal(made, generate(model, None, SEQUENTIAL, canvas=canvas, known=known))
 
 
 @torch.no_grad()
@@ -254,9 +305,10 @@ def test_the_head_draws_what_it_predicts(stir, guided):
     known = torch.zeros(40, 3, dtype=torch.bool)
     known[::2, 1] = True
     given = torch.randint(0, 5, (40, 3))
-    sampler = Recursion(None, Generation(filter_threshold=0.0), torch.Generator().manual_seed(0))
+    drawing = Drawing(None, Generation(filter_threshold=0.0, order="confidence"), GenerationReport())
+    noise = gumbel(numbers(torch.arange(40), 3), 5)
     rows = conditions.repeat(2, 1, 1) if guided else conditions  # with equal halves guidance changes nothing
-    drawn, log_prob = sampler.draw_cells(head, rows, 3.0 if guided else None, given, known)
+    drawn, log_prob = drawing.draw_cells(head, rows, 3.0 if guided else None, noise, given, known)
     assert torch.equal(drawn[known], given[known])
     nats, entropy = head(drawn, conditions, with_entropy=True)
     torch.testing.assert_close(log_prob, -(nats * ~known).sum(1), atol=1e-4, rtol=1e-4)
@@ -283,7 +335,7 @@ def test_the_defaults_are_the_published_ones():
     assert [level.generator.conditions_out for level in (*model.levels, *lowest)] == [5, 1, 5, 1]
     assert (len(head.blocks), head.blocks[0].attn.heads, head.codebook.shape[-1]) == (3, 4, 128)
     assert (model.mask_mean, model.mask_std, model.label_drop, model.root_conditions) == (1.0, 0.25, 0.1, 1)
-    assert Generation() == Generation(8, 1.0, 1.0, "linear", 1e-4, "random", True, False)
+    assert Generation() == Generation(8, 1.0, 1.0, "linear", 1e-4, "random", 2.0, True, False, "auto", None, "repeat")
 
 
 def test_initial_weights():

@@ -200,6 +200,9 @@ def test_cost_gamma_measures_before_the_first_run():
     ("build", "message"),
     [
         (lambda: FixedGamma(0), "gamma must be at least 1, not 0"),
+        (lambda: FixedGamma(1.5), r"gamma must be a whole number of scales, not 1\.5"),
+        (lambda: AdaptiveGamma(high=2.5), r"high must be a whole number of scales, not 2\.5"),
+        (lambda: CostGamma(low=0.5), r"low must be a whole number of scales, not 0\.5"),
         (lambda: AdaptiveGamma(low=0), "gamma needs bounds 1 <= low <= high, not 0 and 8"),
         (lambda: AdaptiveGamma(low=3, high=2), "gamma needs bounds 1 <= low <= high, not 3 and 2"),
         (lambda: AdaptiveGamma(confidence=1.0), "confidence must be above 0 and below 1, not 1.0"),

@@ -233,15 +233,19 @@ def test_equal_tokenizers_may_be_loaded_twice(models):
     ("arguments", "message"),
     [
         ({"gamma": 0}, "gamma must be at least 1, not 0; TargetOnly drafts nothing"),
+        ({"gamma": 1.5}, r"gamma must be a whole number of scales, not 1\.5"),
         ({"gamma": CostGamma(Costs((1.0,), (1.0,)))}, "the costs are of 1 scales, but the target has 4"),
         ({"labels": [5]}, r"labels must be in -1..4, got -?\d..5"),
         ({"labels": []}, "labels are empty; give at least one"),
+        ({"labels": [1.0]}, r"labels must be integers \[B\], not torch.float32 \[1\]"),
+        ({"labels": [[1]]}, r"labels must be integers \[B\], not torch.int64 \[1, 1\]"),
+        ({"image_index": torch.tensor([3, 4])}, r"image_index must have the shape of labels \[1\], not \[2\]"),
         ({"options": VARGeneration(greedy=True)}, "decoders need greedy and smooth to be false: top_k 1 takes the"),
         ({"options": VARGeneration(smooth=True)}, "decoders need greedy and smooth to be false"),
     ],
 )
 def test_bad_options(models, arguments, message):
-    options = {name: arguments[name] for name in ("labels", "options") if name in arguments}
+    options = {name: arguments[name] for name in ("labels", "options", "image_index") if name in arguments}
     with pytest.raises(ValueError, match=message):
         Speculative(*models, **{k: v for k, v in arguments.items() if k not in options}).decode(
             **{"labels": [0]} | options

@@ -166,6 +166,8 @@ def test_bfloat16(model):
         ({"top_p": -0.1}, r"top_p must be in 0..1, not -0.1"),
         ({"temperature": 0.0}, "temperature must be positive, not 0.0"),
         ({"labels": [7]}, r"labels must be in -1..6, got -?\d..7"),
+        ({"labels": torch.tensor([0.5])}, r"labels must be integers \[B\], not torch.float32 \[1\]"),
+        ({"labels": torch.tensor([[0]])}, r"labels must be integers \[B\], not torch.int64 \[1, 1\]"),
         ({"tokens": []}, "tokens and known belong together"),
         ({"tokens": [], "known": []}, r"tokens must have the shapes \[\(1, 1\), \(1, 4\), .*, not \[\]"),
     ],

@@ -20,7 +20,7 @@ from litscale.music import (
     write_midi,
 )
 from litscale.music.notes import NOTE, bin_to_velocity, paint, velocity_to_bin
-from litscale.music.phase import close_share, estimate_phase
+from litscale.music.phase import estimate_phase
 
 
 def test_the_lowest_and_the_highest_pitch_and_velocity_are_painted_and_read(tmp_path: Path) -> None:
@@ -109,12 +109,7 @@ def test_the_empty_beats_of_uneven_music() -> None:
 
 
 def test_the_phase_by_hand() -> None:
-    # distances from the grid up to an eighth of a step count: at 0 these are three of five
-    onsets = np.array([0.0, 1.125, 1.875, 3.14, 4.5])
-    assert close_share(onsets) == pytest.approx(3 / 5)
-    assert close_share(onsets, 0.125) == pytest.approx(3 / 5)
-    assert close_share(onsets, 0.5) == pytest.approx(1 / 5)
-    # of phases with equally many close onsets, the one that they are nearest to
+    # distances of up to an eighth of a step are close; of equally many, the phase that they are nearest to
     assert estimate_phase(np.array([0.25, 1.25, 2.375])) == 0.25
     assert estimate_phase(np.array([0.25, 1.375, 2.375])) == 0.375
 
