@@ -3,9 +3,9 @@
     python benchmarks/weights_speed.py [--model fractalar_in64] [--batches 1] [--cfgs 1 3] [--device cuda]
 
 Prints two Markdown tables: the transformer layers alone, one token of each level for each time that a patch of the
-first level needs it, and whole samples of few patches. Times are medians, in CPU seconds on CPUs; ratios are medians
-of the ratios of neighbouring runs. What small weights cost in likelihood, `litscale validate --model.generation.weights
-int8` says of a trained model.
+first level needs it, and whole samples of few patches, decoded cell by cell. Times are medians, on a CPU in CPU
+seconds; a ratio is the median of the ratios of neighbouring runs. What small weights cost in likelihood, `litscale
+validate --model.generation.weights int8` says of a trained model.
 """
 
 from __future__ import annotations
@@ -61,7 +61,9 @@ def samples(model: Fractal, batch: int, cfg: float, repeats: int, device: str) -
     """Times of whole samples by kind of weights."""
     label = torch.arange(batch, device=device)
     runs: dict[str, Callable[[], object]] = {
-        weights: lambda weights=weights: generate(model, label, Generation(4, cfg=cfg, weights=weights), seed=0)
+        weights: lambda weights=weights: generate(
+            model, label, Generation(4, cfg=cfg, decoding="sequential", weights=weights), seed=0
+        )
         for weights in WEIGHTS
     }
     return paired(runs, repeats, device, clock=cpu_now)

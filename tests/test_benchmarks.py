@@ -73,3 +73,11 @@ def test_optimizer_speed_compares_both_updates():
 def test_thread_speed_compares_one_thread_and_two():
     rows = table("thread_speed.py", "--widths", "64", "128", "--rows", "1", "2")[2:]
     assert [row[:2] for row in rows] == [["64", "1"], ["64", "2"], ["128", "1"], ["128", "2"]]
+
+
+@pytest.mark.slow
+def test_weights_speed_prints_both_tables():
+    rows = table("weights_speed.py", "--patches", "1", "--batches", "1", "2", "--cfgs", "1", "3")
+    each = [[batch, cfg, weights] for batch in "12" for cfg in "13" for weights in ("float32", "bfloat16", "int8")]
+    assert [row[:3] for row in rows[2:14]] == [row[:3] for row in rows[16:]] == each
+    assert [row[-1] for row in rows if row[2] == "float32"] == ["1.00"] * 8

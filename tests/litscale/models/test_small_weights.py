@@ -15,7 +15,7 @@ SMALL = ["bfloat16", "int8"]
 HALVES = [torch.bfloat16, torch.float16]
 
 
-def layer(n_in=512, n_out=264, seed=0, **options):
+def layer(n_in=512, n_out=520, seed=0, **options):
     """A linear layer whose output channels are up to a hundred times as large as others."""
     torch.manual_seed(seed)
     made = nn.Linear(n_in, n_out, **options)
@@ -98,7 +98,7 @@ def test_a_bfloat16_layer_is_the_layer_with_rounded_weights(monkeypatch, bias, f
     if not fbgemm:
         monkeypatch.setattr(module, "_has_fbgemm", lambda device: False)
     difference = largest(under("bfloat16", linear, x) - wanted, wanted).max()
-    assert difference < (1e-5 if fbgemm else 0.02)  # without FBGEMM, inputs and results are bfloat16 as well
+    assert difference < (1e-5 if fbgemm else 0.04)  # without FBGEMM, inputs and results are bfloat16 as well
 
 
 def test_float32_leaves_all_layers_alone():
@@ -111,14 +111,14 @@ def test_gpus_integer_product_is_that_of_fbgemm():
     small, steps = quantize(layer().weight)
     x = inputs() / 1000
     packed = module._packed_product(small, steps)(x)
-    assert integer_product(small, steps, x).shape == packed.shape == (2, 5, 264)
+    assert integer_product(small, steps, x).shape == packed.shape == (2, 5, 520)
     torch.testing.assert_close(integer_product(small, steps, x), packed, rtol=1e-5, atol=1e-5)
     many = x.repeat(5, 1, 1)  # 50 rows, which are padded to 56
     torch.testing.assert_close(integer_product(small, steps, many), packed.repeat(5, 1, 1), rtol=1e-5, atol=1e-5)
 
 
 def test_sums_of_the_largest_numbers_are_exact():
-    linear = nn.Linear(4096, 32, bias=False)
+    linear = nn.Linear(4096, 64, bias=False)
     nn.init.constant_(linear.weight, 1.0)
     assert under("int8", linear, torch.ones(1, 4096)).unique().tolist() == pytest.approx([4096.0])
     assert under("int8", linear, -torch.ones(1, 4096)).unique().tolist() == pytest.approx([-4096.0])
@@ -136,15 +136,15 @@ def test_an_int8_row_does_not_depend_on_the_rows_beside_it():
 @pytest.mark.parametrize("weights", SMALL)
 @pytest.mark.parametrize("dtype", HALVES)
 def test_halves_stay_halves(weights, dtype):
-    linear, x = nn.Linear(512, 264).to(dtype), (inputs() / 10).to(dtype)
+    linear, x = nn.Linear(512, 520).to(dtype), (inputs() / 10).to(dtype)
     given = under(weights, linear, x)
     assert given.dtype == dtype
     assert relative(given.float() - linear(x).float(), linear, x).max() < 0.02
 
 
 def test_only_large_layers_are_changed():
-    assert is_large(nn.Linear(512, 256))
-    assert not is_large(nn.Linear(512, 248))
+    assert is_large(nn.Linear(512, 512))
+    assert not is_large(nn.Linear(512, 504))
     assert not is_large(nn.Linear(516, 512))  # GPUs multiply rows of 8 n numbers only
     assert not is_large(nn.Linear(512, 516))
     assert not is_large(nn.Embedding(512, 512))
@@ -202,6 +202,7 @@ def test_kinds_have_copies_of_their_own_and_biases_have_none(made):
 def test_copies_go_with_their_layers():
     linear = layer()
     under("int8", linear, inputs())
+    gc.collect()  # layers of other tests
     before = len(module._copies)
     del linear
     gc.collect()
@@ -209,7 +210,7 @@ def test_copies_go_with_their_layers():
 
 
 def test_parameters_and_state_dict_stay_and_layers_are_as_before_afterwards():
-    network = nn.Sequential(layer(), nn.GELU(), layer(264, 512, bias=False))
+    network = nn.Sequential(layer(), nn.GELU(), layer(520, 512, bias=False))
     names, x = list(network.state_dict()), inputs()
     before = network(x).detach()
 
