@@ -26,7 +26,7 @@ SMALLEST = 2**18
 # weight no pair overflows (2 * 255 * 63 < 2**15). All sums are exact, so a row does not depend on those beside it.
 WEIGHT_STEPS, INPUT_STEPS = 63, 127
 
-Linear = Callable[[Tensor, Tensor | None], Tensor]
+Linear = Callable[..., Tensor]  # of the input and ``bias``
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from litscale.models.fractal.fractal import Fractal
 from litscale.models.fractal.generation import Generation, GenerationReport
 from litscale.models.fractal.recursion import Draft, OnStep, Recursion
 from litscale.models.keyed import cell_keys
+from litscale.models.labels import check_labels
 from litscale.models.modes import evaluating
 from litscale.models.small_weights import small_weights
 
@@ -148,6 +149,8 @@ def _check_request(
     """Refuse what would be generated wrongly, or without an end."""
     if canvas.dtype != torch.uint8 or known.dtype != torch.bool:
         raise ValueError(f"canvas must be uint8 and known bool, not {canvas.dtype} and {known.dtype}")
+    if label is not None and model.num_classes:
+        check_labels(label.cpu(), model.num_classes)
     if label is not None and len(label) != len(canvas):
         raise ValueError(f"there are {len(label)} labels for {len(canvas)} canvases")
     if index is not None and len(index) != len(canvas):

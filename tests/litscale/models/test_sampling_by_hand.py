@@ -2,7 +2,7 @@
 
 import math
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import pairwise
 from types import SimpleNamespace
 
@@ -18,6 +18,7 @@ from litscale.models.fractal.generator import GeneratorConfig
 from litscale.models.fractal.head import CategoricalHead
 from litscale.models.fractal.options import per_level
 from litscale.models.fractal.recursion import Recursion
+from litscale.models.fractal.terms import LossTerms
 from litscale.models.keyed import cell_keys, gumbel, numbers
 from litscale.models.layers.blocks import StackConfig
 
@@ -79,8 +80,8 @@ class Recorder:
         """As a module's."""
 
     def root(self, canvas, label):
-        """Conditions that are the labels."""
-        return label
+        """Conditions that are the labels, or zeros."""
+        return torch.zeros(len(canvas)) if label is None else label
 
     def recursion(self, drawing, parallel):
         """What fills the next window."""
@@ -310,10 +311,12 @@ def test_the_head_draws_what_it_predicts(stir, guided):
     rows = conditions.repeat(2, 1, 1) if guided else conditions  # with equal halves guidance changes nothing
     drawn, log_prob = drawing.draw_cells(head, rows, 3.0 if guided else None, noise, given, known)
     assert torch.equal(drawn[known], given[known])
-    nats, entropy = head(drawn, conditions, with_entropy=True)
+    nats, logits = head(drawn, conditions)
     torch.testing.assert_close(log_prob, -(nats * ~known).sum(1), atol=1e-4, rtol=1e-4)
+    terms, row = LossTerms(with_entropy=True), torch.arange(40)
+    terms.add("leaf", nats, torch.ones(40), row, logits)
     shares = head.logits(drawn, conditions).softmax(-1)
-    assert entropy.item() == pytest.approx(-(shares * shares.log()).sum(-1).mean().item(), rel=1e-5)
+    assert terms.entropy.item() == pytest.approx(-(shares * shares.log()).sum(-1).mean().item(), rel=1e-5)
 
 
 def test_learned_positions_refuse_more_rows_or_more_columns():
@@ -335,7 +338,22 @@ def test_the_defaults_are_the_published_ones():
     assert [level.generator.conditions_out for level in (*model.levels, *lowest)] == [5, 1, 5, 1]
     assert (len(head.blocks), head.blocks[0].attn.heads, head.codebook.shape[-1]) == (3, 4, 128)
     assert (model.mask_mean, model.mask_std, model.label_drop, model.root_conditions) == (1.0, 0.25, 0.1, 1)
-    assert Generation() == Generation(8, 1.0, 1.0, "linear", 1e-4, "random", 2.0, True, False, "auto", None, "repeat")
+    assert asdict(Generation()) == {
+        "iterations": 8,
+        "schedule": "cosine",
+        "temperature": 1.0,
+        "cfg": 1.0,
+        "cfg_schedule": "linear",
+        "filter_threshold": 1e-4,
+        "order": "random",
+        "confidence_oversampling": 2.0,
+        "use_cache": True,
+        "greedy": False,
+        "decoding": "auto",
+        "parallel_level": None,
+        "guess": "repeat",
+        "weights": "float32",
+    }
 
 
 def test_initial_weights():
