@@ -213,7 +213,12 @@ def test_with_the_scale_of_16_bit_the_update_is_fused_unless_gradients_are_clipp
     alone, clipped = (trained(tmp_path, plugins=[scaling()], gradient_clip_val=clip) for clip in (None, 0.05))
     assert [run.optimizers[0].defaults["fused"] for run in (alone, clipped)] == [True, False]
     for run, clip in ((alone, None), (clipped, 0.05)):
-        assert_close(run, trained(tmp_path, plugins=[scaling()], fused=False, gradient_clip_val=clip))
+        other = trained(tmp_path, plugins=[scaling()], fused=False, gradient_clip_val=clip)
+        # halves round now and then to the other side, and AdamW makes a whole step of the smallest gradient
+        ours, theirs = (
+            nn.utils.parameters_to_vector(each.lightning_module.parameters()).detach() for each in (run, other)
+        )
+        assert (ours - theirs).abs().mean() < 1e-4  # of six steps of 1e-2
     with pytest.raises(ValueError, match=r"optimization.fused: true undoes .* too late for trainer.gradient_clip_val"):
         trained(tmp_path, plugins=[scaling()], fused=True, gradient_clip_val=0.05)
 

@@ -160,7 +160,8 @@ class ParallelCanvases:
         state["conditional"], *unconditional = work.conditions.chunk(1 if work.cfg is None else 2)
         if work.cfg is not None:
             state["unconditional"] = unconditional[0]
-            state["cfg"] = torch.as_tensor(work.cfg, device=keys.device, dtype=torch.float32).expand(len(keys))
+            cfg = torch.as_tensor(work.cfg, device=keys.device, dtype=torch.float32)
+            state["cfg"] = cfg.expand(len(keys)).clone()  # rows of it are written later
         for name, value in state.items():
             if value is not None:
                 self._put(name, rows, value)
