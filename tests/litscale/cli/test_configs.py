@@ -65,7 +65,9 @@ def test_every_config_is_run_named_or_added():
 
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
-@pytest.mark.parametrize("command", ["fit", "validate", "test", "predict"])
+@pytest.mark.parametrize(
+    "command", ["fit", *(pytest.param(name, marks=pytest.mark.slow) for name in ("validate", "test", "predict"))]
+)
 def test_experiments_parse(path, command):
     config = shipped(command, path)
     network = config["model"]["init_args"]["network"]["init_args"]

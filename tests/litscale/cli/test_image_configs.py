@@ -36,7 +36,8 @@ def test_quality_is_added_to_a_recipe(layer):
     assert names[-1] == "callbacks.GenerationQuality"
 
 
-@pytest.mark.parametrize("kind", [pytest.param("mar", marks=pytest.mark.slow), "ar"])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["mar", "ar"])
 def test_digits_train_evaluate_and_sample(tmp_path, kind, capsys):
     path = CONFIGS / "digits" / f"fractal_{kind}.yaml"
     config = ["--config", str(path), *few_samples(path), "--trainer.default_root_dir", str(tmp_path)]

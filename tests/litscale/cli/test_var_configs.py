@@ -80,6 +80,7 @@ def test_the_draft_has_a_quarter_of_the_targets_parameters_at_most():
     assert counts["draft"] <= counts["target"] / 4
 
 
+@pytest.mark.slow
 def test_digits_from_images_to_samples(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     quick = ["--trainer.enable_progress_bar", "false"]

@@ -28,6 +28,7 @@ def test_it_recognises_held_out_scans(network):
     assert 1 > right[~held_out.numpy()].mean() > network.held_out_accuracy - 0.01
 
 
+@pytest.mark.slow
 def test_it_is_always_the_same_and_leaves_generator_and_threads_alone(network):
     torch.manual_seed(5)
     expected = torch.rand(1)

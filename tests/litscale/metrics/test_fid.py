@@ -43,8 +43,9 @@ def write_images(folder, low, count):
     return images
 
 
-# theirs takes the root of a matrix of 2048 rows for it, half a minute; of small ones below
-@pytest.mark.parametrize("with_fid", [pytest.param(True, marks=pytest.mark.slow), False])
+# theirs takes the root of a matrix of 2048 rows for the FID, half a minute; of small ones below
+@pytest.mark.slow
+@pytest.mark.parametrize("with_fid", [True, False])
 def test_all_scores_are_torch_fidelitys_on_the_same_folders(tmp_path, weights, with_fid):
     own, other = write_images(tmp_path / "own", 0, 6), write_images(tmp_path / "other", 100, 5)
     expected = calculate_metrics(

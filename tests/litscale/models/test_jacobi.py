@@ -50,7 +50,7 @@ def both(model, guess="repeat", level=None, cfg=1.0, **request):
 def test_parallel_equals_sequential(model_of, codec, scan_and_cfg, guiding):
     scan, cfg = scan_and_cfg
     model = model_of(codec=codec, scan=scan, guiding=guiding, num_classes=3)
-    for level, batch in ((1, 1), (2, 5)):
+    for level, batch in ((1, 1), (2, 3)):
         label = torch.arange(batch) % 3
         sequential, parallel, report = both(model, level=level, cfg=cfg, label=label)
         assert torch.equal(sequential, parallel)
@@ -85,12 +85,12 @@ def test_known_cells_at_every_offset(model_of, offset):
     known[1] = True
     known[1, ..., offset : offset + 3] = False
     known[2, :, offset % 6] = True
-    for level in (1, 2):
-        sequential, parallel, report = both(model, level=level, canvas=canvas, known=known)
-        assert torch.equal(sequential, parallel)
-        assert torch.equal(parallel[known], canvas[known])
-        guides = report.patches * (0 if offset % 2 else 4 if level == 1 else 1)
-        assert report.symbols == guides + int((~known).sum())
+    level = 1 + offset % 3 % 2
+    sequential, parallel, report = both(model, level=level, canvas=canvas, known=known)
+    assert torch.equal(sequential, parallel)
+    assert torch.equal(parallel[known], canvas[known])
+    guides = report.patches * (0 if offset % 2 else 4 if level == 1 else 1)
+    assert report.symbols == guides + int((~known).sum())
 
 
 def test_windows_go_on_in_parallel(model_of):

@@ -80,6 +80,7 @@ def test_rejection_draws_from_the_target(tiny, options, seed, arguments):
     assert deviation(counts(decoder, options, seed), exact(tiny[1], options)) < 3.5
 
 
+@pytest.mark.slow
 def test_the_same_test_tells_other_rules_apart(tiny):
     options = VARGeneration(cfg=0)
     probability = exact(tiny[1], options)
