@@ -71,10 +71,13 @@ class ARStepper:
         length = self._done + self._tokens.shape[1]
         span = slice(self._done, length)
         rope = None if self._rope is None else self._rope[span]
-        states = self.generator.states(self._tokens, self._added[span], rope, self._caches)
+        if self._tokens.shape[1] == 1 and self._done:
+            state = self.generator.states(self._tokens[:, 0], self._added[self._done], rope, self._caches)
+        else:
+            state = self.generator.states(self._tokens, self._added[span], rope, self._caches)[:, -1]
         if self._caches is not None:
             self._done, self._tokens = length, self._tokens[:, :0]
-        return states[:, -1:]
+        return state[:, None]
 
 
 class ARRows:

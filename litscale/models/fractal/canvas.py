@@ -40,6 +40,14 @@ def unpatchify(patches: Tensor, grid: tuple[int, int]) -> Tensor:
     return cut.reshape(batch, channels, grid[0] * height, grid[1] * width)
 
 
+def scan_places(grid: tuple[int, int], scan: str) -> list[int]:
+    """Raster index of the patch visited at each position, without asking a device."""
+    rows, columns = grid
+    if scan == "row_major":
+        return list(range(rows * columns))
+    return [row * columns + column for column in range(columns) for row in range(rows)]
+
+
 def scan_order(grid: tuple[int, int], scan: str, device: torch.device | None = None) -> Tensor:
     """Raster index of the patch visited at each position, int64 ``[N]``."""
     raster = torch.arange(grid[0] * grid[1], device=device)

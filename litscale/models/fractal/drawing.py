@@ -30,6 +30,7 @@ class Canvases:
         keys: of each cell's noise, int64 ``[R, 1, H, W]``.
         conditions: ``[R, K, D]``, or ``[2 R, K, D]``.
         cfg: guidance scale on this level, one for all rows or float32 ``[R]``; None for none.
+        noise: of the leaf, float32 ``[R, C, A]``, where it was drawn for many cells at once.
     """
 
     symbols: Tensor
@@ -37,6 +38,7 @@ class Canvases:
     keys: Tensor
     conditions: Tensor
     cfg: Scale = None
+    noise: Tensor | None = None
 
     def twice(self, x: Tensor) -> Tensor:
         """Rows ``[R, ...]``, and with guidance the same once more."""

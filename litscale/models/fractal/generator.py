@@ -111,7 +111,7 @@ class Generator(nn.Module):
         caches: Sequence[KVCache | RowKVCache] | None = None,
         mask: Tensor | None = None,
     ) -> Tensor:
-        """Run the transformer over tokens ``[B, L, D]`` at the positions given; returns ``[B, L, D]``.
+        """Run the transformer over tokens ``[B, L, D]``, or one of each row, ``[B, D]``, at the positions given.
 
         With a mask, bool ``[B or 1, 1, L, S]``, it says what is seen; without, causal generators see what came before.
         """

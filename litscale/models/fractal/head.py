@@ -70,16 +70,16 @@ class HeadStepper:
     def __init__(self, head: CategoricalHead, conditions: Tensor) -> None:
         self.head = head
         self._caches = [KVCache(head.channels) for _ in head.blocks]
-        self._token = head.cond_proj(conditions[:, :1])
+        self._token = head.cond_proj(conditions[:, 0])
         self._channel = 0
 
     def logits(self) -> Tensor:
         """Logits ``[R, A]`` of the next channel, given all that was fed."""
         head, c = self.head, self._channel
-        state = head.norm(head.blocks(head.in_norm(self._token), True, None, self._caches))[:, 0]
-        return state @ head.codebook[c].t().to(state.dtype) + head.bias[c]
+        state = head.norm(head.blocks(head.in_norm(self._token), True, None, self._caches))
+        return F.linear(state, head.codebook[c].to(state.dtype), head.bias[c].to(state.dtype))
 
     def feed(self, symbols: Tensor) -> None:
         """Append the symbols of that channel, int64 ``[R]``."""
-        self._token = self.head.codebook[self._channel][symbols][:, None].to(self._token.dtype)
+        self._token = self.head.codebook[self._channel][symbols].to(self._token.dtype)
         self._channel += 1

@@ -20,7 +20,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from litscale.models.codec import Codec
 from litscale.models.fractal.ar import AR
-from litscale.models.fractal.canvas import grid_of, patchify, scan_order
+from litscale.models.fractal.canvas import grid_of, patchify, scan_places
 from litscale.models.fractal.drawing import Canvases, Drawing
 from litscale.models.fractal.fractal import Fractal
 from litscale.models.fractal.head import CategoricalHead
@@ -76,8 +76,8 @@ class Layout:
                 starts[i] = first
                 first += count * head.channels
             if level is not None:
-                scan = scan_order(grid_of(model.sizes[i], level.patch), level.generator.config.scan)
-                self._scans.append(scan.tolist())
+                scan = scan_places(grid_of(model.sizes[i], level.patch), level.generator.config.scan)
+                self._scans.append(scan)
                 inside = patchify(inside, level.patch).flatten(0, 1)
                 count *= len(scan)
         # 2. where the cells lie, and when each symbol is drawn

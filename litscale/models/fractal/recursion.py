@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from litscale.models.fractal.ar import AR, ARRows
-from litscale.models.fractal.canvas import grid_of, patchify, scan_order, unpatchify
+from litscale.models.fractal.canvas import grid_of, patchify, scan_order, scan_places, unpatchify
 from litscale.models.fractal.drawing import Canvases, Drawing
 from litscale.models.fractal.guidance import scheduled
 from litscale.models.fractal.jacobi import ParallelCanvases, goes_on
@@ -24,6 +24,7 @@ from litscale.models.fractal.masking import generation_order, generation_queue, 
 from litscale.models.fractal.options import per_level
 
 OnStep = Callable[[Tensor, Tensor], None]
+NOISE_AT_ONCE = 16  # patches of a row, so that few operators draw it and little memory holds it
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class Recursion:
         model, drawing = self.drawing.model, self.drawing
         # 1. at the end of the recursion a canvas is a cell, whose channels the leaf predicts
         if depth == len(model.levels):
-            noise = drawing.noise(work.keys.flatten(), depth)
+            noise = drawing.noise(work.keys.flatten(), depth) if work.noise is None else work.noise
             given = (None, None) if work.known is None else (work.symbols.flatten(1).long(), work.known.flatten(1))
             symbols, log_prob = drawing.draw_cells(model.leaf, work.conditions, work.cfg, noise, *given)
             return symbols.to(torch.uint8).reshape_as(work.symbols), log_prob
@@ -122,10 +123,11 @@ class _Patches:
 
     def in_scan_order(self, generator: AR) -> None:
         """AR, row beside row: one patch after the other; patches that are known in all rows only feed the context."""
-        order = scan_order(self.grid, generator.config.scan).tolist()
+        order = scan_places(self.grid, generator.config.scan)
         needed = [True] * len(order) if self.unknown is None else self.unknown.any(0)[order].tolist()
         every = torch.arange(len(self.patches), device=self.patches.device)
         stepper = generator.stepper(self.work.conditions, self.grid, self.guide, self.drawing.options.use_cache)
+        cells, noise, first = self.depth + 1 == len(self.drawing.model.levels), None, 0
         for s, index in enumerate(order):
             if needed[s]:
                 # 1. the condition of the patch is what comes before it
@@ -134,6 +136,12 @@ class _Patches:
                 rows = every if self.unknown is None else self.unknown[:, index].nonzero()[:, 0]
                 columns = torch.full_like(rows, index)
                 work = self._below(rows, columns, handed[self.work.twins(rows)], (s + 1) / len(order))
+                if cells:
+                    if noise is None or s - first >= NOISE_AT_ONCE:
+                        first = s
+                        keys = self.keys[:, order[s : s + NOISE_AT_ONCE]].flatten(2)[:, :, 0]
+                        noise = self.drawing.noise(keys, self.depth + 1)
+                    work = replace(work, noise=None if noise is None else noise[rows, s - first])
                 self._keep(rows, columns, *self.recursion.fill(self.depth + 1, work))
             # 3. it is context of the patches after it
             stepper.feed(self._features(self.patches[:, index : index + 1]))
@@ -142,7 +150,7 @@ class _Patches:
 
     def at_own_pace(self, generator: AR) -> None:
         """AR over patches that are decoded in parallel: a row goes on as soon as its patch has settled."""
-        order = scan_order(self.grid, generator.config.scan).tolist()
+        order = scan_places(self.grid, generator.config.scan)
         rows, number, device = len(self.patches), len(order), self.patches.device
         scan = torch.tensor(order, device=device)
         # 1. the places in scan order that each row has to fill

@@ -90,7 +90,7 @@ class Block(nn.Module):
         cache: KVCache | RowKVCache | None = None,
         causal: bool = False,
     ) -> Tensor:
-        """Map tokens ``[B, L, D]`` to ``[B, L, D]``; the options are those of the attention."""
+        """Map tokens ``[B, L, D]``, or one of each row, ``[B, D]``; the options are those of the attention."""
         x = x + self.attn(self.norm1(x), mask, rope, cache, causal)
         return x + self.mlp(self.norm2(x))
 
@@ -115,11 +115,11 @@ class Stack(nn.ModuleList):
         caches: Sequence[KVCache | RowKVCache] | None = None,
         mask: Tensor | None = None,
     ) -> Tensor:
-        """Map tokens ``[B, L, D]`` to ``[B, L, D]``; ``caches`` holds one per block.
+        """Map tokens ``[B, L, D]``, or one of each row, ``[B, D]``; ``caches`` holds one per block.
 
         What is seen is said by the mask, or, without one, by causality and what the caches hold.
         """
-        new, held = x.shape[1], caches[0].length if caches else 0
+        new, held = 1 if x.ndim == 2 else x.shape[1], caches[0].length if caches else 0
         # one new token sees all that is held, and where nothing is held, attention has the triangle built in
         if mask is None and causal and held and new > 1:
             mask = causal_mask(new, held + new, x.device)

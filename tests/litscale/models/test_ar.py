@@ -100,10 +100,10 @@ def test_a_cached_step_costs_one_row(make):
     generator, patches, received = make("row_major", "both", (4, 4), conditions=3)
     embedded, attended = [], []
     generator.patch_emb.register_forward_hook(lambda module, args, output: embedded.append(args[0].shape[1]))
-    generator.blocks[0].attn.register_forward_hook(lambda module, args, output: attended.append(args[0].shape[1]))
+    generator.blocks[0].attn.register_forward_hook(lambda module, args, output: attended.append(args[0].shape[1:-1]))
     stepper = generator.stepper(received, (4, 4), None, cached=True)
     for patch in range(16):
         stepper.condition()
         stepper.feed(patches[:, patch : patch + 1])
     assert embedded == [1] * 16
-    assert attended == [3] + [1] * 15  # the conditions once, then each patch once
+    assert attended == [(3,)] + [()] * 15  # the conditions once, then each patch once, as one token of each row

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from dispatch import count_operators
 from products import every_pair
 
 from litscale.models.fractal import Fractal, Generation, GenerationReport, generate
@@ -252,6 +253,29 @@ def test_symbols_are_drawn_in_the_order_of_the_layout(model_of):
     assert torch.equal(layout.to_cells(symbols), cells.byte())
     square = model_of(["ar", "ar"], [(4, 8), (4, 4), (1, 1)], scan=["row_major", "column_major"])
     assert Layout(square, 1, torch.device("cpu")).turn.reshape(4, 4).t().flatten().tolist() == list(range(16))
+
+
+def test_operators_of_a_cell(stir):
+    """Few passes dispatch few operators; what is counted does not depend on the machine."""
+    torch.manual_seed(0)
+    image = Fractal([(8, 8), (4, 4), (1, 1)], ["ar", "ar"], [16, 16, 16], [2, 2, 3], [2] * 3, "rgb").eval()
+    roll = Fractal(
+        [(48, 16), (48, 1), (12, 1), (1, 1)],
+        ["ar"] * 3,
+        [16] * 4,
+        [4, 2, 1, 0],
+        [2] * 4,
+        velocity_bins=1,
+        scan="column_major",
+        positions=["both", "learned", "learned"],
+    ).eval()
+    sequential = count_operators(lambda: generate(image, options=Generation(decoding="sequential"), seed=0))
+    assert sequential.operators / 64 < 430  # 593 when noise was drawn for each cell and a token was a sequence
+    assert sequential.host_reads <= 8  # of the request and its window, none in a step
+    report = GenerationReport()
+    parallel = count_operators(lambda: generate(roll, seed=0, report=report))
+    assert parallel.operators / (48 * 16) < 32
+    assert parallel.host_reads <= 2 * report.passes + 8  # one a pass, seen as an operator and as a call
 
 
 def test_samples_have_the_distribution_of_the_model(stir):
