@@ -258,11 +258,13 @@ class LitVAR(GeneratingModule):
         Raises:
             ValueError: the canvas or the labels do not fit the model.
         """
+        # 1. read the request: classes, and the tokens of what is known
         label = labels_of(self.network, label, batch_size if canvas is None else len(canvas))
         tokens = masks = None
         if canvas is not None and known is not None and known.any():
             canvas, known = canvas.to(self.device), known.to(self.device)
             tokens, masks = known_tokens(self.network.vqvae, self.codec, canvas, known)
+        # 2. draw all other tokens
         threads = limited_threads(self.network, self.sampling_threads)
         with threads, torch.compiler.set_stance("force_eager"):
             every = frames is not None
@@ -277,6 +279,7 @@ class LitVAR(GeneratingModule):
                 all_scales=every,
             )
 
+        # 3. make canvases of the pictures, in which known cells keep their values
         def finished(images: Tensor) -> Tensor:
             made = self.codec.to_symbols(images.float() * 2 - 1)
             if masks is None or known is None or canvas is None:

@@ -146,6 +146,10 @@ class SymbolFeatures(FullPrecision):
         features = self.table[channel, symbols.long()]  # [B, C, H, W, F / C]
         return features.movedim(-1, 2).flatten(1, 2)
 
+    def of_patches(self, patches: Tensor) -> Tensor:
+        """Features of patches, integers ``[R, n, C, h, w]`` -> float32 ``[R, n, F h w]``."""
+        return self(patches.flatten(0, 1)).unflatten(0, patches.shape[:2]).flatten(2)
+
     def guide_alphabet(self, cells: int) -> int:
         """Number of guiding values of a patch of ``cells`` cells: 256 levels of colour, or each possible density."""
         return 256 if self.codec.is_image else min(cells, 255) + 1

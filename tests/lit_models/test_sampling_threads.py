@@ -12,11 +12,8 @@ from litscale.models.fractal import Fractal
 
 
 @pytest.fixture(autouse=True)
-def _three_threads():
-    before = torch.get_num_threads()
-    torch.set_num_threads(3)
-    yield
-    torch.set_num_threads(before)
+def _three_threads(one_thread):
+    torch.set_num_threads(3)  # which `one_thread` takes back
 
 
 def seen_in(network, run):

@@ -95,6 +95,7 @@ class ArraySource(ImageSource):
             ValueError: a batch holds something else, or there is no class map; all batches are damaged, or, with
                 ``strict``, one is. Else damaged ones are left out, and a warning names them.
         """
+        # 1. map the batches that can be read
         batches, files, numbers, damaged = [], [], [], []
         for batch in batch_files(self.folder, split):
             file = self._mapped(batch)
@@ -106,6 +107,7 @@ class ArraySource(ImageSource):
             batches.append(batch)
             files.append(file)
             numbers.append(classes.astype(np.int64))
+        # 2. refuse the others, or name them
         if damaged and self.strict:
             raise _strictly(damaged)
         if damaged and not files:
@@ -115,6 +117,7 @@ class ArraySource(ImageSource):
                 f"{len(damaged)} of {len(files) + len(damaged)} {split} batches cannot be read, and their images are "
                 f"left out: {abridged(damaged)}"
             )
+        # 3. number the classes as all data sets do
         labels = None
         if self.labels:
             class_map = self._class_map()

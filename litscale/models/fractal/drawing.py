@@ -40,9 +40,14 @@ class Canvases:
     cfg: Scale = None
     noise: Tensor | None = None
 
+    @property
+    def copies(self) -> int:
+        """How many rows the networks run for each row."""
+        return 1 if self.cfg is None else 2
+
     def twice(self, x: Tensor) -> Tensor:
         """Rows ``[R, ...]``, and with guidance the same once more."""
-        return x if self.cfg is None else x.repeat(2, *[1] * (x.ndim - 1))
+        return x if self.cfg is None else x.repeat(self.copies, *[1] * (x.ndim - 1))
 
     def twins(self, rows: Tensor) -> Tensor:
         """Indices of conditional rows, then of their unconditional twins."""

@@ -281,7 +281,7 @@ class Fractal(CanvasNetwork):
                 terms.add(f"level_{i}", nats, weight, owner, logits)
             grid = grid_of((canvas.shape[2], canvas.shape[3]), level.patch)
             patches = patchify(canvas, level.patch)
-            features = self.features(patches.flatten(0, 1)).unflatten(0, patches.shape[:2]).flatten(2)
+            features = self.features.of_patches(patches)
             if level.generator.causal:
                 masking.descend(patches.shape[1])
                 handed = level.generator(features, conditions, grid, guide)

@@ -78,7 +78,7 @@ def generate(
     # 1. read the request: the canvas, and which of its cells are known
     parallel = options.parallel_depth(model)
     if options.guess == "draft":
-        check_draft(model, draft, parallel)
+        _check_draft(model, draft, parallel)
     device, (height, width), patch = model.no_class.device, model.sizes[0], model.levels[0].patch[1]
     if canvas is None:
         if known is not None:
@@ -120,7 +120,7 @@ def generate(
     return canvas[..., :length]
 
 
-def check_draft(model: Fractal, draft: Fractal | None, parallel: int = 1) -> None:
+def _check_draft(model: Fractal, draft: Fractal | None, parallel: int) -> None:
     """Check that a network can guess for another one.
 
     Args:
@@ -135,8 +135,11 @@ def check_draft(model: Fractal, draft: Fractal | None, parallel: int = 1) -> Non
         raise ValueError("guess 'draft' needs a smaller network that drafts: give one, or guess 'repeat'")
     if parallel != 1 or not all(level.generator.causal for network in (model, draft) for level in network.levels):
         raise ValueError("guess 'draft' needs two networks of AR levels only, and parallel_level 1 or none")
-    for name in ("sizes", "codec", "num_classes"):
-        ours, theirs = getattr(model, name), getattr(draft, name)
+    for name, ours, theirs in (
+        ("sizes", model.sizes, draft.sizes),
+        ("codec", model.codec, draft.codec),
+        ("num_classes", model.num_classes, draft.num_classes),
+    ):
         if ours != theirs:
             raise ValueError(f"the draft must have the network's {name} {ours}, not {theirs}")
     if model.levels[0].generator.config.scan != draft.levels[0].generator.config.scan:

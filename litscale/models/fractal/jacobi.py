@@ -23,7 +23,6 @@ from litscale.models.fractal.ar import AR
 from litscale.models.fractal.canvas import grid_of, patchify, scan_places
 from litscale.models.fractal.drawing import Canvases, Drawing
 from litscale.models.fractal.fractal import Fractal
-from litscale.models.fractal.head import CategoricalHead
 
 
 def goes_on(codec: Codec, patches: Tensor) -> Tensor:
@@ -37,12 +36,10 @@ class Part:
     """Symbols of one head in a canvas.
 
     Attributes:
-        head: predicts them.
         depth: the level whose guiding values they are; the number of levels for the cells.
         count: n, how many canvases of that level, or cells, there are in the canvas.
     """
 
-    head: CategoricalHead
     depth: int
     count: int
 
@@ -72,9 +69,9 @@ class Layout:
             level = None if i == len(model.levels) else model.levels[i]
             head = model.leaf if level is None else level.guide_head
             if head is not None:
-                self.parts.append(Part(head, i, count))
+                self.parts.append(Part(i, count))
                 starts[i] = first
-                first += count * head.channels
+                first += count * self._channels
             if level is not None:
                 scan = scan_places(grid_of(model.sizes[i], level.patch), level.generator.config.scan)
                 self._scans.append(scan)
@@ -157,7 +154,7 @@ class ParallelCanvases:
             known = layout.of_cells(work.known).flatten(1)
             state["known"] = F.pad(known, (len(layout.turn) - known.shape[1], 0))  # guiding values are always drawn
         # 3. the conditions
-        state["conditional"], *unconditional = work.conditions.chunk(1 if work.cfg is None else 2)
+        state["conditional"], *unconditional = work.conditions.chunk(work.copies)
         if work.cfg is not None:
             state["unconditional"] = unconditional[0]
             cfg = torch.as_tensor(work.cfg, device=keys.device, dtype=torch.float32)
@@ -177,18 +174,17 @@ class ParallelCanvases:
         symbols = self._take("symbols", rows)
         logits = self._scores(rows, symbols)
         # 2. redraw
-        drawn = torch.cat([part.argmax(-1).flatten(1) for part in self._perturbed(rows, logits)], dim=1)
-        known = self._state.get("known")
-        if known is not None:
-            known = self._take("known", rows)
-            drawn = torch.where(known, symbols, drawn)
+        perturbed = self._perturbed(rows, logits)
+        drawn = torch.cat([part.argmax(-1).flatten(1) for part in perturbed], dim=1)
+        if "known" in self._state:
+            drawn = torch.where(self._take("known", rows), symbols, drawn)
         self._put("symbols", rows, drawn)
         # 3. all is settled up to the first symbol that changed, and with it
         last = len(self.layout.turn) - 1
         first = torch.where(drawn != symbols, self.layout.turn, last).amin(1)
         settled = [i for i, done in enumerate((first >= last).tolist()) if done]
         if settled:
-            self._finish(rows, settled, drawn, logits)
+            self._finish(rows, settled, drawn, logits, perturbed)
         report = self.drawing.report
         report.passes += 1
         report.patch_passes += len(active)
@@ -217,7 +213,7 @@ class ParallelCanvases:
                 guide = model.features.guide_features(value, canvas.shape[2] * canvas.shape[3])
             grid = grid_of((canvas.shape[2], canvas.shape[3]), level.patch)
             patches = patchify(canvas, level.patch)
-            features = model.features(patches.flatten(0, 1)).unflatten(0, patches.shape[:2]).flatten(2)
+            features = model.features.of_patches(patches)
             assert isinstance(level.generator, AR)
             conditions = level.generator(features, conditions, grid, guide).flatten(0, 1)
             canvas = patches.flatten(0, 1)
@@ -230,17 +226,17 @@ class ParallelCanvases:
             return logits
         return [part + self._take(f"noise_{i}", rows) for i, part in enumerate(logits)]
 
-    def _finish(self, rows: Tensor | None, settled: list[int], drawn: Tensor, logits: list[Tensor]) -> None:
+    def _finish(
+        self, rows: Tensor | None, settled: list[int], drawn: Tensor, logits: list[Tensor], perturbed: list[Tensor]
+    ) -> None:
         """Report and score canvases that have just settled; their logits are those of what was drawn."""
         index = torch.tensor(settled, device=drawn.device)
         known = self._take("known", rows)[index] if "known" in self._state else None
         least, log_prob = [], drawn.new_zeros(len(index), dtype=torch.float32)
         # known symbols lead by infinity, and their log-probability is that of what is certain
         of_part = self.layout.split(drawn if known is None else known)
-        for part, perturbed, symbols, certain in zip(
-            logits, self._perturbed(rows, logits), self.layout.split(drawn), of_part, strict=True
-        ):
-            first, second = perturbed[index].topk(2, dim=-1).values.unbind(-1)
+        for part, noisy, symbols, certain in zip(logits, perturbed, self.layout.split(drawn), of_part, strict=True):
+            first, second = noisy[index].topk(2, dim=-1).values.unbind(-1)
             lead = first - second
             least.append((lead if known is None else lead.masked_fill(certain, math.inf)).amin())
             if self.drawing.scored:

@@ -167,7 +167,7 @@ class _Patches:
         features = self._features(self.patches[:, scan[: max(before)]])
         starting = turns.active(range(rows))
         chosen = self.work.twins(torch.tensor(starting, dtype=torch.long, device=device))
-        handed = [of_one.start(features, before * self._copies)[chosen] for of_one in sequences]
+        handed = [of_one.start(features, before * self.work.copies)[chosen] for of_one in sequences]
         active = starting
         while active:
             # 3. rows whose turn has come guess their next patch
@@ -204,7 +204,9 @@ class _Patches:
         place = torch.tensor(held, device=scan.device)[:, None] + torch.arange(max(counts), device=scan.device)
         features = self._features(self.patches[row[:, None], scan[place.clamp(max=len(scan) - 1)]])
         chosen = None if len(rows) == len(self.patches) else self.work.twins(row)
-        return [of_one.feed(chosen, features, held * self._copies, counts * self._copies) for of_one in sequences]
+        return [
+            of_one.feed(chosen, features, held * self.work.copies, counts * self.work.copies) for of_one in sequences
+        ]
 
     def in_masked_steps(self, generator: MAR) -> None:
         """MAR: a schedule says how many patches stay hidden after each step."""
@@ -241,7 +243,7 @@ class _Patches:
             index = queue[row, place]
             # FractalGen counts at least one patch as still hidden, so its last step is not at full scale
             progress = ((number - schedule[k].clamp(min=1)) / number).to(device)[row]
-            work = self._below(row, index, handed[self.work.twins(row), index.repeat(self._copies)], progress)
+            work = self._below(row, index, handed[self.work.twins(row), index.repeat(self.work.copies)], progress)
             filled, log_prob = self.recursion.fill(self.depth + 1, work)
             if log_prob is not None:
                 surest = self._by_sureness(row, index, log_prob, drawn)
@@ -296,15 +298,9 @@ class _Patches:
         if self.log_prob is not None and log_prob is not None:
             self.log_prob.index_add_(0, row, log_prob)
 
-    @property
-    def _copies(self) -> int:
-        """How many rows the networks run for each row."""
-        return 1 if self.work.cfg is None else 2
-
     def _features(self, patches: Tensor) -> Tensor:
         """Patches ``[R, n, C, h, w]`` -> features ``[R or 2 R, n, P]``."""
-        features = self.drawing.model.features(patches.flatten(0, 1))
-        return self.work.twice(features.unflatten(0, patches.shape[:2]).flatten(2))
+        return self.work.twice(self.drawing.model.features.of_patches(patches))
 
     def _show_places(self, indices: list[int]) -> None:
         """Show the canvases, of which the patches of these raster indices are finished."""
