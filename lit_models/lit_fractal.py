@@ -316,9 +316,9 @@ class LitFractal(GeneratingModule):
             )
         return drawn
 
-    def decoding_report(self) -> dict[str, float]:
+    def decoding_counts(self) -> dict[str, float]:
         """Return what exact parallel decoding took in the last call of :meth:`generate`; see `GenerationReport`."""
-        return self._report.summary()
+        return self._report.counts()
 
     def attention_report(self, canvas: Tensor, label: Tensor | None = None) -> dict[str, LevelAttention]:
         """Entropy and reach of attention, see :func:`litscale.models.fractal.attention_report`.
