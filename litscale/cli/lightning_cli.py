@@ -22,7 +22,7 @@ from litscale.cli.allocator import keep_freed_memory
 from litscale.cli.config_files import LayeredConfig
 from litscale.cli.evaluation import Evaluation
 from litscale.cli.imports import passed_over
-from litscale.cli.runs import WORDS, check_weights, find_checkpoint, requeued_checkpoint
+from litscale.cli.runs import AUTO, WORDS, check_weights, find_checkpoint, newest_checkpoint, requeued_checkpoint
 from litscale.cli.saved_config import SaveConfig
 from litscale.cli.scores import not_finite, write_scores
 from litscale.cli.signals import ending_at_sigterm
@@ -247,7 +247,10 @@ class LitscaleCLI(LightningCLI):
         folders = [Path(config.trainer.default_root_dir)]
         if subcommand != "fit":  # an evaluation may have a folder of its own, and is of the run whose config it has
             folders = [Path(str(path)).parent for path in config.get("config") or ()] + folders
-        config.ckpt_path = find_checkpoint(config.ckpt_path, folders)
+        if subcommand == "fit" and config.ckpt_path == AUTO:
+            config.ckpt_path = newest_checkpoint(folders[0])
+        else:
+            config.ckpt_path = find_checkpoint(config.ckpt_path, folders)
         if subcommand == "fit" and config.ckpt_path is None:
             config.ckpt_path = requeued_checkpoint(folders[0])
 
