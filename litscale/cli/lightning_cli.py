@@ -284,7 +284,7 @@ class BenchCLI(LitscaleCLI):
     @staticmethod
     def commands() -> dict[str, set[str]]:
         """Methods of `litscale.cli.bench.BenchTrainer`, and their arguments that are no options of their own."""
-        return {command: {"model", "datamodule"} for command in ("decode", "costs", "masks")}
+        return {command: {"model", "datamodule"} for command in ("decode", "fractal", "costs", "masks")}
 
 
 # What both have in common.
