@@ -24,30 +24,15 @@ from torch.nn import functional as F  # noqa: N812
 
 from litscale.models.codec import Codec
 from litscale.models.fractal.ar import AR
-from litscale.models.fractal.canvas import grid_of, patchify, scan_places
+from litscale.models.fractal.canvas import grid_of, patchify
 from litscale.models.fractal.drawing import Canvases, Drawing
-from litscale.models.fractal.fractal import Fractal
+from litscale.models.fractal.layout import Layout
 
 
 def goes_on(codec: Codec, patches: Tensor) -> Tensor:
     """Guess that patches uint8 ``[R, C, h, w]`` go on as they end: notes are held, colours stay."""
     guess = patches[..., -1:].expand_as(patches)
     return torch.where(guess > 0, codec.alphabet - 1, guess) if codec.name == "onset_hold" else guess
-
-
-@dataclass(frozen=True)
-class Part:
-    """Symbols of one head in a canvas.
-
-    Attributes:
-        depth: the level whose guiding values they are; the number of levels for the cells.
-        patches: N, or 1 for guiding values of the canvas itself.
-        count: n, how many canvases of that level, or cells, there are in each patch.
-    """
-
-    depth: int
-    patches: int
-    count: int
 
 
 @dataclass(frozen=True)
@@ -63,82 +48,6 @@ class Open:
     row: Tensor
     number: Tensor
     patch: Tensor
-
-
-class Layout:
-    """The symbols of a canvas: guiding values level by level, then the cells, each patch by patch in raster order.
-
-    Args:
-        model: the network.
-        depth: the level of the canvas.
-        device: of the tensors.
-
-    Attributes:
-        parts: the heads that predict the symbols.
-        turn: when each symbol is drawn, int64 ``[S]``, a permutation of 0..S - 1.
-        scan: raster indices of the N patches, in the order in which they are drawn.
-        ends: the turn of the last symbol of each, in that order.
-    """
-
-    def __init__(self, model: Fractal, depth: int, device: torch.device) -> None:
-        # 1. the heads, and the order in which each level's patches are visited
-        self.parts: list[Part] = []
-        self.size, self._channels, self._depth = model.sizes[depth], model.codec.channels, depth
-        self._scans: list[list[int]] = []
-        starts: dict[int, int] = {}
-        inside = torch.arange(self.size[0] * self.size[1]).reshape(1, 1, *self.size)
-        first, count = 0, 1
-        for i in range(depth, len(model.levels) + 1):
-            level = None if i == len(model.levels) else model.levels[i]
-            head = model.leaf if level is None else level.guide_head
-            if head is not None:
-                patches = len(self._scans[0]) if self._scans else 1
-                self.parts.append(Part(i, patches, count // patches))
-                starts[i] = first
-                first += count * self._channels
-            if level is not None:
-                scan = scan_places(grid_of(model.sizes[i], level.patch), level.generator.config.scan)
-                self._scans.append(scan)
-                inside = patchify(inside, level.patch).flatten(0, 1)
-                count *= len(scan)
-        # 2. where the cells lie, and when each symbol is drawn
-        self._raster = inside.flatten().to(device)  # of each cell of the layout
-        self._place = self._raster.argsort()
-        drawn: list[int] = []
-        self._visit(0, 0, starts, drawn)
-        self.turn = torch.tensor(drawn).argsort().to(device)
-        # 3. the canvas' own guiding value is drawn first, then each patch as a whole, which have equally many symbols
-        self.scan = self._scans[0]
-        own = self._channels if self._depth in starts else 0
-        each = (len(drawn) - own) // len(self.scan)
-        self.ends = [own + each * (s + 1) - 1 for s in range(len(self.scan))]
-
-    def _visit(self, below: int, index: int, starts: dict[int, int], drawn: list[int]) -> None:
-        """Append the symbols of canvas ``index``, ``below`` levels down, in the order in which they are drawn."""
-        if self._depth + below in starts:
-            first = starts[self._depth + below] + index * self._channels
-            drawn += range(first, first + self._channels)
-        if below < len(self._scans):
-            scan = self._scans[below]
-            for patch in scan:
-                self._visit(below + 1, index * len(scan) + patch, starts, drawn)
-
-    def of_cells(self, cells: Tensor) -> Tensor:
-        """Cells ``[r, c, h, w]`` in the order of the layout, ``[r, h w, c]``."""
-        return cells.flatten(2)[:, :, self._raster].transpose(1, 2)
-
-    def to_cells(self, symbols: Tensor) -> Tensor:
-        """All symbols int64 ``[r, S]`` -> canvas uint8 ``[r, C, h, w]``."""
-        cells = self.split(symbols)[-1].flatten(1, 2)[:, self._place]
-        return cells.transpose(1, 2).unflatten(2, self.size).to(torch.uint8)
-
-    def split(self, symbols: Tensor) -> list[Tensor]:
-        """Views of all symbols ``[r, S]`` by part, ``[r, N, n, C]`` each."""
-        views = symbols.split([part.patches * part.count * self._channels for part in self.parts], dim=1)
-        return [
-            view.unflatten(1, (part.patches, part.count, self._channels))
-            for view, part in zip(views, self.parts, strict=True)
-        ]
 
 
 class ParallelCanvases:
@@ -257,6 +166,7 @@ class ParallelCanvases:
         They are ``[r, N, n, C, A]``, or ``[m, n, C, A]`` where not all is open.
         """
         model, by_part = self.drawing.model, self._by_part(still)
+        # 1. the conditions, the canvases and their guiding values
         cfg = self._take("cfg", rows) if "cfg" in self._state else None
         copies = 1 if cfg is None else 2
         names = ("conditional", "unconditional")[:copies]
@@ -264,8 +174,8 @@ class ParallelCanvases:
         canvas = self.layout.to_cells(symbols).repeat(copies, 1, 1, 1)
         views = zip(self.layout.split(symbols), by_part, strict=True)
         values = [view if chosen is None else view[chosen.row, chosen.patch] for view, chosen in views]
+        # 2. the levels read the guess as they read a batch in training, but for guiding values, which are drawn ones
         raw: list[Tensor] = []
-        # the levels read the guess as they read a batch in training, but for guiding values, which are drawn ones
         for depth, level in enumerate(model.levels[self.depth :], self.depth):
             guide = None
             if level.guide_head is not None:
@@ -284,6 +194,7 @@ class ParallelCanvases:
                 patch = still.patch.repeat(copies)
                 conditions, canvas = handed[row, patch], patches[row, patch]
         raw.append(model.leaf.logits(canvas.flatten(1).long(), conditions))
+        # 3. guidance, with the scale of each canvas
         final = []
         for part, value, chosen in zip(raw, values, by_part, strict=True):
             scale = cfg if cfg is None or chosen is None else cfg[chosen.row]

@@ -11,7 +11,8 @@ from products import every_pair
 
 from litscale.models.fractal import Fractal, Generation, GenerationReport, generate
 from litscale.models.fractal import recursion as recursion_module
-from litscale.models.fractal.jacobi import Layout, goes_on
+from litscale.models.fractal.jacobi import goes_on
+from litscale.models.fractal.layout import Layout
 
 SIZES = [(6, 8), (6, 1), (2, 1), (1, 1)]
 
