@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +120,9 @@ class EvaluateCLI(LitscaleCLI):
                         evaluator.keep(scores)
                 else:
                     break
+        except Exception:
+            evaluator.give_up()
+            raise
         finally:
             evaluator.release()
         if strategy.is_global_zero:
@@ -163,8 +166,7 @@ class EvaluateCLI(LitscaleCLI):
         """Scores of which it was said whether lower or higher ones are better."""
         policy = self.config[self.subcommand].checkpoints
         own = {} if policy.monitor is None else {policy.monitor: policy.mode}
-        given: Mapping[str, str] = dict(self._options.monitor)
-        return own | given
+        return own | dict(self._options.monitor)
 
 
 def _logger_options(given: Any) -> list[dict[str, Any]]:

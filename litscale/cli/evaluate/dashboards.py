@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from callbacks.reporting.json_text import json_text
 from litscale.cli.evaluate.folder import Evaluated
@@ -74,7 +74,7 @@ class WandbRun(Dashboard):
     project: str | None
     entity: str | None
     folder: Path
-    mode: str
+    mode: Literal["online", "offline", "shared"]
 
     @property
     def key(self) -> str:  # type: ignore[override]
@@ -104,23 +104,27 @@ class WandbRun(Dashboard):
     def _write(self, name: str, records: Iterable[Evaluated], folder: Path) -> None:
         import wandb
 
-        shared = {"x_primary": False, "x_label": f"evaluate on {socket.gethostname()}", "x_update_finish_state": False}
+        alone = self.mode != "shared"
+        settings = wandb.Settings(
+            console="off",
+            silent=True,
+            # what the training says of itself stays
+            save_code=False,
+            x_disable_meta=True,
+            x_disable_stats=True,
+            # in shared mode, the training is the first of the writers
+            x_primary=alone,
+            x_update_finish_state=alone,
+            x_label=None if alone else f"evaluate on {socket.gethostname()}",
+        )
         run = wandb.init(
             id=self.id,
             project=self.project,
             entity=self.entity,
             dir=str(folder),
-            mode=self.mode,  # type: ignore[arg-type]
+            mode=self.mode,
             resume=None if self.mode == "offline" else "allow",
-            # the training's own facts stay
-            settings=wandb.Settings(
-                console="off",
-                silent=True,
-                x_disable_stats=True,
-                x_disable_meta=True,
-                save_code=False,
-                **(shared if self.mode == "shared" else {}),
-            ),
+            settings=settings,
         )
         run.define_metric(STEP)
         for record in records:
@@ -186,6 +190,12 @@ class CsvFolder(Dashboard):
         write_atomically(self.folder / f"{PREFIX}_{name}.csv", text.getvalue().encode())
 
 
+FILES: dict[str, type[TensorBoardFolder] | type[CsvFolder]] = {
+    "TensorBoardLogger": TensorBoardFolder,
+    "CSVLogger": CsvFolder,
+}
+
+
 def dashboards(run: Path, loggers: Sequence[Mapping[str, Any]]) -> list[Dashboard]:
     """Where a training has logged by now.
 
@@ -193,16 +203,13 @@ def dashboards(run: Path, loggers: Sequence[Mapping[str, Any]]) -> list[Dashboar
         run: the run folder.
         loggers: ``class_path`` and ``init_args`` of its loggers, as its config gives them.
     """
-    found = []
+    found: list[Dashboard] = []
     for logger in loggers:
         kind, options = logger["class_path"].rsplit(".", 1)[-1], logger.get("init_args") or {}
-        made: Dashboard | None = None
-        if kind == "WandbLogger":
-            made = wandb_run(run, {**options, **(logger.get("dict_kwargs") or {})})
-        elif kind in ("TensorBoardLogger", "CSVLogger"):
-            folder = _log_folder(run, options)
-            made = folder and (TensorBoardFolder if kind == "TensorBoardLogger" else CsvFolder)(folder)
-        found += [] if made is None else [made]
+        if kind == "WandbLogger" and (own := wandb_run(run, {**options, **(logger.get("dict_kwargs") or {})})):
+            found.append(own)
+        elif kind in FILES and (folder := _log_folder(run, options)):
+            found.append(FILES[kind](folder))
     return found
 
 
@@ -215,12 +222,14 @@ def wandb_run(run: Path, options: Mapping[str, Any]) -> WandbRun | None:
     if not own and given is None:
         return None
     mode = os.environ.get("WANDB_MODE", "online")
-    if options.get("offline") or mode == "dryrun" or (own and own[-1][1]):
-        mode = "offline"
     if mode == "disabled":
         return None
+    offline = options.get("offline") or mode in ("offline", "dryrun") or (own and own[-1][1])
     project = options.get("project") or os.environ.get("WANDB_PROJECT", "lightning_logs")
-    return WandbRun(given or own[-1]["id"], project, options.get("entity"), folder, mode)
+    writes: Literal["online", "offline", "shared"] = (
+        "offline" if offline else "shared" if mode == "shared" else "online"
+    )
+    return WandbRun(given or own[-1]["id"], project, options.get("entity"), folder, writes)
 
 
 def _log_folder(run: Path, options: Mapping[str, Any]) -> Path | None:
@@ -262,8 +271,10 @@ def send_scores(
         new = [record for record in evaluated.values() if record.key not in done]
         if new and at_work and not target.live:
             waiting.append(target.key)
+            new = []
         elif new:
             target.send(folder.name, new, list(evaluated.values()))
-            sent[target.key] = sorted({*done, *(record.key for record in new)})
-            write_atomically(path, json_text(sent))
+        if done := done.union(record.key for record in new):
+            sent[target.key] = sorted(done)
+    write_atomically(path, json_text(sent))
     return waiting

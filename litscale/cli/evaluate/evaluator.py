@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from filelock import BaseFileLock
@@ -93,14 +93,14 @@ class Evaluator:
         self._loggers, self._modes = loggers, modes or {}
         self._reader = CheckpointReader()
         self._lock: BaseFileLock | None = None
-        self._candidate: Candidate | None = None
+        self._task: tuple[Candidate, Path] | None = None  # and its snapshot
         self._seen: set[Candidate] = set()
         self._news_at = time.monotonic()
         self._sent_at = -SECONDS_BETWEEN_SENDS
         self._told: set[str] = set()
 
     def next(self) -> Task | Wait | End:
-        """What to do now; a task's step is locked until `keep` or `release`.
+        """What to do now; a task's step is locked until `keep`, `give_up` or `release`.
 
         Raises:
             FileNotFoundError: there is nothing to evaluate, now or ever.
@@ -109,13 +109,16 @@ class Evaluator:
         # 1. the state of the run first: what it writes later is seen by the next look, if it goes on
         over, at_work = self._state()
         candidates = self._reader.candidates(self._selection.paths(self._run))
+        for snapshot, path in self._folder.snapshots().items():
+            if self._selection.wants(path.name) and (kept := self._reader.read(snapshot)) is not None:
+                candidates.append(replace(kept, path=path, snapshot=snapshot))
         if at_work or not self._seen.issuperset(candidates):
             self._news_at = time.monotonic()
         self._seen.update(candidates)
         if not self._seen and not self._watch.on:
             raise FileNotFoundError(self._selection.nothing(self._run))
         # 2. a checkpoint that nobody has scored or is at
-        busy = []
+        busy, replaced = [], False
         for candidate in self._selection.due(candidates, self._folder.evaluated()):
             try:
                 task = self._claim(candidate)
@@ -125,6 +128,9 @@ class Evaluator:
             if isinstance(task, Task):
                 return task
             busy += [candidate.step] if task == "busy" else []
+            replaced |= task == "replaced"
+        if replaced:
+            return Wait(0.0)  # and look again
         # 3. or else an end
         self.publish(force=True)
         impatient = time.monotonic() - self._news_at >= 60 * self._watch.patience
@@ -145,9 +151,9 @@ class Evaluator:
             snapshot = self._folder.take_snapshot(candidate)
             kept = self._reader.read(snapshot)
             if kept is None or (kept.step, kept.checksum) != (candidate.step, candidate.checksum):
-                self._folder.discard_snapshot(candidate.step)
+                self._folder.discard_snapshots(candidate.step)
                 return "replaced"
-            self._lock, self._candidate, lock = lock, candidate, None
+            self._lock, self._task, lock = lock, (candidate, snapshot), None
         finally:
             if lock is not None:
                 lock.release()
@@ -155,20 +161,25 @@ class Evaluator:
 
     def keep(self, scores: Mapping[str, float]) -> None:
         """Keep the scores of the task at hand, and bring the tables up to date."""
-        assert self._candidate is not None
-        self._folder.keep(self._candidate, scores)
+        assert self._task is not None
+        self._folder.keep(*self._task, scores)
         self._news_at = time.monotonic()
         self.release()
         with self._folder.locked("tables"):
             write_tables(self._folder.path, self._folder.evaluated(), self._modes)
         self.publish()
 
+    def give_up(self) -> None:
+        """Let go of the checkpoint of the task at hand, which cannot be evaluated."""
+        if self._task is not None:
+            self._folder.discard_snapshots(self._task[0].step)
+        self.release()
+
     def release(self) -> None:
-        """Give the task at hand back, if there is one."""
-        if self._lock is not None and self._candidate is not None:
-            self._folder.discard_snapshot(self._candidate.step)
+        """Leave the task at hand, if there is one, to whoever comes next."""
+        if self._lock is not None:
             self._lock.release()
-            self._lock = self._candidate = None
+        self._lock = self._task = None
 
     def publish(self, force: bool = False) -> None:
         """Send new scores to the dashboards of the training, at most once a minute unless it is forced."""

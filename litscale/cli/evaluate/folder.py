@@ -19,10 +19,9 @@ from litscale.cli.evaluate.selection import Candidate
 from litscale.storage.checkpoint_record import file_version
 from litscale.storage.checkpoints import checksum, read_checkpoint
 from litscale.storage.files import named_errors, read_json, write_atomically
-from litscale.storage.run_folders import EVALUATIONS
+from litscale.storage.run_folders import CHECKPOINTS, EVALUATIONS
 
 RECORD = "evaluated.json"
-SNAPSHOT = ".checkpoint.ckpt"
 
 
 @dataclass(frozen=True)
@@ -63,6 +62,7 @@ class EvaluationFolder:
     """
 
     def __init__(self, run: Path, name: str) -> None:
+        self._run = run
         self.path = run / EVALUATIONS / name
         self._locks = self.path / ".locks"
         self._weights: dict[tuple[int, ...], str] = {}
@@ -81,6 +81,7 @@ class EvaluationFolder:
             if not path.exists():
                 write_atomically(path, json_text(wanted))
             held = read_json(path)
+        self._discard_rests()
         if differences := list(_differences(held, wanted)):
             more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
             raise ValueError(
@@ -128,7 +129,7 @@ class EvaluationFolder:
             return False
         record = self._record(path)
         same = candidate.checksum is not None and candidate.checksum == record.checksum
-        return same or self.weights_of(candidate.path) == record.weights
+        return same or self.weights_of(candidate.file) == record.weights
 
     def weights_of(self, path: Path) -> str:
         """A hash of a checkpoint's weights, which several files of a step share; raises as `is_scored`."""
@@ -148,9 +149,11 @@ class EvaluationFolder:
             FileNotFoundError: the checkpoint is gone.
             OSError: there is no place for a copy.
         """
-        snapshot = self.step_folder(candidate.step) / SNAPSHOT
+        if candidate.snapshot is not None:
+            return candidate.snapshot
+        snapshot = self.step_folder(candidate.step) / f".{candidate.path.name}"
         snapshot.parent.mkdir(exist_ok=True)
-        snapshot.unlink(missing_ok=True)  # of an evaluator that was killed
+        snapshot.unlink(missing_ok=True)
         try:
             os.link(candidate.path, snapshot)
         except FileNotFoundError:
@@ -159,20 +162,43 @@ class EvaluationFolder:
             shutil.copyfile(candidate.path, snapshot)
         return snapshot
 
-    def discard_snapshot(self, step: int) -> None:
-        """Let go of the checkpoint of a step, and of its folder if nothing was written there."""
+    def snapshots(self) -> dict[Path, Path]:
+        """Snapshots of steps without scores -> the files that they are of.
+
+        An evaluator that was ended leaves its snapshot, which may be all that is left of a checkpoint.
+        """
+        found = [path for path in self.path.glob("step_*/.*.ckpt") if not (path.parent / RECORD).exists()]
+        return {path: self._run / CHECKPOINTS / path.name.removeprefix(".") for path in found}
+
+    def discard_snapshots(self, step: int) -> None:
+        """Let go of the checkpoints of a step, and of its folder if nothing was written there."""
         folder = self.step_folder(step)
-        (folder / SNAPSHOT).unlink(missing_ok=True)
-        if not any(folder.iterdir()):
+        for snapshot in folder.glob(".*.ckpt"):
+            snapshot.unlink()
+        if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
 
-    def keep(self, candidate: Candidate, scores: Mapping[str, float]) -> None:
-        """Write the scores of a step, whose snapshot is still there; from then on it is done."""
-        weights = self.weights_of(self.step_folder(candidate.step) / SNAPSHOT)
-        now = datetime.now(UTC).isoformat()
-        path = str(candidate.path.resolve())
+    def keep(self, candidate: Candidate, snapshot: Path, scores: Mapping[str, float]) -> None:
+        """Write the scores of a step; from then on it is done.
+
+        Args:
+            candidate: the checkpoint.
+            snapshot: what was read of it, which is let go.
+            scores: name -> number.
+        """
+        now, path = datetime.now(UTC).isoformat(), str(candidate.path.resolve())
+        weights = self.weights_of(snapshot)
         record = Evaluated(candidate.step, path, candidate.checksum, weights, now, dict(scores))
         write_atomically(self.step_folder(candidate.step) / RECORD, json_text(asdict(record)))
+        self.discard_snapshots(candidate.step)
+
+    def _discard_rests(self) -> None:
+        """Let go of snapshots that evaluators left which were ended when they had kept the scores."""
+        for snapshot in self.path.glob("step_*/.*.ckpt"):
+            step = int(snapshot.parent.name.removeprefix("step_"))
+            if (snapshot.parent / RECORD).exists() and (lock := self.lock(step)) is not None:
+                self.discard_snapshots(step)
+                lock.release()
 
     def _record(self, path: Path) -> Evaluated:
         with named_errors(path, "damaged; delete it to have the step evaluated again"):

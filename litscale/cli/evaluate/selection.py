@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from litscale.storage.checkpoint_record import file_version
@@ -16,14 +17,21 @@ class Candidate:
     """A checkpoint of a run.
 
     Attributes:
-        path: the file, which a training may replace or remove at any time.
+        path: its file in the run, which a training may replace or remove at any time.
         step: optimiser steps of its weights.
         checksum: of all that it holds, as it says itself; None where it says nothing.
+        snapshot: what an evaluator that did not come to an end has kept of it.
     """
 
     path: Path
     step: int
     checksum: str | None
+    snapshot: Path | None = None
+
+    @property
+    def file(self) -> Path:
+        """What can be read."""
+        return self.path if self.snapshot is None else self.snapshot
 
 
 @dataclass(frozen=True)
@@ -53,18 +61,21 @@ class Selection:
         if self.pattern is not None and "/" in self.pattern:
             raise ValueError(f"--checkpoints {self.pattern}: give names of files in {CHECKPOINTS}/ of the run")
 
-    def paths(self, run: Path) -> list[Path]:
-        """The files that there are now, sorted by name."""
+    def wants(self, name: str) -> bool:
+        """Whether a file of that name is selected."""
         words = [f"{word}.ckpt" for word, wanted in (("best", self.best), ("last", self.last)) if wanted]
         patterns = [*words, *([self.pattern] if self.pattern is not None else [])] or ["*.ckpt"]
-        found = {path for pattern in patterns for path in (run / CHECKPOINTS).glob(pattern)}
-        return sorted(path for path in found if path.is_file() and not path.name.startswith("."))
+        return not name.startswith(".") and any(fnmatchcase(name, pattern) for pattern in patterns)
+
+    def paths(self, run: Path) -> list[Path]:
+        """The files that there are now, sorted by name."""
+        return sorted(path for path in (run / CHECKPOINTS).glob("*") if self.wants(path.name) and path.is_file())
 
     def due(self, candidates: Iterable[Candidate], scored: Collection[int]) -> list[Candidate]:
         """One checkpoint for each step, in order, thinned out as ``every`` says.
 
         Of the checkpoints of a step, one with a name of its own is taken before ``best.ckpt`` and that before
-        ``last.ckpt``, which a training replaces the most often.
+        ``last.ckpt``, which a training replaces the most often; what an evaluator has kept comes last.
 
         Args:
             candidates: what there is.
@@ -72,7 +83,11 @@ class Selection:
         """
         fixed = {"best.ckpt": 1, "last.ckpt": 2}
         by_step: dict[int, Candidate] = {}
-        for candidate in sorted(candidates, key=lambda each: (each.step, fixed.get(each.path.name, 0), each.path)):
+
+        def order(each: Candidate) -> tuple[int, bool, int, Path]:
+            return each.step, each.snapshot is not None, fixed.get(each.path.name, 0), each.path
+
+        for candidate in sorted(candidates, key=order):
             by_step.setdefault(candidate.step, candidate)
         if self.every is None:
             return list(by_step.values())

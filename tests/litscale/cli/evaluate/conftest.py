@@ -52,13 +52,13 @@ def run(tmp_path, monkeypatch, kept, trained):
 
 @pytest.fixture
 def save(tmp_path):
-    """Write a checkpoint of a run that is but one number, and return its path."""
+    """Put a checkpoint that is but two numbers in its place, as a training does, and return its path."""
 
     def write(name, step, weight=0.0, folder=tmp_path / "run" / "checkpoints", **more):
         folder.mkdir(parents=True, exist_ok=True)
         content = {"global_step": step, "state_dict": {"weight": torch.tensor([float(step), weight])}} | more
-        torch.save(stamp(content), folder / name)
-        return folder / name
+        torch.save(stamp(content), folder / "new")
+        return (folder / "new").replace(folder / name)
 
     return write
 

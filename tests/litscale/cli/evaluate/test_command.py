@@ -32,7 +32,7 @@ def test_all_checkpoints_of_a_run_are_scored_as_validate_scores_them(run, capsys
     assert best["mode"] == "min"
     assert Path(best["checkpoint"]) == Path(f"run/checkpoints/step_{best['step']}.ckpt").resolve()
     # nothing is left of the snapshots, the training's own log is as it was, and the scores name the file in the run
-    assert not list(run.rglob(".checkpoint.ckpt"))
+    assert not list(run.glob("evaluations/**/*.ckpt"))
     (scores,) = Path("run/evaluations/validate/step_6").glob("scores_validate_step_6_*.json")
     assert json.loads(scores.read_text())["checkpoint"] == str(Path("run/checkpoints/step_6.ckpt").resolve())
     (log,) = run.glob("logs/version_*/evaluation_validate.csv")
