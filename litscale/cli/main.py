@@ -15,6 +15,7 @@ COMMANDS = {
     "evaluate RUN": "scores of all checkpoints of a run, also while it trains (--watch)",
     "compare RUN ...": "scores of several runs as one table",
     "bench decode": "what each way of speculative decoding gains and costs",
+    "bench fractal": "what training and each way of sampling AR and MAR networks cost",
     "bench costs": "what a call of each network costs, and the best gamma for that",
     "bench masks": "pictures of what the prefix masks hide",
 }

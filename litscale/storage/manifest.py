@@ -92,6 +92,10 @@ class ManifestWriter:
     """Adds an attempt to the manifest of a run folder and keeps it alive, until `end`.
 
     Only the owner of the folder (`litscale.storage.run_folders.lock_run_folder`) may have one.
+
+    Attributes:
+        folder: the run folder.
+        attempt: what is recorded of this attempt, as values that JSON has.
     """
 
     def __init__(self, folder: Path, facts: Mapping[str, Any], code: Sequence[Code] = (), devices: int = 1) -> None:
@@ -106,9 +110,9 @@ class ManifestWriter:
         Raises:
             OSError: the manifest cannot be written.
         """
-        self._folder = folder
+        self.folder = folder
         self._earlier = _settled(folder)
-        self._attempt: dict[str, Any] = {
+        self.attempt: dict[str, Any] = {
             "status": RUNNING,
             "start": _text(time.time()),
             "end": None,
@@ -128,8 +132,8 @@ class ManifestWriter:
         """Leave out the attempts before this one, whose results have been removed."""
         self._earlier = []
         self._write()
-        named = {code["diff"] for code in self._attempt["code"]}
-        for path in self._folder.glob(DIFFS):
+        named = {code["diff"] for code in self.attempt["code"]}
+        for path in self.folder.glob(DIFFS):
             if path.name not in named:
                 path.unlink()
 
@@ -145,26 +149,31 @@ class ManifestWriter:
             OSError: the manifest cannot be written.
         """
         self._over.set()
-        _close(self._attempt, time.time(), status, reason)
-        self._attempt |= facts
+        _close(self.attempt, time.time(), status, reason)
+        self.attempt |= facts
         self._write()
 
     def _write(self) -> None:
-        content = {"attempts": [*self._earlier, self._attempt]}
-        write_atomically(self._folder / MANIFEST, (json.dumps(content, indent=2) + "\n").encode())
+        content = {"attempts": [*self._earlier, self.attempt]}
+        write_atomically(self.folder / MANIFEST, (json.dumps(content, indent=2) + "\n").encode())
 
     def _beat(self) -> None:
         """Set the time of change of the file until the attempt is over."""
         while not self._over.wait(HEARTBEAT):
             with suppress(OSError):  # what watches the run is worth less than the run
-                os.utime(self._folder / MANIFEST)
+                os.utime(self.folder / MANIFEST)
 
     def _keep(self, code: Code) -> dict[str, Any]:
         """Write the diff of a repository, if there is one; equal ones share a file."""
-        described = {"folder": code.folder, "commit": code.commit, "new_files": list(code.new_files), "diff": None}
+        described: dict[str, Any] = {
+            "folder": code.folder,
+            "commit": code.commit,
+            "new_files": list(code.new_files),
+            "diff": None,
+        }
         if code.diff:
             name = DIFFS.replace("*", sha256(code.diff).hexdigest()[:12])
-            write_atomically(self._folder / name, code.diff)
+            write_atomically(self.folder / name, code.diff)
             described |= {"diff": name, "diff_is_cut": code.cut}
         return described
 

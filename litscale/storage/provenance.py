@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -31,6 +32,7 @@ NO_REPOSITORY = "not a repository"
 MOST_DIFF = 2**20  # bytes of a diff that are kept
 MOST_NEW_FILES = 100  # files that git does not know, of which the names are kept
 GIT_SECONDS = 30.0
+_HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,11 @@ class Code:
     diff: bytes = b""
     cut: bool = False
     new_files: tuple[str, ...] = ()
+
+    @property
+    def known(self) -> bool:
+        """Whether there is a commit."""
+        return _HASH.fullmatch(self.commit) is not None
 
 
 def describe_run() -> dict[str, Any]:
@@ -84,8 +91,8 @@ def _packages() -> tuple[tuple[str, str], ...]:
 def code_of(*folders: Path) -> list[Code]:
     """The repositories that folders belong to, each of them once."""
     found = {code.folder: code for code in map(_code, folders)}
-    known = [code for code in found.values() if code.commit != NO_REPOSITORY]
-    return known or list(found.values())[:1]
+    repositories = [code for code in found.values() if code.commit != NO_REPOSITORY]
+    return repositories or list(found.values())[:1]
 
 
 @cache
