@@ -190,7 +190,8 @@ def var(options: argparse.Namespace) -> Comparison:
     tokenizer = {"vocab_size": 4096, "z_channels": 32, "ch": options.channels, "v_patch_nums": sides}
     official_vqvae = models.VQVAE(**tokenizer, test_mode=True).to(options.device)
     official = models.VAR(vae_local=official_vqvae, **arguments).to(options.device)
-    official.init_weights(init_adaln=0.5, init_adaln_gamma=1e-5, init_head=0.02, init_std=-1)
+    # larger than published, so that what blocks compute counts in the logits that are compared
+    official.init_weights(init_adaln=0.5, init_adaln_gamma=0.5, init_head=1, init_std=-1)
     vqvae = load_official_vqvae(official_vqvae.state_dict(), tokenizer)
     ours = load_official_var(official.state_dict(), vqvae, arguments).to(options.device)
     vqvae.to(options.device)

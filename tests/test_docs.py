@@ -116,7 +116,10 @@ def test_commands_run(tmp_path):
     lines = sorted({line for page in PAGES for line in commands(page)}, key=stage)
     for line in lines:
         words = shlex.split(line)[1:]
-        if words[0] == "fit" or family(line) == "imagenet":
+        fractal = words[:2] == ["bench", "fractal"]
+        if fractal:
+            words += ["--patches", "[8]", "--iterations", "[2]", "--repeats", "1"]
+        if words[0] == "fit" or family(line) == "imagenet" or (fractal and "--ckpt_path" not in words):
             words += ["--config", f"{family(line)}.yaml", "--trainer.accelerator", "cpu", "--trainer.devices", "1"]
             words += ["--trainer.num_nodes", "1", "--trainer.strategy", "auto"]
             if "wandb.yaml" in line:
