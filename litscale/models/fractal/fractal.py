@@ -182,7 +182,7 @@ class Fractal(CanvasNetwork):
             canvas: symbols, uint8 ``[B, C, H, W]``.
             label: int64 ``[B]``, -1 for no class; none for a batch without classes. Dropped at random in training.
             with_entropy: also measure the entropy of the predictions.
-            teacher: a network that fits, see :func:`litscale.models.fractal.distillation.check_teacher`; it is used as
+            teacher: a network that fits, see :func:`litscale.models.fractal.compatibility.check_teacher`; it is used as
                 it is, so switch it to evaluation.
             data_weight: with a teacher, the part of the cross-entropy in the loss, in 0..1.
 

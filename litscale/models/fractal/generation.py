@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -160,14 +161,38 @@ class GenerationReport:
         """
         return math.inf if self._margin is None else float(self._margin)
 
-    def summary(self) -> dict[str, float]:
-        """All of it by name, with means: ``passes_per_patch`` and ``accepted_per_pass``; empty if nothing was done."""
-        if not self.patches:
-            return {}
-        drafts = {} if self.draft is None else {"draft_passes": self.draft.passes}
-        return drafts | {
+    def counts(self) -> dict[str, float]:
+        """All of it by name; counts of several calls add up, but for ``margin``, of which the least counts."""
+        return {
+            "patches": self.patches,
             "passes": self.passes,
-            "passes_per_patch": self.patch_passes / self.patches,
-            "accepted_per_pass": self.symbols / self.patch_passes,
+            "patch_passes": self.patch_passes,
+            "symbols": self.symbols,
+            "draft_passes": 0 if self.draft is None else self.draft.passes,
             "margin": self.margin,
         }
+
+    def summary(self) -> dict[str, float]:
+        """What people read of :meth:`counts`, see :func:`decoding_summary`."""
+        return decoding_summary(self.counts())
+
+
+def decoding_summary(counts: Mapping[str, float]) -> dict[str, float]:
+    """What people read of the counts of a report, or of several.
+
+    Args:
+        counts: those of :meth:`GenerationReport.counts`; empty where nothing was counted.
+
+    Returns:
+        ``passes`` and ``margin``, the means ``passes_per_patch`` and ``accepted_per_pass`` and, where a network has
+        drafted, ``draft_passes``; nothing if no patch was decoded in parallel.
+    """
+    if not counts.get("patches"):
+        return {}
+    drafts = {"draft_passes": counts["draft_passes"]} if counts["draft_passes"] else {}
+    return drafts | {
+        "passes": counts["passes"],
+        "passes_per_patch": counts["patch_passes"] / counts["patches"],
+        "accepted_per_pass": counts["symbols"] / counts["patch_passes"],
+        "margin": counts["margin"],
+    }

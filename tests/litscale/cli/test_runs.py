@@ -15,8 +15,9 @@ import yaml
 from cli_runs import forked, status_of
 
 from litscale.cli.main import main
-from litscale.cli.runs import requeued_checkpoint
+from litscale.cli.runs import newest_checkpoint, requeued_checkpoint
 from litscale.storage.checkpoints import stamp
+from litscale.storage.manifest import read_manifest
 from litscale.storage.run_folders import RunFolderError, clear_run_folder
 
 OPTIONLESS = """
@@ -229,8 +230,38 @@ def test_a_requeued_job_takes_the_newest_readable_checkpoint(run, monkeypatch):
         torch.save(stamp({**saved, "global_step": steps}), run / f"hpc_ckpt_{number}.ckpt")
     assert requeued_checkpoint(run) == str(run / "hpc_ckpt_2.ckpt")
     os.truncate(run / "hpc_ckpt_2.ckpt", 1000)
-    with pytest.warns(UserWarning, match=r"hpc_ckpt_2\.ckpt is damaged .* an earlier checkpoint is taken"):
+    with pytest.warns(UserWarning, match=r"hpc_ckpt_2\.ckpt is damaged .* another checkpoint is taken"):
         assert requeued_checkpoint(run) == str(run / "hpc_ckpt_1.ckpt")
+
+
+def test_auto_begins_and_goes_on(tmp_path, config):
+    command = ["fit", "--config", str(config), "--ckpt_path", "auto", "--trainer.max_steps"]
+    for steps in ("2", "3"):  # the same command begins and goes on
+        main([*command, steps])
+        assert step(tmp_path / "run" / "checkpoints" / "last.ckpt") == int(steps)
+    attempts = read_manifest(tmp_path / "run").attempts
+    assert [attempt["resumed_from"] is None for attempt in attempts] == [True, False]
+    with pytest.raises(FileNotFoundError, match=r"--ckpt_path auto: no such file; .* or auto to fit"):
+        main(["validate", "--config", str(config), "--ckpt_path", "auto"])
+
+
+def test_auto_takes_the_newest_that_can_be_read(run):
+    assert newest_checkpoint(run / "none") is None
+    last, best = (run / "checkpoints" / f"{name}.ckpt" for name in ("last", "best"))
+    assert newest_checkpoint(run) == str(last)
+    saved = torch.load(last, weights_only=True)
+    torch.save(stamp({**saved, "global_step": 5}), run / "hpc_ckpt_1.ckpt")  # last.ckpt is of step 6
+    torch.save(stamp({**saved, "global_step": 9}), best)
+    assert newest_checkpoint(run) == str(last)
+    os.truncate(last, 1000)
+    with pytest.warns(UserWarning, match=r"last\.ckpt is damaged .* another checkpoint is taken"):
+        assert newest_checkpoint(run) == str(run / "hpc_ckpt_1.ckpt")
+    (run / "hpc_ckpt_1.ckpt").unlink()
+    with pytest.warns(UserWarning, match=r"last\.ckpt is damaged"):
+        assert newest_checkpoint(run) == str(best)
+    os.truncate(best, 1000)
+    with pytest.raises(ValueError, match=r"no checkpoint of .*run can be read: .*last\.ckpt is damaged.*best\.ckpt"):
+        main(["fit", "--config", str(run / "config.yaml"), "--ckpt_path", "auto"])
 
 
 def test_a_data_module_without_options(tmp_path, monkeypatch):

@@ -141,9 +141,12 @@ def test_drafts_that_cannot_guess_are_refused(model_of):
         generate(model, options=options)
     for draft, message in (
         (model_of(["ar", "ar", "mar"]), "two networks of AR levels only"),
-        (model_of(num_classes=2), "num_classes 0, not 2"),
-        (model_of(codec="binary"), "codec Codec.*onset_hold"),
-        (model_of(scan="row_major", sizes=[(6, 8), (3, 2), (3, 1), (1, 1)]), r"sizes \[\(6, 8\)"),
+        (model_of(num_classes=2), "the draft has num_classes 2 instead of 0$"),
+        (model_of(codec="binary"), "the draft has codec binary instead of onset_hold, alphabet 2 instead of 4$"),
+        (
+            model_of(scan="row_major", sizes=[(6, 8), (3, 2), (3, 1), (1, 1)]),
+            r"sizes \[\[6, 8\], \[3, 2\], .* instead of \[\[6, 8\], \[6, 1\]",
+        ),
         (model_of(scan="row_major"), "give it the same scan"),
     ):
         with pytest.raises(ValueError, match=message):
