@@ -117,7 +117,10 @@ def test_commands_run(tmp_path):
     lines = sorted({line for page in PAGES for line in commands(page)}, key=stage)
     for line in lines:
         words = shlex.split(line)[1:]
-        if words[0] == "fit" or family(line) == "imagenet":
+        fractal = words[:2] == ["bench", "fractal"]
+        if fractal:
+            words += ["--patches", "[8]", "--iterations", "[2]", "--repeats", "1"]
+        if words[0] == "fit" or family(line) == "imagenet" or (fractal and "--ckpt_path" not in words):
             # after the last config, so that what the command says of callbacks still counts
             after = max((i + 2 for i, word in enumerate(words) if word == "--config"), default=len(words))
             words[after:after] = ["--config", f"{family(line)}.yaml"]
