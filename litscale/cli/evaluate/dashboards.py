@@ -110,6 +110,7 @@ class WandbRun(Dashboard):
             silent=True,
             # what the training says of itself stays
             save_code=False,
+            disable_git=True,
             x_disable_meta=True,
             x_disable_stats=True,
             # in shared mode, the training is the first of the writers
@@ -123,7 +124,8 @@ class WandbRun(Dashboard):
             entity=self.entity,
             dir=str(folder),
             mode=self.mode,
-            resume=None if self.mode == "offline" else "allow",
+            # offline, this has `wandb sync` continue the run's own count of steps
+            resume="allow",
             settings=settings,
         )
         run.define_metric(STEP)

@@ -87,7 +87,9 @@ def rows(run):
     files = sorted((run / "wandb").glob("offline-run-*/*.wandb"))
     found = [record for file in files for record in records(file.read_bytes())]
     axes = {each.metric.name: each.metric.step_metric for each in found if each.HasField("metric")}
-    assert {each.run.run_id for each in found if each.HasField("run")} <= {"abc"}
+    runs = [each.run for each in found if each.HasField("run")]
+    # `wandb sync` appends to a run whose record says so, and would begin at step 0 again otherwise
+    assert {(each.run_id, each.resume, each.git.commit) for each in runs} == {("abc", True, "")}
     return [row for file in files for row in history(file)], axes
 
 
