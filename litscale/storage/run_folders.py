@@ -25,6 +25,8 @@ OUTCOMES = (
     "quality_*",
     "decode_*",
     "hpc_ckpt_*.ckpt",
+    ".lr_find_*.ckpt",
+    ".scale_batch_size_*.ckpt",
     "bench_*",
     "masks.png",
 )
