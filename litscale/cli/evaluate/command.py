@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -81,11 +82,18 @@ class EvaluateCLI(LitscaleCLI):
             raise ValueError(
                 "litscale evaluate: trainer.strategy starts processes anew each time; give ddp in its place"
             )
+        if self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+            raise ValueError("trainer.fast_dev_run leaves no scores: give --trainer.limit_val_batches 1 and a --name")
         with ending_at_sigterm():
-            if launcher is None:
-                self._evaluate_all(subcommand)
-            else:
-                launcher.launch(self._evaluate_all, subcommand, trainer=self.trainer)
+            try:
+                if launcher is None:
+                    self._evaluate_all(subcommand)
+                else:
+                    launcher.launch(self._evaluate_all, subcommand, trainer=self.trainer)
+            except BaseException:
+                if launcher is not None:  # the processes that it started may wait for this one
+                    launcher.kill(signal.SIGTERM)
+                raise
 
     def _evaluate_all(self, stage: str) -> None:
         """The loop; the first process decides, and all follow."""
