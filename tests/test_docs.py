@@ -71,6 +71,8 @@ def stage(line):
     """Commands of a later stage need the runs that those of an earlier one make."""
     if line.startswith("litscale compare"):
         return 6
+    if line.startswith("litscale evaluate"):
+        return 2
     if "distilled" in line:
         return 2.5 if "--ckpt_path" in line else 1.5
     if "sdvar" in line:
@@ -134,6 +136,8 @@ def test_commands_run(tmp_path):
                 words += ["--overwrite", "true"]
         if family(line) == "imagenet" and "--data.predict.labels" in words:
             words += ["--data.predict.labels", "[0,1]"]  # of the two classes that there are
+        if "--watch" in words:
+            words += ["--patience", "0"]  # the training has no manifest, or has ended
         if "song.mid" in words:
             words += ["--data.predict.length", "80"]  # the small model's window is shorter than what is given
         run = subprocess.run(

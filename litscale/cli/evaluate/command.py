@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -81,11 +82,18 @@ class EvaluateCLI(LitscaleCLI):
             raise ValueError(
                 "litscale evaluate: trainer.strategy starts processes anew each time; give ddp in its place"
             )
+        if self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+            raise ValueError("trainer.fast_dev_run leaves no scores: give --trainer.limit_val_batches 1 and a --name")
         with ending_at_sigterm():
-            if launcher is None:
-                self._evaluate_all(subcommand)
-            else:
-                launcher.launch(self._evaluate_all, subcommand, trainer=self.trainer)
+            try:
+                if launcher is None:
+                    self._evaluate_all(subcommand)
+                else:
+                    launcher.launch(self._evaluate_all, subcommand, trainer=self.trainer)
+            except BaseException:
+                if launcher is not None:  # the processes that it started may wait for this one
+                    launcher.kill(signal.SIGTERM)
+                raise
 
     def _evaluate_all(self, stage: str) -> None:
         """The loop; the first process decides, and all follow."""
@@ -227,6 +235,7 @@ def main(words: Sequence[str]) -> None:
     Args:
         words: those after ``litscale evaluate``.
     """
+    # 1. the options
     options = parser()
     if not words or words[0].startswith("-"):
         options.parse_args(words[:1] if words and words[0] in ("-h", "--help") else [])
@@ -240,12 +249,24 @@ def main(words: Sequence[str]) -> None:
         options.error(str(error))
     if any(word.partition("=")[0] == "--ckpt_path" for word in rest):
         options.error("--ckpt_path: the checkpoints are those of the run; give --best, --last or --checkpoints")
+    if Path(given.name).name != given.name or given.name.startswith("."):
+        options.error(f"--name {given.name}: give a name for a folder in {run / EVALUATIONS}")
+    # 2. the run
     config = run / "config.yaml"
+    if given.watch and not config.is_file():
+        print(f"Waiting for {config}, which a training writes when it begins")
+        _wait_for(config, given)
     if not config.is_file():
         options.error(
             f"{config}: no such file; give the folder of a run, the trainer.default_root_dir of its litscale fit"
         )
-    if Path(given.name).name != given.name or given.name.startswith("."):
-        options.error(f"--name {given.name}: give a name for a folder in {run / EVALUATIONS}")
+    # 3. the evaluations
     folder = str(run / EVALUATIONS / given.name)
     EvaluateCLI(run, given, [given.stage, "--config", str(config), *rest, "--trainer.default_root_dir", folder])
+
+
+def _wait_for(path: Path, given: argparse.Namespace) -> None:
+    """Wait until there is a file, or the patience is at its end."""
+    begun = time.monotonic()
+    while not path.is_file() and time.monotonic() - begun < 60 * given.patience:
+        time.sleep(given.poll)

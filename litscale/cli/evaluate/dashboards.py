@@ -22,6 +22,10 @@ PREFIX = "evaluation"
 STEP = f"{PREFIX}/step"
 SENT = ".sent.json"  # in the folder of an evaluation: dashboard -> keys of the scores that it has
 ROWS = "evaluation.json"  # in the folder of an offline run of W&B: the keys of the scores that are in it
+WAITING = (
+    "scores are sent when the training has ended, as W&B has one writer to a run; with WANDB_MODE=shared for both they "
+    "are sent at once"
+)
 WANDB_FOLDER = re.compile(r"(offline-)?run-(?P<time>\d{8}_\d{6})-(?P<id>.+)")
 
 
@@ -110,6 +114,7 @@ class WandbRun(Dashboard):
             silent=True,
             # what the training says of itself stays
             save_code=False,
+            disable_git=True,
             x_disable_meta=True,
             x_disable_stats=True,
             # in shared mode, the training is the first of the writers
@@ -123,7 +128,8 @@ class WandbRun(Dashboard):
             entity=self.entity,
             dir=str(folder),
             mode=self.mode,
-            resume=None if self.mode == "offline" else "allow",
+            # offline, this has `wandb sync` continue the run's own count of steps
+            resume="allow",
             settings=settings,
         )
         run.define_metric(STEP)
@@ -261,20 +267,25 @@ def send_scores(
         at_work: whether the training is running.
 
     Returns:
-        The dashboards that have to wait for the end of the training.
+        What is to be told of dashboards that do not have all scores now; the next call tries again.
     """
     path = folder / SENT
-    sent: dict[str, list[str]] = read_json(path) if path.exists() else {}
-    waiting = []
+    before: dict[str, list[str]] = read_json(path) if path.exists() else {}
+    sent, lines = dict(before), []
     for target in targets:
         done = {*sent.get(target.key, ()), *target.sent()}
         new = [record for record in evaluated.values() if record.key not in done]
         if new and at_work and not target.live:
-            waiting.append(target.key)
-            new = []
+            lines.append(f"{target.key}: {WAITING}")
         elif new:
-            target.send(folder.name, new, list(evaluated.values()))
-        if done := done.union(record.key for record in new):
+            try:
+                target.send(folder.name, new, list(evaluated.values()))
+                done.update(record.key for record in new)
+            # A server that is not reached, or a missing package, must not end hours of evaluation; scores.csv has all.
+            except Exception as error:
+                lines.append(f"{target.key}: scores could not be sent ({error}); this is tried again")
+        if done:
             sent[target.key] = sorted(done)
-    write_atomically(path, json_text(sent))
-    return waiting
+    if sent != before:
+        write_atomically(path, json_text(sent))
+    return lines

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from filelock import BaseFileLock
 
-from litscale.cli.evaluate.dashboards import Dashboard, dashboards, send_scores
+from litscale.cli.evaluate.dashboards import dashboards, send_scores
 from litscale.cli.evaluate.folder import EvaluationFolder
 from litscale.cli.evaluate.selection import Candidate, CheckpointReader, Selection
 from litscale.cli.evaluate.table import write_tables
@@ -132,11 +132,10 @@ class Evaluator:
         if replaced:
             return Wait(0.0)  # and look again
         # 3. or else an end
-        self.publish(force=True)
         impatient = time.monotonic() - self._news_at >= 60 * self._watch.patience
-        if self._watch.on and not over and not impatient:
-            return Wait(self._watch.poll)
-        return End(self._farewell(busy, impatient and not over))
+        ends = not self._watch.on or over or impatient
+        self._publish(last=ends)
+        return End(self._farewell(busy, impatient and not over)) if ends else Wait(self._watch.poll)
 
     def _claim(self, candidate: Candidate) -> Task | str:
         """Lock a checkpoint's step and keep the file, or say why not: ``scored``, ``busy``, or ``replaced``."""
@@ -167,7 +166,7 @@ class Evaluator:
         self.release()
         with self._folder.locked("tables"):
             write_tables(self._folder.path, self._folder.evaluated(), self._modes)
-        self.publish()
+        self._publish()
 
     def give_up(self) -> None:
         """Let go of the checkpoint of the task at hand, which cannot be evaluated."""
@@ -181,22 +180,17 @@ class Evaluator:
             self._lock.release()
         self._lock = self._task = None
 
-    def publish(self, force: bool = False) -> None:
-        """Send new scores to the dashboards of the training, at most once a minute unless it is forced."""
-        if not force and time.monotonic() - self._sent_at < SECONDS_BETWEEN_SENDS:
+    def _publish(self, last: bool = False) -> None:
+        """Send new scores to the dashboards of the training, at most once a minute, and at the end."""
+        if not last and time.monotonic() - self._sent_at < SECONDS_BETWEEN_SENDS:
             return
         self._sent_at = time.monotonic()
-        evaluated = self._folder.evaluated()
-        if not evaluated:
-            return
-        targets: list[Dashboard] = dashboards(self._run, self._loggers)
-        with self._folder.locked("dashboards"):
-            waiting = send_scores(self._folder.path, evaluated, targets, self._state()[1])
-        for key in waiting:
-            self._tell(
-                f"{key}: scores are sent when the training has ended, as W&B has one writer to a run; with "
-                "WANDB_MODE=shared for both they are sent at once"
-            )
+        if evaluated := self._folder.evaluated():
+            targets = dashboards(self._run, self._loggers)
+            with self._folder.locked("dashboards"):
+                lines = send_scores(self._folder.path, evaluated, targets, self._state()[1])
+            for line in lines:
+                self._tell(line)
 
     def _state(self) -> tuple[bool, bool]:
         """Whether the run is over, and whether it is at work; neither where it may be resumed."""

@@ -2,10 +2,12 @@
 
 import csv
 import json
+import socket
 from pathlib import Path
 
 import pytest
 import yaml
+from cli_runs import forked, status_of
 
 from litscale.cli.main import main
 
@@ -91,3 +93,24 @@ def test_checkpoints_of_another_architecture_are_one_error(run):
         main(["evaluate", "run", "--last", *wider])
     assert any("checkpoints/last.ckpt, step 9, with the config of run" in note for note in raised.value.__notes__)
     assert not list(Path("run/evaluations/wider").glob("step_*/evaluated.json"))
+
+
+def of_two_processes(*words):
+    """The statuses of the two processes of a command line."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    ddp = ["--trainer.devices", 2, "--trainer.strategy", "ddp"]
+    ranks = [forked(*words, *ddp, LOCAL_RANK=str(rank), MASTER_PORT=str(port)) for rank in (0, 1)]
+    return [status_of(rank) for rank in ranks]
+
+
+def test_two_processes_evaluate_together(run):
+    assert of_two_processes("evaluate", "run", "--watch", "--patience", 0, "--checkpoints", "step_[69].ckpt") == [0, 0]
+    found = table("run/evaluations/validate")
+    assert list(found) == [6, 9]
+    main(["evaluate", "run", "--name", "alone", "--checkpoints", "step_[69].ckpt"])
+    alone = table("run/evaluations/alone")
+    assert [float(row[NAME]) for row in found.values()] == pytest.approx([float(row[NAME]) for row in alone.values()])
+    # what goes wrong in the first process ends the other, too
+    assert of_two_processes("evaluate", "run", "--checkpoints", "x*") == [1, 1]

@@ -87,7 +87,9 @@ def rows(run):
     files = sorted((run / "wandb").glob("offline-run-*/*.wandb"))
     found = [record for file in files for record in records(file.read_bytes())]
     axes = {each.metric.name: each.metric.step_metric for each in found if each.HasField("metric")}
-    assert {each.run.run_id for each in found if each.HasField("run")} <= {"abc"}
+    runs = [each.run for each in found if each.HasField("run")]
+    # `wandb sync` appends to a run whose record says so, and would begin at step 0 again otherwise
+    assert {(each.run_id, each.resume, each.git.commit) for each in runs} == {("abc", True, "")}
     return [row for file in files for row in history(file)], axes
 
 
@@ -129,29 +131,44 @@ def killed_at_the_list(path, data):
     path.write_bytes(data)
 
 
-class Waiting(Dashboard):
-    """One that takes nothing while the training is at work."""
+class Noting(Dashboard):
+    """Notes what it is sent; it takes nothing while the training is at work, and fails while it is broken."""
 
-    key, live = "waiting", False
+    key, live = "noting", False
 
     def __init__(self):
-        self.taken = []
+        self.taken, self.broken = [], False
 
     def sent(self):
         return set()
 
     def send(self, name, new, every):
+        if self.broken:
+            raise ConnectionError("no network")
         self.taken.append((name, [each.step for each in new], [each.step for each in every]))
 
 
 def test_a_dashboard_with_one_writer_waits_for_the_end_of_the_training(run):
-    target = Waiting()
+    target = Noting()
     evaluated = [record(20, 1.0), record(50, 2.0)]
-    assert send(run, evaluated, [target], at_work=True) == ["waiting"]
+    assert send(run, evaluated, [target], at_work=True)[0].startswith(
+        "noting: scores are sent when the training has ended"
+    )
     assert target.taken == []
     assert send(run, evaluated, [target]) == []
     assert send(run, [record(20, 1.0), record(50, 3.0, time="2")], [target]) == []  # evaluated again
     assert target.taken == [("first", [20, 50], [20, 50]), ("first", [50], [20, 50])]
+
+
+def test_a_server_that_is_not_reached_ends_nothing_and_is_tried_again(run):
+    target, other = Noting(), Noting()
+    other.key, target.broken = "other", True
+    lines = send(run, [record(20, 1.0)], [target, other])
+    assert lines == ["noting: scores could not be sent (no network); this is tried again"]
+    assert other.taken == [("first", [20], [20])]
+    target.broken = False
+    assert send(run, [record(20, 1.0)], [target, other]) == []
+    assert len(target.taken) == len(other.taken) == 1
 
 
 @pytest.mark.parametrize(("mode", "live"), [("online", False), ("offline", True), ("shared", True)])
