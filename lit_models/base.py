@@ -6,7 +6,7 @@ import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, Never, Self, TypedDict
 
 import torch
@@ -208,6 +208,15 @@ class LitModule(LightningModule):
         release(self)
 
     on_test_end = on_predict_end = on_validation_end
+
+    @property
+    def lr(self) -> float | None:
+        """The peak learning rate (``optimization.lr``), under the name at which `LearningRateFinder` sets it."""
+        return self.optimization.lr
+
+    @lr.setter
+    def lr(self, value: float) -> None:
+        self.optimization = replace(self.optimization, lr=value)
 
     @property
     def run_seed(self) -> int:

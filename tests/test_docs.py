@@ -110,6 +110,7 @@ def test_commands_run(tmp_path):
     for i in range(24):  # enough names for each split to get one
         shutil.copy(songs[i % len(songs)], tmp_path / "midi" / f"song_{i}.mid")
     shutil.copy(songs[0], tmp_path / "song.mid")
+    (tmp_path / "short.yaml").write_text(yaml.safe_dump({"trainer": TRAINER}))
     for name, small in FAMILIES.items():
         (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(small))
     make_imagenet(tmp_path)
@@ -120,7 +121,10 @@ def test_commands_run(tmp_path):
         if fractal:
             words += ["--patches", "[8]", "--iterations", "[2]", "--repeats", "1"]
         if words[0] == "fit" or family(line) == "imagenet" or (fractal and "--ckpt_path" not in words):
-            words += ["--config", f"{family(line)}.yaml", "--trainer.accelerator", "cpu", "--trainer.devices", "1"]
+            # after the last config, so that what the command says of callbacks still counts
+            after = max((i + 2 for i, word in enumerate(words) if word == "--config"), default=len(words))
+            words[after:after] = ["--config", f"{family(line)}.yaml"]
+            words += ["--config", "short.yaml", "--trainer.accelerator", "cpu", "--trainer.devices", "1"]
             words += ["--trainer.num_nodes", "1", "--trainer.strategy", "auto"]
             if "wandb.yaml" in line:
                 words += ["--trainer.logger.init_args.offline", "true"]

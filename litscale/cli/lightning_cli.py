@@ -287,8 +287,8 @@ class BenchCLI(LitscaleCLI):
         return {command: {"model", "datamodule"} for command in ("decode", "fractal", "costs", "masks")}
 
 
-# What both have in common.
-_COMMON: dict[str, Any] = {
+# What all of them have in common.
+COMMON: dict[str, Any] = {
     "model_class": LightningModule,
     "datamodule_class": LightningDataModule,
     "subclass_mode_model": True,
@@ -304,7 +304,7 @@ def train_or_evaluate(args: list[str] | None) -> None:
         args: the words after ``litscale``; None for those that the process was started with.
     """
     keep_freed_memory()
-    LitscaleCLI(save_config_callback=SaveConfig, save_config_kwargs={"save_to_log_dir": False}, args=args, **_COMMON)
+    LitscaleCLI(save_config_callback=SaveConfig, save_config_kwargs={"save_to_log_dir": False}, args=args, **COMMON)
 
 
 def bench(args: list[str] | None) -> None:
@@ -317,4 +317,4 @@ def bench(args: list[str] | None) -> None:
 
     keep_freed_memory()
     names = {"prog": "litscale bench", "description": "Benchmarks"}
-    BenchCLI(trainer_class=BenchTrainer, save_config_callback=None, parser_kwargs=names, args=args, **_COMMON)
+    BenchCLI(trainer_class=BenchTrainer, save_config_callback=None, parser_kwargs=names, args=args, **COMMON)

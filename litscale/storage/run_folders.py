@@ -25,10 +25,13 @@ OUTCOMES = (
     "quality_*",
     "decode_*",
     "hpc_ckpt_*.ckpt",
+    ".lr_find_*.ckpt",
+    ".scale_batch_size_*.ckpt",
     "bench_*",
     "masks.png",
 )
-OUTCOME_FOLDERS = ("predictions", "samples")
+EVALUATIONS = "evaluations"
+OUTCOME_FOLDERS = ("predictions", "samples", EVALUATIONS)
 
 
 class RunFolderError(ValueError):

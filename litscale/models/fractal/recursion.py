@@ -8,7 +8,7 @@ Dimensions: R rows of a level, r of them that are filled now, N patches of a row
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -22,6 +22,7 @@ from litscale.models.fractal.jacobi import ParallelCanvases, goes_on
 from litscale.models.fractal.mar import MAR
 from litscale.models.fractal.masking import generation_order, generation_queue, masking_schedule
 from litscale.models.fractal.options import per_level
+from litscale.models.fractal.turns import Turns
 
 OnStep = Callable[[Tensor, Tensor], None]
 NOISE_AT_ONCE = 16  # patches of a row, so that few operators draw it and little memory holds it
@@ -149,13 +150,17 @@ class _Patches:
                 self._show_places(order[: s + 1])
 
     def at_own_pace(self, generator: AR) -> None:
-        """AR over patches that are decoded in parallel: a row goes on as soon as its patch has settled."""
+        """AR over patches that are decoded in parallel: rows whose patch has settled go on together.
+
+        A row that has settled waits until it is one of at least half of the unfinished rows: reading the patches of a
+        few rows takes nearly as long as reading those of many.
+        """
         order = scan_places(self.grid, generator.config.scan)
         rows, number, device = len(self.patches), len(order), self.patches.device
         scan = torch.tensor(order, device=device)
         # 1. the places in scan order that each row has to fill
         unknown = [[True] * number] * rows if self.unknown is None else self.unknown[:, scan].tolist()
-        turns, shown = _Turns(unknown), 0
+        turns, shown = Turns(unknown), 0
         # 2. the network, and the draft where there is one, read at once what comes before the first of them
         sequences = [ARRows(generator, self.work.conditions, self.grid, self.guide)]
         below = ParallelCanvases(self.drawing, self.depth + 1, rows, device)
@@ -168,8 +173,9 @@ class _Patches:
         starting = turns.active(range(rows))
         chosen = self.work.twins(torch.tensor(starting, dtype=torch.long, device=device))
         handed = [of_one.start(features, before * self.work.copies)[chosen] for of_one in sequences]
-        active = starting
-        while active:
+        active: list[int] = []
+        waiting: list[int] = []
+        while active or starting:
             # 3. rows whose turn has come guess their next patch
             if starting:
                 row = torch.tensor(starting, device=device)
@@ -178,8 +184,9 @@ class _Patches:
                 if draft is not None:
                     work = replace(work, symbols=drafts.fill(replace(work, conditions=handed[1]), starting)[0])
                 below.begin(None if len(starting) == rows else row, work)
+                active, starting = sorted(active + starting), []
             # 4. one pass over the patches of all rows
-            settled, starting = below.step(active), []
+            settled = below.step(active)
             if not settled:
                 continue
             # 5. what has settled is kept, and shown as far as the slowest row has come
@@ -191,12 +198,14 @@ class _Patches:
                     if shown <= s < turns.reached:
                         self._show_places(order[: s + 1])
                 shown = turns.reached
-            # 6. with what is known behind it, it is context of the row's next patch
-            starting, active = turns.active(settled), turns.active(active)
-            if starting:
+            # 6. with what is known behind it, it is context of the row's next patch, for half of the rows at once
+            active = sorted(set(active).difference(settled))
+            waiting += turns.active(settled)
+            if waiting and len(waiting) >= len(active):
+                starting, waiting = sorted(waiting), []
                 handed = self._read(sequences, scan, starting, turns)
 
-    def _read(self, sequences: list[ARRows], scan: Tensor, rows: list[int], turns: _Turns) -> list[Tensor]:
+    def _read(self, sequences: list[ARRows], scan: Tensor, rows: list[int], turns: Turns) -> list[Tensor]:
         """Read the patch that each of some rows has just filled, and those up to its next; returns its conditions."""
         held = [turns.last(r) for r in rows]
         counts = [turns.place(r) - place for r, place in zip(rows, held, strict=True)]
@@ -314,43 +323,6 @@ class _Patches:
         cells = cells if self.known is None else cells | self.known
         if self.on_step is not None:
             self.on_step(unpatchify(self.patches.masked_fill(~cells, 0), self.grid), unpatchify(cells, self.grid))
-
-
-class _Turns:
-    """The places in scan order that each row of a canvas has to fill, and how far it has come.
-
-    Args:
-        unknown: for each row and place, whether it is to be filled.
-    """
-
-    def __init__(self, unknown: list[list[bool]]) -> None:
-        self.number = len(unknown[0])
-        self.places = [[s for s, fill in enumerate(row) if fill] for row in unknown]
-        self.needed = [s for s in range(self.number) if any(row[s] for row in unknown)]
-        self._done = [0] * len(unknown)
-
-    def active(self, rows: Iterable[int]) -> list[int]:
-        """Those rows that have something left to fill."""
-        return [r for r in rows if self._done[r] < len(self.places[r])]
-
-    def place(self, row: int) -> int:
-        """The place that a row fills now; the number of places, if nothing is left."""
-        places, done = self.places[row], self._done[row]
-        return places[done] if done < len(places) else self.number
-
-    def last(self, row: int) -> int:
-        """The place that a row has filled last."""
-        return self.places[row][self._done[row] - 1]
-
-    def advance(self, rows: list[int]) -> None:
-        """Go on to the next place in some rows."""
-        for r in rows:
-            self._done[r] += 1
-
-    @property
-    def reached(self) -> int:
-        """The place before which no row has anything left."""
-        return min(self.place(r) for r in range(len(self.places)))
 
 
 def _ragged(counts: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:

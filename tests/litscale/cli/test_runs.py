@@ -217,6 +217,31 @@ def test_what_a_batch_size_finder_chose_is_saved(tmp_path, config):
     assert step(tmp_path / "run" / "checkpoints" / "last.ckpt") == 2
 
 
+FINDERS = {
+    "LearningRateFinder": {"num_training_steps": 20, "min_lr": 1e-4, "max_lr": 0.1},
+    "BatchSizeFinder": {"init_val": 3, "max_trials": 1, "steps_per_trial": 1},
+}
+
+
+@pytest.mark.parametrize("name", FINDERS)
+def test_a_run_after_a_search_is_the_run_with_what_was_found(tmp_path, config, name):
+    finder = [f"--trainer.callbacks+=lightning.pytorch.callbacks.{name}"]
+    finder += [f"--trainer.callbacks.{option}={value}" for option, value in FINDERS[name].items()]
+    for folder, words in (("searched", finder), ("given", [])):
+        path = tmp_path / "searched" / "config.yaml" if folder == "given" else config
+        main(["fit", "--config", str(path), "--trainer.default_root_dir", str(tmp_path / folder), *words])
+    saved = yaml.safe_load((tmp_path / "searched" / "config.yaml").read_text())
+    assert not [callback for callback in saved["trainer"]["callbacks"] if name in callback["class_path"]]
+    if name == "LearningRateFinder":
+        assert 1e-4 < saved["model"]["init_args"]["optimization"]["lr"] < 0.1
+    searched, given = (torch.load(tmp_path / run / "checkpoints" / "last.ckpt") for run in ("searched", "given"))
+    assert searched["global_step"] == given["global_step"] == 12
+    assert searched["lr_schedulers"] == given["lr_schedulers"]
+    for key, value in given["state_dict"].items():
+        assert torch.equal(searched["state_dict"][key], value), key
+    assert not list((tmp_path / "searched").glob(".*.ckpt"))
+
+
 def test_a_requeued_job_takes_the_newest_readable_checkpoint(run, monkeypatch):
     assert requeued_checkpoint(run) is None
     for name, value in {"SLURM_NTASKS": "1", "SLURM_JOB_NAME": "training", "SLURM_JOB_ID": "7"}.items():

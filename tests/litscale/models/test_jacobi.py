@@ -11,7 +11,8 @@ from products import every_pair
 
 from litscale.models.fractal import Fractal, Generation, GenerationReport, generate
 from litscale.models.fractal import recursion as recursion_module
-from litscale.models.fractal.jacobi import Layout, goes_on
+from litscale.models.fractal.jacobi import goes_on
+from litscale.models.fractal.layout import Layout
 
 SIZES = [(6, 8), (6, 1), (2, 1), (1, 1)]
 
@@ -92,6 +93,41 @@ def test_known_cells_at_every_offset(model_of, offset):
     assert torch.equal(parallel[known], canvas[known])
     guides = report.patches * (0 if offset % 2 else 4 if level == 1 else 1)
     assert report.symbols == guides + int((~known).sum())
+
+
+@pytest.mark.parametrize("guess", ["repeat", "previous", "draft"])
+@pytest.mark.parametrize("batch", [5, 16])
+def test_rows_of_a_batch_wait_for_each_other_and_for_nothing_else(model_of, guess, batch):
+    """Rows with a prefix of 0, 3 or 6 columns, and single known cells, under guidance and with guiding values."""
+    model = model_of(guiding=True, num_classes=3)
+    draft = model_of(num_classes=3) if guess == "draft" else None
+    canvas = torch.randint(0, 4, (batch, 1, 6, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(batch))
+    known = torch.rand(canvas.shape, generator=torch.Generator().manual_seed(0)) < 0.1
+    for row in range(batch):
+        known[row, ..., : row % 3 * 3] = True
+    request = {"label": torch.arange(batch) % 4 - 1, "canvas": canvas, "known": known, "draft": draft, "cfg": 3.0}
+    sequential, parallel, report = both(model, guess, **request)
+    assert torch.equal(sequential, parallel)
+    assert len(sequential.unique()) == 4
+    assert report.passes < report.patch_passes / 2  # on average more than two rows are decoded at once
+
+
+def test_settled_patches_are_not_scored_again(model_of, monkeypatch):
+    """Three patches of two cells: after j passes at least j cells have settled."""
+    model, scored = model_of(), []
+    logits, begin = model.leaf.logits, recursion_module.ParallelCanvases.begin
+    note = lambda symbols, conditions: (scored[-1].append(len(symbols)), logits(symbols, conditions))[1]  # noqa: E731
+    monkeypatch.setattr(model.leaf, "logits", note)
+    start = lambda self, rows, work: (scored.append([]), begin(self, rows, work))[1]  # noqa: E731
+    monkeypatch.setattr(recursion_module.ParallelCanvases, "begin", start)
+    monkeypatch.setattr(recursion_module, "goes_on", lambda codec, patches: torch.full_like(patches, 2))
+    report = GenerationReport()
+    generate(model, seed=3, report=report)
+    assert [column[0] for column in scored] == [6] * 8
+    assert sum(map(len, scored)) == report.passes
+    for column in scored:
+        assert all(cells % 2 == 0 and cells <= 6 - 2 * (j // 2) for j, cells in enumerate(column))
+    assert sum(map(sum, scored)) < 6 * report.passes
 
 
 def test_windows_go_on_in_parallel(model_of):
@@ -179,12 +215,12 @@ def test_each_pass_settles_a_symbol(model_of, monkeypatch):
     sequential = generate(model, options=Generation(decoding="sequential"), seed=3)
     put = recursion_module.ParallelCanvases._put
 
-    def spoiled(self, name, rows, value):
+    def spoiled(self, name, rows, value, *of):
         if name == "symbols" and "symbols" in self._state and value.shape == self._state["symbols"].shape:
             before = self._take("symbols", rows)
             first = torch.where(value != before, self.layout.turn, len(self.layout.turn)).amin(1, keepdim=True)
             value = torch.where(self.layout.turn <= first, value, 3 - value)
-        put(self, name, rows, value)
+        put(self, name, rows, value, *of)
 
     report = GenerationReport()
     monkeypatch.setattr(recursion_module.ParallelCanvases, "_put", spoiled)
