@@ -243,6 +243,7 @@ def main() -> None:
     parser.add_argument("--patch-nums", type=int, nargs="+", help="VAR: the scales")
     parser.add_argument("--channels", type=int, default=160, help="VAR: of the tokenizer")
     parser.add_argument("--cfg", type=float, help="guidance; FractalGen: 1 is off, VAR: 0 is off")
+    parser.add_argument("--skip", choices=["training", "sampling"], help="leave this out")
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
@@ -277,6 +278,8 @@ def compare(kind: str, options: argparse.Namespace) -> None:
     print("| what | who | seconds | / official |\n| --- | --- | --- | --- |")
     clock = cpu_now if options.threads == 1 else now
     for what, runs in comparison.runs.items():
+        if options.skip and what.startswith(options.skip):
+            continue
         times = paired(runs, options.repeats, options.device, clock=clock)
         for who, measured in times.items():
             share = ratio(measured, times["official"])

@@ -18,7 +18,7 @@ from lit_models import LitFractal, LitSDVAR
 from lit_models.sampling_threads import limited_threads
 from litscale.cli.decoder_grid import Bench, Case, Quality, decoders
 from litscale.cli.fractal_grid import VARIED, FractalBench, validation_canvases, ways
-from litscale.cli.fractal_networks import Networks, load_network
+from litscale.cli.fractal_networks import load_networks
 from litscale.cli.fractal_report import fractal_report, seconds_picture
 from litscale.cli.runs import check_weights
 from litscale.cli.speed_quality import speed_and_quality
@@ -151,9 +151,9 @@ class BenchTrainer(Trainer):
             datamodule: trained networks are scored on its validation data.
             ckpt_path: a checkpoint of the config's network; without it, its weights are random.
             weights_only: checkpoints are always read so.
-            other_checkpoint: a checkpoint in the run folder of the network with the other generators; without it, its
-                weights are random.
-            draft_checkpoint: a checkpoint in the run folder of a smaller AR network that guesses for the AR one.
+            other_checkpoint: the run folder of the network with the other generators, or a checkpoint in it; without
+                it, the weights are random.
+            draft_checkpoint: the same of a smaller AR network that guesses for the AR one; null = the model's.
             patches: numbers of patches of the first level, of canvases as high as the config's; null = 64, 256 and 1024
                 for random weights, those of the config for trained ones.
             iterations: steps of MAR on the first level; the others take those of model.generation.
@@ -177,10 +177,9 @@ class BenchTrainer(Trainer):
             )
         self._load(model, ckpt_path)
         trained = ckpt_path is not None or bool(model.weight_files())
-        loaded = {"other_checkpoint": other_checkpoint, "draft_checkpoint": draft_checkpoint}
-        other, draft = (load_network(option, path, network) for option, path in loaded.items())
-        networks = Networks(network, trained, other, draft)
-        grid = ways(networks.generators, model.generation, iterations, orders, draft is not None)
+        draft = draft_checkpoint or model.draft_checkpoint
+        networks = load_networks(network, trained, other_checkpoint, draft)
+        grid = ways(networks.generators, model.generation, iterations, orders, networks.draft is not None)
         if patches is None:
             patches = (networks.patches,) if networks.trained_ones() else (64, 256, 1024)
         canvases = []

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
+from functools import partial
 
-from lit_models import load_run
+from lit_models.companions import load_companion
 from litscale.models.fractal import Fractal
+from litscale.models.fractal.compatibility import SYMBOLS, check_draft, check_same
 from litscale.models.fractal.variants import kinds, variant
 
 
 @dataclass(frozen=True)
 class Networks:
     """The networks that are compared, which differ in what generates their patches.
-
-    Raises:
-        ValueError: the other one has the config's generators or mixed ones, or there is a draft without its target.
 
     Attributes:
         own: that of the config.
@@ -28,15 +26,6 @@ class Networks:
     trained: bool
     other: Fractal | None = None
     draft: Fractal | None = None
-
-    def __post_init__(self) -> None:
-        if self.other is not None and kinds(self.other) not in self._others():
-            raise ValueError(
-                f"other_checkpoint is of a network with generators {kinds(self.other)}; give one that is AR or MAR on "
-                "every level, and not the config's own"
-            )
-        if self.draft is not None and "AR" not in self.trained_ones():
-            raise ValueError("draft_checkpoint: only trained weights of an AR network are drafted for, give their file")
 
     @property
     def generators(self) -> dict[str, list[str]]:
@@ -56,9 +45,6 @@ class Networks:
         """In words, which networks have which weights."""
         trained = self.trained_ones()
         return ", ".join(f"{name}: {'trained' if name in trained else 'random'} weights" for name in self.generators)
-
-    def _others(self) -> list[list[str]]:
-        return [levels for levels in self.generators.values() if levels != kinds(self.own)]
 
     def given(self) -> list[Fractal]:
         """The networks that there are before any is made."""
@@ -98,33 +84,35 @@ class Networks:
         return patches // rows * patch[1]
 
 
-def load_network(option: str, path: str | None, like: Fractal) -> Fractal | None:
-    """The network of a run that is compared with another one.
+def load_networks(own: Fractal, trained: bool, other: str | None, draft: str | None) -> Networks:
+    """Put the config's network and those of other runs together.
 
     Args:
-        option: the name of the path, for messages.
-        path: a checkpoint in its run folder, beside whose folder config.yaml lies; None for none.
-        like: the other network.
+        own: the config's network.
+        trained: whether it has weights of a run.
+        other: the run of a network with the other generators, see :func:`lit_models.companions.load_companion`.
+        draft: the run of a network that guesses for the AR one.
 
     Raises:
-        FileNotFoundError: there is no such file, or it is not in a run folder.
-        ValueError: the run cannot be read, or its network is of other canvases.
+        FileNotFoundError: there is no such run.
+        ValueError: a network does not fit, or the AR network that a draft is to guess for has random weights.
     """
-    if path is None:
-        return None
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"{option} {path}: no such file; give FOLDER/checkpoints/NAME.ckpt of a run")
-    try:
-        network = load_run(Path(path).resolve().parent.parent, path).network
-    except (FileNotFoundError, ValueError) as error:
-        raise type(error)(f"{option} {path}: {error}") from error
-    if not isinstance(network, Fractal):
-        raise ValueError(f"{option} {path} is of a {type(network).__name__}, not of litscale.models.fractal.Fractal")
-    for name, ours, theirs in (
-        ("sizes", like.sizes, network.sizes),
-        ("codec", like.codec, network.codec),
-        ("num_classes", like.num_classes, network.num_classes),
-    ):
-        if ours != theirs:
-            raise ValueError(f"{option} {path}: its {name} must be those of the config, {ours}, not {theirs}")
-    return network.to(like.no_class.device)
+    networks, device = Networks(own, trained), own.no_class.device
+    if other is not None:
+        loaded = load_companion("other_checkpoint", other, partial(_check_other, networks)).to(device)
+        networks = replace(networks, other=loaded.requires_grad_())
+    if draft is not None:
+        if "AR" not in networks.trained_ones():
+            raise ValueError(f"draft_checkpoint {draft}: the AR network that it guesses for has random weights")
+        check = partial(check_draft, networks.trained_ones()["AR"], parallel=1)
+        networks = replace(networks, draft=load_companion("draft_checkpoint", draft, check).to(device))
+    return networks
+
+
+def _check_other(networks: Networks, other: Fractal) -> None:
+    """Refuse a network of other canvases, or one whose generators are those of the config or mixed."""
+    check_same("other network", networks.own, other, SYMBOLS)
+    if kinds(other) == kinds(networks.own) or kinds(other) not in networks.generators.values():
+        raise ValueError(
+            f"the other network has generators {kinds(other)}, and must be AR or MAR throughout, unlike the config's"
+        )

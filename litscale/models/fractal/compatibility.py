@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from litscale.models.fractal.fractal import Fractal
+from litscale.models.fractal.variants import kinds
+
+SYMBOLS = ("sizes", "codec", "alphabet", "num_classes")  # options of networks that draw the same canvases
 
 
 def check_teacher(student: Fractal, teacher: Fractal) -> None:
@@ -13,7 +16,7 @@ def check_teacher(student: Fractal, teacher: Fractal) -> None:
     Raises:
         ValueError: naming all options that differ.
     """
-    _check_same("teacher", student, teacher, tuple(_conditionals(student)))
+    check_same("teacher", student, teacher, tuple(_conditionals(student)))
 
 
 def check_draft(model: Fractal, draft: Fractal, parallel: int) -> None:
@@ -34,13 +37,17 @@ def check_draft(model: Fractal, draft: Fractal, parallel: int) -> None:
             "guess 'draft' needs two networks of AR levels only, parallel_level 1 or none, and decoding 'jacobi' "
             "('auto' on rolls)"
         )
-    _check_same("draft", model, draft, ("sizes", "codec", "alphabet", "num_classes"))
+    check_same("draft", model, draft, SYMBOLS)
     if model.levels[0].generator.config.scan != draft.levels[0].generator.config.scan:
         raise ValueError("the draft must visit the first level's patches in the network's order: give it the same scan")
 
 
-def _check_same(role: str, model: Fractal, other: Fractal, options: tuple[str, ...]) -> None:
-    """Refuse another network, named by its role, of which some of these options differ."""
+def check_same(role: str, model: Fractal, other: Fractal, options: tuple[str, ...]) -> None:
+    """Refuse another network, named by its role, of which some of these options differ.
+
+    Raises:
+        ValueError: naming those.
+    """
     own, given = _conditionals(model), _conditionals(other)
     differing = [f"{name} {given[name]} instead of {own[name]}" for name in options if own[name] != given[name]]
     if differing:
@@ -52,7 +59,7 @@ def _conditionals(model: Fractal) -> dict[str, object]:
     generators = [level.generator for level in model.levels]
     return {
         "sizes": [list(size) for size in model.sizes],
-        "generators": ["ar" if generator.causal else "mar" for generator in generators],
+        "generators": kinds(model),
         "scan": [generator.config.scan if generator.causal else "any" for generator in generators],
         "codec": model.codec.name,
         "alphabet": model.codec.alphabet,

@@ -6,8 +6,8 @@ import math
 from pathlib import Path
 
 import pytest
-import torch
 import yaml
+from fractal_runs import write_run
 from PIL import Image
 
 from datamodules import DigitsDataModule
@@ -17,6 +17,8 @@ from litscale.cli.fractal_networks import Networks
 from litscale.cli.main import main
 from litscale.models.fractal import Fractal, Generation
 
+NETWORK = {"sizes": [[8, 8], [2, 2], [1, 1]], "widths": [16, 16, 8], "blocks": [1, 1, 0], "heads": [2, 2, 1]}
+NETWORK |= {"generators": ["ar", "ar"], "codec": "gray", "num_classes": 10}
 SHORT = ["--iterations", "[2,16]", "--orders", "[random,confidence]", "--repeats", "2", "--quality_canvases", "5"]
 WAYS = [
     "AR training step",
@@ -31,14 +33,13 @@ WAYS = [
 ]
 
 
-def write_config(folder, generators=("ar", "ar"), **changes):
+def write_config(folder, **changes):
     """Path of a config of digits of 8x8 in patches of 2x2; its run folder is ``folder``."""
-    network = {"sizes": [[8, 8], [2, 2], [1, 1]], "widths": [16, 16, 8], "blocks": [1, 1, 0], "heads": [2, 2, 1]}
-    network |= {"generators": list(generators), "codec": "gray", "num_classes": 10} | changes
+    network = NETWORK | changes
     trainer = {"default_root_dir": str(folder), "accelerator": "cpu", "logger": False, "enable_progress_bar": False}
     settings = {
         "seed_everything": 1,
-        "trainer": {**trainer, "enable_model_summary": False, "max_steps": 2, "limit_val_batches": 1},
+        "trainer": {**trainer, "enable_model_summary": False},
         "model": {
             "class_path": "lit_models.LitFractal",
             "init_args": {
@@ -94,12 +95,12 @@ def test_random_weights_are_measured_at_any_number_of_patches(config, tmp_path, 
 
 def test_trained_weights_are_scored(config, tmp_path):
     # 1. a run of each kind, and a draft
-    checkpoints = {}
-    for name, options in (("run", {}), ("mar", {"generators": ["mar", "mar"]}), ("draft", {"blocks": [1, 1, 1]})):
-        main(["fit", "--config", write_config(tmp_path / name, **options)])
-        checkpoints[name] = str(tmp_path / name / "checkpoints" / "last.ckpt")
-    given = ["--ckpt_path", checkpoints["run"], "--other_checkpoint", checkpoints["mar"]]
-    given += ["--draft_checkpoint", checkpoints["draft"]]
+    options = {"run": {}, "mar": {"generators": ["mar", "mar"]}, "draft": {"blocks": [1, 1, 1]}}
+    for name, changes in options.items():
+        (tmp_path / name).mkdir()
+        write_run(tmp_path / name, NETWORK | changes)
+    given = ["--ckpt_path", "last", "--other_checkpoint", str(tmp_path / "mar")]
+    given += ["--draft_checkpoint", str(tmp_path / "draft" / "checkpoints" / "last.ckpt")]
     main(["bench", "fractal", "--config", config, *SHORT, *given, "--repeats", "1", "--patches", "[16,8]"])
     # 2. what a way draws exactly is scored as the network is; of MAR, few steps are worse than one for each patch
     data = DigitsDataModule(size=8, batch_size=5)
@@ -124,7 +125,7 @@ def test_trained_weights_are_scored(config, tmp_path):
 
 
 def test_the_networks_of_a_mixed_config_are_three(tmp_path):
-    path = write_config(tmp_path / "run", ["mar", "ar"])
+    path = write_config(tmp_path / "run", generators=["mar", "ar"])
     main(
         ["bench", "fractal", "--config", path, *SHORT[:2], "--orders", "[raster]", "--repeats", "1", "--patches", "[4]"]
     )
@@ -139,8 +140,7 @@ def test_the_networks_of_a_mixed_config_are_three(tmp_path):
 
 def test_an_interrupted_benchmark_goes_on(config, tmp_path, monkeypatch):
     arguments = ["bench", "fractal", "--config", config, "--iterations", "[]", "--repeats", "2", "--patches", "[4]"]
-    arguments += ["--threads", "2"]
-    taken, whole, threads = [], FractalBench._run, torch.get_num_threads()
+    taken, whole = [], FractalBench._run
 
     def run(self, at, way, width, number):
         if taken[-1:] == [("AR sequential", 1)] and len(taken) == 8:
@@ -153,7 +153,6 @@ def test_an_interrupted_benchmark_goes_on(config, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         main(arguments)
     main(arguments)
-    assert torch.get_num_threads() == threads
     labels = WAYS[:5]
     expected = [(label, number) for number in range(3) for label in labels]
     assert taken == [*expected[:8], "stop", *expected[8:]]
@@ -202,13 +201,17 @@ def test_bad_options(config, arguments, error, message):
 
 
 def test_checkpoints_that_do_not_fit_are_refused(config, tmp_path):
-    for name, options in (("run", {}), ("wide", {"sizes": [[8, 8], [4, 4], [1, 1]]})):
-        main(["fit", "--config", write_config(tmp_path / name, **options), "--trainer.max_steps", "1"])
+    for name, changes in (("run", {}), ("wide", {"sizes": [[8, 8], [4, 4], [1, 1]]})):
+        (tmp_path / name).mkdir()
+        write_run(tmp_path / name, NETWORK | changes)
     own, wide = (str(tmp_path / name / "checkpoints" / "last.ckpt") for name in ("run", "wide"))
     for given, message in (
-        (["--other_checkpoint", own], r"other_checkpoint is of a network with generators \['ar', 'ar'\]"),
-        (["--other_checkpoint", wide], r"other_checkpoint .*last.ckpt: its sizes must be those of the config"),
-        (["--draft_checkpoint", own], "draft_checkpoint: only trained weights of an AR network are drafted for"),
+        (["--other_checkpoint", own], r"other_checkpoint .*: the other network has generators \['ar', 'ar'\]"),
+        (
+            ["--other_checkpoint", wide],
+            r"other_checkpoint .*last.ckpt: the other network has sizes \[\[8, 8\], \[4, 4\], \[1, 1\]\] instead of",
+        ),
+        (["--draft_checkpoint", own], "draft_checkpoint .*: the AR network that it guesses for has random weights"),
         (["--ckpt_path", own, "--patches", "[20]"], "patches 20 are too many for trained weights: learned positions"),
     ):
         with pytest.raises(ValueError, match=message):
