@@ -76,6 +76,10 @@ class Recorder:
     def eval(self):
         """As a module's."""
 
+    def modules(self):
+        """As a module's."""
+        return []
+
     def train(self, mode):
         """As a module's."""
 
