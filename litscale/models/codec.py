@@ -155,7 +155,7 @@ class SymbolFeatures(FullPrecision):
         if self.codec.channels > 1:
             row = row + self.first
         features = F.embedding(row, self.table)  # [B, C, H, W, F / C]
-        return features.movedim(-1, 2).flatten(1, 2)
+        return features[..., 0] if features.shape[-1] == 1 else features.movedim(-1, 2).flatten(1, 2)
 
     def of_patches(self, patches: Tensor) -> Tensor:
         """Features of patches, integers ``[R, n, C, h, w]`` -> float32 ``[R, n, F h w]``."""

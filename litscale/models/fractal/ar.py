@@ -114,7 +114,8 @@ class ARStepper:
         else:
             span = slice(self._done, self._done + len(self._tokens))
             rope = None if tables.rope is None else tables.rope[span]
-            state = generator.states(torch.stack(self._tokens, dim=1), tables.added[span], rope, caches)[:, -1]
+            states = generator.states(torch.stack(self._tokens, dim=1), tables.added[span], rope, caches)
+            state = states[:, -1].contiguous()  # graphs are compiled for each layout in memory
         if caches is not None:
             self._done += len(self._tokens)
             self._tokens = []

@@ -31,6 +31,10 @@ def compiled(function: Callable[..., Any], device: str) -> Callable[..., Any]:
     return cast("Callable[..., Any]", torch.compile(function, fullgraph=True, dynamic=False, mode=mode))
 
 
+def _square(x: Tensor) -> Tensor:
+    return x * x
+
+
 @cache
 def check_compiler(device: str) -> None:
     """Compile a small function.
@@ -39,7 +43,8 @@ def check_compiler(device: str) -> None:
         ValueError: torch cannot compile for this device here.
     """
     try:
-        torch.compile(torch.square)(torch.ones(3, device=device))
+        with torch.compiler.set_stance("default"):  # not the eager one that a module samples in
+            torch.compile(_square)(torch.ones(3, device=device))
     except Exception as error:  # whatever a compiler, its headers or its driver may raise
         raise ValueError(
             f"generation.compile needs torch.compile, which fails on this machine for device {device}: install a C++ "

@@ -136,7 +136,7 @@ class _Patches:
                 handed = stepper.condition()
                 # 2. the levels below fill it where it is unknown
                 if self.depth + 1 == len(self.drawing.model.levels):
-                    noise = noise or self._noise(order[s : s + NOISE_AT_ONCE])
+                    noise = noise or self._noise([i for i, fill in zip(order[s:], needed[s:], strict=True) if fill])
                 below = Canvases(
                     patches[index],
                     None if known is None else known[index],
@@ -157,9 +157,10 @@ class _Patches:
                 self._show_places(order[: s + 1])
 
     def _noise(self, indices: list[int]) -> list[Tensor]:
-        """Noise of cells of these raster indices, float32 ``[R, C, A]`` each; none for greedy drawing."""
-        noise = self.drawing.noise(self.keys[:, indices].flatten(1), self.depth + 1)
-        return [] if noise is None else list(noise.unbind(1))
+        """Noise of the first cells of these raster indices, float32 ``[R, C, A]`` each; none for greedy drawing."""
+        keys = self.keys[:, indices[:NOISE_AT_ONCE]].flatten(1).t().contiguous()  # cell by cell in memory
+        noise = self.drawing.noise(keys, self.depth + 1)
+        return [] if noise is None else list(noise.unbind(0))
 
     def at_own_pace(self, generator: AR) -> None:
         """AR over patches that are decoded in parallel: a row goes on as soon as its patch has settled."""

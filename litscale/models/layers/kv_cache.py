@@ -86,6 +86,7 @@ class StepKVCache(KVCache):
         super().__init__(capacity)
         self.heads = heads
         self._memory: Tensor | None = None
+        self._queries: Tensor | None = None
         self._steps: dict[int, tuple[Tensor, Attended]] = {}  # by place: where it is written, and what is returned
 
     def append_token(self, projected: Tensor) -> Attended:
@@ -101,18 +102,22 @@ class StepKVCache(KVCache):
         memory = self.memory(projected, projected.shape[1])
         i = self.length
         if i not in self._steps:  # the views of a place are made once for all sequences
-            q, k, v = by_head(memory, self.heads)
-            self._steps[i] = memory[:, i], (q[:, :, i : i + 1], k[:, :, : i + 1], v[:, :, : i + 1], None)
+            assert self._queries is not None
+            assert self._keys is not None
+            assert self._values is not None
+            seen = slice(i + 1)
+            views = self._queries[:, :, i : i + 1], self._keys[:, :, seen], self._values[:, :, seen]
+            self._steps[i] = memory[:, i], (*views, None)
         place, attended = self._steps[i]
         place.copy_(projected)
-        self.length += 1
+        self.length = i + 1
         return attended
 
     def memory(self, like: Tensor, width: int) -> Tensor:
         """All that is held, ``[B, capacity, width]``, for rows and numbers like these, ``[B, ...]``."""
         if self._memory is None or len(self._memory) != len(like):
             self._memory = like.new_zeros(len(like), self.capacity, width)
-            _, self._keys, self._values = by_head(self._memory, self.heads)
+            self._queries, self._keys, self._values = by_head(self._memory, self.heads)
             self._steps = {}
         return self._memory
 

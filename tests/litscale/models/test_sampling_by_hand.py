@@ -357,6 +357,7 @@ def test_the_defaults_are_the_published_ones():
         "parallel_level": None,
         "guess": "repeat",
         "weights": "float32",
+        "compile": False,
     }
 
 
