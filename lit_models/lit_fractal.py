@@ -26,6 +26,7 @@ from litscale.models.fractal import (
     fill_official,
     generate,
 )
+from litscale.models.fractal.compiled import check_compiler
 from litscale.models.layers.blocks import Block
 from litscale.models.small_weights import small_weights
 
@@ -98,6 +99,8 @@ class LitFractal(GeneratingModule):
         self.network = network
         self.optimization = optimization
         self.generation = generation
+        if generation.compile:
+            generation.parallel_depth(self._fractal("generation.compile"))
         self.sampling_threads = checked_threads(sampling_threads)
         self.sampler = sampler
         self._report = GenerationReport()
@@ -137,12 +140,15 @@ class LitFractal(GeneratingModule):
         return [module for module in self.network.modules() if isinstance(module, Block)]
 
     def setup(self, stage: str) -> None:
-        """Check the precision, and that the canvases of the data fit the network.
+        """Check the precision, the compiler if it is asked for, and that the canvases of the data fit the network.
 
         Raises:
-            ValueError: channels, rows or alphabet differ; the message names the options to change.
+            ValueError: nothing can be compiled; or channels, rows or alphabet differ. The message names the options to
+                change.
         """
         super().setup(stage)
+        if self.generation.compile:
+            check_compiler(self.trainer.strategy.root_device.type)
         if data_of(self.trainer) is None:  # plain loaders
             return
         data = required(data_of(self.trainer), CanvasData, self, "see docs/extending.md")
