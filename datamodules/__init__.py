@@ -7,6 +7,7 @@ from datamodules.images.imagenet.imagenet import ImageNetDataModule
 from datamodules.images.requests import ImageRequest
 from datamodules.images.source import ImageSource
 from datamodules.rolls.bach import BachChorales
+from datamodules.rolls.jsb import JSBChorales
 from datamodules.rolls.midi_folder import MidiFolder, MidiReader
 from datamodules.rolls.piano_roll import PianoRollDataModule
 from datamodules.rolls.requests import GenerationRequest
@@ -23,6 +24,7 @@ __all__ = [
     "ImageNetDataModule",
     "ImageRequest",
     "ImageSource",
+    "JSBChorales",
     "MidiFolder",
     "MidiReader",
     "PianoRollDataModule",
