@@ -12,8 +12,8 @@ from PIL import Image
 
 from datamodules import DigitsDataModule
 from lit_models import load_run
-from litscale.cli.fractal_grid import FractalBench, Way
-from litscale.cli.fractal_networks import Networks
+from litscale.cli.bench.fractal_grid import FractalBench, Way
+from litscale.cli.bench.fractal_networks import Networks
 from litscale.cli.main import main
 from litscale.models.fractal import Fractal, Generation
 
