@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from callbacks.reporting.result_table import Column, Report, ResultTable
-from litscale.cli.fractal_grid import TRAINING
+from litscale.cli.bench.fractal_grid import TRAINING
 
 COLOURS = {"AR": "#3b6fb6", "MAR": "#d9822b", "configured": "#8e5ea2"}
 """By the first word of a row's name."""
