@@ -47,6 +47,7 @@ class Batch(TypedDict, total=False):
     Attributes:
         canvas: symbols, uint8 ``[B, C, H, W]``.
         label: classes, int64 ``[B]``.
+        start: number of each canvas' first column within its piece, int64 ``[B]``.
         tokens: in place of a canvas, the tokens of a cache, int64 ``[B, L]``.
         known: in prediction, the cells of the canvas that are given, bool ``[B, C, H, W]``.
         index: in prediction, the number of each sample of the request, int64 ``[B]``.
@@ -55,6 +56,7 @@ class Batch(TypedDict, total=False):
 
     canvas: Tensor
     label: Tensor
+    start: Tensor
     tokens: Tensor
     known: Tensor
     index: Tensor

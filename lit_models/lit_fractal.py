@@ -178,10 +178,10 @@ class LitFractal(GeneratingModule):
         """
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         logging = every > 0 and (self.global_step + 1) % every == 0
-        distillation: dict[str, Any] = {}
+        options = self._start(batch)
         if self._teacher:
-            distillation = {"teacher": self._teacher[0], "data_weight": self.data_weight}
-        output = self.network(batch["canvas"], batch.get("label"), with_entropy=logging, **distillation)
+            options |= {"teacher": self._teacher[0], "data_weight": self.data_weight}
+        output = self.network(batch["canvas"], batch.get("label"), with_entropy=logging, **options)
         loss = self.finite(output.loss)
         self.log("train/loss", loss.detach(), sync_dist=True)
         report = {f"mask_fraction/{name}": value for name, value in output.mask_fractions.items()}
@@ -191,6 +191,10 @@ class LitFractal(GeneratingModule):
         if output.entropy is not None:
             report["entropy"] = output.entropy
         return {"loss": loss, "report": report}
+
+    def _start(self, batch: Batch) -> dict[str, Any]:
+        """Where canvases begin in their pieces, for a network that is told."""
+        return {"start": batch.get("start")} if self.network.periods else {}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Update and log the likelihoods ``val/``."""
@@ -206,17 +210,18 @@ class LitFractal(GeneratingModule):
         if prefix == "test" and label is not None:
             labels["_unconditional"] = None
         for suffix, given in labels.items():
-            nats = self.network.nll_of_passes(canvas, given, self.nll_passes, seed=self.run_seed) / canvas.shape[3]
+            options = {"seed": self.run_seed, **self._start(batch)}
+            nats = self.network.nll_of_passes(canvas, given, self.nll_passes, **options) / canvas.shape[3]
             self._log_likelihood(prefix, suffix, nats)
             if self.generation.weights != "float32":
-                small = self._nats_of_small_weights(canvas, given) / canvas.shape[3]
+                small = self._nats_of_small_weights(canvas, given, options) / canvas.shape[3]
                 self._log_likelihood(prefix, f"{suffix}_small_weights", small)
                 self._log_likelihood(prefix, f"{suffix}_small_weights_change", small - nats)
 
-    def _nats_of_small_weights(self, canvas: Tensor, label: Tensor | None) -> Tensor:
+    def _nats_of_small_weights(self, canvas: Tensor, label: Tensor | None, options: dict[str, Any]) -> Tensor:
         """The likelihood under the weights that samples are drawn with, for the same masks; ``[passes, B]``."""
         with small_weights(self.network, self.generation.weights), torch.compiler.set_stance("force_eager"):
-            return self.network.nll_of_passes(canvas, label, self.nll_passes, seed=self.run_seed)
+            return self.network.nll_of_passes(canvas, label, self.nll_passes, **options)
 
     def _log_likelihood(self, prefix: str, suffix: str, nats: Tensor) -> None:
         """Update and log the metrics of a likelihood in nats per column, ``[passes, B]``."""

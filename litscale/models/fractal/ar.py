@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
 
 from litscale.models.fractal.generator import Generator
 from litscale.models.layers.kv_cache import RowKVCache
@@ -19,7 +20,12 @@ class AR(Generator):
     causal = True
 
     def forward(
-        self, patches: Tensor, conditions: Tensor, grid: tuple[int, int], guide: Tensor | None = None
+        self,
+        patches: Tensor,
+        conditions: Tensor,
+        grid: tuple[int, int],
+        guide: Tensor | None = None,
+        local: Tensor | None = None,
     ) -> Tensor:
         """Conditions of all patches at once, teacher-forced.
 
@@ -28,6 +34,7 @@ class AR(Generator):
             conditions: ``[B, K, C]``.
             grid: rows and columns.
             guide: features of the guiding value ``[B, G]``.
+            local: local conditioning of the patches, ``[B, N, D]``.
 
         Returns:
             ``[B, N, 1, D]``, raster order.
@@ -36,14 +43,32 @@ class AR(Generator):
         added, rope = self.position_tables(grid, order)
         # the last patch conditions nothing, so its token is left out
         tokens = torch.cat([self.prefix_tokens(conditions, guide), self.embed(patches[:, order[:-1]])], dim=1)
+        if local is not None:  # the token before a patch predicts it
+            tokens = tokens + F.pad(local[:, order], (0, 0, self.prefix - 1, 0))
         states = self.states(tokens, added[:-1], None if rope is None else rope[:-1])
         middle = torch.empty_like(states[:, self.prefix - 1 :])
         middle[:, order] = states[:, self.prefix - 1 :]
         return middle[:, :, None]
 
-    def stepper(self, conditions: Tensor, grid: tuple[int, int], guide: Tensor | None, cached: bool) -> ARStepper:
+    def stepper(
+        self,
+        conditions: Tensor,
+        grid: tuple[int, int],
+        guide: Tensor | None,
+        cached: bool,
+        local: Tensor | None = None,
+    ) -> ARStepper:
         """Start a sequence that is fed patch by patch; arguments as in :meth:`forward`."""
-        return ARStepper(self, conditions, grid, guide, cached)
+        return ARStepper(self, conditions, grid, guide, cached, local)
+
+    def beginning(self, conditions: Tensor, guide: Tensor | None, local: Tensor | None) -> Tensor:
+        """Prefix tokens ``[B, prefix, D]``, the last of which predicts the first patch; see :meth:`upcoming`."""
+        tokens = self.prefix_tokens(conditions, guide)
+        return tokens if local is None else tokens + F.pad(local[:, :1], (0, 0, self.prefix - 1, 0))
+
+    def upcoming(self, local: Tensor | None, order: Tensor) -> Tensor | None:
+        """Local conditioning of the patches in scan order, and zeros behind them, ``[B, N + 1, D]``, or None."""
+        return None if local is None else F.pad(local[:, order], (0, 0, 0, 1))
 
 
 class ARStepper:
@@ -53,18 +78,29 @@ class ARStepper:
     """
 
     def __init__(
-        self, generator: AR, conditions: Tensor, grid: tuple[int, int], guide: Tensor | None, cached: bool
+        self,
+        generator: AR,
+        conditions: Tensor,
+        grid: tuple[int, int],
+        guide: Tensor | None,
+        cached: bool,
+        local: Tensor | None,
     ) -> None:
         self.generator = generator
         self.order = generator.order(grid, conditions.device)
         self._added, self._rope = generator.position_tables(grid, self.order)
         self._caches = generator.caches(grid) if cached else None
-        self._tokens = generator.prefix_tokens(conditions, guide)
-        self._done = 0
+        self._local = generator.upcoming(local, self.order)
+        self._tokens = generator.beginning(conditions, guide, self._local)
+        self._fed = self._done = 0
 
     def feed(self, patches: Tensor) -> None:
         """Append the features ``[B, n, P]`` of the next patches in scan order."""
-        self._tokens = torch.cat([self._tokens, self.generator.embed(patches)], dim=1)
+        tokens = self.generator.embed(patches)
+        self._fed += patches.shape[1]
+        if self._local is not None:
+            tokens = tokens + self._local[:, self._fed + 1 - patches.shape[1] : self._fed + 1]
+        self._tokens = torch.cat([self._tokens, tokens], dim=1)
 
     def condition(self) -> Tensor:
         """Condition ``[B, 1, D]`` of the next patch, given all that was fed."""
@@ -88,12 +124,22 @@ class ARRows:
         conditions: ``[B, K, C]``.
         grid: rows and columns of patches.
         guide: features of the guiding value ``[B, G]``, or None.
+        local: local conditioning of the patches, ``[B, N, D]``, or None.
     """
 
-    def __init__(self, generator: AR, conditions: Tensor, grid: tuple[int, int], guide: Tensor | None) -> None:
+    def __init__(
+        self,
+        generator: AR,
+        conditions: Tensor,
+        grid: tuple[int, int],
+        guide: Tensor | None,
+        local: Tensor | None = None,
+    ) -> None:
         self.generator = generator
-        self._added, self._rope = generator.position_tables(grid, generator.order(grid, conditions.device))
-        self._prefix = generator.prefix_tokens(conditions, guide)
+        order = generator.order(grid, conditions.device)
+        self._added, self._rope = generator.position_tables(grid, order)
+        self._local = generator.upcoming(local, order)
+        self._prefix = generator.beginning(conditions, guide, self._local)
         # the last place takes what shorter sequences of a call are padded with
         self._caches = [RowKVCache(len(conditions), len(self._added) + 1) for _ in generator.blocks]
 
@@ -107,7 +153,7 @@ class ARRows:
         Returns:
             Condition ``[B, 1, D]`` of each sequence's next patch.
         """
-        tokens = torch.cat([self._prefix, self.generator.embed(patches)], dim=1)
+        tokens = torch.cat([self._prefix, self._embed(None, patches, [0] * len(patches))], dim=1)
         prefix = self._prefix.shape[1]
         return self._run(None, tokens, [0] * len(tokens), [prefix + count for count in counts])
 
@@ -124,7 +170,18 @@ class ARRows:
             Condition ``[r, 1, D]`` of each sequence's next patch.
         """
         prefix = self._prefix.shape[1]
-        return self._run(rows, self.generator.embed(patches), [prefix + place for place in at], counts)
+        return self._run(rows, self._embed(rows, patches, at), [prefix + place for place in at], counts)
+
+    def _embed(self, rows: Tensor | None, patches: Tensor, at: list[int]) -> Tensor:
+        """Tokens ``[r, n, D]`` of patches that follow each other; arguments as of :meth:`feed`."""
+        tokens = self.generator.embed(patches)
+        if self._local is None:
+            return tokens
+        row = torch.arange(len(tokens), device=tokens.device) if rows is None else rows
+        following = torch.tensor(at, device=row.device)[:, None] + torch.arange(
+            1, tokens.shape[1] + 1, device=row.device
+        )
+        return tokens + self._local[row[:, None], following.clamp(max=self._local.shape[1] - 1)]
 
     def _run(self, rows: Tensor | None, tokens: Tensor, at: list[int], counts: list[int]) -> Tensor:
         new, held, capacity, device = tokens.shape[1], max(at), len(self._added), tokens.device

@@ -31,6 +31,10 @@ class Canvases:
         conditions: ``[R, K, D]``, or ``[2 R, K, D]``.
         cfg: guidance scale on this level, one for all rows or float32 ``[R]``; None for none.
         noise: of the leaf, float32 ``[R, C, A]``, where it was drawn for many cells at once.
+        start: of canvases of the first level, number of their first columns within their pieces, int64 ``[R]``; None
+            for 0.
+        before: of canvases of the levels below, what is shown of the columns before the first level's patch, symbols
+            ``[R, C, H + 2 m, n]``, or None.
     """
 
     symbols: Tensor
@@ -39,6 +43,8 @@ class Canvases:
     conditions: Tensor
     cfg: Scale = None
     noise: Tensor | None = None
+    start: Tensor | None = None
+    before: Tensor | None = None
 
     @property
     def copies(self) -> int:

@@ -153,7 +153,8 @@ class ParallelCanvases:
         if work.known is not None:
             known = layout.of_cells(work.known).flatten(1)
             state["known"] = F.pad(known, (len(layout.turn) - known.shape[1], 0))  # guiding values are always drawn
-        # 3. the conditions
+        # 3. what comes before, and the conditions
+        state["before"] = work.before
         state["conditional"], *unconditional = work.conditions.chunk(work.copies)
         if work.cfg is not None:
             state["unconditional"] = unconditional[0]
@@ -203,9 +204,10 @@ class ParallelCanvases:
         names = ("conditional", "unconditional")[:copies]
         conditions = torch.cat([self._take(name, rows) for name in names])
         canvas = layout.to_cells(symbols).repeat(copies, 1, 1, 1)
+        before = self._take("before", rows).repeat(copies, 1, 1, 1) if "before" in self._state else None
         raw = []
         # the levels read the guess as they read a batch in training, but for guiding values, which are drawn ones
-        for level in model.levels[self.depth :]:
+        for depth, level in enumerate(model.levels[self.depth :], self.depth):
             guide = None
             if level.guide_head is not None:
                 value = next(of_part).repeat(copies, 1, 1).flatten(0, 1)
@@ -215,7 +217,10 @@ class ParallelCanvases:
             patches = patchify(canvas, level.patch)
             features = model.features.of_patches(patches)
             assert isinstance(level.generator, AR)
-            conditions = level.generator(features, conditions, grid, guide).flatten(0, 1)
+            before = model.before_below(before, depth, grid)
+            local = model.local(depth, canvas, before, None)
+            conditions = level.generator(features, conditions, grid, guide, local).flatten(0, 1)
+            before = None if before is None else before.flatten(0, 1)
             canvas = patches.flatten(0, 1)
         raw.append(model.leaf.logits(canvas.flatten(1).long(), conditions))
         return [self.drawing.logits(part.unflatten(0, (copies * len(symbols), -1)), cfg) for part in raw]

@@ -20,13 +20,19 @@ class CanvasNetwork(nn.Module, ABC):
         codec: what its symbols mean: channels and alphabet of its canvases.
         sizes: (rows, columns) of the canvas, then of the patches of each level, if it has levels.
         num_classes: number of class labels; 0 for a network without classes.
+        periods: lengths in columns of which the network is told the phase; with any, :meth:`forward` and
+            :meth:`nll_of_passes` are also given ``start``, number of each canvas' first column within its piece, int64
+            ``[B]``, or None.
     """
 
-    def __init__(self, codec: Codec, sizes: Sequence[tuple[int, int]], num_classes: int = 0) -> None:
+    def __init__(
+        self, codec: Codec, sizes: Sequence[tuple[int, int]], num_classes: int = 0, periods: Sequence[int] = ()
+    ) -> None:
         super().__init__()
         self.codec = codec
         self.sizes = [(int(height), int(width)) for height, width in sizes]
         self.num_classes = num_classes
+        self.periods = tuple(periods)
 
     @property
     def exact_likelihood(self) -> bool:
