@@ -5,7 +5,7 @@ Dimensions: B canvases, R rows (patches) of a level, N patches of a row, C chann
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import cast
 
 import torch
@@ -265,7 +265,57 @@ class Fractal(CanvasNetwork):
         start: Tensor | None = None,
     ) -> Tensor:
         """What :meth:`nll` averages, float32 ``[passes, B]``; with AR levels alone all passes are equal."""
-        nats = []
+        return self._likelihoods(LossTerms.nats_per_canvas, canvas, label, passes, seed, start)
+
+    @torch.no_grad()
+    def nll_of_columns(
+        self,
+        canvas: Tensor,
+        label: Tensor | None = None,
+        passes: int = 1,
+        *,
+        seed: int | None = None,
+        start: Tensor | None = None,
+    ) -> Tensor:
+        """Negative log-likelihood of each column given those before it, in nats, dropout off.
+
+        Arguments as of :meth:`nll`.
+
+        Returns:
+            float64 ``[passes, B, W]``.
+
+        Raises:
+            ValueError: the network does not predict column after column.
+        """
+        if not self.column_by_column:
+            raise ValueError(
+                "the likelihood of a column given those before it, for evaluation.stride, needs AR levels that go "
+                "through time first (scan column_major, with patches of one column below several rows of patches): "
+                "set evaluation.stride to null"
+            )
+        return self._likelihoods(LossTerms.nats_per_column, canvas, label, passes, seed, start)
+
+    @property
+    def column_by_column(self) -> bool:
+        """Whether all cells of a column are predicted before any of a later one."""
+        for (height, width), level in zip(self.sizes[:-1], self.levels, strict=True):
+            rows, columns = grid_of((height, width), level.patch)
+            upright = level.generator.config.scan == "column_major" or columns == 1
+            if not level.generator.causal or (rows > 1 and not (upright and level.patch[1] == 1)):
+                return False
+        return True
+
+    def _likelihoods(
+        self,
+        read: Callable[[LossTerms, int], Tensor],
+        canvas: Tensor,
+        label: Tensor | None,
+        passes: int,
+        seed: int | None,
+        start: Tensor | None,
+    ) -> Tensor:
+        """What is read of each of some teacher-forced passes, ``[passes, ...]``; arguments as of :meth:`nll`."""
+        results = []
         if seed is None:
             keys = torch.randint(2**62, (len(canvas),), device=canvas.device)
         else:
@@ -276,8 +326,8 @@ class Fractal(CanvasNetwork):
                 terms = LossTerms()
                 masking = Masking("likelihood", stratum=(i, passes), keys=of_passes[:, i])
                 self._collect(canvas, self.root(canvas, label), masking, terms, start)
-                nats.append(terms.nats_per_canvas(len(canvas)))
-        return torch.stack(nats)
+                results.append(read(terms, len(canvas)))
+        return torch.stack(results)
 
     def root(self, canvas: Tensor, label: Tensor | None) -> Tensor:
         """Conditions of the first level ``[B, root_conditions, D]``, after checking the batch.
@@ -357,7 +407,8 @@ class Fractal(CanvasNetwork):
     ) -> None:
         """One teacher-forced pass, level by level, entering every cross-entropy in ``terms``."""
         weight = torch.ones(len(canvas), device=canvas.device, dtype=torch.float32)
-        owner = torch.arange(len(canvas), device=canvas.device)
+        terms.columns = canvas.shape[3]
+        owner = torch.arange(0, len(canvas) * canvas.shape[3], canvas.shape[3], device=canvas.device)
         before = None
         for i, level in enumerate(self.levels):
             guide = None
@@ -369,6 +420,7 @@ class Fractal(CanvasNetwork):
                 terms.add(f"level_{i}", nats, weight, owner, logits)
             grid = grid_of((canvas.shape[2], canvas.shape[3]), level.patch)
             patches = patchify(canvas, level.patch)
+            columns = torch.arange(0, canvas.shape[3], level.patch[1], device=canvas.device).repeat(grid[0])
             features = self.features.of_patches(patches)
             before = self.before_below(before, i, grid) if i else self.before_patches(canvas)
             local = self.local(i, canvas, before, start)
@@ -378,7 +430,7 @@ class Fractal(CanvasNetwork):
                 before = None if before is None else before.flatten(0, 1)
                 canvas, conditions = patches.flatten(0, 1), handed.flatten(0, 1)
                 weight = weight.repeat_interleave(patches.shape[1])
-                owner = owner.repeat_interleave(patches.shape[1])
+                owner = (owner[:, None] + columns).flatten()
             else:
                 mask, factor, total = masking(len(patches), patches.shape[1], canvas.device)
                 handed = level.generator(features, conditions, grid, guide, local, mask=mask)
@@ -389,7 +441,7 @@ class Fractal(CanvasNetwork):
                 before = None if before is None else before.flatten(0, 1).index_select(0, hidden)
                 conditions = handed.flatten(0, 1).index_select(0, hidden)
                 row = hidden // mask.shape[1]
-                weight, owner = (weight * factor)[row], owner[row]
+                weight, owner = (weight * factor)[row], owner[row] + columns[hidden % mask.shape[1]]
                 terms.mask_fractions[f"level_{i}"] = mask.float().mean()
         nats, logits = self.leaf(canvas.flatten(1).long(), conditions)
         terms.add("leaf", nats, weight, owner, logits)

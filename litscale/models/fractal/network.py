@@ -62,6 +62,18 @@ class CanvasNetwork(nn.Module, ABC):
             seed: with it, a canvas has the same values in every batch and every process.
         """
 
+    def nll_of_columns(
+        self, canvas: Tensor, label: Tensor | None = None, passes: int = 1, *, seed: int | None = None
+    ) -> Tensor:
+        """Negative log-likelihood in nats of each column given those before it, float64 ``[passes, B, W]``.
+
+        Evaluation of whole pieces needs it, ``evaluation.stride``; arguments as of :meth:`nll_of_passes`.
+
+        Raises:
+            ValueError: the network cannot tell.
+        """
+        raise ValueError(f"{type(self).__name__} has no nll_of_columns: set the data's evaluation.stride to null")
+
     def parameters_by_level(self) -> dict[str, list[nn.Parameter]]:
         """Parameters in the groups whose gradients are reported."""
         return {"network": list(self.parameters())}
