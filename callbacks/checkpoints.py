@@ -22,10 +22,12 @@ from callbacks.checkpointing.files import (
     use_checkpoint_files,
 )
 from callbacks.checkpointing.interruption import Action, Interruption
+from callbacks.checkpointing.manifest import begin_manifest, end_manifest, send_manifest
 from callbacks.checkpointing.monitored_score import MonitoredScore
 from callbacks.checkpointing.progress import mark_validation_interrupted, remove_unfinished_batches
 from callbacks.reporting.trainer_state import is_trial, run_folder
 from lit_models.base import DivergedError, GradientError
+from litscale.storage.manifest import ManifestWriter
 from litscale.storage.run_folders import (
     checkpoint_in,
     clear_run_folder,
@@ -51,7 +53,7 @@ class Checkpoints(Checkpoint):
 
     One run at a time owns a folder. A run that does not go on from a checkpoint of the folder is refused where another
     run's checkpoints lie, unless ``overwrite`` is set; then those and the results of that run are removed when the
-    training starts.
+    training starts. ``manifest.json`` says what was run in the folder, and how it ended (`litscale.storage.manifest`).
 
     After Ctrl-C the process ends with status 130, after SIGTERM with 143. SIGUSR1 saves, and the run goes on; in a job
     of SLURM it also requeues the job, as Lightning does.
@@ -89,6 +91,7 @@ class Checkpoints(Checkpoint):
         self.overwrite = overwrite
         self._score = MonitoredScore(monitor, mode)
         self._lock: BaseFileLock | None = None
+        self._manifest: ManifestWriter | None = None  # on rank zero, while the folder is locked
         self._folder: Path | None = None  # of the fit that this object has begun
         self._resumed_step: int | None = None
         self._interruption: Interruption | None = None  # there is one from the first step to the last
@@ -117,15 +120,20 @@ class Checkpoints(Checkpoint):
             self._lock = lock_run_folder(run_folder(trainer).resolve())
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Check that no other run's checkpoints lie in the folder; which checkpoint is resumed is known only now.
+        """Check that no other run's checkpoints lie in the folder, and begin the manifest.
+
+        Which checkpoint is resumed is known only now.
 
         Raises:
             RunFolderError: they do.
+            OSError: the manifest cannot be written.
         """
         folder = run_folder(trainer).resolve()
         if not (is_trial(trainer) or self.overwrite or self._folder == folder):
             refuse_used_folder(folder, trainer.ckpt_path)
         self._folder = folder
+        if not is_trial(trainer):
+            self._manifest = begin_manifest(trainer, folder)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Clear a folder that is overwritten, take over the best score so far, and listen to signals."""
@@ -144,6 +152,8 @@ class Checkpoints(Checkpoint):
             folder = run_folder(trainer).resolve()
             if self.overwrite and not goes_on(folder, trainer.ckpt_path):
                 clear_run_folder(folder)
+                if self._manifest is not None:
+                    self._manifest.forget_earlier()
             self._score.read_best(self._path("best"), self.state_key)
         # 2. begin the account of what is saved
         self._postponed = Action.CONTINUE  # what was agreed on before a validation, which begins with a save
@@ -156,6 +166,8 @@ class Checkpoints(Checkpoint):
             buffer for name, buffer in pl_module.named_buffers() if name in kept and id(buffer) not in parameters
         ]
         self._finish_step(trainer)
+        if self._manifest is not None:
+            send_manifest(trainer, self._manifest)
         # 3. from now on, signals wait for the end of a step
         self._interruption = Interruption(trainer)
 
@@ -277,7 +289,7 @@ class Checkpoints(Checkpoint):
                     restore_previous(path)
             elif trainer.is_global_zero and self._can_save(trainer, exception):
                 self._save_interrupted(trainer, path)
-        self._release()
+        self._release(trainer, exception)
 
     def _stop_listening(self) -> None:
         if self._interruption is not None:
@@ -306,10 +318,14 @@ class Checkpoints(Checkpoint):
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Give the folder back."""
-        self._release()
+        self._release(trainer, None)
 
-    def _release(self) -> None:
+    def _release(self, trainer: Trainer, exception: BaseException | None) -> None:
+        """Record how the run ended, when all is saved, and give the folder back."""
         self._resumed_step = None
+        if self._manifest is not None:
+            end_manifest(trainer, self._manifest, exception)
+            self._manifest = None
         if self._lock is not None:
             self._lock.release()
             self._lock = None

@@ -2,6 +2,7 @@
 
 from datamodules.images.base import ImageDataModule
 from datamodules.images.digits import DigitsDataModule
+from datamodules.images.fashion_mnist import FashionMNISTDataModule
 from datamodules.images.imagenet.imagenet import ImageNetDataModule
 from datamodules.images.requests import ImageRequest
 from datamodules.images.source import ImageSource
@@ -18,6 +19,7 @@ from datamodules.tokens.tokens import TokenDataModule
 __all__ = [
     "BachChorales",
     "DigitsDataModule",
+    "FashionMNISTDataModule",
     "GenerationRequest",
     "ImageDataModule",
     "ImageNetDataModule",

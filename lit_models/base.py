@@ -6,7 +6,7 @@ import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, Never, Self, TypedDict
 
 import torch
@@ -20,6 +20,7 @@ from torchmetrics import Metric
 
 from lit_models.optimization import Optimization, scales_loss
 from lit_models.sharding import gather, release, shard
+from litscale.models.fractal import decoding_summary
 from litscale.models.labels import check_labels
 from litscale.models.precision import Convert, at_least_float32
 from litscale.models.state_dicts import mismatch
@@ -215,6 +216,15 @@ class LitModule(LightningModule):
     on_test_end = on_predict_end = on_validation_end
 
     @property
+    def lr(self) -> float | None:
+        """The peak learning rate (``optimization.lr``), under the name at which `LearningRateFinder` sets it."""
+        return self.optimization.lr
+
+    @lr.setter
+    def lr(self, value: float) -> None:
+        self.optimization = replace(self.optimization, lr=value)
+
+    @property
     def run_seed(self) -> int:
         """The seed of the run (``seed_everything``), or 0 if it has none."""
         return int(os.environ.get("PL_GLOBAL_SEED", 0))
@@ -357,8 +367,11 @@ class GeneratingModule(LitModule, ABC):
             Symbols, uint8 ``[B, C, H, W]``, on the device of the module.
         """
 
-    def decoding_report(self) -> dict[str, float]:
-        """Return what decoding took in the last call of :meth:`generate`, by name, if the module counts it."""
+    def decoding_counts(self) -> dict[str, float]:
+        """Return the counts of parallel decoding in the last call of :meth:`generate`; empty if there are none.
+
+        They are those of `litscale.models.fractal.GenerationReport`.
+        """
         return {}
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Prediction:
@@ -372,6 +385,6 @@ class GeneratingModule(LitModule, ABC):
             "index": index,
             "label": label,
             "settings": self.described_generation() | {"seed": seed},
-            "decoding": self.decoding_report(),
+            "decoding": decoding_summary(self.decoding_counts()),
             "frames": frames,
         }

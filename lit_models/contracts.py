@@ -43,6 +43,13 @@ class GenerationOptions(Protocol):
         """All that samples depend on beside weights and requests, for files and caches that say so."""
 
 
+class CountsDecoding(Protocol):
+    """A module that counts what parallel decoding takes."""
+
+    def decoding_counts(self) -> Mapping[str, float]:
+        """Of the last call of ``generate``; see `litscale.models.fractal.GenerationReport.counts`."""
+
+
 class LevelParameters(Protocol):
     """A module of several levels."""
 

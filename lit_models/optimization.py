@@ -109,7 +109,8 @@ class Optimization:
         """
         peak = self.learning_rate(trainer)
         for scheduler in (config.scheduler for config in trainer.lr_scheduler_configs):
-            assert isinstance(scheduler, LambdaLR)  # as configure made it
+            if not isinstance(scheduler, LambdaLR):
+                continue  # LearningRateFinder has put its own in place of ours while it searches
             scheduler.base_lrs = [peak] * len(scheduler.base_lrs)
             for group, factor in zip(scheduler.optimizer.param_groups, scheduler.lr_lambdas, strict=True):
                 group["initial_lr"] = peak

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import tempfile
 from argparse import SUPPRESS
@@ -21,10 +22,11 @@ from litscale.cli.allocator import keep_freed_memory
 from litscale.cli.config_files import LayeredConfig
 from litscale.cli.evaluation import Evaluation
 from litscale.cli.imports import passed_over
-from litscale.cli.runs import WORDS, check_weights, find_checkpoint, requeued_checkpoint
+from litscale.cli.runs import AUTO, WORDS, check_weights, find_checkpoint, newest_checkpoint, requeued_checkpoint
 from litscale.cli.saved_config import SaveConfig
 from litscale.cli.scores import not_finite, write_scores
 from litscale.cli.signals import ending_at_sigterm
+from litscale.storage.provenance import code_of
 from litscale.storage.run_folders import CHECKPOINTS, refuse_used_folder
 
 EVALUATIONS = ("validate", "test", "predict")
@@ -104,6 +106,7 @@ class LitscaleCLI(LightningCLI):
         elif not (given.overwrite or trainer.fast_dev_run or trainer.enable_checkpointing is False):
             # `Checkpoints` asks again; here nothing has been written yet.
             refuse_used_folder(Path(trainer.default_root_dir), given.ckpt_path)
+        name_commit()
         # What is saved still says ``.``, so that an evaluation with another folder logs there.
         self._given = self.config.clone()
         loggers = trainer.logger if isinstance(trainer.logger, list) else [trainer.logger]
@@ -244,7 +247,10 @@ class LitscaleCLI(LightningCLI):
         folders = [Path(config.trainer.default_root_dir)]
         if subcommand != "fit":  # an evaluation may have a folder of its own, and is of the run whose config it has
             folders = [Path(str(path)).parent for path in config.get("config") or ()] + folders
-        config.ckpt_path = find_checkpoint(config.ckpt_path, folders)
+        if subcommand == "fit" and config.ckpt_path == AUTO:
+            config.ckpt_path = newest_checkpoint(folders[0])
+        else:
+            config.ckpt_path = find_checkpoint(config.ckpt_path, folders)
         if subcommand == "fit" and config.ckpt_path is None:
             config.ckpt_path = requeued_checkpoint(folders[0])
 
@@ -265,17 +271,24 @@ def make_folder(folder: Path) -> None:
         ) from error
 
 
+def name_commit() -> None:
+    """Have W&B record the commit of our code where it finds none itself, as the working directory is no repository."""
+    (here, *_), (ours, *_) = code_of(Path.cwd()), code_of(Path(__file__).parent)
+    if ours.known and not here.known:
+        os.environ.setdefault("WANDB_GIT_COMMIT", ours.commit)
+
+
 class BenchCLI(LitscaleCLI):
     """The command line of benchmarks, which has the same options."""
 
     @staticmethod
     def commands() -> dict[str, set[str]]:
         """Methods of `litscale.cli.bench.BenchTrainer`, and their arguments that are no options of their own."""
-        return {command: {"model", "datamodule"} for command in ("decode", "costs", "masks")}
+        return {command: {"model", "datamodule"} for command in ("decode", "fractal", "costs", "masks")}
 
 
-# What both have in common.
-_COMMON: dict[str, Any] = {
+# What all of them have in common.
+COMMON: dict[str, Any] = {
     "model_class": LightningModule,
     "datamodule_class": LightningDataModule,
     "subclass_mode_model": True,
@@ -291,7 +304,7 @@ def train_or_evaluate(args: list[str] | None) -> None:
         args: the words after ``litscale``; None for those that the process was started with.
     """
     keep_freed_memory()
-    LitscaleCLI(save_config_callback=SaveConfig, save_config_kwargs={"save_to_log_dir": False}, args=args, **_COMMON)
+    LitscaleCLI(save_config_callback=SaveConfig, save_config_kwargs={"save_to_log_dir": False}, args=args, **COMMON)
 
 
 def bench(args: list[str] | None) -> None:
@@ -304,4 +317,4 @@ def bench(args: list[str] | None) -> None:
 
     keep_freed_memory()
     names = {"prog": "litscale bench", "description": "Benchmarks"}
-    BenchCLI(trainer_class=BenchTrainer, save_config_callback=None, parser_kwargs=names, args=args, **_COMMON)
+    BenchCLI(trainer_class=BenchTrainer, save_config_callback=None, parser_kwargs=names, args=args, **COMMON)

@@ -16,6 +16,8 @@ from litscale.storage.checkpoints import read_checkpoint
 from litscale.storage.run_folders import CHECKPOINTS, checkpoint_in
 
 WORDS = ("last", "best")
+AUTO = "auto"  # of fit: where the run left off, if there is one
+HPC = "hpc_ckpt_*.ckpt"  # what Lightning saves as it requeues a job of SLURM
 
 
 def find_checkpoint(given: str | None, folders: Iterable[Path]) -> str | None:
@@ -44,7 +46,9 @@ def find_checkpoint(given: str | None, folders: Iterable[Path]) -> str | None:
             )
         given = str(paths[0])
     if not Path(given).exists():
-        raise FileNotFoundError(f"--ckpt_path {given}: no such file; give the path of a checkpoint, or last or best")
+        raise FileNotFoundError(
+            f"--ckpt_path {given}: no such file; give the path of a checkpoint, last or best, or auto to fit"
+        )
     check_checkpoint(given)
     return given
 
@@ -94,27 +98,46 @@ def check_weights(command: str, model: LightningModule, ckpt_path: str | None, u
 
 
 def requeued_checkpoint(folder: Path) -> str | None:
-    """Where a job of SLURM that was requeued goes on: the newest readable one of its checkpoints.
+    """Where a job of SLURM that was requeued goes on, see `newest_checkpoint`; None elsewhere, and at its first start.
+
+    Args:
+        folder: the run folder.
+    """
+    requeued = list(folder.glob(HPC)) or int(os.environ.get("SLURM_RESTART_COUNT", 0))
+    return newest_checkpoint(folder) if SLURMEnvironment.detect() and requeued else None
+
+
+def newest_checkpoint(folder: Path) -> str | None:
+    """The readable checkpoint of a run with the most steps: what ``--ckpt_path auto`` means.
 
     Args:
         folder: the run folder.
 
     Returns:
-        The path, or None outside of SLURM, and where the job was not requeued.
+        The path of ``last.ckpt`` or of one that Lightning saved as it requeued a job; of ``best.ckpt`` only where none
+        of these can be read. None if there are no checkpoints.
+
+    Raises:
+        ValueError: there are checkpoints, none of which can be read.
     """
-    saved = list(folder.glob("hpc_ckpt_*.ckpt"))
-    if not SLURMEnvironment.detect() or not (saved or int(os.environ.get("SLURM_RESTART_COUNT", 0))):
-        return None
-    steps = {}
-    for path in [*saved, checkpoint_in(folder, "last")]:
+    best = checkpoint_in(folder, "best")
+    steps: dict[Path, int] = {}
+    problems = []
+    for path in [*sorted(folder.glob(HPC)), checkpoint_in(folder, "last"), best]:
+        if path == best and steps:
+            continue
         try:
-            steps[path] = read_checkpoint(path)["global_step"]
+            steps[path] = read_checkpoint(path / "meta.pt" if path.is_dir() else path)["global_step"]
         except FileNotFoundError:
             continue
         except (ValueError, KeyError, TypeError) as error:
-            rank_zero_warn(f"{error}; an earlier checkpoint is taken")
+            problems.append(str(error))
+    if problems and not steps:
+        raise ValueError(f"no checkpoint of {folder} can be read: {'; '.join(problems)}")
+    for problem in problems:
+        rank_zero_warn(f"{problem}; another checkpoint is taken")
     if not steps:
         return None
     newest = max(steps, key=lambda path: steps[path])
-    rank_zero_info(f"requeued: going on from {newest}, step {steps[newest]}")
+    rank_zero_info(f"going on from {newest}, step {steps[newest]}")
     return str(newest)

@@ -10,10 +10,12 @@ from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.loggers import WandbLogger
 
 from datamodules.base import BatchData, offered
+from lit_models.base import LitModule
 from litscale.storage.files import write_atomically
 from litscale.storage.run_folders import goes_on
 
-FINDER = "lightning.pytorch.callbacks.BatchSizeFinder"
+BATCH_SIZE_FINDER = "lightning.pytorch.callbacks.BatchSizeFinder"
+LEARNING_RATE_FINDER = "lightning.pytorch.callbacks.LearningRateFinder"
 OF_ONE_CALL = ("ckpt_path", "checkpoints.overwrite", "overwrite")
 """What a command says of one call, not of the run."""
 
@@ -38,9 +40,13 @@ class SaveConfig(SaveConfigCallback):
         config = self.config.clone()
         for name in OF_ONE_CALL:
             config.pop(name, None)
-        # A batch size that was searched for is found by now; a resumed run keeps it.
-        if config.trainer.callbacks:
-            config.trainer.callbacks = [each for each in config.trainer.callbacks if each.class_path != FINDER]
+        # What was searched for is found by now; a resumed run keeps it.
+        finders = (BATCH_SIZE_FINDER, LEARNING_RATE_FINDER)
+        callbacks = config.trainer.callbacks or []
+        if any(each.class_path == LEARNING_RATE_FINDER for each in callbacks) and isinstance(pl_module, LitModule):
+            config.model.init_args.optimization.lr = pl_module.lr
+        if callbacks:
+            config.trainer.callbacks = [each for each in callbacks if each.class_path not in finders]
         data = offered(trainer.datamodule, BatchData)  # type: ignore[attr-defined]
         options = config.data.get("init_args", {}) if "data" in config else {}  # a class without options has none
         if data is not None and "batch_size" in options:

@@ -7,11 +7,12 @@ import json
 import os
 import shutil
 import socket
-import sys
 import time
 from pathlib import Path
 
 from filelock import FileLock, Timeout
+
+from litscale.storage.provenance import masked_command
 
 CHECKPOINTS = "checkpoints"
 LOCK = ".lock"
@@ -24,10 +25,13 @@ OUTCOMES = (
     "quality_*",
     "decode_*",
     "hpc_ckpt_*.ckpt",
+    ".lr_find_*.ckpt",
+    ".scale_batch_size_*.ckpt",
     "bench_*",
     "masks.png",
 )
-OUTCOME_FOLDERS = ("predictions", "samples")
+EVALUATIONS = "evaluations"
+OUTCOME_FOLDERS = ("predictions", "samples", EVALUATIONS)
 
 
 class RunFolderError(ValueError):
@@ -61,7 +65,7 @@ def lock_run_folder(folder: Path) -> FileLock:
         "process": os.getpid(),
         "user": getpass.getuser(),
         "since": time.strftime("%Y-%m-%d %H:%M:%S"),
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": " ".join(masked_command()),
     }
     (folder / OWNER).write_text(json.dumps(owner))  # only for the message above, so a torn file does no harm
     return lock

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from litscale.models.fractal.generator import Generator
-from litscale.models.layers.kv_cache import RowKVCache
+from litscale.models.layers.kv_cache import RowKVCache, StepKVCache, TokenCache
+from litscale.models.layers.rope import rope_of_projected
 
 
 class AR(Generator):
@@ -50,69 +55,94 @@ class AR(Generator):
         middle[:, order] = states[:, self.prefix - 1 :]
         return middle[:, :, None]
 
+    def step(self, token: Tensor, added: Tensor, rope: Tensor | None, caches: Sequence[TokenCache]) -> Tensor:
+        """Run the transformer over one token of each row, ``[B, D]``, at a position of :class:`StepTables`."""
+        return self.norm(self.blocks.step(self.in_norm(token + added), rope, caches))
+
+    def tables(self, grid: tuple[int, int], cached: bool, kind: type[StepTables] | None = None) -> StepTables:
+        """Prepare sequences that are fed patch by patch, with or without caches."""
+        added, rope = self.position_tables(grid, self.order(grid, self.pos_emb.device))
+        turns = None if rope is None else rope_of_projected(rope, self.config.stack.heads)
+        return (kind or StepTables)(added, rope, turns, self.blocks.caches(len(added)) if cached else None)
+
     def stepper(
-        self,
-        conditions: Tensor,
-        grid: tuple[int, int],
-        guide: Tensor | None,
-        cached: bool,
-        local: Tensor | None = None,
+        self, conditions: Tensor, guide: Tensor | None, tables: StepTables, local: Tensor | None = None
     ) -> ARStepper:
-        """Start a sequence that is fed patch by patch; arguments as in :meth:`forward`."""
-        return ARStepper(self, conditions, grid, guide, cached, local)
+        """Start a sequence that is fed patch by patch; ``local`` is made by :meth:`upcoming`."""
+        return ARStepper(self, conditions, guide, tables, local)
 
     def beginning(self, conditions: Tensor, guide: Tensor | None, local: Tensor | None) -> Tensor:
         """Prefix tokens ``[B, prefix, D]``, the last of which predicts the first patch; see :meth:`upcoming`."""
         tokens = self.prefix_tokens(conditions, guide)
         return tokens if local is None else tokens + F.pad(local[:, :1], (0, 0, self.prefix - 1, 0))
 
-    def upcoming(self, local: Tensor | None, order: Tensor) -> Tensor | None:
-        """Local conditioning of the patches in scan order, and zeros behind them, ``[B, N + 1, D]``, or None."""
-        return None if local is None else F.pad(local[:, order], (0, 0, 0, 1))
+    def upcoming(self, local: Tensor | None, grid: tuple[int, int]) -> Tensor | None:
+        """Local conditioning ``[B, N, D]`` of patches, in scan order and with zeros behind it, ``[B, N + 1, D]``."""
+        return None if local is None else F.pad(local[:, self.order(grid, local.device)], (0, 0, 0, 1))
+
+
+@dataclass(frozen=True)
+class StepTables:
+    """What sequences over one grid need and can have one after the other.
+
+    Attributes:
+        added: embeddings of the positions, ``[S, D]``.
+        rope: rotary table for a head, complex ``[S, d / 2]``, or None.
+        turns: the same for all that attention projects, complex ``[S, 3 D / 2]``, or None.
+        caches: one per block; None runs the whole sequence again for each patch.
+    """
+
+    added: Tensor
+    rope: Tensor | None
+    turns: Tensor | None
+    caches: list[StepKVCache] | None
+
+    def step(self, generator: AR, token: Tensor, place: int) -> Tensor:
+        """State ``[B, D]`` of the one token ``[B, D]`` that is at this place of the sequences, which have caches."""
+        assert self.caches is not None
+        return generator.step(token, *self._places[place], self.caches)
+
+    @cached_property
+    def _places(self) -> list[tuple[Tensor, Tensor | None]]:
+        """Rows of the tables, views that are made once."""
+        turns = [None] * len(self.added) if self.turns is None else self.turns.unbind(0)
+        return list(zip(self.added.unbind(0), turns, strict=True))
 
 
 class ARStepper:
     """One pass of an AR generator over a sequence that is still being written.
 
-    With a cache each step embeds and attends for the new tokens only; without, the whole sequence is run again.
+    With caches each step embeds and attends for the new tokens only.
     """
 
     def __init__(
-        self,
-        generator: AR,
-        conditions: Tensor,
-        grid: tuple[int, int],
-        guide: Tensor | None,
-        cached: bool,
-        local: Tensor | None,
+        self, generator: AR, conditions: Tensor, guide: Tensor | None, tables: StepTables, local: Tensor | None
     ) -> None:
-        self.generator = generator
-        self.order = generator.order(grid, conditions.device)
-        self._added, self._rope = generator.position_tables(grid, self.order)
-        self._caches = generator.caches(grid) if cached else None
-        self._local = generator.upcoming(local, self.order)
-        self._tokens = generator.beginning(conditions, guide, self._local)
-        self._fed = self._done = 0
+        self.generator, self._tables = generator, tables
+        for cache in tables.caches or []:
+            cache.truncate(0)
+        self._local = iter(()) if local is None else iter(local[:, 1:].unbind(1))
+        self._tokens = list(generator.beginning(conditions, guide, local).unbind(1))
+        self._done = 0
 
-    def feed(self, patches: Tensor) -> None:
-        """Append the features ``[B, n, P]`` of the next patches in scan order."""
-        tokens = self.generator.embed(patches)
-        self._fed += patches.shape[1]
-        if self._local is not None:
-            tokens = tokens + self._local[:, self._fed + 1 - patches.shape[1] : self._fed + 1]
-        self._tokens = torch.cat([self._tokens, tokens], dim=1)
+    def feed(self, patch: Tensor) -> None:
+        """Append the next patch in scan order, features ``[B, P]``."""
+        token, local = self.generator.embed(patch), next(self._local, None)
+        self._tokens.append(token if local is None else token + local)
 
     def condition(self) -> Tensor:
         """Condition ``[B, 1, D]`` of the next patch, given all that was fed."""
-        length = self._done + self._tokens.shape[1]
-        span = slice(self._done, length)
-        rope = None if self._rope is None else self._rope[span]
-        if self._tokens.shape[1] == 1 and self._done:
-            state = self.generator.states(self._tokens[:, 0], self._added[self._done], rope, self._caches)
+        generator, tables, caches = self.generator, self._tables, self._tables.caches
+        if caches is not None and len(self._tokens) == 1:
+            state = tables.step(generator, self._tokens[0], self._done)
         else:
-            state = self.generator.states(self._tokens, self._added[span], rope, self._caches)[:, -1]
-        if self._caches is not None:
-            self._done, self._tokens = length, self._tokens[:, :0]
+            span = slice(self._done, self._done + len(self._tokens))
+            rope = None if tables.rope is None else tables.rope[span]
+            states = generator.states(torch.stack(self._tokens, dim=1), tables.added[span], rope, caches)
+            state = states[:, -1].contiguous()  # graphs are compiled for each layout in memory
+        if caches is not None:
+            self._done += len(self._tokens)
+            self._tokens = []
         return state[:, None]
 
 
@@ -136,9 +166,8 @@ class ARRows:
         local: Tensor | None = None,
     ) -> None:
         self.generator = generator
-        order = generator.order(grid, conditions.device)
-        self._added, self._rope = generator.position_tables(grid, order)
-        self._local = generator.upcoming(local, order)
+        self._added, self._rope = generator.position_tables(grid, generator.order(grid, conditions.device))
+        self._local = generator.upcoming(local, grid)
         self._prefix = generator.beginning(conditions, guide, self._local)
         # the last place takes what shorter sequences of a call are padded with
         self._caches = [RowKVCache(len(conditions), len(self._added) + 1) for _ in generator.blocks]
@@ -178,10 +207,8 @@ class ARRows:
         if self._local is None:
             return tokens
         row = torch.arange(len(tokens), device=tokens.device) if rows is None else rows
-        following = torch.tensor(at, device=row.device)[:, None] + torch.arange(
-            1, tokens.shape[1] + 1, device=row.device
-        )
-        return tokens + self._local[row[:, None], following.clamp(max=self._local.shape[1] - 1)]
+        place = torch.tensor(at, device=row.device)[:, None] + torch.arange(tokens.shape[1], device=row.device)
+        return tokens + self._local[row[:, None], (place + 1).clamp(max=self._local.shape[1] - 1)]
 
     def _run(self, rows: Tensor | None, tokens: Tensor, at: list[int], counts: list[int]) -> Tensor:
         new, held, capacity, device = tokens.shape[1], max(at), len(self._added), tokens.device

@@ -6,6 +6,7 @@ Dimensions: B canvases, R rows (patches) of a level, N patches of a row, C chann
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import cast
 
 import torch
@@ -199,7 +200,7 @@ class Fractal(CanvasNetwork):
             label: int64 ``[B]``, -1 for no class; none for a batch without classes. Dropped at random in training.
             with_entropy: also measure the entropy of the predictions.
             start: number of each canvas' first column within its piece, int64 ``[B]``, for ``periods``; 0 without.
-            teacher: a network that fits, see :func:`litscale.models.fractal.distillation.check_teacher`; it is used as
+            teacher: a network that fits, see :func:`litscale.models.fractal.compatibility.check_teacher`; it is used as
                 it is, so switch it to evaluation.
             data_weight: with a teacher, the part of the cross-entropy in the loss, in 0..1.
 
@@ -263,9 +264,13 @@ class Fractal(CanvasNetwork):
         *,
         seed: int | None = None,
         start: Tensor | None = None,
+        masking: Callable[..., Masking] | None = None,
     ) -> Tensor:
-        """What :meth:`nll` averages, float32 ``[passes, B]``; with AR levels alone all passes are equal."""
-        return self._likelihoods(LossTerms.nats_per_canvas, canvas, label, passes, seed, start)
+        """What :meth:`nll` averages, float32 ``[passes, B]``; with AR levels alone all passes are equal.
+
+        Given `StepMasking` with the steps of a sampler as ``masking``, it is the likelihood of what that draws.
+        """
+        return self._likelihoods(LossTerms.nats_per_canvas, canvas, label, passes, seed, start, masking)
 
     @torch.no_grad()
     def nll_of_columns(
@@ -313,9 +318,11 @@ class Fractal(CanvasNetwork):
         passes: int,
         seed: int | None,
         start: Tensor | None,
+        masking: Callable[..., Masking] | None = None,
     ) -> Tensor:
         """What is read of each of some teacher-forced passes, ``[passes, ...]``; arguments as of :meth:`nll`."""
         results = []
+        masking = partial(Masking, "likelihood") if masking is None else masking
         if seed is None:
             keys = torch.randint(2**62, (len(canvas),), device=canvas.device)
         else:
@@ -324,8 +331,8 @@ class Fractal(CanvasNetwork):
         with evaluating(self):
             for i in range(passes):
                 terms = LossTerms()
-                masking = Masking("likelihood", stratum=(i, passes), keys=of_passes[:, i])
-                self._collect(canvas, self.root(canvas, label), masking, terms, start)
+                masks = masking(stratum=(i, passes), keys=of_passes[:, i])
+                self._collect(canvas, self.root(canvas, label), masks, terms, start)
                 results.append(read(terms, len(canvas)))
         return torch.stack(results)
 
@@ -394,7 +401,7 @@ class Fractal(CanvasNetwork):
         """
         generator = self.levels[depth].generator
         if depth == 0:
-            return generator.phases(self.first_columns(canvas, start))
+            return generator.phases(self.first_columns(canvas, start)) if self.periods else None
         return None if before is None else generator.preceded(self.features.of_patches(before))
 
     def _collect(

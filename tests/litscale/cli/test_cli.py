@@ -12,6 +12,8 @@ from wandb_files import offline_history, records
 
 from litscale import music
 
+SAVED = {"checkpoints", "config.yaml", "manifest.json"}  # and the diff of the code, if there is one
+
 
 class Payload:
     """What a hostile pickle would hold."""
@@ -29,7 +31,7 @@ def test_from_midi_to_midi(tmp_path, monkeypatch, capsys, caplog, config, midi_f
         main(["fit", "--config", str(config)])
     run = tmp_path / "run"
     assert "max_steps=12" in caplog.text
-    assert {path.name for path in run.iterdir() if path.name[0] != "."} == {"checkpoints", "config.yaml", "logs"}
+    assert {path.name for path in run.iterdir() if path.name[0] != "." and path.suffix != ".diff"} - SAVED == {"logs"}
     saved = yaml.safe_load((run / "config.yaml").read_text())
     assert saved["model"]["init_args"]["network"]["init_args"]["generators"] == ["ar", "mar", "mar"]
     header = (run / "logs" / "version_0" / "metrics.csv").read_text().splitlines()[0]
@@ -167,6 +169,11 @@ def test_an_offline_wandb_run_holds_the_logged_keys(tmp_path, monkeypatch, confi
     wandb.finish()
     keys = {key for row in offline_history(tmp_path / "run") for key in row}
     (file,) = (tmp_path / "run" / "wandb").glob("offline-run-*/*.wandb")
+    (kept,) = (tmp_path / "run" / "wandb").glob("offline-run-*/files/manifest.json")
+    assert json.loads(kept.read_text()) == json.loads((tmp_path / "run" / "manifest.json").read_text())
+    (commit,) = {record.run.git.commit for record in records(file.read_bytes()) if record.HasField("run")}
+    recorded = json.loads(kept.read_text())["attempts"][0]["code"][0]["commit"]
+    assert commit == ("" if recorded == "not a repository" else recorded)
     configured = {
         item.key
         for record in records(file.read_bytes())
@@ -174,4 +181,4 @@ def test_an_offline_wandb_run_holds_the_logged_keys(tmp_path, monkeypatch, confi
         for item in update.update
     }
     assert {"train/loss", "train/loss/level_1", "grad_norm/total", "val/nats_per_step"} <= keys
-    assert {"model", "data", "trainer"} <= configured
+    assert {"model", "data", "trainer", "manifest"} <= configured

@@ -15,8 +15,9 @@ import yaml
 from cli_runs import forked, status_of
 
 from litscale.cli.main import main
-from litscale.cli.runs import requeued_checkpoint
+from litscale.cli.runs import newest_checkpoint, requeued_checkpoint
 from litscale.storage.checkpoints import stamp
+from litscale.storage.manifest import read_manifest
 from litscale.storage.run_folders import RunFolderError, clear_run_folder
 
 OPTIONLESS = """
@@ -216,6 +217,31 @@ def test_what_a_batch_size_finder_chose_is_saved(tmp_path, config):
     assert step(tmp_path / "run" / "checkpoints" / "last.ckpt") == 2
 
 
+FINDERS = {
+    "LearningRateFinder": {"num_training_steps": 20, "min_lr": 1e-4, "max_lr": 0.1},
+    "BatchSizeFinder": {"init_val": 3, "max_trials": 1, "steps_per_trial": 1},
+}
+
+
+@pytest.mark.parametrize("name", FINDERS)
+def test_a_run_after_a_search_is_the_run_with_what_was_found(tmp_path, config, name):
+    finder = [f"--trainer.callbacks+=lightning.pytorch.callbacks.{name}"]
+    finder += [f"--trainer.callbacks.{option}={value}" for option, value in FINDERS[name].items()]
+    for folder, words in (("searched", finder), ("given", [])):
+        path = tmp_path / "searched" / "config.yaml" if folder == "given" else config
+        main(["fit", "--config", str(path), "--trainer.default_root_dir", str(tmp_path / folder), *words])
+    saved = yaml.safe_load((tmp_path / "searched" / "config.yaml").read_text())
+    assert not [callback for callback in saved["trainer"]["callbacks"] if name in callback["class_path"]]
+    if name == "LearningRateFinder":
+        assert 1e-4 < saved["model"]["init_args"]["optimization"]["lr"] < 0.1
+    searched, given = (torch.load(tmp_path / run / "checkpoints" / "last.ckpt") for run in ("searched", "given"))
+    assert searched["global_step"] == given["global_step"] == 12
+    assert searched["lr_schedulers"] == given["lr_schedulers"]
+    for key, value in given["state_dict"].items():
+        assert torch.equal(searched["state_dict"][key], value), key
+    assert not list((tmp_path / "searched").glob(".*.ckpt"))
+
+
 def test_a_requeued_job_takes_the_newest_readable_checkpoint(run, monkeypatch):
     assert requeued_checkpoint(run) is None
     for name, value in {"SLURM_NTASKS": "1", "SLURM_JOB_NAME": "training", "SLURM_JOB_ID": "7"}.items():
@@ -229,8 +255,38 @@ def test_a_requeued_job_takes_the_newest_readable_checkpoint(run, monkeypatch):
         torch.save(stamp({**saved, "global_step": steps}), run / f"hpc_ckpt_{number}.ckpt")
     assert requeued_checkpoint(run) == str(run / "hpc_ckpt_2.ckpt")
     os.truncate(run / "hpc_ckpt_2.ckpt", 1000)
-    with pytest.warns(UserWarning, match=r"hpc_ckpt_2\.ckpt is damaged .* an earlier checkpoint is taken"):
+    with pytest.warns(UserWarning, match=r"hpc_ckpt_2\.ckpt is damaged .* another checkpoint is taken"):
         assert requeued_checkpoint(run) == str(run / "hpc_ckpt_1.ckpt")
+
+
+def test_auto_begins_and_goes_on(tmp_path, config):
+    command = ["fit", "--config", str(config), "--ckpt_path", "auto", "--trainer.max_steps"]
+    for steps in ("2", "3"):  # the same command begins and goes on
+        main([*command, steps])
+        assert step(tmp_path / "run" / "checkpoints" / "last.ckpt") == int(steps)
+    attempts = read_manifest(tmp_path / "run").attempts
+    assert [attempt["resumed_from"] is None for attempt in attempts] == [True, False]
+    with pytest.raises(FileNotFoundError, match=r"--ckpt_path auto: no such file; .* or auto to fit"):
+        main(["validate", "--config", str(config), "--ckpt_path", "auto"])
+
+
+def test_auto_takes_the_newest_that_can_be_read(run):
+    assert newest_checkpoint(run / "none") is None
+    last, best = (run / "checkpoints" / f"{name}.ckpt" for name in ("last", "best"))
+    assert newest_checkpoint(run) == str(last)
+    saved = torch.load(last, weights_only=True)
+    torch.save(stamp({**saved, "global_step": 5}), run / "hpc_ckpt_1.ckpt")  # last.ckpt is of step 6
+    torch.save(stamp({**saved, "global_step": 9}), best)
+    assert newest_checkpoint(run) == str(last)
+    os.truncate(last, 1000)
+    with pytest.warns(UserWarning, match=r"last\.ckpt is damaged .* another checkpoint is taken"):
+        assert newest_checkpoint(run) == str(run / "hpc_ckpt_1.ckpt")
+    (run / "hpc_ckpt_1.ckpt").unlink()
+    with pytest.warns(UserWarning, match=r"last\.ckpt is damaged"):
+        assert newest_checkpoint(run) == str(best)
+    os.truncate(best, 1000)
+    with pytest.raises(ValueError, match=r"no checkpoint of .*run can be read: .*last\.ckpt is damaged.*best\.ckpt"):
+        main(["fit", "--config", str(run / "config.yaml"), "--ckpt_path", "auto"])
 
 
 def test_a_data_module_without_options(tmp_path, monkeypatch):

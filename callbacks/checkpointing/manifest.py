@@ -1,0 +1,98 @@
+"""The manifest of a training: what is recorded when it begins, how it ended, and what Weights & Biases gets of it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import socket
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import WandbLogger
+
+import litscale
+from callbacks.checkpointing.interruption import EXIT_STATUS, NAMES, Action
+from litscale.storage.manifest import FAILED, FINISHED, INTERRUPTED, MANIFEST, ManifestWriter
+from litscale.storage.provenance import code_of, describe_run
+from litscale.storage.secrets import mask_text
+
+MOST_REASON = 2000  # characters
+_SIGNALS = {status: NAMES[action] for action, status in EXIT_STATUS.items()}
+
+
+def begin_manifest(trainer: Trainer, folder: Path) -> ManifestWriter | None:
+    """Add an attempt to the manifest of a run folder; to be called by all processes together.
+
+    Args:
+        trainer: of the run.
+        folder: the run folder, which rank zero owns.
+
+    Returns:
+        On rank zero what will write its end, elsewhere None.
+
+    Raises:
+        OSError: the manifest cannot be written.
+    """
+    # 1. what each process runs on
+    own = (socket.gethostname(), _device_name(trainer.strategy.root_device))
+    places: list[Any] = [own]
+    if torch.distributed.is_initialized():
+        places = [None] * trainer.world_size
+        torch.distributed.all_gather_object(places, own)
+    if not trainer.is_global_zero:
+        return None
+    # 2. what runs
+    facts = describe_run() | {
+        "hosts": list(dict.fromkeys(host for host, _ in places)),
+        "devices": dict(Counter(device for _, device in places)),
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version() if torch.backends.cudnn.is_available() else None,
+        "strategy": type(trainer.strategy).__name__,
+        "precision": trainer.precision,
+        "resumed_from": None if trainer.ckpt_path is None else str(trainer.ckpt_path),
+    }
+    code = code_of(Path.cwd(), *map(Path, litscale.__path__))
+    return ManifestWriter(folder, facts, code, trainer.world_size)
+
+
+def send_manifest(trainer: Trainer, manifest: ManifestWriter) -> None:
+    """Give Weights & Biases what is recorded of this attempt as ``manifest`` of its config, and the file at the end."""
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger):
+            logger.experiment.config.update({"manifest": manifest.attempt}, allow_val_change=True)
+            logger.experiment.save(manifest.folder / MANIFEST, base_path=manifest.folder, policy="end")
+
+
+def end_manifest(trainer: Trainer, manifest: ManifestWriter, exception: BaseException | None) -> None:
+    """Record how an attempt ended; a manifest that cannot be written changes nothing about that.
+
+    Args:
+        trainer: of the run.
+        manifest: of the attempt.
+        exception: what ended it, if anything did before its time.
+    """
+    try:
+        manifest.end(*outcome(exception), step=trainer.global_step)
+    except OSError as error:
+        print(f"The manifest does not say how the run ended: {error}", file=sys.stderr)
+
+
+def outcome(exception: BaseException | None) -> tuple[str, str | None]:
+    """Status and reason of an attempt that an exception ended, or nothing."""
+    if exception is None:
+        return FINISHED, None
+    if isinstance(exception, KeyboardInterrupt):
+        return INTERRUPTED, NAMES[Action.INTERRUPT]
+    if isinstance(exception, SystemExit) and exception.code in _SIGNALS:
+        return INTERRUPTED, _SIGNALS[exception.code]
+    return FAILED, mask_text(f"{type(exception).__name__}: {exception}")[:MOST_REASON]
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type} ({platform.machine()}, {os.cpu_count()} cores)"

@@ -1,0 +1,46 @@
+"""Values that must not be recorded: passwords, keys and tokens on command lines, in messages and in diffs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+MASK = "***"
+_BEFORE, _AFTER = r"(?<![A-Za-z])", r"(?![A-Za-z])"  # whole words: `tokens` and `monkey` are none
+_SURE = r"(?:(?:api|access|secret|private)[_-]?key|token|password|passwd|passphrase|secret|credentials?)"
+_NAME = rf"(?:{_SURE}|key|auth)"
+_OPTION = re.compile(rf"--?[\w.-]*{_BEFORE}{_NAME}", re.IGNORECASE)
+_IN_WORDS = re.compile(
+    rf"""({_BEFORE}{_NAME}{_AFTER}["']?\s*[:=]\s*)("[^"]*"|'[^']*'|[^\s,}}\]]+)""",
+    re.IGNORECASE,
+)
+# In code, `token = next(tokens)` is no secret. A string is taken for one, and what is long and has digits.
+_IN_CODE = re.compile(
+    rf"""({_BEFORE}{_SURE}{_AFTER}["']?\s*[:=]\s*)("[^"]+"|'[^']+'|(?=\S*\d)[\w+/=~.-]{{8,}}(?=[\s,}}\]]|$))""",
+    re.IGNORECASE,
+)
+_IN_ADDRESS = re.compile(r"(?<=://)[^/\s@]+(?=@)")
+
+
+def mask_command(words: Sequence[str]) -> list[str]:
+    """The words of a command line, with ``***`` in place of the values of keys, tokens, passwords and secrets.
+
+    Args:
+        words: ``--name value``, ``--name=value``, and values that are YAML or JSON.
+    """
+    masked: list[str] = []
+    secret = False
+    for word in words:
+        masked.append(MASK if secret and not word.startswith("--") else mask_text(word))
+        secret = _OPTION.fullmatch(word) is not None
+    return masked
+
+
+def mask_text(text: str) -> str:
+    """The same of a text, such as the message of an error: ``name=value`` and ``name: value``, and addresses."""
+    return _IN_ADDRESS.sub(MASK, _IN_WORDS.sub(rf"\1{MASK}", text))
+
+
+def mask_code(text: str) -> str:
+    """The same of source code or a diff of it, where only strings and what looks like random text are values."""
+    return _IN_ADDRESS.sub(MASK, _IN_CODE.sub(rf"\1{MASK}", text))
