@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from litscale.models.codec import Codec, SymbolFeatures
-from litscale.models.fractal.canvas import SCANS, grid_of, narrowed, patchify, preceding, preceding_some
+from litscale.models.fractal.canvas import SCANS, grid_of, patchify
+from litscale.models.fractal.columns import Preceding, first_columns, one_after_the_other
 from litscale.models.fractal.generator import POSITIONS, GeneratorConfig
 from litscale.models.fractal.head import CategoricalHead
 from litscale.models.fractal.level import GENERATORS, Level
@@ -117,12 +118,12 @@ class Fractal(CanvasNetwork):
                 check_name(option, name, choices)
         if tuple(sizes[-1]) != (1, 1):
             raise ValueError(f"the last of sizes must be [1, 1], the leaf's single cell, not {list(sizes[-1])}")
-        if min([*periods, 1]) < 1 or preceding_columns < 0 or preceding_margin < 0:
-            raise ValueError("periods must be at least 1, preceding_columns and preceding_margin at least 0")
-        _check_preceding(preceding_columns, generators[0], scans[0], grid_of(sizes[0], sizes[1]))
+        if min([*periods, 1]) < 1:
+            raise ValueError(f"periods must be at least 1, not {list(periods)}")
         # 2. symbols and classes
         super().__init__(Codec(codec, velocity_bins), sizes, num_classes, periods)
-        self.preceding_columns, self.preceding_margin = preceding_columns, preceding_margin
+        self.preceding = Preceding(self.sizes[1], preceding_columns, preceding_margin)
+        self.preceding.check(generators[0], scans[0], grid_of(self.sizes[0], self.sizes[1]))
         self.features = SymbolFeatures(self.codec)
         self.label_drop = label_drop
         self.root_conditions = root_conditions
@@ -292,23 +293,13 @@ class Fractal(CanvasNetwork):
         Raises:
             ValueError: the network does not predict column after column.
         """
-        if not self.column_by_column:
+        if not one_after_the_other(self.sizes, [level.generator for level in self.levels]):
             raise ValueError(
                 "the likelihood of a column given those before it, for evaluation.stride, needs AR levels that go "
                 "through time first (scan column_major, with patches of one column below several rows of patches): "
                 "set evaluation.stride to null"
             )
         return self._likelihoods(LossTerms.nats_per_column, canvas, label, passes, seed, start)
-
-    @property
-    def column_by_column(self) -> bool:
-        """Whether all cells of a column are predicted before any of a later one."""
-        for (height, width), level in zip(self.sizes[:-1], self.levels, strict=True):
-            rows, columns = grid_of((height, width), level.patch)
-            upright = level.generator.config.scan == "column_major" or columns == 1
-            if not level.generator.causal or (rows > 1 and not (upright and level.patch[1] == 1)):
-                return False
-        return True
 
     def _likelihoods(
         self,
@@ -357,36 +348,6 @@ class Fractal(CanvasNetwork):
             embedded = torch.where((label >= 0)[:, None], self.class_emb(label.clamp(min=0)), nobody)
         return embedded[:, None].expand(-1, self.root_conditions, -1)
 
-    def first_columns(self, canvas: Tensor, start: Tensor | None) -> Tensor:
-        """Number of the first column of each patch of the first level within its piece, int64 ``[B, N]``."""
-        width = self.levels[0].patch[1]
-        columns = torch.arange(0, canvas.shape[3], width, device=canvas.device)
-        columns = columns.repeat(canvas.shape[2] // self.levels[0].patch[0])
-        return columns + (canvas.new_zeros(len(canvas), 1, dtype=torch.long) if start is None else start[:, None])
-
-    def before_patches(self, canvas: Tensor) -> Tensor | None:
-        """What the levels below are shown of the columns before each patch of the first level, or None.
-
-        Args:
-            canvas: symbols ``[B, C, H, W]``.
-
-        Returns:
-            Symbols ``[B, N, C, h + 2 m, n]``, see :func:`litscale.models.fractal.canvas.preceding`.
-        """
-        if not self.preceding_columns:
-            return None
-        return preceding(canvas, self.levels[0].patch, self.preceding_columns, self.preceding_margin)
-
-    def before_some(self, patches: Tensor, grid: tuple[int, int], row: Tensor, index: Tensor) -> Tensor | None:
-        """:meth:`before_patches` for some patches of the first level; arguments as of `canvas.preceding_some`."""
-        if not self.preceding_columns:
-            return None
-        return preceding_some(patches, grid, row, index, self.preceding_columns, self.preceding_margin)
-
-    def before_below(self, before: Tensor | None, depth: int, grid: tuple[int, int]) -> Tensor | None:
-        """What comes before the canvases of a level, ``[R, C, H + 2 m, n]``, for each of their patches."""
-        return None if before is None else narrowed(before, self.levels[depth].patch, grid, self.preceding_margin)
-
     def local(self, depth: int, canvas: Tensor, before: Tensor | None, start: Tensor | None) -> Tensor | None:
         """Local conditioning of a level's patches.
 
@@ -401,7 +362,7 @@ class Fractal(CanvasNetwork):
         """
         generator = self.levels[depth].generator
         if depth == 0:
-            return generator.phases(self.first_columns(canvas, start)) if self.periods else None
+            return generator.phases(first_columns(canvas, self.levels[0].patch, start)) if self.periods else None
         return None if before is None else generator.preceded(self.features.of_patches(before))
 
     def _collect(
@@ -429,7 +390,7 @@ class Fractal(CanvasNetwork):
             patches = patchify(canvas, level.patch)
             columns = torch.arange(0, canvas.shape[3], level.patch[1], device=canvas.device).repeat(grid[0])
             features = self.features.of_patches(patches)
-            before = self.before_below(before, i, grid) if i else self.before_patches(canvas)
+            before = self.preceding.below(before, level.patch, grid) if i else self.preceding.of_all(canvas)
             local = self.local(i, canvas, before, start)
             if level.generator.causal:
                 masking.descend(patches.shape[1])
@@ -452,12 +413,3 @@ class Fractal(CanvasNetwork):
                 terms.mask_fractions[f"level_{i}"] = mask.float().mean()
         nats, logits = self.leaf(canvas.flatten(1).long(), conditions)
         terms.add("leaf", nats, weight, owner, logits)
-
-
-def _check_preceding(columns: int, generator: str, scan: str, grid: tuple[int, int]) -> None:
-    """Check that all of the columns before a patch of the first level are known when it is predicted."""
-    if columns and (generator != "ar" or (scan == "row_major" and grid[0] > 1)):
-        raise ValueError(
-            "preceding_columns: the first level must visit its patches column by column: set its generator to ar and "
-            "its scan to column_major, or preceding_columns to 0"
-        )

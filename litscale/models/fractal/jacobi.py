@@ -188,7 +188,7 @@ class ParallelCanvases:
             patches = patchify(canvas, level.patch)
             features = model.features.of_patches(patches)
             assert isinstance(level.generator, AR)
-            before = model.before_below(before, depth, grid)
+            before = model.preceding.below(before, level.patch, grid)
             local = model.local(depth, canvas, before, None)
             handed = level.generator(features, conditions, grid, guide, local)
             if depth > self.depth or still is None:

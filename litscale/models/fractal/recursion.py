@@ -120,7 +120,7 @@ class _Patches:
             noise = drawing.noise(work.keys[:, 0, 0, 0], depth)
             value, self.log_prob = drawing.draw_cells(level.guide_head, work.conditions, work.cfg, noise)
             self.guide = work.twice(drawing.model.features.guide_features(value, size[0] * size[1]))
-        self.before = drawing.model.before_below(work.before, depth, self.grid) if depth else None
+        self.before = drawing.model.preceding.below(work.before, level.patch, self.grid)
         self.local = self._local(drawing.model)
         if drawing.scored and self.log_prob is None:
             self.log_prob = torch.zeros(len(self.patches), device=self.patches.device, dtype=torch.float32)
@@ -327,17 +327,17 @@ class _Patches:
     def _before(self, model: Fractal, row: Tensor, index: Tensor) -> Tensor | None:
         """What a network's levels below are shown of what comes before patches ``index`` of rows ``row``."""
         if self.depth == 0:
-            return model.before_some(self.patches, self.grid, row, index)
+            return model.preceding.of_some(self.patches, self.grid, row, index)
         return None if self.before is None else self.before[row, index]
 
     def _before_all(self, index: int) -> Tensor | None:
         """What the levels below are shown of what comes before patch ``index`` of all rows."""
         if self.depth:
             return None if self.before is None else self.before[:, index]
-        if not self.drawing.model.preceding_columns:
+        if not self.drawing.model.preceding.columns:
             return None
         row = torch.arange(len(self.patches), device=self.patches.device)
-        return self.drawing.model.before_some(self.patches, self.grid, row, torch.full_like(row, index))
+        return self._before(self.drawing.model, row, torch.full_like(row, index))
 
     def _local(self, model: Fractal) -> Tensor | None:
         """A network's local conditioning of all patches, ``[R or 2 R, N, D]``, or None."""

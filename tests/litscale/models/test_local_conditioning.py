@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from litscale.models.fractal import Fractal, Generation, generate
-from litscale.models.fractal.canvas import narrowed, patchify, preceding, preceding_some
+from litscale.models.fractal.canvas import patchify
+from litscale.models.fractal.columns import Preceding
 
 SIZES = [(6, 8), (6, 1), (2, 1), (1, 1)]
 TOLD = {"periods": [2, 3], "preceding_columns": 3, "preceding_margin": 1}
@@ -36,9 +37,10 @@ def canvases(*shape, seed=0):
 def test_what_comes_before_by_loops(patch, columns, margin):
     canvas = canvases(2, 3, 6, 8)
     grid = (6 // patch[0], 8 // patch[1])
-    found = preceding(canvas, patch, columns, margin)
+    preceding = Preceding(patch, columns, margin)
+    found = preceding.of_all(canvas)
     rows, index = torch.tensor([1, 0, 1]), torch.tensor([0, grid[0] * grid[1] - 1, 1])
-    some = preceding_some(patchify(canvas, patch), grid, rows, index, columns, margin)
+    some = preceding.of_some(patchify(canvas, patch), grid, rows, index)
     assert torch.equal(some, found[rows, index])
     for b, c, r, k in itertools.product(range(2), range(3), range(grid[0]), range(grid[1])):
         for y, x in itertools.product(range(patch[0] + 2 * margin), range(columns)):
@@ -49,7 +51,7 @@ def test_what_comes_before_by_loops(patch, columns, margin):
 
 def test_rows_of_what_comes_before_by_loops():
     before = torch.arange(2 * 10 * 3).reshape(2, 1, 10, 3)  # six rows with two more on either side
-    found = narrowed(before, (2, 4), (3, 2), 2)
+    found = Preceding((6, 1), 3, 2).below(before, (2, 4), (3, 2))
     assert found.shape == (2, 6, 1, 6, 3)
     for b, r, k in itertools.product(range(2), range(3), range(2)):
         assert torch.equal(found[b, 2 * r + k], before[b, :, 2 * r : 2 * r + 6])
@@ -196,7 +198,7 @@ def test_levels_of_several_columns_and_rows(build):
         ({"generators": ["mar", "ar", "ar"]}, "set its generator to ar"),
         ({"sizes": [(6, 8), (3, 1), (1, 1), (1, 1)], "scan": "row_major"}, "its scan to column_major"),
         ({"periods": [4, 0]}, "periods must be at least 1"),
-        ({"preceding_columns": -1}, "preceding_columns and preceding_margin at least 0"),
+        ({"preceding_columns": -1}, "preceding_columns and preceding_margin must be"),
     ],
 )
 def test_impossible_options(build, options, message):
