@@ -44,7 +44,9 @@ class GenerationQuality(SampleEvaluation):
     Logs, over all ranks, ``val/fid``, ``val/kid``, ``val/precision`` and ``val/recall``, with an extractor that gives
     logits ``val/inception_score``, and with one that knows the data's classes ``val/class_accuracy``, the share of
     samples that it recognises as their class (``test/...`` in a test). Of rolls the features are by default the
-    statistics of `litscale.metrics.MusicFeatures`, of images `litscale.metrics.InceptionFeatures`.
+    statistics of `litscale.metrics.MusicFeatures`, of images `litscale.metrics.InceptionFeatures`. Where samples are
+    decoded in parallel, ``val/decoding/passes_per_patch`` and the like say what that took for those that were generated
+    now, see `litscale.models.fractal.decoding_summary`.
 
     The reference is a file, or the data of the validation (or test) at hand. Their features are extracted once and kept
     in the cache, if all of them went through (``limit_val_batches`` at 1.0). Against a file of mean and covariance
@@ -212,10 +214,10 @@ class GenerationQuality(SampleEvaluation):
             self._scores["kid"].reference = self._scores["precision_recall"].reference = self._real.features
 
     def outcome(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Tensor]:
-        """The scores, float32."""
+        """The scores, float32, and what decoding took."""
         self._values = {name: value.float() for name, value in self._scores.compute().items()}
         _, prefix = stage_of(trainer)
-        return {f"{prefix}/{name}": value for name, value in self._values.items()}
+        return {f"{prefix}/{name}": value for name, value in self._values.items()} | self.decoding(prefix)
 
     def report(self, trainer: Trainer, pl_module: LightningModule) -> Report:
         """The scores and what they depend on; keeps or deletes the images."""

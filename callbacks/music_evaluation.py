@@ -28,7 +28,8 @@ class MusicEvaluation(SampleEvaluation):
     not define are left out, outside of ``fit`` also those that the samples do not define. With ``baselines`` also
     ``val/nats_per_step/independent_pitches`` and ``.../repeat_or_redraw`` (``test/...`` in a test): what two small
     models, fitted to the training pieces, give to the windows on which the model's own ``val/nats_per_step`` is
-    measured.
+    measured. Where the samples are decoded in parallel, ``music/decoding/passes_per_patch`` and the like say what that
+    took, see `litscale.models.fractal.decoding_summary`.
 
     Statistics of the data and baselines are measured once, in the first validation. Outside of ``fit`` the outcome is
     also printed as a table and written to the run's folder as ``music_validate.json`` and ``.md`` (``music_test...``).
@@ -125,7 +126,7 @@ class MusicEvaluation(SampleEvaluation):
         _, prefix = stage_of(trainer)
         for name, nats in self._baseline_nats.items():
             values[f"{prefix}/nats_per_step/{name}"] = torch.tensor(nats, device=pl_module.device)
-        return values
+        return values | self.decoding("music")
 
     def report(self, trainer: Trainer, pl_module: LightningModule) -> Report:
         """The outcome beside the model's own likelihood."""

@@ -8,11 +8,12 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from callbacks.evaluation.generation import averaged_weights, frames_of, generate_samples
-from callbacks.reporting.loggers import send_animations, send_pictures, send_sounds
+from callbacks.reporting.loggers import send_animations, send_numbers, send_pictures, send_sounds
 from callbacks.reporting.trainer_state import run_folder
-from datamodules.base import RenderedData, data_of, required
-from lit_models.contracts import Generates
+from datamodules.base import RenderedData, data_of, offered, required
+from lit_models.contracts import CountsDecoding, Generates
 from lit_models.sharding import gather, release
+from litscale.models.fractal import decoding_summary
 
 
 class Samples(Callback):
@@ -20,7 +21,8 @@ class Samples(Callback):
 
     They go to W&B and TensorBoard as ``samples/picture`` (``samples/sound``, ``samples/animation``) and as files into
     ``samples/step_<n>`` of the run's folder. Rank zero alone makes them, meanwhile the others wait in their next step.
-    Where `EMAWeightAveraging` is among the callbacks, the averaged weights make them.
+    Where `EMAWeightAveraging` is among the callbacks, the averaged weights make them. Where they are decoded in
+    parallel, all loggers get what that took, as ``samples/decoding/passes_per_patch`` and the like.
     """
 
     def __init__(
@@ -97,6 +99,10 @@ class Samples(Callback):
         steps: list[tuple[Tensor, Tensor]] = []
         with averaged_weights(trainer, pl_module):
             canvases = generate_samples(trainer, pl_module, 0, self.num_samples, self.seed, steps if self.gif else None)
+        module = offered(pl_module, CountsDecoding)
+        took = {} if module is None else decoding_summary(module.decoding_counts())
+        if took:
+            send_numbers(trainer, {f"samples/decoding/{name}": value for name, value in took.items()})
         folder = run_folder(trainer) / "samples" / f"step_{trainer.global_step}"
         folder.mkdir(parents=True, exist_ok=True)
         renderer = required(data_of(trainer), RenderedData, self).renderer

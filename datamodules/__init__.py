@@ -2,10 +2,12 @@
 
 from datamodules.images.base import ImageDataModule
 from datamodules.images.digits import DigitsDataModule
+from datamodules.images.fashion_mnist import FashionMNISTDataModule
 from datamodules.images.imagenet.imagenet import ImageNetDataModule
 from datamodules.images.requests import ImageRequest
 from datamodules.images.source import ImageSource
 from datamodules.rolls.bach import BachChorales
+from datamodules.rolls.jsb import JSBChorales
 from datamodules.rolls.midi_folder import MidiFolder, MidiReader
 from datamodules.rolls.piano_roll import PianoRollDataModule
 from datamodules.rolls.requests import GenerationRequest
@@ -16,11 +18,13 @@ from datamodules.tokens.tokens import TokenDataModule
 __all__ = [
     "BachChorales",
     "DigitsDataModule",
+    "FashionMNISTDataModule",
     "GenerationRequest",
     "ImageDataModule",
     "ImageNetDataModule",
     "ImageRequest",
     "ImageSource",
+    "JSBChorales",
     "MidiFolder",
     "MidiReader",
     "PianoRollDataModule",

@@ -20,6 +20,7 @@ from torchmetrics import Metric
 
 from lit_models.optimization import Optimization, scales_loss
 from lit_models.sharding import gather, release, shard
+from litscale.models.fractal import decoding_summary
 from litscale.models.labels import check_labels
 from litscale.models.precision import Convert, at_least_float32
 from litscale.models.state_dicts import mismatch
@@ -369,8 +370,11 @@ class GeneratingModule(LitModule, ABC):
             Symbols, uint8 ``[B, C, H, W]``, on the device of the module.
         """
 
-    def decoding_report(self) -> dict[str, float]:
-        """Return what decoding took in the last call of :meth:`generate`, by name, if the module counts it."""
+    def decoding_counts(self) -> dict[str, float]:
+        """Return the counts of parallel decoding in the last call of :meth:`generate`; empty if there are none.
+
+        They are those of `litscale.models.fractal.GenerationReport`.
+        """
         return {}
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Prediction:
@@ -384,6 +388,6 @@ class GeneratingModule(LitModule, ABC):
             "index": index,
             "label": label,
             "settings": self.described_generation() | {"seed": seed},
-            "decoding": self.decoding_report(),
+            "decoding": decoding_summary(self.decoding_counts()),
             "frames": frames,
         }

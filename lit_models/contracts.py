@@ -50,6 +50,13 @@ class BatchCounts(Protocol):
         """``samples``, and ``tokens`` and ``cells`` where the batch has them; read off shapes, never off the device."""
 
 
+class CountsDecoding(Protocol):
+    """A module that counts what parallel decoding takes."""
+
+    def decoding_counts(self) -> Mapping[str, float]:
+        """Of the last call of ``generate``; see `litscale.models.fractal.GenerationReport.counts`."""
+
+
 class LevelParameters(Protocol):
     """A module of several levels."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -11,9 +12,9 @@ from torch import Tensor, nn
 
 from datamodules.base import CanvasData, data_of, required
 from lit_models.base import Batch, GeneratingModule, StepOutput
+from lit_models.companions import load_companion
 from lit_models.optimization import Optimization
 from lit_models.sampling_threads import checked_threads, limited_threads
-from lit_models.teacher import load_teacher
 from litscale.metrics.mean import Mean
 from litscale.metrics.standard_error import StandardError
 from litscale.models.fractal import (
@@ -26,6 +27,8 @@ from litscale.models.fractal import (
     fill_official,
     generate,
 )
+from litscale.models.fractal.compatibility import check_draft, check_teacher
+from litscale.models.fractal.compiled import check_compiler
 from litscale.models.layers.blocks import Block
 from litscale.models.small_weights import small_weights
 
@@ -44,7 +47,7 @@ class LitFractal(GeneratingModule):
 
     With a teacher, a trained run of a larger fractal model, ``fit`` distils it: it minimises the teacher-forced
     KL(teacher || network) of the distributions of all symbols, under the same masks. Evaluation and generation do not
-    need the teacher, and checkpoints do not hold it.
+    need the teacher. Checkpoints hold neither the teacher nor the draft of exact parallel decoding.
 
     Args:
         network: The network, a Fractal or any other CanvasNetwork.
@@ -54,11 +57,14 @@ class LitFractal(GeneratingModule):
             MAR levels need one. The masks depend only on the seed of the run and on the canvas, not on batches or
             processes.
         official_checkpoint: File of published FractalGen weights to start from, for a network of the same preset.
-        teacher_checkpoint: Checkpoint in the run folder of the teacher, such as ``runs/NAME/checkpoints/last.ckpt``,
-            beside whose folder its config.yaml lies. The teacher's network has the same sizes, generators, scan,
-            codec, guiding and num_classes; it may be of any width and depth.
+        teacher_checkpoint: The run folder of the teacher, whose best checkpoint is taken, or the last one where no best
+            is kept; or a checkpoint in one, such as ``runs/NAME/checkpoints/last.ckpt``. The teacher's network has the
+            same sizes, generators, scan, codec, guiding and num_classes; it may be of any width and depth.
         data_weight: With a teacher, the part of the data's cross-entropy in the loss, in 0..1; the rest is the
             divergence from the teacher.
+        draft_checkpoint: With the generation's ``guess: draft``, the run of the smaller network that guesses, given as
+            the teacher's. Both networks have AR levels only, and the same sizes, codec, num_classes and scan of the
+            first level.
         compile_blocks: Whether to compile the transformer blocks for training and likelihoods (``torch.compile``).
             Generation, in which shapes change with each step, is not compiled.
         sampling_threads: Number of threads of a CPU that generate; null takes one for networks narrower than 1024, and
@@ -69,8 +75,9 @@ class LitFractal(GeneratingModule):
     Raises:
         FileNotFoundError: there is no such official_checkpoint.
         ValueError: the official_checkpoint cannot be read or does not fit the network, or the options of generation do
-            not fit it: ``iterations`` are of another number of levels, or ``cfg`` is given without classes; or
-            ``sampling_threads`` is below 1, or the data_weight out of range.
+            not fit it: ``iterations`` are of another number of levels, or ``cfg`` is given without classes; or only one
+            of ``guess: draft`` and draft_checkpoint is given; or ``sampling_threads`` is below 1, or the data_weight
+            out of range.
     """
 
     network: CanvasNetwork
@@ -87,6 +94,7 @@ class LitFractal(GeneratingModule):
         official_checkpoint: str | None = None,
         teacher_checkpoint: str | None = None,
         data_weight: float = 0.0,
+        draft_checkpoint: str | None = None,
         compile_blocks: bool = False,
         sampling_threads: int | None = None,
         sampler: Callable[..., Any] = generate,
@@ -95,9 +103,15 @@ class LitFractal(GeneratingModule):
         generation.check(len(network.sizes) - 1, network.num_classes)
         if not 0 <= data_weight <= 1:
             raise ValueError(f"data_weight must be in 0..1, not {data_weight}")
+        if generation.guess == "draft" and draft_checkpoint is None:
+            raise ValueError("generation.guess draft needs draft_checkpoint, the run of a smaller network: give it")
+        if draft_checkpoint is not None and generation.guess != "draft":
+            raise ValueError(f"draft_checkpoint needs generation.guess draft, not {generation.guess}: set one of them")
         self.network = network
         self.optimization = optimization
         self.generation = generation
+        if generation.compile:
+            generation.parallel_depth(self._fractal("generation.compile"))
         self.sampling_threads = checked_threads(sampling_threads)
         self.sampler = sampler
         self._report = GenerationReport()
@@ -106,7 +120,10 @@ class LitFractal(GeneratingModule):
         if official_checkpoint is not None:
             fill_official(self._fractal("official_checkpoint"), official_checkpoint)
         self.teacher_checkpoint, self.data_weight = teacher_checkpoint, data_weight
-        self._teacher: tuple[Fractal, ...] = ()  # in a tuple, so that nn.Module does not register it
+        self.draft_checkpoint = draft_checkpoint
+        # in tuples, so that nn.Module does not register them
+        self._teacher: tuple[Fractal, ...] = ()
+        self._draft: tuple[Fractal, ...] = ()
         if compile_blocks:
             self.compile_each_block()
         # A unit is this many nats of a column of cells, which is a step of a roll.
@@ -137,12 +154,17 @@ class LitFractal(GeneratingModule):
         return [module for module in self.network.modules() if isinstance(module, Block)]
 
     def setup(self, stage: str) -> None:
-        """Check the precision, and that the canvases of the data fit the network.
+        """Load the draft if there is one, check precision and compiler, and that the data's canvases fit the network.
 
         Raises:
-            ValueError: channels, rows or alphabet differ; the message names the options to change.
+            FileNotFoundError: there is no such draft_checkpoint.
+            ValueError: nothing can be compiled, though it is asked for; channels, rows or alphabet differ, or the draft
+                does not fit. The message names the options to change.
         """
         super().setup(stage)
+        if self.generation.compile:
+            check_compiler(self.trainer.strategy.root_device.type)
+        self._drafts()
         if data_of(self.trainer) is None:  # plain loaders
             return
         data = required(data_of(self.trainer), CanvasData, self, "see docs/extending.md")
@@ -164,7 +186,8 @@ class LitFractal(GeneratingModule):
             ValueError: it cannot be read or does not fit the network.
         """
         if self.teacher_checkpoint is not None:
-            teacher = load_teacher(self.teacher_checkpoint, self._fractal("teacher_checkpoint"))
+            student = self._fractal("teacher_checkpoint")
+            teacher = load_companion("teacher_checkpoint", self.teacher_checkpoint, partial(check_teacher, student))
             self._teacher = (teacher.to(self.device),)
 
     def on_fit_end(self) -> None:
@@ -230,6 +253,21 @@ class LitFractal(GeneratingModule):
                 error.update(nats / size)
                 self.log(f"{prefix}/{name}_standard_error", error, on_epoch=True, on_step=False)
 
+    def _drafts(self) -> dict[str, Fractal]:
+        """Return the draft as an argument of the sampler, with the device and the dtype of the network; none without.
+
+        Raises:
+            FileNotFoundError: there is no such draft_checkpoint.
+            ValueError: it cannot be read or does not fit the network.
+        """
+        if self.draft_checkpoint is None:
+            return {}
+        network = self._fractal("draft_checkpoint")
+        if not self._draft:
+            check = partial(check_draft, network, parallel=self.generation.parallel_depth(network))
+            self._draft = (load_companion("draft_checkpoint", self.draft_checkpoint, check),)
+        return {"draft": self._draft[0].to(network.no_class.device, network.no_class.dtype)}
+
     @torch.no_grad()
     def generate(
         self,
@@ -279,12 +317,13 @@ class LitFractal(GeneratingModule):
                 index=index,
                 on_step=None if frames is None else record,
                 report=self._report,
+                **self._drafts(),
             )
         return drawn
 
-    def decoding_report(self) -> dict[str, float]:
+    def decoding_counts(self) -> dict[str, float]:
         """Return what exact parallel decoding took in the last call of :meth:`generate`; see `GenerationReport`."""
-        return self._report.summary()
+        return self._report.counts()
 
     def attention_report(self, canvas: Tensor, label: Tensor | None = None) -> dict[str, LevelAttention]:
         """Entropy and reach of attention, see :func:`litscale.models.fractal.attention_report`.

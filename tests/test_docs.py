@@ -75,6 +75,8 @@ def stage(line):
     """Commands of a later stage need the runs that those of an earlier one make."""
     if line.startswith("litscale compare"):
         return 6
+    if line.startswith("litscale evaluate"):
+        return 2
     if "distilled" in line:
         return 2.5 if "--ckpt_path" in line else 1.5
     if "sdvar" in line:
@@ -121,7 +123,10 @@ def test_commands_run(tmp_path):
     lines = sorted({line for page in PAGES for line in commands(page)}, key=stage)
     for line in lines:
         words = shlex.split(line)[1:]
-        if words[0] == "fit" or family(line) == "imagenet":
+        fractal = words[:2] == ["bench", "fractal"]
+        if fractal:
+            words += ["--patches", "[8]", "--iterations", "[2]", "--repeats", "1"]
+        if words[0] == "fit" or family(line) == "imagenet" or (fractal and "--ckpt_path" not in words):
             # after the last config, so that what the command says of callbacks still counts
             after = max((i + 2 for i, word in enumerate(words) if word == "--config"), default=len(words))
             words[after:after] = ["--config", f"{family(line)}.yaml"]
@@ -137,6 +142,8 @@ def test_commands_run(tmp_path):
                 words += ["--overwrite", "true"]
         if family(line) == "imagenet" and "--data.predict.labels" in words:
             words += ["--data.predict.labels", "[0,1]"]  # of the two classes that there are
+        if "--watch" in words:
+            words += ["--patience", "0"]  # the training has no manifest, or has ended
         if "song.mid" in words:
             words += ["--data.predict.length", "80"]  # the small model's window is shorter than what is given
         run = subprocess.run(

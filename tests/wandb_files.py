@@ -17,6 +17,11 @@ SECONDS = 30
 def offline_history(folder: Path) -> list[dict[str, Any]]:
     """The logged rows of the one offline run in a folder."""
     (path,) = folder.glob("wandb/offline-run-*/*.wandb")
+    return history(path)
+
+
+def history(path: Path) -> list[dict[str, Any]]:
+    """The rows that a file of W&B holds."""
     deadline = time.monotonic() + SECONDS
     # W&B's service writes the file's end some time after `finish` has returned, and on a busy machine not always: then
     # the rows that are there must do.

@@ -14,6 +14,9 @@ from tqdm import tqdm
 from callbacks.evaluation.generation import generate_samples
 from callbacks.reporting.result_table import Report
 from callbacks.reporting.trainer_state import run_folder
+from datamodules.base import offered
+from lit_models.contracts import CountsDecoding
+from litscale.metrics.decoding_statistics import DecodingStatistics
 
 
 class SampleEvaluation(Callback, ABC):
@@ -70,8 +73,15 @@ class SampleEvaluation(Callback, ABC):
         """The outcome to be read; asked on all ranks, used on rank zero."""
 
     def generate(self, trainer: Trainer, pl_module: LightningModule, first: int, count: int, seed: int) -> Tensor:
-        """Samples ``first``, ... of one batch: uint8 ``[B, C, H, W]`` on the CPU."""
-        return generate_samples(trainer, pl_module, first, count, seed)
+        """Samples ``first``, ... of one batch: uint8 ``[B, C, H, W]`` on the CPU; what decoding took is counted."""
+        canvases = generate_samples(trainer, pl_module, first, count, seed)
+        module = offered(pl_module, CountsDecoding)
+        self._decoding.update({} if module is None else module.decoding_counts())
+        return canvases
+
+    def decoding(self, prefix: str) -> dict[str, Tensor]:
+        """What decoding took to generate the samples, by ``<prefix>/decoding/<name>``; equal on all ranks."""
+        return {f"{prefix}/decoding/{name}": value for name, value in self._decoding.compute().items()}
 
     # When it is measured.
 
@@ -89,6 +99,7 @@ class SampleEvaluation(Callback, ABC):
         self._generated = False
         self._begun = False
         self._data_done = False
+        self._decoding = DecodingStatistics()
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Decide whether this validation is evaluated."""
@@ -155,6 +166,7 @@ class SampleEvaluation(Callback, ABC):
     def _generate_share(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Generate this rank's batches, and measure them."""
         self._generated = True
+        self._decoding.to(pl_module.device).reset()
         self.begin_samples(trainer, pl_module)
         batches = range(0, self.num_samples, self.batch_size)[trainer.global_rank :: trainer.world_size]
         hidden = not trainer.is_global_zero or trainer.progress_bar_callback is None

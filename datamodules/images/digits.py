@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import cache, partial
-from hashlib import sha256
 from typing import Literal
 
 import numpy as np
@@ -13,6 +12,7 @@ from datamodules.images.base import SAMPLES, ImageDataModule
 from datamodules.images.decoding import Crop
 from datamodules.images.requests import ImageRequest
 from datamodules.images.source import ImagesInMemory, ImageSource
+from litscale.storage.splits import split_of
 
 CLASSES = 10
 SIZES = (8, 16, 32)
@@ -108,31 +108,13 @@ def _all_scans() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
     scans = load_digits()
     grey = np.floor(scans.images * 255 / 16 + 0.5).astype(np.uint8)
-    return grey, scans.target.astype(np.int64), split_of(scans.target)
+    return grey, scans.target.astype(np.int64), split_of(scans.target, val=HELD_OUT, test=HELD_OUT)
 
 
 def scans(split: str) -> tuple[np.ndarray, np.ndarray]:
     """Return the scans of a split, uint8 ``[n, 8, 8]``, and their digits, int64 ``[n]``."""
     grey, labels, splits = _all_scans()
     return grey[splits == split], labels[splits == split]
-
-
-def split_of(labels: np.ndarray) -> np.ndarray:
-    """Return the split of each image, ``train``, ``val`` or ``test``; it depends on nothing but numbers and classes.
-
-    Args:
-        labels: int ``[n]``.
-
-    Returns:
-        str ``[n]``.
-    """
-    result = np.full(len(labels), "train")
-    for label in np.unique(labels):
-        members = sorted(np.flatnonzero(labels == label).tolist(), key=lambda k: sha256(str(k).encode()).digest())
-        count = round(HELD_OUT * len(members))
-        result[members[:count]] = "val"
-        result[members[count : 2 * count]] = "test"
-    return result
 
 
 def random_shift(canvas: np.ndarray, random: np.random.Generator, most: int) -> np.ndarray:

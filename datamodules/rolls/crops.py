@@ -59,13 +59,13 @@ class Pieces:
             shift: semitones up; only silent rows may leave the canvas.
 
         Returns:
-            ``canvas`` uint8 ``[1, rows, window]``, with labels ``label`` int64 ``[]``, and with meters
-            ``beats_per_bar`` float32 ``[]``.
+            ``canvas`` uint8 ``[1, rows, window]``, ``start`` int64 ``[]``, with labels ``label`` int64 ``[]``, and with
+            meters ``beats_per_bar`` float32 ``[]``.
         """
         symbols = self.symbols(which, start)
         canvas = np.zeros(symbols.shape, dtype=np.uint8)
         canvas[max(shift, 0) : self.rows + min(shift, 0)] = symbols[max(-shift, 0) : self.rows - max(shift, 0)]
-        item = {"canvas": torch.from_numpy(canvas)[None]}
+        item = {"canvas": torch.from_numpy(canvas)[None], "start": torch.tensor(start)}
         if self.labels is not None:
             item["label"] = torch.tensor(self.labels[which])
         if self.meters is not None:

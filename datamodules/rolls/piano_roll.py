@@ -33,8 +33,8 @@ class PianoRollDataModule(RankedDataModule):
     """Piano rolls from a folder of MIDI files, or from any other source.
 
     A batch is a dict: ``canvas`` uint8 ``[B, 1, H, W]`` of symbols (see `music.RollFormat`), H pitches, row 0 the
-    lowest, W steps; with ``labels`` also ``label`` int64 ``[B]``; where pieces are not all in the meter of ``format``
-    also ``beats_per_bar`` float32 ``[B]``. Batches to predict are described at `datamodules.requests.Requests`.
+    lowest, W steps; ``start`` int64 ``[B]``, the number of its first step in its piece; with ``labels`` also ``label``
+    int64 ``[B]``; where pieces are not all in the meter of ``format`` also ``beats_per_bar`` float32 ``[B]``. Batches to predict are described at `datamodules.requests.Requests`.
 
     Training draws random windows that depend on seed, epoch and index alone: the same for any number of workers, and
     exact when a run resumes in the middle of an epoch. Validation and test go through windows side by side, each once
@@ -99,7 +99,8 @@ class PianoRollDataModule(RankedDataModule):
                 pieces have windows side by side.
             transpose: move each training window by a random number of semitones, at most so many up or down and never
                 so far that a note leaves the canvas.
-            val_fraction: share of the pieces for validation, chosen by a hash of their names; 0 = no validation.
+            val_fraction: share of the pieces for validation, chosen by a hash of their names; 0 = no validation. A
+                source that is published with splits, such as datamodules.JSBChorales, has its own.
             test_fraction: share of the pieces for the test, chosen in the same way.
             split_files: instead of the fractions, a list for each of train, val and test: names relative to folder, or
                 patterns like train/*; or a text file with one of them per line. Pieces in no list are not used.
@@ -126,7 +127,7 @@ class PianoRollDataModule(RankedDataModule):
         self.reader = MidiReader(phase, drums, pedal, longest)
         self.source = source or MidiFolder(str(folder), self.reader)
         self.cached = CachedPieces(self.source, RollFormat(encoding, steps_per_beat, velocity_bins), cache_dir)
-        self.splits = Splits(val_fraction, test_fraction, split_files)
+        self.splits = Splits(val_fraction, test_fraction, split_files, self.source.splits)
         self.pitch_range, self.window, self.batch_size = pitch_range, window, batch_size
         self.samples_per_epoch, self.transpose, self.seed = samples_per_epoch, transpose, seed
         self.labels, self.strict, self.num_workers = labels, strict, num_workers

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -23,9 +23,11 @@ class RollSource(ABC):
 
     Attributes:
         items: what the pieces are, for messages.
+        voices: how many notes sound at a step, where that is a constant by which scores are published; None otherwise.
     """
 
     items = "pieces"
+    voices: int | None = None
 
     @abstractmethod
     def names(self) -> list[str]:
@@ -53,6 +55,13 @@ class RollSource(ABC):
 
     def classes(self, names: Sequence[str]) -> list[str] | None:
         """The class of each of some pieces; None if they have none."""
+        return None
+
+    def splits(self) -> Mapping[str, str] | None:
+        """Piece -> ``train``, ``val`` or ``test``, where the collection is published with splits; None if it is not.
+
+        They win over ``val_fraction`` and ``test_fraction`` of the data module, and its ``split_files`` over them.
+        """
         return None
 
 

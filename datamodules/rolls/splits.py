@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from hashlib import sha256
@@ -22,6 +22,13 @@ SPLITS = ("train", "val", "test")
 class Splits:
     """How pieces are shared out. The options are those of `PianoRollDataModule`.
 
+    Args:
+        val_fraction: see there.
+        test_fraction: see there.
+        lists: ``split_files`` there; it wins over all others.
+        published: gives the split of each piece as its source publishes it, which wins over the fractions; None if the
+            source has no splits.
+
     Raises:
         ValueError: a share is impossible, or ``lists`` names an unknown split.
     """
@@ -29,6 +36,7 @@ class Splits:
     val_fraction: float
     test_fraction: float
     lists: Mapping[str, Sequence[str] | str] | None
+    published: Callable[[], Mapping[str, str] | None] = lambda: None
 
     def __post_init__(self) -> None:
         fractions = (self.val_fraction, self.test_fraction)
@@ -44,6 +52,8 @@ class Splits:
         """Whether the options ask for this split."""
         if self.lists is not None:
             return split in self.lists
+        if (published := self.published()) is not None:
+            return split in published.values()
         return split == "train" or self._fraction(split) > 0
 
     def pieces(self, cache: RollCache, split: str, window: int) -> np.ndarray:
@@ -63,6 +73,8 @@ class Splits:
         """
         if self.lists is not None:
             assigned = split_by_lists([*cache.names, *cache.errors], self.lists)
+        elif (published := self.published()) is not None:
+            assigned = dict(published)
         else:
             assigned = {name: split_by_hash(name, self.val_fraction, self.test_fraction) for name in cache.names}
         chosen = np.array([i for i, name in enumerate(cache.names) if assigned.get(name) == split], np.int64)
@@ -84,6 +96,8 @@ class Splits:
         """What to change when a split is empty."""
         if self.lists is not None:
             return f"list readable files for {split} in split_files"
+        if self.published() is not None:
+            return "the source is published without it; list pieces for it in split_files, or leave it out"
         if split == "train":
             return "lower val_fraction or test_fraction, add files, or list them in split_files"
         return f"raise {split}_fraction (now {self._fraction(split)}), add files, or list them in split_files"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -16,11 +18,13 @@ class Evaluation(Callback):
 
     Attributes:
         weights: what was loaded; None until then, and where there is nothing to evaluate.
+        shown_checkpoint: the file that is named wherever the checkpoint is, where a copy of it is evaluated.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.weights: EvaluatedWeights | None = None
+        self.shown_checkpoint: Path | None = None
         self._loaded_step: int | None = None
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -41,6 +45,10 @@ class Evaluation(Callback):
                 f"--ckpt_path {record.checkpoint} was overwritten while it was read (step {self._loaded_step}, now "
                 f"{record.step}): run this again, or evaluate a copy"
             )
+        if record is not None and self.shown_checkpoint is not None:
+            shown = str(self.shown_checkpoint.resolve())
+            self.weights = replace(self.weights, record=replace(record, checkpoint=shown))
+            trainer.ckpt_path = shown
 
     on_test_start = on_predict_start = on_validation_start
 

@@ -283,12 +283,12 @@ class BenchCLI(LitscaleCLI):
 
     @staticmethod
     def commands() -> dict[str, set[str]]:
-        """Methods of `litscale.cli.bench.BenchTrainer`, and their arguments that are no options of their own."""
-        return {command: {"model", "datamodule"} for command in ("decode", "costs", "masks")}
+        """Methods of `litscale.cli.bench.command.BenchTrainer`, and their arguments that are no options of their own."""
+        return {command: {"model", "datamodule"} for command in ("decode", "fractal", "costs", "masks")}
 
 
-# What both have in common.
-_COMMON: dict[str, Any] = {
+# What all of them have in common.
+COMMON: dict[str, Any] = {
     "model_class": LightningModule,
     "datamodule_class": LightningDataModule,
     "subclass_mode_model": True,
@@ -304,7 +304,7 @@ def train_or_evaluate(args: list[str] | None) -> None:
         args: the words after ``litscale``; None for those that the process was started with.
     """
     keep_freed_memory()
-    LitscaleCLI(save_config_callback=SaveConfig, save_config_kwargs={"save_to_log_dir": False}, args=args, **_COMMON)
+    LitscaleCLI(save_config_callback=SaveConfig, save_config_kwargs={"save_to_log_dir": False}, args=args, **COMMON)
 
 
 def bench(args: list[str] | None) -> None:
@@ -313,8 +313,8 @@ def bench(args: list[str] | None) -> None:
     Args:
         args: the words after ``litscale bench``; None for those that the process was started with.
     """
-    from litscale.cli.bench import BenchTrainer
+    from litscale.cli.bench.command import BenchTrainer
 
     keep_freed_memory()
     names = {"prog": "litscale bench", "description": "Benchmarks"}
-    BenchCLI(trainer_class=BenchTrainer, save_config_callback=None, parser_kwargs=names, args=args, **_COMMON)
+    BenchCLI(trainer_class=BenchTrainer, save_config_callback=None, parser_kwargs=names, args=args, **COMMON)

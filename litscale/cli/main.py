@@ -12,8 +12,10 @@ COMMANDS = {
     "validate": "scores of a checkpoint on the validation data",
     "test": "scores of a checkpoint on the test data",
     "predict": "generate, continue, fill in or reconstruct, as files",
+    "evaluate RUN": "scores of all checkpoints of a run, also while it trains (--watch)",
     "compare RUN ...": "scores of several runs as one table",
     "bench decode": "what each way of speculative decoding gains and costs",
+    "bench fractal": "what training and each way of sampling AR and MAR networks cost",
     "bench costs": "what a call of each network costs, and the best gamma for that",
     "bench masks": "pictures of what the prefix masks hide",
 }
@@ -51,6 +53,11 @@ def main(args: list[str] | None = None) -> None:
         from litscale.cli import compare
 
         compare.main(words[1:])
+        return
+    if words[0] == "evaluate":
+        from litscale.cli.evaluate import command
+
+        command.main(words[1:])
         return
     from litscale.cli import lightning_cli
 

@@ -38,18 +38,19 @@ def record_checkpoint(path: str | Path, option: str = "checkpoint") -> Checkpoin
     """
     path = Path(path)
     while True:
-        before = _version(path)
+        before = file_version(path)
         content = read_checkpoint(path, option)
         sha256 = of_file(path)
         # A training that goes on writes its next checkpoint under the same name.
-        if _version(path) == before:
+        if file_version(path) == before:
             step = content.get("global_step") if isinstance(content, Mapping) else None
             return CheckpointRecord(str(path.resolve()), step, sha256)
 
 
-def _version(path: Path) -> tuple[int, ...]:
+def file_version(path: Path) -> tuple[int, ...]:
     """What changes when another file takes the place of one, or its content changes; empty if there is none."""
-    if not path.exists():
+    try:
+        stat = path.stat()
+    except FileNotFoundError:
         return ()
-    stat = path.stat()
     return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns

@@ -30,7 +30,8 @@ OUTCOMES = (
     "bench_*",
     "masks.png",
 )
-OUTCOME_FOLDERS = ("predictions", "samples")
+EVALUATIONS = "evaluations"
+OUTCOME_FOLDERS = ("predictions", "samples", EVALUATIONS)
 
 
 class RunFolderError(ValueError):

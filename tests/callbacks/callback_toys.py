@@ -175,13 +175,13 @@ class ToyRolls(LightningDataModule):
         return DataLoader(self.requests, batch_size=None, sampler=sampler)
 
 
-def fractal(num_classes: int = 0) -> LitFractal:
-    """A tiny two-level model of `ToyRolls`, always with the same weights."""
+def fractal(num_classes: int = 0, last: str = "mar") -> LitFractal:
+    """A tiny two-level model of `ToyRolls`, always with the same weights; the generator of its last level is given."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network = Fractal(
             sizes=[(12, 16), (12, 4), (1, 1)],
-            generators=["ar", "mar"],
+            generators=["ar", last],
             widths=[16, 16, 16],
             blocks=[2, 1, 1],
             heads=[4, 2, 2],

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from callback_toys import Drawing, ToyRolls, TwoLevels, fractal, trainer
+from callback_toys import FORM, STEPS, Drawing, ToyRolls, TwoLevels, fractal, trainer
 from lightning.pytorch.callbacks import EMAWeightAveraging
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from PIL import Image
@@ -254,3 +254,19 @@ def test_what_does_not_fit_is_named(tmp_path):
     with pytest.raises(MisconfigurationException, match="keep is for images"):
         validate(Drawing(), ToyRolls(), keep="png")
     assert module.asked == []  # before hours of sampling
+
+
+def test_what_parallel_decoding_took(tmp_path):
+    module, run = fractal(last="ar"), trainer(tmp_path, callbacks=[quality(num_samples=5, features=None)])
+    run.validate(module, ToyRolls(), verbose=False)
+    took = []
+    for index in (torch.arange(4), torch.arange(4, 5)):
+        module.generate(batch_size=len(index), seed=7, index=index)
+        took.append(module.decoding_counts())
+    passes = sum(counts["patch_passes"] for counts in took)
+    found = {name: value for name, value in scores(run).items() if "decoding" in name}
+    assert found.keys() == {
+        f"decoding/{name}" for name in ("passes", "passes_per_patch", "accepted_per_pass", "margin")
+    }
+    assert found["decoding/passes_per_patch"] == pytest.approx(passes / (5 * 4))
+    assert found["decoding/accepted_per_pass"] == pytest.approx(5 * FORM.pitches * STEPS / passes)

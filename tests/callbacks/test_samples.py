@@ -12,6 +12,7 @@ from wandb_files import offline_history
 
 from callbacks import Samples
 from callbacks.evaluation.generation import averaged_weights, frames_of, generate_samples
+from lit_models import Optimization
 from litscale.music import RollRenderer, read_midi
 
 
@@ -122,3 +123,15 @@ def test_options_and_data_are_checked(tmp_path):
         Samples(every_n_steps=0)
     with pytest.raises(MisconfigurationException, match="Samples needs a data module with `renderer`"):
         trainer(tmp_path, callbacks=[Samples()]).fit(Drawing(), pairs((1, 2)))
+
+
+def test_what_parallel_decoding_took_reaches_loggers(tmp_path):
+    board = TensorBoardLogger(tmp_path)
+    module = fractal(last="ar")
+    module.optimization = Optimization(lr=0.01)
+    trainer(tmp_path, callbacks=[Samples(num_samples=2, seed=5)], logger=board).fit(module, ToyRolls())
+    events = EventAccumulator(board.log_dir).Reload()
+    (event,) = events.Scalars("samples/decoding/passes_per_patch")
+    counts = module.decoding_counts()
+    assert counts["patches"] == 2 * 4
+    assert (event.step, event.value) == (3, pytest.approx(counts["patch_passes"] / 8))

@@ -4,10 +4,13 @@ import json
 from pathlib import Path
 
 import pytest
-from callback_toys import Drawing, ToyRolls, trainer
+import torch
+from callback_toys import Drawing, ToyRolls, fractal, trainer
 from rank_runs import two_ranks
+from two_ranks import drawn_by_index
 
 from callbacks import MusicEvaluation
+from lit_models import Generation
 
 
 def test_two_ranks(tmp_path):
@@ -19,6 +22,7 @@ def test_two_ranks(tmp_path):
     check_samples_and_attention_are_of_rank_zero(ranks, folder)
     check_music_is_the_same_for_one_rank_and_two(ranks, folder, output, tmp_path / "one")
     check_each_predicted_file_is_written_once(ranks, folder, output)
+    check_what_is_decoded_in_parallel_is_the_same_on_any_number_of_ranks(ranks, tmp_path / "parallel")
 
 
 def check_reports_are_averaged_in_one_collective(ranks):
@@ -53,7 +57,7 @@ def check_music_is_the_same_for_one_rank_and_two(ranks, folder, output, alone):
     assert [seen["fits"] for seen in ranks] == [1, 0]
     one, two = (json.loads((path / "music_validate.json").read_text()) for path in (alone, folder))
     assert (one["samples"], one["windows"]) == (two["samples"], two["windows"]) == (5, 6)
-    assert output.count("Likelihood") == 1
+    assert output.count("Likelihood") == 2  # of two evaluations, each by one rank
 
 
 def check_each_predicted_file_is_written_once(ranks, folder, output):
@@ -65,3 +69,33 @@ def check_each_predicted_file_is_written_once(ranks, folder, output):
     assert min(len(seen["files"]) for seen in ranks) == 6
     assert len(list(single.glob("*.mid"))) == 2
     assert f"Wrote samples to {written}, {len(ranks[0]['files'])} files of them on rank 0" in output
+
+
+def check_what_is_decoded_in_parallel_is_the_same_on_any_number_of_ranks(ranks, alone):
+    # 1. symbols: two ranks share what one process draws one symbol after the other
+    plain = fractal(last="ar")
+    plain.generation = Generation(decoding="sequential")
+    expected = drawn_by_index(trainer(alone).predict(plain, ToyRolls()))
+    assert [list(seen["drawn"]) for seen in ranks] == [["0", "1", "4", "5"], ["2", "3"]]
+    assert ranks[0]["drawn"] | ranks[1]["drawn"] == expected
+    # 2. counts are added up before they are divided: rank 0 has made three samples, rank 1 two
+    reports = []
+    for first, count in ((0, 2), (2, 2), (4, 1)):
+        module = fractal(last="ar")
+        module.generate(batch_size=count, seed=0, index=torch.arange(first, first + count))
+        reports.append(module.decoding_counts())
+    passes, patches, symbols = (
+        sum(report[name] for report in reports) for name in ("patch_passes", "patches", "symbols")
+    )
+    assert patches == 5 * 4
+    decoding = {
+        "music/decoding/passes": sum(report["passes"] for report in reports),
+        "music/decoding/passes_per_patch": passes / patches,
+        "music/decoding/accepted_per_pass": symbols / passes,
+        "music/decoding/margin": min(report["margin"] for report in reports),
+    }
+    assert [seen["decoding"] for seen in ranks] == [pytest.approx(decoding, rel=1e-4)] * 2
+    run = trainer(alone, callbacks=[MusicEvaluation(num_samples=5, batch_size=2)])
+    run.validate(fractal(last="ar"), ToyRolls(), verbose=False)
+    found = {key: value.item() for key, value in run.callback_metrics.items() if "decoding" in key}
+    assert found == pytest.approx(decoding, rel=1e-4)

@@ -8,10 +8,20 @@ import sys
 from pathlib import Path
 
 from callback_toys import Drawing, ToyRolls, TwoLevels, fractal, pairs, trainer
+from torch import Tensor
 
 from callbacks import AttentionDiagnostics, GradientNorms, LevelLosses, MusicEvaluation, PredictionWriter, Samples
 
 DDP = {"devices": 2, "strategy": "ddp"}
+
+
+def drawn_by_index(predictions: list[dict[str, Tensor]]) -> dict[str, list[object]]:
+    """Number of each predicted sample -> its symbols."""
+    return {
+        str(index): canvas.tolist()
+        for batch in predictions
+        for index, canvas in zip(batch["index"].tolist(), batch["canvas"], strict=True)
+    }
 
 
 def main(folder: Path) -> None:
@@ -47,6 +57,13 @@ def main(folder: Path) -> None:
     run = trainer(folder, callbacks=[writer], **DDP)
     run.predict(fractal(), ToyRolls(), return_predictions=False)
     seen["files"] = writer._files
+
+    # samples that are decoded in parallel
+    run = trainer(folder / "parallel", callbacks=[MusicEvaluation(num_samples=5, batch_size=2)], **DDP)
+    run.validate(fractal(last="ar"), ToyRolls(), verbose=False)
+    seen["decoding"] = {key: value.item() for key, value in run.callback_metrics.items() if "decoding" in key}
+    predictions = trainer(folder, **DDP).predict(fractal(last="ar"), ToyRolls())
+    seen["drawn"] = drawn_by_index(predictions)
 
     # One batch: rank 1 has none, and is not waited for.
     writer = PredictionWriter(str(folder / "single"))

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 import torch
-import yaml
+from fractal_runs import write_run
 from lightning.pytorch import Callback, Trainer
 
 from lit_models import LitFractal, Optimization
@@ -52,19 +52,7 @@ def trainer(folder, steps, *callbacks):
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory):
     """A checkpoint of a wider network in its run folder."""
-    folder = tmp_path_factory.mktemp("teacher")
-    (folder / "checkpoints").mkdir()
-    torch.manual_seed(7)
-    module = LitFractal(Fractal(**network(16)))
-    for parameter in module.parameters():
-        torch.nn.init.normal_(parameter, std=0.2)
-    path = folder / "checkpoints" / "last.ckpt"
-    torch.save({"state_dict": module.state_dict()}, path)
-    options = {"network": {"class_path": "litscale.models.fractal.Fractal", "init_args": network(16)}}
-    (folder / "config.yaml").write_text(
-        yaml.safe_dump({"model": {"class_path": "lit_models.LitFractal", "init_args": options}})
-    )
-    return path
+    return write_run(tmp_path_factory.mktemp("teacher"), network(16))
 
 
 def test_the_teacher_teaches_and_stays_as_it_is(tmp_path, toy_data, teacher):

@@ -1,5 +1,6 @@
 """Every reader on damaged files: it gives a value, or its documented error, which names the file."""
 
+import gzip
 import io
 import json
 import pickle
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from idx_files import idx
 from image_files import encoded, photo, write_parquet
 from mutations import mutations, outcome
 
@@ -27,6 +29,7 @@ from litscale.metrics.fid import Statistics
 from litscale.metrics.reference import read_reference, write_reference
 from litscale.storage.checkpoints import read_checkpoint, stamp
 from litscale.storage.files import read_json
+from litscale.storage.idx_images import read_idx
 from litscale.storage.npz import map_npz, read_npy, read_npz
 from litscale.storage.parquet import read_column, shard_facts
 from litscale.storage.pickles import load_plain
@@ -37,6 +40,7 @@ BATCH = {
     "labels": [1, 2, 3, 1],
     "mean": np.arange(48.0),
 }
+PICTURES = idx(np.random.default_rng(0).integers(0, 9, (5, 28, 28)))
 
 
 @dataclass(frozen=True)
@@ -174,6 +178,10 @@ CASES = {
     "npy": Case(written("a.npy", saved(np.save, BATCH["data"])), read_npy),
     "mapped npy": Case(written("a.npy", saved(np.save, BATCH["data"])), lambda path: int(read_npy(path, True).sum())),
     "json": Case(written("a.json", json.dumps({"count": 3, "labels": [1, 2]}).encode()), read_json),
+    "IDX": Case(written("a", PICTURES), lambda path: int(read_idx(path, (28, 28)).sum())),
+    "compressed IDX": Case(
+        written("a.gz", gzip.compress(PICTURES, mtime=0)), lambda path: int(read_idx(path, (28, 28)).sum())
+    ),
     "arrays": Case(arrays("val_data.npz", saved(np.savez, **BATCH)), read_arrays, count=60),
     "compressed arrays": Case(arrays("val_data.npz", saved(np.savez_compressed, **BATCH)), read_arrays, count=60),
     "pickled arrays": Case(arrays("val_data", pickle.dumps(BATCH)), read_arrays, count=60),

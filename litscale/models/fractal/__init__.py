@@ -4,7 +4,7 @@ from litscale.models.fractal.checkpoints import fill_official, load_official, to
 from litscale.models.fractal.diagnostics import LevelAttention, attention_report
 from litscale.models.fractal.fractal import Fractal
 from litscale.models.fractal.generate import generate
-from litscale.models.fractal.generation import Generation, GenerationReport
+from litscale.models.fractal.generation import Generation, GenerationReport, decoding_summary
 from litscale.models.fractal.network import CanvasNetwork
 from litscale.models.fractal.terms import FractalOutput
 
@@ -16,6 +16,7 @@ __all__ = [
     "GenerationReport",
     "LevelAttention",
     "attention_report",
+    "decoding_summary",
     "fill_official",
     "generate",
     "load_official",

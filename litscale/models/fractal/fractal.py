@@ -5,7 +5,8 @@ Dimensions: B canvases, R rows (patches) of a level, N patches of a row, C chann
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import cast
 
 import torch
@@ -181,7 +182,7 @@ class Fractal(CanvasNetwork):
             canvas: symbols, uint8 ``[B, C, H, W]``.
             label: int64 ``[B]``, -1 for no class; none for a batch without classes. Dropped at random in training.
             with_entropy: also measure the entropy of the predictions.
-            teacher: a network that fits, see :func:`litscale.models.fractal.distillation.check_teacher`; it is used as
+            teacher: a network that fits, see :func:`litscale.models.fractal.compatibility.check_teacher`; it is used as
                 it is, so switch it to evaluation.
             data_weight: with a teacher, the part of the cross-entropy in the loss, in 0..1.
 
@@ -229,10 +230,20 @@ class Fractal(CanvasNetwork):
 
     @torch.no_grad()
     def nll_of_passes(
-        self, canvas: Tensor, label: Tensor | None = None, passes: int = 1, *, seed: int | None = None
+        self,
+        canvas: Tensor,
+        label: Tensor | None = None,
+        passes: int = 1,
+        *,
+        seed: int | None = None,
+        masking: Callable[..., Masking] | None = None,
     ) -> Tensor:
-        """What :meth:`nll` averages, float32 ``[passes, B]``; with AR levels alone all passes are equal."""
+        """What :meth:`nll` averages, float32 ``[passes, B]``; with AR levels alone all passes are equal.
+
+        Given `StepMasking` with the steps of a sampler as ``masking``, it is the likelihood of what that draws.
+        """
         nats = []
+        masking = partial(Masking, "likelihood") if masking is None else masking
         if seed is None:
             keys = torch.randint(2**62, (len(canvas),), device=canvas.device)
         else:
@@ -241,8 +252,8 @@ class Fractal(CanvasNetwork):
         with evaluating(self):
             for i in range(passes):
                 terms = LossTerms()
-                masking = Masking("likelihood", stratum=(i, passes), keys=of_passes[:, i])
-                self._collect(canvas, self.root(canvas, label), masking, terms)
+                masks = masking(stratum=(i, passes), keys=of_passes[:, i])
+                self._collect(canvas, self.root(canvas, label), masks, terms)
                 nats.append(terms.nats_per_canvas(len(canvas)))
         return torch.stack(nats)
 

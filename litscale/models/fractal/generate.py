@@ -10,8 +10,11 @@ from contextlib import ExitStack
 
 import torch
 from torch import Tensor
+from torch.compiler import set_stance
 from torch.nn import functional as F  # noqa: N812
 
+from litscale.models.fractal.compatibility import check_draft
+from litscale.models.fractal.compiled import check_compiler
 from litscale.models.fractal.drawing import Canvases, Drawing
 from litscale.models.fractal.fractal import Fractal
 from litscale.models.fractal.generation import Generation, GenerationReport
@@ -19,6 +22,7 @@ from litscale.models.fractal.recursion import Draft, OnStep, Recursion
 from litscale.models.keyed import cell_keys
 from litscale.models.labels import check_labels
 from litscale.models.modes import evaluating
+from litscale.models.prepared import prepared_layers
 from litscale.models.small_weights import small_weights
 
 PLAIN = Generation()
@@ -78,7 +82,11 @@ def generate(
     # 1. read the request: the canvas, and which of its cells are known
     parallel = options.parallel_depth(model)
     if options.guess == "draft":
-        _check_draft(model, draft, parallel)
+        if draft is None:
+            raise ValueError("guess 'draft' needs a smaller network that drafts: give one, or guess 'repeat'")
+        check_draft(model, draft, parallel)
+    if options.compile:
+        check_compiler(model.no_class.device.type)
     device, (height, width), patch = model.no_class.device, model.sizes[0], model.levels[0].patch[1]
     if canvas is None:
         if known is not None:
@@ -103,6 +111,7 @@ def generate(
         for network in networks:
             modes.enter_context(evaluating(network))
             modes.enter_context(small_weights(network, options.weights))
+            modes.enter_context(set_stance("default") if options.compile else prepared_layers(network))
         for part in _windows(known, length, window or width, patch):
             # 3. the conditions of the first level: classes, and "no class" where guidance is on
             labels = [label] if options.cfg == 1 else [label, None]
@@ -118,32 +127,6 @@ def generate(
             # 5. the next window has it as known context
             known[..., part] = True
     return canvas[..., :length]
-
-
-def _check_draft(model: Fractal, draft: Fractal | None, parallel: int) -> None:
-    """Check that a network can guess for another one.
-
-    Args:
-        model: the network.
-        draft: what is to guess its patches.
-        parallel: the level whose canvases are decoded in parallel.
-
-    Raises:
-        ValueError: there is no draft, it is of another shape, or the first level's patches are not decoded in parallel.
-    """
-    if draft is None:
-        raise ValueError("guess 'draft' needs a smaller network that drafts: give one, or guess 'repeat'")
-    if parallel != 1 or not all(level.generator.causal for network in (model, draft) for level in network.levels):
-        raise ValueError("guess 'draft' needs two networks of AR levels only, and parallel_level 1 or none")
-    for name, ours, theirs in (
-        ("sizes", model.sizes, draft.sizes),
-        ("codec", model.codec, draft.codec),
-        ("num_classes", model.num_classes, draft.num_classes),
-    ):
-        if ours != theirs:
-            raise ValueError(f"the draft must have the network's {name} {ours}, not {theirs}")
-    if model.levels[0].generator.config.scan != draft.levels[0].generator.config.scan:
-        raise ValueError("the draft must visit the first level's patches in the network's order: give it the same scan")
 
 
 def _check_request(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -46,6 +47,10 @@ class Generation:
         weights: what large linear layers read: ``float32``, their weights as they are; ``bfloat16`` or ``int8``, small
             copies of them, which are faster where reading weights takes most of the time, as in small batches on a CPU.
             ``validate`` and ``test`` report what that costs in likelihood.
+        compile: make a graph of each level's step and one of each cell's channels with ``torch.compile``, for
+            ``sequential`` decoding of AR levels; on a GPU they are replayed as CUDA graphs. It needs a C++ compiler and
+            takes a minute before the first sample. Only where two symbols are almost equally likely, rounding can
+            change which is drawn.
 
     Raises:
         ValueError: an option is out of range; the message names it.
@@ -65,6 +70,7 @@ class Generation:
     parallel_level: int | None = None
     guess: str = "repeat"
     weights: str = "float32"
+    compile: bool = False
 
     def __post_init__(self) -> None:
         steps = self.iterations if isinstance(self.iterations, list) else [self.iterations]
@@ -87,6 +93,10 @@ class Generation:
         check_name("decoding", self.decoding, DECODINGS)
         check_name("guess", self.guess, GUESSES)
         check_name("weights", self.weights, WEIGHTS)
+        if self.compile and self.weights != "float32":
+            raise ValueError(f"compile reads weights in float32, not {self.weights}: set weights to float32")
+        if self.compile and not self.use_cache:
+            raise ValueError("compile keeps keys and values of AR levels: set use_cache to true")
 
     def check(self, levels: int, num_classes: int) -> None:
         """Check that the options fit a network with so many levels and classes.
@@ -107,6 +117,15 @@ class Generation:
         """
         levels = len(model.levels)
         self.check(levels, model.num_classes)
+        parallel = self._parallel_depth(model)
+        if self.compile and not all(level.generator.causal for level in model.levels):
+            raise ValueError("compile is for networks whose levels are all AR: set compile to false")
+        if self.compile and parallel < levels:
+            raise ValueError("compile is for sequential decoding: set decoding to sequential, or compile to false")
+        return parallel
+
+    def _parallel_depth(self, model: Fractal) -> int:
+        levels = len(model.levels)
         coarsest = levels
         while coarsest > 1 and model.levels[coarsest - 1].generator.causal:
             coarsest -= 1
@@ -160,14 +179,38 @@ class GenerationReport:
         """
         return math.inf if self._margin is None else float(self._margin)
 
-    def summary(self) -> dict[str, float]:
-        """All of it by name, with means: ``passes_per_patch`` and ``accepted_per_pass``; empty if nothing was done."""
-        if not self.patches:
-            return {}
-        drafts = {} if self.draft is None else {"draft_passes": self.draft.passes}
-        return drafts | {
+    def counts(self) -> dict[str, float]:
+        """All of it by name; counts of several calls add up, but for ``margin``, of which the least counts."""
+        return {
+            "patches": self.patches,
             "passes": self.passes,
-            "passes_per_patch": self.patch_passes / self.patches,
-            "accepted_per_pass": self.symbols / self.patch_passes,
+            "patch_passes": self.patch_passes,
+            "symbols": self.symbols,
+            "draft_passes": 0 if self.draft is None else self.draft.passes,
             "margin": self.margin,
         }
+
+    def summary(self) -> dict[str, float]:
+        """What people read of :meth:`counts`, see :func:`decoding_summary`."""
+        return decoding_summary(self.counts())
+
+
+def decoding_summary(counts: Mapping[str, float]) -> dict[str, float]:
+    """What people read of the counts of a report, or of several.
+
+    Args:
+        counts: those of :meth:`GenerationReport.counts`; empty where nothing was counted.
+
+    Returns:
+        ``passes`` and ``margin``, the means ``passes_per_patch`` and ``accepted_per_pass`` and, where a network has
+        drafted, ``draft_passes``; nothing if no patch was decoded in parallel.
+    """
+    if not counts.get("patches"):
+        return {}
+    drafts = {"draft_passes": counts["draft_passes"]} if counts["draft_passes"] else {}
+    return drafts | {
+        "passes": counts["passes"],
+        "passes_per_patch": counts["patch_passes"] / counts["patches"],
+        "accepted_per_pass": counts["symbols"] / counts["patch_passes"],
+        "margin": counts["margin"],
+    }

@@ -5,13 +5,17 @@ therefore be guessed as a whole, scored in one teacher-forced pass and redrawn. 
 that changes, and that symbol is right, too, since all before it are. So each pass settles at least one symbol, and what
 no longer changes is the very sample of sequential decoding.
 
-Dimensions: R canvases, r of them that are decoded now, S symbols of a canvas, C channels, A alphabet, n canvases of a
-lower level in each, K conditions, D width.
+A canvas is cut into patches, which the level below fills one after the other. Those that have settled are context of
+the others, and are neither scored nor drawn again.
+
+Dimensions: R canvases, r of them that are decoded now, S symbols of a canvas, N patches of a canvas, m open patches of
+all canvases, n canvases of a lower level in each, C channels, A alphabet, K conditions, D width.
 """
 
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from dataclasses import dataclass
 
 import torch
@@ -20,9 +24,9 @@ from torch.nn import functional as F  # noqa: N812
 
 from litscale.models.codec import Codec
 from litscale.models.fractal.ar import AR
-from litscale.models.fractal.canvas import grid_of, patchify, scan_places
+from litscale.models.fractal.canvas import grid_of, patchify
 from litscale.models.fractal.drawing import Canvases, Drawing
-from litscale.models.fractal.fractal import Fractal
+from litscale.models.fractal.layout import Layout
 
 
 def goes_on(codec: Codec, patches: Tensor) -> Tensor:
@@ -32,81 +36,18 @@ def goes_on(codec: Codec, patches: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Part:
-    """Symbols of one head in a canvas.
+class Open:
+    """The open patches, those that have not settled.
 
     Attributes:
-        depth: the level whose guiding values they are; the number of levels for the cells.
-        count: n, how many canvases of that level, or cells, there are in the canvas.
+        row: number of the canvas of each among those that are decoded now, int64 ``[m]``.
+        number: the same among the R.
+        patch: raster index, int64 ``[m]``.
     """
 
-    depth: int
-    count: int
-
-
-class Layout:
-    """The symbols of a canvas: guiding values level by level, then the cells, patch by patch in raster order.
-
-    Args:
-        model: the network.
-        depth: the level of the canvas.
-        device: of the tensors.
-
-    Attributes:
-        parts: the heads that predict the symbols.
-        turn: when each symbol is drawn, int64 ``[S]``, a permutation of 0..S - 1.
-    """
-
-    def __init__(self, model: Fractal, depth: int, device: torch.device) -> None:
-        # 1. the heads, and the order in which each level's patches are visited
-        self.parts: list[Part] = []
-        self.size, self._channels, self._depth = model.sizes[depth], model.codec.channels, depth
-        self._scans: list[list[int]] = []
-        starts: dict[int, int] = {}
-        inside = torch.arange(self.size[0] * self.size[1]).reshape(1, 1, *self.size)
-        first, count = 0, 1
-        for i in range(depth, len(model.levels) + 1):
-            level = None if i == len(model.levels) else model.levels[i]
-            head = model.leaf if level is None else level.guide_head
-            if head is not None:
-                self.parts.append(Part(i, count))
-                starts[i] = first
-                first += count * self._channels
-            if level is not None:
-                scan = scan_places(grid_of(model.sizes[i], level.patch), level.generator.config.scan)
-                self._scans.append(scan)
-                inside = patchify(inside, level.patch).flatten(0, 1)
-                count *= len(scan)
-        # 2. where the cells lie, and when each symbol is drawn
-        self._raster = inside.flatten().to(device)  # of each cell of the layout
-        self._place = self._raster.argsort()
-        drawn: list[int] = []
-        self._visit(0, 0, starts, drawn)
-        self.turn = torch.tensor(drawn).argsort().to(device)
-
-    def _visit(self, below: int, index: int, starts: dict[int, int], drawn: list[int]) -> None:
-        """Append the symbols of canvas ``index``, ``below`` levels down, in the order in which they are drawn."""
-        if self._depth + below in starts:
-            first = starts[self._depth + below] + index * self._channels
-            drawn += range(first, first + self._channels)
-        if below < len(self._scans):
-            scan = self._scans[below]
-            for patch in scan:
-                self._visit(below + 1, index * len(scan) + patch, starts, drawn)
-
-    def of_cells(self, cells: Tensor) -> Tensor:
-        """Cells ``[r, c, h, w]`` in the order of the layout, ``[r, h w, c]``."""
-        return cells.flatten(2)[:, :, self._raster].transpose(1, 2)
-
-    def to_cells(self, symbols: Tensor) -> Tensor:
-        """All symbols int64 ``[r, S]`` -> canvas uint8 ``[r, C, h, w]``."""
-        cells = self.split(symbols)[-1][:, self._place]
-        return cells.transpose(1, 2).unflatten(2, self.size).to(torch.uint8)
-
-    def split(self, symbols: Tensor) -> list[Tensor]:
-        """All symbols ``[r, S]`` by part, ``[r, n, C]`` each."""
-        parts = symbols.split([part.count * self._channels for part in self.parts], dim=1)
-        return [part.unflatten(1, (-1, self._channels)) for part in parts]
+    row: Tensor
+    number: Tensor
+    patch: Tensor
 
 
 class ParallelCanvases:
@@ -123,6 +64,7 @@ class ParallelCanvases:
         self.drawing, self.depth, self.rows = drawing, depth, rows
         self.layout = Layout(drawing.model, depth, device)
         self._state: dict[str, Tensor] = {}
+        self._settled = [0] * rows  # patches of each canvas, in scan order
 
     def fill(self, work: Canvases, numbers: list[int] | None = None) -> tuple[Tensor, Tensor | None]:
         """Fill canvases of these numbers among the R, of all by default; see :meth:`begin` and :meth:`result`."""
@@ -146,8 +88,11 @@ class ParallelCanvases:
         # 1. the noise of every symbol; guiding values are keyed by the first cell of their canvas
         keys = layout.of_cells(work.keys)[:, :, 0]
         for i, part in enumerate(layout.parts):
-            state[f"noise_{i}"] = self.drawing.noise(keys.unflatten(1, (part.count, -1))[:, :, 0], part.depth)
+            first = keys.unflatten(1, (part.patches, part.count, -1))[..., 0]
+            state[f"noise_{i}"] = self.drawing.noise(first, part.depth)
         # 2. the guess, and what is known of it
+        for number in range(self.rows) if rows is None else rows.tolist():
+            self._settled[number] = 0
         parts = [*self._guides(work.symbols), layout.of_cells(work.symbols.long())]
         state["symbols"] = torch.cat([part.flatten(1) for part in parts], dim=1)
         if work.known is not None:
@@ -169,83 +114,116 @@ class ParallelCanvases:
         Args:
             active: their numbers among the R, ascending.
         """
-        rows = None if len(active) == self.rows else torch.tensor(active, device=self.layout.turn.device)
-        # 1. the logits of all symbols, each given the guess of those before it
-        symbols = self._take("symbols", rows)
-        logits = self._scores(rows, symbols)
-        # 2. redraw
-        perturbed = self._perturbed(rows, logits)
-        drawn = torch.cat([part.argmax(-1).flatten(1) for part in perturbed], dim=1)
+        layout = self.layout
+        rows = None if len(active) == self.rows else torch.tensor(active, device=layout.turn.device)
+        # 1. the logits of the symbols of all open patches, each given the guess of those before it
+        symbols, still = self._take("symbols", rows), self._open(active)
+        logits = self._scores(rows, symbols, still)
+        # 2. redraw them
+        drawn = symbols.clone()
+        for i, (view, scored, chosen) in enumerate(zip(layout.split(drawn), logits, self._by_part(still), strict=True)):
+            noisy = scored if self.drawing.options.greedy else scored + self._take(f"noise_{i}", rows, chosen)
+            if chosen is None:
+                view.copy_(noisy.argmax(-1))
+            else:
+                view[chosen.row, chosen.patch] = noisy.argmax(-1)
+            self._put(f"logits_{i}", rows, scored, chosen)
         if "known" in self._state:
             drawn = torch.where(self._take("known", rows), symbols, drawn)
         self._put("symbols", rows, drawn)
         # 3. all is settled up to the first symbol that changed, and with it
-        last = len(self.layout.turn) - 1
-        first = torch.where(drawn != symbols, self.layout.turn, last).amin(1)
-        settled = [i for i, done in enumerate((first >= last).tolist()) if done]
+        first = torch.where(drawn != symbols, layout.turn, len(layout.turn) - 1).amin(1).tolist()
+        for number, turn in zip(active, first, strict=True):
+            self._settled[number] = bisect_right(layout.ends, turn)
+        settled = [number for number in active if self._settled[number] == len(layout.ends)]
         if settled:
-            self._finish(rows, settled, drawn, logits, perturbed)
+            self._finish(settled)
         report = self.drawing.report
         report.passes += 1
         report.patch_passes += len(active)
-        return [active[i] for i in settled]
+        return settled
 
     def result(self, rows: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Settled canvases uint8 ``[r, C, h, w]`` and, where they are needed, log-probabilities, float32 ``[r]``."""
         log_prob = self._take("log_prob", rows) if self.drawing.scored else None
         return self.layout.to_cells(self._take("symbols", rows)), log_prob
 
-    def _scores(self, rows: Tensor | None, symbols: Tensor) -> list[Tensor]:
-        """Final logits of every symbol given those before it in ``symbols``, ``[r, n, C, A]`` by part."""
-        model, layout = self.drawing.model, self.layout
+    def _open(self, active: list[int]) -> Open | None:
+        """The open patches of canvases ``active``; None if all are open."""
+        if not any(self._settled[number] for number in active):
+            return None
+        scan = self.layout.scan
+        found = [(i, number, patch) for i, number in enumerate(active) for patch in scan[self._settled[number] :]]
+        return Open(*torch.tensor(found, device=self.layout.turn.device).unbind(1))
+
+    def _by_part(self, still: Open | None) -> list[Open | None]:
+        """What is open of each part; guiding values of whole canvases always are."""
+        return [None if part.depth == self.depth else still for part in self.layout.parts]
+
+    def _scores(self, rows: Tensor | None, symbols: Tensor, still: Open | None) -> list[Tensor]:
+        """Final logits of open symbols given those before them in ``symbols``, by part.
+
+        They are ``[r, N, n, C, A]``, or ``[m, n, C, A]`` where not all is open.
+        """
+        model, by_part = self.drawing.model, self._by_part(still)
+        # 1. the conditions, the canvases and their guiding values
         cfg = self._take("cfg", rows) if "cfg" in self._state else None
-        copies, of_part = (1 if cfg is None else 2), iter(layout.split(symbols))
+        copies = 1 if cfg is None else 2
         names = ("conditional", "unconditional")[:copies]
         conditions = torch.cat([self._take(name, rows) for name in names])
-        canvas = layout.to_cells(symbols).repeat(copies, 1, 1, 1)
-        raw = []
-        # the levels read the guess as they read a batch in training, but for guiding values, which are drawn ones
-        for level in model.levels[self.depth :]:
+        canvas = self.layout.to_cells(symbols).repeat(copies, 1, 1, 1)
+        views = zip(self.layout.split(symbols), by_part, strict=True)
+        values = [view if chosen is None else view[chosen.row, chosen.patch] for view, chosen in views]
+        # 2. the levels read the guess as they read a batch in training, but for guiding values, which are drawn ones
+        raw: list[Tensor] = []
+        for depth, level in enumerate(model.levels[self.depth :], self.depth):
             guide = None
             if level.guide_head is not None:
-                value = next(of_part).repeat(copies, 1, 1).flatten(0, 1)
+                value = values[len(raw)].flatten(0, -2).repeat(copies, 1)
                 raw.append(level.guide_head.logits(value, conditions))
                 guide = model.features.guide_features(value, canvas.shape[2] * canvas.shape[3])
             grid = grid_of((canvas.shape[2], canvas.shape[3]), level.patch)
             patches = patchify(canvas, level.patch)
             features = model.features.of_patches(patches)
             assert isinstance(level.generator, AR)
-            conditions = level.generator(features, conditions, grid, guide).flatten(0, 1)
-            canvas = patches.flatten(0, 1)
+            handed = level.generator(features, conditions, grid, guide)
+            if depth > self.depth or still is None:
+                conditions, canvas = handed.flatten(0, 1), patches.flatten(0, 1)
+            else:  # the levels below see open patches alone
+                row = still.row if cfg is None else torch.cat([still.row, still.row + len(symbols)])
+                patch = still.patch.repeat(copies)
+                conditions, canvas = handed[row, patch], patches[row, patch]
         raw.append(model.leaf.logits(canvas.flatten(1).long(), conditions))
-        return [self.drawing.logits(part.unflatten(0, (copies * len(symbols), -1)), cfg) for part in raw]
+        # 3. guidance, with the scale of each canvas
+        final = []
+        for part, value, chosen in zip(raw, values, by_part, strict=True):
+            scale = cfg if cfg is None or chosen is None else cfg[chosen.row]
+            final.append(self.drawing.logits(part.unflatten(0, (copies * len(value), *value.shape[1:-1])), scale))
+        return final
 
-    def _perturbed(self, rows: Tensor | None, logits: list[Tensor]) -> list[Tensor]:
-        """Logits plus noise."""
-        if self.drawing.options.greedy:
-            return logits
-        return [part + self._take(f"noise_{i}", rows) for i, part in enumerate(logits)]
-
-    def _finish(
-        self, rows: Tensor | None, settled: list[int], drawn: Tensor, logits: list[Tensor], perturbed: list[Tensor]
-    ) -> None:
-        """Report and score canvases that have just settled; their logits are those of what was drawn."""
-        index = torch.tensor(settled, device=drawn.device)
-        known = self._take("known", rows)[index] if "known" in self._state else None
+    def _finish(self, settled: list[int]) -> None:
+        """Report and score canvases of these numbers, which have just settled, by the last logits of their symbols."""
+        index = torch.tensor(settled, device=self.layout.turn.device)
+        drawn = self._state["symbols"][index]
+        known = self._state["known"][index] if "known" in self._state else None
         least, log_prob = [], drawn.new_zeros(len(index), dtype=torch.float32)
         # known symbols lead by infinity, and their log-probability is that of what is certain
         of_part = self.layout.split(drawn if known is None else known)
-        for part, noisy, symbols, certain in zip(logits, perturbed, self.layout.split(drawn), of_part, strict=True):
-            first, second = noisy[index].topk(2, dim=-1).values.unbind(-1)
+        for i, (symbols, certain) in enumerate(zip(self.layout.split(drawn), of_part, strict=True)):
+            logits = self._state[f"logits_{i}"][index]
+            noisy = logits if self.drawing.options.greedy else logits + self._state[f"noise_{i}"][index]
+            first, second = noisy.topk(2, dim=-1).values.unbind(-1)
             lead = first - second
             least.append((lead if known is None else lead.masked_fill(certain, math.inf)).amin())
             if self.drawing.scored:
-                score = part[index].log_softmax(-1).gather(-1, symbols[index][..., None])[..., 0]
-                log_prob += (score if known is None else score.masked_fill(certain, 0)).sum((1, 2))
+                score = logits.log_softmax(-1).gather(-1, symbols[..., None])[..., 0]
+                log_prob += (score if known is None else score.masked_fill(certain, 0)).sum((1, 2, 3))
         if self.drawing.scored:
-            self._put("log_prob", index if rows is None else rows[index], log_prob)
+            self._put("log_prob", index, log_prob)
+        for number in settled:
+            self._settled[number] = 0  # of the next canvas of that number
         self.drawing.report.settled(
-            len(index), drawn[index].numel() if known is None else (~known).sum(), torch.stack(least).amin()
+            len(index), drawn.numel() if known is None else (~known).sum(), torch.stack(least).amin()
         )
 
     def _guides(self, cells: Tensor) -> list[Tensor]:
@@ -257,7 +235,11 @@ class ParallelCanvases:
             canvas = patchify(canvas, level.patch).flatten(0, 1)
         return values
 
-    def _put(self, name: str, rows: Tensor | None, value: Tensor) -> None:
+    def _put(self, name: str, rows: Tensor | None, value: Tensor, still: Open | None = None) -> None:
+        """Keep the state of canvases ``rows``, of all by default, or of open patches."""
+        if still is not None:
+            self._state[name][still.number, still.patch] = value
+            return
         if rows is None:
             self._state[name] = value
             return
@@ -265,5 +247,9 @@ class ParallelCanvases:
             self._state[name] = value.new_zeros(self.rows, *value.shape[1:])
         self._state[name][rows] = value
 
-    def _take(self, name: str, rows: Tensor | None) -> Tensor:
-        return self._state[name] if rows is None else self._state[name][rows]
+    def _take(self, name: str, rows: Tensor | None, still: Open | None = None) -> Tensor:
+        """The state of canvases ``rows``, of all by default, or of open patches."""
+        state = self._state[name]
+        if still is not None:
+            return state[still.number, still.patch]
+        return state if rows is None else state[rows]

@@ -94,6 +94,7 @@ class Masking:
         self.stratum = (0, 1)
         share, order = self._drawn(rows, patches, device)
         counts = ((index + share) / number * patches).long().clamp(max=patches - 1) + 1
+        counts = self._hidden(counts, patches)
         return hide(counts, order), patches / counts.float(), int(counts.sum())
 
     def descend(self, patches: int, chosen: Tensor | None = None) -> None:
@@ -102,6 +103,10 @@ class Masking:
             below = mixed(numbers(self.keys, patches)).flatten()
             self.keys = below if chosen is None else below[chosen]
 
+    def _hidden(self, counts: Tensor, patches: int) -> Tensor:
+        """How many patches are hidden, int64 ``[B]``, when the next one of so many that are to come is drawn."""
+        return counts
+
     def _drawn(self, rows: int, patches: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """A uniform number of each row, float32 ``[B]``, and random numbers of its patches ``[B, N]``."""
         if self.keys is None:
@@ -109,6 +114,40 @@ class Masking:
             return drawn[:, 0], drawn[:, 1:]
         bits = numbers(self.keys, 1 + patches)
         return uniform(bits[:, 0]), bits[:, 1:]
+
+
+class StepMasking(Masking):
+    """Masks of ``likelihood`` for a sampler that reveals patches in few steps, each step's independently of each other.
+
+    A patch is scored with all those hidden that come in its own step or later, so that the expected weighted sum is the
+    negative log-likelihood of what is sampled with random orders, in the mean over orders.
+
+    Args:
+        iterations: steps of each level.
+        schedules: of each level, see :func:`masking_schedule`.
+        stratum: as in `Masking`.
+        keys: as in `Masking`.
+    """
+
+    def __init__(
+        self,
+        iterations: list[int],
+        schedules: list[str],
+        stratum: tuple[int, int] = (0, 1),
+        keys: Tensor | None = None,
+    ) -> None:
+        super().__init__("likelihood", stratum=stratum, keys=keys)
+        self._steps = list(zip(iterations, schedules, strict=True))
+        self._level = 0
+
+    def descend(self, patches: int, chosen: Tensor | None = None) -> None:
+        """As `Masking.descend`."""
+        super().descend(patches, chosen)
+        self._level += 1
+
+    def _hidden(self, counts: Tensor, patches: int) -> Tensor:
+        remaining = masking_schedule([patches], *self._steps[self._level])[:, 0].flip(0).to(counts.device)
+        return remaining[torch.searchsorted(remaining, counts)]  # the last step that begins with no fewer
 
 
 class SharedMasking(Masking):

@@ -8,7 +8,7 @@ Dimensions: R rows of a level, r of them that are filled now, N patches of a row
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -16,12 +16,13 @@ from torch import Tensor
 
 from litscale.models.fractal.ar import AR, ARRows
 from litscale.models.fractal.canvas import grid_of, patchify, scan_order, scan_places, unpatchify
-from litscale.models.fractal.drawing import Canvases, Drawing
+from litscale.models.fractal.drawing import Canvases, Drawing, Scale
 from litscale.models.fractal.guidance import scheduled
 from litscale.models.fractal.jacobi import ParallelCanvases, goes_on
 from litscale.models.fractal.mar import MAR
 from litscale.models.fractal.masking import generation_order, generation_queue, masking_schedule
 from litscale.models.fractal.options import per_level
+from litscale.models.fractal.turns import Turns
 
 OnStep = Callable[[Tensor, Tensor], None]
 NOISE_AT_ONCE = 16  # patches of a row, so that few operators draw it and little memory holds it
@@ -125,37 +126,55 @@ class _Patches:
         """AR, row beside row: one patch after the other; patches that are known in all rows only feed the context."""
         order = scan_places(self.grid, generator.config.scan)
         needed = [True] * len(order) if self.unknown is None else self.unknown.any(0)[order].tolist()
-        every = torch.arange(len(self.patches), device=self.patches.device)
-        stepper = generator.stepper(self.work.conditions, self.grid, self.guide, self.drawing.options.use_cache)
-        cells, noise, first = self.depth + 1 == len(self.drawing.model.levels), None, 0
+        # views of each patch, so that an index costs nothing
+        patches, keys = self.patches.unbind(1), self.keys.unbind(1)
+        known = None if self.known is None else self.known.unbind(1)
+        stepper = self.drawing.stepper(generator, self.work.conditions, self.grid, self.guide)
+        noise: list[Tensor] = []
         for s, index in enumerate(order):
             if needed[s]:
                 # 1. the condition of the patch is what comes before it
                 handed = stepper.condition()
                 # 2. the levels below fill it where it is unknown
-                rows = every if self.unknown is None else self.unknown[:, index].nonzero()[:, 0]
-                columns = torch.full_like(rows, index)
-                work = self._below(rows, columns, handed[self.work.twins(rows)], (s + 1) / len(order))
-                if cells:
-                    if noise is None or s - first >= NOISE_AT_ONCE:
-                        first = s
-                        keys = self.keys[:, order[s : s + NOISE_AT_ONCE]].flatten(2)[:, :, 0]
-                        noise = self.drawing.noise(keys, self.depth + 1)
-                    work = replace(work, noise=None if noise is None else noise[rows, s - first])
-                self._keep(rows, columns, *self.recursion.fill(self.depth + 1, work))
+                if self.depth + 1 == len(self.drawing.model.levels):
+                    noise = noise or self._noise([i for i, fill in zip(order[s:], needed[s:], strict=True) if fill])
+                below = Canvases(
+                    patches[index],
+                    None if known is None else known[index],
+                    keys[index],
+                    handed,
+                    self._scale((s + 1) / len(order)),
+                    noise.pop(0) if noise else None,
+                )
+                filled, log_prob = self.recursion.fill(self.depth + 1, below)
+                patches[index].copy_(filled)
+                if self.log_prob is not None and log_prob is not None:
+                    # where all is known, guiding values were drawn for nothing
+                    self.log_prob += log_prob if self.unknown is None else log_prob * self.unknown[:, index]
             # 3. it is context of the patches after it
-            stepper.feed(self._features(self.patches[:, index : index + 1]))
+            if s + 1 < len(order):
+                stepper.feed(self.work.twice(self.drawing.model.features(patches[index]).flatten(1)))
             if self.on_step is not None and needed[s]:
                 self._show_places(order[: s + 1])
 
+    def _noise(self, indices: list[int]) -> list[Tensor]:
+        """Noise of the first cells of these raster indices, float32 ``[R, C, A]`` each; none for greedy drawing."""
+        keys = self.keys[:, indices[:NOISE_AT_ONCE]].flatten(1).t().contiguous()  # cell by cell in memory
+        noise = self.drawing.noise(keys, self.depth + 1)
+        return [] if noise is None else list(noise.unbind(0))
+
     def at_own_pace(self, generator: AR) -> None:
-        """AR over patches that are decoded in parallel: a row goes on as soon as its patch has settled."""
+        """AR over patches that are decoded in parallel: rows whose patch has settled go on together.
+
+        A row that has settled waits until it is one of at least half of the unfinished rows: reading the patches of a
+        few rows takes nearly as long as reading those of many.
+        """
         order = scan_places(self.grid, generator.config.scan)
         rows, number, device = len(self.patches), len(order), self.patches.device
         scan = torch.tensor(order, device=device)
         # 1. the places in scan order that each row has to fill
         unknown = [[True] * number] * rows if self.unknown is None else self.unknown[:, scan].tolist()
-        turns, shown = _Turns(unknown), 0
+        turns, shown = Turns(unknown), 0
         # 2. the network, and the draft where there is one, read at once what comes before the first of them
         sequences = [ARRows(generator, self.work.conditions, self.grid, self.guide)]
         below = ParallelCanvases(self.drawing, self.depth + 1, rows, device)
@@ -168,8 +187,9 @@ class _Patches:
         starting = turns.active(range(rows))
         chosen = self.work.twins(torch.tensor(starting, dtype=torch.long, device=device))
         handed = [of_one.start(features, before * self.work.copies)[chosen] for of_one in sequences]
-        active = starting
-        while active:
+        active: list[int] = []
+        waiting: list[int] = []
+        while active or starting:
             # 3. rows whose turn has come guess their next patch
             if starting:
                 row = torch.tensor(starting, device=device)
@@ -178,8 +198,9 @@ class _Patches:
                 if draft is not None:
                     work = replace(work, symbols=drafts.fill(replace(work, conditions=handed[1]), starting)[0])
                 below.begin(None if len(starting) == rows else row, work)
+                active, starting = sorted(active + starting), []
             # 4. one pass over the patches of all rows
-            settled, starting = below.step(active), []
+            settled = below.step(active)
             if not settled:
                 continue
             # 5. what has settled is kept, and shown as far as the slowest row has come
@@ -191,12 +212,14 @@ class _Patches:
                     if shown <= s < turns.reached:
                         self._show_places(order[: s + 1])
                 shown = turns.reached
-            # 6. with what is known behind it, it is context of the row's next patch
-            starting, active = turns.active(settled), turns.active(active)
-            if starting:
+            # 6. with what is known behind it, it is context of the row's next patch, for half of the rows at once
+            active = sorted(set(active).difference(settled))
+            waiting += turns.active(settled)
+            if waiting and len(waiting) >= len(active):
+                starting, waiting = sorted(waiting), []
                 handed = self._read(sequences, scan, starting, turns)
 
-    def _read(self, sequences: list[ARRows], scan: Tensor, rows: list[int], turns: _Turns) -> list[Tensor]:
+    def _read(self, sequences: list[ARRows], scan: Tensor, rows: list[int], turns: Turns) -> list[Tensor]:
         """Read the patch that each of some rows has just filled, and those up to its next; returns its conditions."""
         held = [turns.last(r) for r in rows]
         counts = [turns.place(r) - place for r, place in zip(rows, held, strict=True)]
@@ -277,10 +300,9 @@ class _Patches:
             handed: their conditions, ``[r or 2 r, K, D]``.
             progress: share of the patches that are done with them, one number or ``[r]``.
         """
-        cfg, options = self.work.cfg, self.drawing.options
-        if cfg is not None and self.depth == 0:
-            cfg = scheduled(options.cfg, options.cfg_schedule, progress)
-        elif isinstance(cfg, Tensor):
+        options, cfg = self.drawing.options, self._scale(progress)
+        if isinstance(self.work.cfg, Tensor):
+            assert isinstance(cfg, Tensor)
             cfg = cfg[row]
         symbols, known = self.patches[row, index], None if self.known is None else self.known[row, index]
         if self.depth + 1 == self.recursion.parallel < len(self.drawing.model.levels):
@@ -292,6 +314,13 @@ class _Patches:
                 guess = goes_on(self.drawing.model.codec, guess)
             symbols = guess if known is None else torch.where(known, symbols, guess)
         return Canvases(symbols, known, self.keys[row, index], handed, cfg)
+
+    def _scale(self, progress: float | Tensor) -> Scale:
+        """Guidance scale of the level below, once ``progress`` of the patches is done with what it fills now."""
+        options = self.drawing.options
+        if self.work.cfg is None or self.depth:
+            return self.work.cfg
+        return scheduled(options.cfg, options.cfg_schedule, progress)
 
     def _keep(self, row: Tensor, index: Tensor, filled: Tensor, log_prob: Tensor | None) -> None:
         self.patches[row, index] = filled
@@ -314,43 +343,6 @@ class _Patches:
         cells = cells if self.known is None else cells | self.known
         if self.on_step is not None:
             self.on_step(unpatchify(self.patches.masked_fill(~cells, 0), self.grid), unpatchify(cells, self.grid))
-
-
-class _Turns:
-    """The places in scan order that each row of a canvas has to fill, and how far it has come.
-
-    Args:
-        unknown: for each row and place, whether it is to be filled.
-    """
-
-    def __init__(self, unknown: list[list[bool]]) -> None:
-        self.number = len(unknown[0])
-        self.places = [[s for s, fill in enumerate(row) if fill] for row in unknown]
-        self.needed = [s for s in range(self.number) if any(row[s] for row in unknown)]
-        self._done = [0] * len(unknown)
-
-    def active(self, rows: Iterable[int]) -> list[int]:
-        """Those rows that have something left to fill."""
-        return [r for r in rows if self._done[r] < len(self.places[r])]
-
-    def place(self, row: int) -> int:
-        """The place that a row fills now; the number of places, if nothing is left."""
-        places, done = self.places[row], self._done[row]
-        return places[done] if done < len(places) else self.number
-
-    def last(self, row: int) -> int:
-        """The place that a row has filled last."""
-        return self.places[row][self._done[row] - 1]
-
-    def advance(self, rows: list[int]) -> None:
-        """Go on to the next place in some rows."""
-        for r in rows:
-            self._done[r] += 1
-
-    @property
-    def reached(self) -> int:
-        """The place before which no row has anything left."""
-        return min(self.place(r) for r in range(len(self.places)))
 
 
 def _ragged(counts: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:

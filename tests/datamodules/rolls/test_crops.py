@@ -39,7 +39,8 @@ def test_items_have_the_types_of_a_batch(pieces: Pieces) -> None:
     assert item["label"].dtype == torch.int64
     assert item["label"].shape == ()
     pieces.labels = None
-    assert set(RandomCrops(pieces, 10, seed=0)[(0, 0)]) == {"canvas"}
+    assert set(RandomCrops(pieces, 10, seed=0)[(0, 0)]) == {"canvas", "start"}
+    assert (item["start"].dtype, item["start"].shape) == (torch.int64, ())
 
 
 def test_items_depend_on_seed_epoch_and_index_alone(pieces: Pieces) -> None:

@@ -44,7 +44,7 @@ def test_batches(module: Make, encoding: str) -> None:
     dm = ready(module(encoding=encoding, pitch_range=(40, 79)), "fit", "test")
     for loader in (dm.train_dataloader(), dm.val_dataloader(), dm.test_dataloader()):
         batch = next(iter(loader))
-        assert set(batch) == {"canvas"}
+        assert set(batch) == {"canvas", "start"}
         assert batch["canvas"].dtype == torch.uint8
         assert batch["canvas"].shape == (4, 1, 40, 16)
         assert 0 < batch["canvas"].max() < dm.alphabet

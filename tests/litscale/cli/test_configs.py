@@ -21,7 +21,7 @@ EXPERIMENTS = [
     path for path in RUNNABLE if path.stem == "demo" or (path.parent.name == "piano_roll" and path.stem[0] != "v")
 ]
 ADDED = [*CONFIGS.glob("trainer/*.yaml"), *CONFIGS.glob("logger/*.yaml"), *CONFIGS.glob("*/fid*.yaml")]
-ADDED += [CONFIGS / "digits" / "tokens.yaml", *(set(CONFIGS.glob("sdvar/*.yaml")) - set(RUNNABLE))]
+ADDED += [*CONFIGS.glob("*/tokens.yaml"), *(set(CONFIGS.glob("sdvar/*.yaml")) - set(RUNNABLE))]
 LAYERS = sorted(
     (trainer, logger)
     for trainer, logger in product(CONFIGS.glob("trainer/*.yaml"), CONFIGS.glob("logger/*.yaml"))

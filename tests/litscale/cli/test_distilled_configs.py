@@ -6,7 +6,7 @@ import pytest
 from cli_runs import shipped
 
 from litscale.models.fractal import Fractal
-from litscale.models.fractal.distillation import check_teacher
+from litscale.models.fractal.compatibility import check_teacher
 
 CONFIGS = Path(__file__).parents[3] / "configs"
 

@@ -10,7 +10,7 @@ from litscale.cli.main import main
 from litscale.models.var import PRESETS, VAR, VQVAE
 
 CONFIGS = Path(__file__).parents[3] / "configs"
-FOLDERS = ("digits", "imagenet", "piano_roll")
+FOLDERS = ("digits", "fashion_mnist", "imagenet", "piano_roll")
 TOKENIZERS = sorted(path for folder in FOLDERS for path in CONFIGS.glob(f"{folder}/vqvae*.yaml"))
 TRANSFORMERS = sorted(path for folder in FOLDERS for path in CONFIGS.glob(f"{folder}/var*.yaml"))
 
@@ -24,8 +24,16 @@ def name_of(path):
 
 
 def test_all_are_here():
-    assert [name_of(path) for path in TOKENIZERS] == ["digits-vqvae", "imagenet-vqvae_256", "piano_roll-vqvae"]
-    names = ["digits-var_draft", "digits-var_target", *(f"imagenet-var_d{depth}" for depth in (16, 20, 24, 30, 36))]
+    fashion = [f"fashion_mnist-{name}" for name in ("vqvae", "vqvae_ten")]
+    assert [name_of(path) for path in TOKENIZERS] == [
+        "digits-vqvae",
+        *fashion,
+        "imagenet-vqvae_256",
+        "piano_roll-vqvae",
+    ]
+    fashion = [f"fashion_mnist-var_{name}" for name in ("draft", "draft_ten", "target", "target_ten")]
+    names = ["digits-var_draft", "digits-var_target", *fashion]
+    names += [f"imagenet-var_d{depth}" for depth in (16, 20, 24, 30, 36)]
     assert [name_of(path) for path in TRANSFORMERS] == [*names, "piano_roll-var"]
 
 
@@ -43,8 +51,8 @@ def test_configs_parse_and_the_data_fits(path):
     else:
         assert side == data["size"]
     assert config["weights_only"] is True
-    stem = path.stem if path.parent.name != "digits" else f"digits_{path.stem}"
-    assert config["trainer"]["default_root_dir"] == f"runs/{stem}"
+    folder = {"digits": "digits_", "fashion_mnist": "fashion/"}.get(path.parent.name, "")
+    assert config["trainer"]["default_root_dir"] == f"runs/{folder}{path.stem}"
 
 
 @pytest.mark.parametrize("path", TRANSFORMERS, ids=name_of)
@@ -52,7 +60,8 @@ def test_a_transformer_has_the_tokenizer_of_its_folder(path):
     if path.stem == "var_d36":
         return  # of the published tokenizer, at 512 pixels
     config = shipped("fit", path)
-    (tokenizer,) = (entry for entry in TOKENIZERS if entry.parent == path.parent)
+    ten = path.stem.endswith("_ten")
+    (tokenizer,) = (entry for entry in TOKENIZERS if entry.parent == path.parent and entry.stem.endswith("_ten") == ten)
     given, trained = network_of(config)["vqvae"]["init_args"], network_of(shipped("fit", tokenizer))
     differing = {name for name, value in given.items() if trained[name] != value}
     assert differing <= {"scale_dropout"}

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from litscale.models.fractal import Fractal
-from litscale.models.fractal.distillation import check_teacher
+from litscale.models.fractal.compatibility import check_teacher
 from litscale.models.fractal.masking import Masking, SharedMasking
 from litscale.models.fractal.terms import LossTerms
 

@@ -1,12 +1,14 @@
 """The likelihood is a likelihood: it sums to one, and MAR's bound lies above the exact value."""
 
 import itertools
+from functools import partial
 
 import pytest
 import torch
 
 from litscale.models.fractal import Fractal
 from litscale.models.fractal.canvas import patchify
+from litscale.models.fractal.masking import StepMasking
 
 SIZES = [(2, 4), (2, 2), (1, 1)]
 
@@ -54,11 +56,14 @@ def test_guiding_values_bound_the_likelihood(tiny):
 
 
 @torch.no_grad()
-def exact_over_orders(model, canvas):
-    """-log of the mean over all generation orders of a MAR(MAR) model's probability, and the mean of -log, by hand."""
+def exact_over_orders(model, canvas, starts=(range(4), range(4))):
+    """-log of the mean over all generation orders of a MAR(MAR) model's probability, and the mean of -log, by hand.
+
+    ``starts`` are the places in an order at which the steps of each level begin; by default each patch has its own.
+    """
     top, bottom = model.levels
 
-    def paths(level, x, conditions, below):
+    def paths(level, x, conditions, below, starts):
         patches = patchify(x, level.patch)[0]  # [N, C, h, w]
         features = patchify(model.features(x), level.patch).flatten(2)
         count = len(patches)
@@ -67,8 +72,10 @@ def exact_over_orders(model, canvas):
         for order in itertools.permutations(range(count)):
             hidden = torch.ones(1, count, dtype=torch.bool)
             logs = [torch.zeros(1, dtype=torch.double)]
-            for patch in order:
-                handed = level.generator(features, conditions, grid, mask=hidden)[:, patch]
+            for place, patch in enumerate(order):
+                if place in starts:
+                    seen = hidden.clone()
+                handed = level.generator(features, conditions, grid, mask=seen)[:, patch]
                 under = below(patches[patch][None], handed)
                 logs = [(a[:, None] + under[None, :]).flatten() for a in logs]
                 hidden[0, patch] = False
@@ -78,7 +85,10 @@ def exact_over_orders(model, canvas):
     def leaf(cell, conditions):
         return -model.leaf(cell.flatten(1).long(), conditions)[0].sum(1).double()
 
-    every = paths(top, canvas, model.root(canvas, None), lambda x, c: paths(bottom, x, c, leaf))
+    def inside(patch, conditions):
+        return paths(bottom, patch, conditions, leaf, starts[1])
+
+    every = paths(top, canvas, model.root(canvas, None), inside, starts[0])
     return -(every.logsumexp(0) - torch.tensor(float(len(every))).log()).item(), -every.mean().item()
 
 
@@ -92,6 +102,29 @@ def test_mar_bound_is_the_mean_over_orders_and_above_the_exact_value(tiny):
         error = (estimates.std() / len(estimates) ** 0.5).item()
         assert estimates.mean().item() == pytest.approx(mean, abs=5 * error)
         assert estimates.mean().item() > exact - 5 * error
+
+
+def test_the_likelihood_of_few_steps_scores_the_patches_of_a_step_independently(tiny):
+    model = tiny(["mar", "mar"], [(3, 2), (1, 2), (1, 1)], std=0.7)
+    canvas = torch.tensor([[[[1, 0], [0, 1], [1, 1]]]], dtype=torch.uint8)
+    # cosine takes one of three patches and then two; below, both cells come in one step
+    _, mean = exact_over_orders(model, canvas, starts=({0, 1}, {0}))
+    assert abs(mean - exact_over_orders(model, canvas)[1]) > 0.01
+    steps = partial(StepMasking, [2, 1], ["cosine", "linear"])
+    for passes in (1, 2):
+        estimates = model.nll_of_passes(canvas.expand(20_000, -1, -1, -1), passes=passes, masking=steps).mean(0)
+        error = (estimates.double().std() / len(estimates) ** 0.5).item()
+        assert estimates.double().mean().item() == pytest.approx(mean, abs=5 * error)
+
+
+def test_the_likelihood_of_as_many_steps_as_patches_is_the_bound(tiny):
+    model = tiny(["mar", "mar"], [(4, 8), (2, 2), (1, 1)], std=0.7)
+    canvas = torch.randint(0, 2, (7, 1, 4, 8), generator=torch.Generator().manual_seed(0)).byte()
+    for kind in ("cosine", "linear"):
+        steps = partial(StepMasking, [8, 4], [kind] * 2)
+        assert torch.equal(
+            model.nll_of_passes(canvas, passes=2, seed=3, masking=steps), model.nll_of_passes(canvas, passes=2, seed=3)
+        )
 
 
 def every_third(model, canvas, **options):

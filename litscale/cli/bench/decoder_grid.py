@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from statistics import fmean, stdev
@@ -14,13 +13,12 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor, nn
-from tqdm import tqdm
 
-from callbacks.reporting.json_text import json_text
 from lit_models import LitSDVAR
 from lit_models.speculative.comparison import no_totals, rates
 from lit_models.tokenizer.weights import checksum
 from lit_models.transformer_files import load_transformer
+from litscale.cli.bench.measured import measured
 from litscale.metrics import FeatureStatistics
 from litscale.metrics.features import checked_size, extract, identity
 from litscale.metrics.fid import frechet_distance
@@ -35,7 +33,6 @@ from litscale.models.sdvar import (
     Speculative,
     TargetOnly,
 )
-from litscale.storage.files import write_atomically
 
 
 def decoders(
@@ -165,21 +162,17 @@ class Bench:
         """
         extractor = None if self.quality is None else identity(self.quality.features)
         files = {case.label: file_facts(case.draft) for case in cases if case.draft is not None}
-        key = hashlib.sha256(f"{settings} {identity(self.model)} {extractor} {files}".encode()).hexdigest()
-        kept = json.loads(unfinished.read_text()) if unfinished.is_file() else {}
-        rows = kept["rows"] if kept.get("key") == key else {}
-        unfinished.parent.mkdir(parents=True, exist_ok=True)
         draft = None
-        with tqdm(cases, desc="Decoders", unit="decoder") as progress:
-            for case in progress:
-                progress.set_postfix_str(case.label)
-                if case.draft not in (None, draft):
-                    self._load_draft(case.draft)
-                    draft = case.draft
-                if case.label not in rows:
-                    rows[case.label] = self.row(case.decoder)
-                    write_atomically(unfinished, json_text({"key": key, "rows": rows}))
-        return {case.label: rows[case.label] for case in cases}
+
+        def row(case: Case) -> dict[str, float]:
+            nonlocal draft
+            if case.draft not in (None, draft):
+                self._load_draft(case.draft)
+                draft = case.draft
+            return self.row(case.decoder)
+
+        known = f"{settings} {identity(self.model)} {extractor} {files}"
+        return measured({case.label: partial(row, case) for case in cases}, unfinished, known, "decoder")
 
     def _load_draft(self, path: str) -> None:
         packed = load_transformer(self.model.draft, path, "drafts", "draft")

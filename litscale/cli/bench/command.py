@@ -1,4 +1,4 @@
-"""``litscale bench``: what each way of decoding gains and costs, on one pair of networks."""
+"""``litscale bench``: what ways of decoding and sampling gain and cost, side by side."""
 
 from __future__ import annotations
 
@@ -14,10 +14,15 @@ from callbacks.reporting.decode_report import decode_report
 from callbacks.reporting.figures import write_picture
 from callbacks.reporting.result_table import Column, Report, ResultTable
 from callbacks.reporting.trainer_state import run_folder
-from lit_models import LitSDVAR
-from litscale.cli.decoder_grid import Bench, Case, Quality, decoders
+from lit_models import LitFractal, LitSDVAR
+from lit_models.sampling_threads import limited_threads
+from litscale.cli.bench.decoder_grid import Bench, Case, Quality, decoders
+from litscale.cli.bench.fractal_grid import VARIED, FractalBench, validation_canvases, ways
+from litscale.cli.bench.fractal_networks import load_networks
+from litscale.cli.bench.fractal_report import fractal_report, seconds_picture
 from litscale.cli.runs import check_weights
-from litscale.cli.speed_quality import speed_and_quality
+from litscale.cli.bench.speed_quality import speed_and_quality
+from litscale.models.fractal import Fractal
 from litscale.models.modes import evaluating
 from litscale.models.sdvar import KL, Acceptance, Costs, Coupled, GammaPolicy, Rejection, TopK
 from litscale.storage.checkpoints import read_checkpoint
@@ -90,7 +95,10 @@ class BenchTrainer(Trainer):
         rules = RULES if acceptances is None else acceptances
         grid = decoders(model, gammas, rules, thresholds, entries, masks)
         check_weights("bench decode", model, ckpt_path, untrained)
-        self._load(model, datamodule, ckpt_path)
+        model.check_data(datamodule)
+        self._load(model, ckpt_path)
+        model.load_files()
+        model.to(self.strategy.root_device)
         quality = None
         if features is not None:
             quality = Quality(features.to(model.device).eval(), reference, datamodule)
@@ -110,6 +118,91 @@ class BenchTrainer(Trainer):
         files = report.write(run_folder(self), with_csv=True)
         files.append(write_picture(speed_and_quality(report.tables[0]), run_folder(self) / f"{NAME}.png"))
         (run_folder(self) / f"{NAME}_unfinished.json").unlink(missing_ok=True)
+        print("Written to " + ", ".join(map(str, files)))
+        return report
+
+    def fractal(
+        self,
+        model: LightningModule,
+        datamodule: LightningDataModule | None = None,
+        ckpt_path: str | None = None,
+        weights_only: bool | None = None,
+        other_checkpoint: str | None = None,
+        draft_checkpoint: str | None = None,
+        patches: tuple[int, ...] | None = None,
+        iterations: tuple[int, ...] = (8, 16, 64),
+        orders: tuple[str, ...] = ("random", "confidence"),
+        uncached: int = 64,
+        batch_size: int = 1,
+        train_batch_size: int = 4,
+        repeats: int = 5,
+        threads: int = 1,
+        quality_canvases: int = 64,
+    ) -> Report:
+        """Compare AR and MAR networks of equal size: a training step, and every way to sample.
+
+        One network is AR on every level and one MAR, with the sizes, widths, blocks and heads of the config; if the
+        config's own levels are mixed, it is the third. Rounds in which all ways take their turn are repeated, and
+        medians count. The table is printed and written to the run's folder as bench_fractal.csv, .json and .md, with a
+        picture, bench_fractal.png. An interrupted benchmark goes on where it was.
+
+        Args:
+            model: a LitFractal; other options of sampling are its model.generation.
+            datamodule: trained networks are scored on its validation data.
+            ckpt_path: a checkpoint of the config's network; without it, its weights are random.
+            weights_only: checkpoints are always read so.
+            other_checkpoint: the run folder of the network with the other generators, or a checkpoint in it; without
+                it, the weights are random.
+            draft_checkpoint: the same of a smaller AR network that guesses for the AR one; null = the model's.
+            patches: numbers of patches of the first level, of canvases as high as the config's; null = 64, 256 and 1024
+                for random weights, those of the config for trained ones.
+            iterations: steps of MAR on the first level; the others take those of model.generation.
+            orders: of MAR's patches: random, raster or confidence.
+            uncached: most patches at which AR is sampled without a cache, too.
+            batch_size: canvases that are sampled together.
+            train_batch_size: canvases of a training step.
+            repeats: rounds that are timed; in one before them operators are counted.
+            threads: of a CPU; with one, CPU time is measured.
+            quality_canvases: of the validation data, on which trained networks are scored; 0 = none.
+
+        Raises:
+            ValueError: an option is out of range, the model is no LitFractal, or a checkpoint does not fit.
+            FileNotFoundError: a file is missing.
+        """
+        # 1. the networks and what is to be measured, checked before anything is run
+        model, network = self._fractal(model)
+        if min(batch_size, train_batch_size, repeats, threads) < 1 or quality_canvases < 0:
+            raise ValueError(
+                "batch_size, train_batch_size, repeats and threads must be at least 1, and quality_canvases at least 0"
+            )
+        self._load(model, ckpt_path)
+        trained = ckpt_path is not None or bool(model.weight_files())
+        draft = draft_checkpoint or model.draft_checkpoint
+        networks = load_networks(network, trained, other_checkpoint, draft)
+        grid = ways(networks.generators, model.generation, iterations, orders, networks.draft is not None)
+        if patches is None:
+            patches = (networks.patches,) if networks.trained_ones() else (64, 256, 1024)
+        canvases = []
+        if networks.trained_ones() and datamodule is not None:
+            canvases = validation_canvases(datamodule, quality_canvases)
+        # 2. measure it
+        unit, nats = list(model.units.items())[-1]
+        bench = FractalBench(
+            networks, batch_size, train_batch_size, repeats, uncached, canvases, model.nll_passes, nats
+        )
+        settings = {name: value for name, value in asdict(model.generation).items() if name not in VARIED}
+        settings |= {"batch_size": batch_size, "train_batch_size": train_batch_size}
+        settings |= {"repeats": repeats, "threads": threads, "precision": self.precision}
+        unfinished = run_folder(self) / "bench_fractal_unfinished.json"
+        autocast = self.precision_plugin.forward_context()
+        with limited_threads(network, threads), evaluating(model), torch.no_grad(), autocast:
+            rows = bench.rows(patches, grid, unfinished, settings)
+        # 3. the table and the picture
+        report = fractal_report(networks.weights, settings, rows, unit, model.device.type)
+        report.show()
+        files = report.write(run_folder(self), with_csv=True)
+        files.append(write_picture(seconds_picture(rows, unit), run_folder(self) / "bench_fractal.png"))
+        unfinished.unlink(missing_ok=True)
         print("Written to " + ", ".join(map(str, files)))
         return report
 
@@ -182,16 +275,25 @@ class BenchTrainer(Trainer):
         """The model, if it can be benchmarked here."""
         if not isinstance(model, LitSDVAR):
             raise ValueError(f"litscale bench takes a LitSDVAR, not {type(model).__name__}")
-        if self.world_size != 1:
-            raise ValueError(f"a benchmark runs on one device: set trainer.devices to 1, not {self.world_size}")
+        self._check_device()
         return model
 
-    def _load(self, model: LitSDVAR, datamodule: LightningDataModule | None, ckpt_path: str | None) -> None:
-        """Bring weights and data together on the device."""
-        model.check_data(datamodule)
+    def _fractal(self, model: LightningModule) -> tuple[LitFractal, Fractal]:
+        """The model and its network, if they can be benchmarked here."""
+        if not isinstance(model, LitFractal) or not isinstance(model.network, Fractal):
+            name = type(model.network if isinstance(model, LitFractal) else model).__name__
+            raise ValueError(f"litscale bench fractal takes a LitFractal with a Fractal as its network, not {name}")
+        self._check_device()
+        return model, model.network
+
+    def _check_device(self) -> None:
+        if self.world_size != 1:
+            raise ValueError(f"a benchmark runs on one device: set trainer.devices to 1, not {self.world_size}")
+
+    def _load(self, model: LightningModule, ckpt_path: str | None) -> None:
+        """Bring the weights of a checkpoint, if there is one, to the device."""
         if ckpt_path is not None:
             checkpoint = read_checkpoint(ckpt_path, "--ckpt_path")
             model.on_load_checkpoint(checkpoint)
             model.load_state_dict(checkpoint["state_dict"])
-        model.load_files()
         model.to(self.strategy.root_device)

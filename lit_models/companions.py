@@ -1,0 +1,49 @@
+"""The networks of other runs that a fractal model works with: the teacher that distils it, the draft that guesses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from lit_models.runs import load_run
+from litscale.models.fractal import Fractal
+from litscale.storage.run_folders import checkpoint_in
+
+
+def load_companion(option: str, path: str, check: Callable[[Fractal], None]) -> Fractal:
+    """Load the network of another run.
+
+    Args:
+        option: The option that names it, for errors.
+        path: A run folder, of which the best checkpoint is taken, or the last one where no best is kept; or a
+            checkpoint in the folder ``checkpoints`` of one. The folder's config.yaml says which network it is of.
+        check: Raises a ValueError if the network does not fit.
+
+    Returns:
+        The network in evaluation mode, frozen, on the CPU.
+
+    Raises:
+        FileNotFoundError: there is no such file, or it is not in a run folder.
+        ValueError: the run cannot be read, is of another kind of network, or does not fit.
+    """
+    given = Path(path)
+    if not given.exists():
+        raise FileNotFoundError(f"{option} {path}: no such file")
+    if given.is_dir():
+        folder, checkpoint = given, "best" if checkpoint_in(given, "best").is_file() else "last"
+    else:
+        folder, checkpoint = given.resolve().parent.parent, path
+    try:
+        with torch.random.fork_rng(devices=[]):  # which initial weights are drawn from
+            network = load_run(folder, checkpoint).network
+        if not isinstance(network, Fractal):
+            raise ValueError(f"its network is {type(network).__name__}, not litscale.models.fractal.Fractal")
+        check(network)
+    except (FileNotFoundError, ValueError) as error:
+        raise type(error)(
+            f"{option} {path}: {error}. Give a run folder with its config.yaml, or FOLDER/checkpoints/NAME.ckpt in "
+            "one, of a network with the options of this one except widths, blocks and heads"
+        ) from error
+    return network.requires_grad_(False)

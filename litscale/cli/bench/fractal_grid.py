@@ -1,0 +1,282 @@
+"""The grid of ``litscale bench fractal``: training steps and ways of sampling, and what is measured of each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache, partial
+from pathlib import Path
+from statistics import median
+from time import process_time
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from lit_models.base import Batch
+from litscale.cli.bench.fractal_networks import Networks
+from litscale.cli.bench.measured import Numbers, measured
+from litscale.metrics.features import identity
+from litscale.models.fractal import Fractal, Generation, GenerationReport, generate
+from litscale.models.fractal.masking import StepMasking
+from litscale.models.fractal.options import per_level
+from litscale.models.sdvar.clock import Stopwatch
+from litscale.storage.fingerprints import of_tensors
+
+REFERENCE = "AR sequential"
+TRAINING = "training step"
+VARIED = ("iterations", "order", "decoding", "guess", "parallel_level", "use_cache")  # options that ways set
+
+
+@dataclass(frozen=True)
+class Way:
+    """What is measured at every number of patches.
+
+    Attributes:
+        label: its name.
+        network: key of :meth:`Networks.at`.
+        options: of sampling; None for a training step.
+    """
+
+    label: str
+    network: str
+    options: Generation | None = None
+
+    @property
+    def reference(self) -> str:
+        """Label of the case with which its time is compared."""
+        return f"AR {TRAINING}" if self.options is None else REFERENCE
+
+
+def ways(
+    generators: Mapping[str, Sequence[str]],
+    base: Generation,
+    iterations: Iterable[int],
+    orders: Iterable[str],
+    drafted: bool,
+) -> list[Way]:
+    """All cases: a training step of each network, then all ways to sample from each, the reference first.
+
+    Args:
+        generators: of each network's levels.
+        base: the other options of sampling.
+        iterations: steps of MAR on the first level.
+        orders: of MAR's patches.
+        drafted: whether there is a draft.
+
+    Raises:
+        ValueError: an option is out of range.
+    """
+    found = [Way(f"{name} {TRAINING}", name) for name in generators]
+    base = replace(base, use_cache=True, guess="repeat", parallel_level=None)
+    for name, levels in generators.items():
+        if "mar" in levels:
+            _, *below = per_level("iterations", base.iterations, len(levels))
+            for order in orders:
+                for steps in iterations:
+                    options = replace(base, iterations=[steps, *below], order=order)
+                    found.append(Way(f"{name} {steps} steps, {order}", name, options))
+            continue
+        ways = {"sequential": replace(base, decoding="sequential"), "no cache": replace(base, use_cache=False)}
+        if len(levels) > 1:
+            guesses = ["repeat", "draft"] if drafted else ["repeat"]
+            ways |= {f"jacobi, {guess}": replace(base, decoding="jacobi", guess=guess) for guess in guesses}
+        found += [Way(f"{name} {way}", name, options) for way, options in ways.items()]
+    return found
+
+
+def validation_canvases(datamodule: LightningDataModule, count: int) -> list[Batch]:
+    """The first so many canvases of the validation data, in batches; none of data without canvases."""
+    if not count:
+        return []
+    datamodule.prepare_data()
+    datamodule.setup("validate")
+    found: list[Batch] = []
+    for batch in datamodule.val_dataloader():
+        if "canvas" not in batch:
+            return []
+        left = count - sum(len(each["canvas"]) for each in found)
+        kept: Batch = {"canvas": batch["canvas"][:left]}
+        if "label" in batch:
+            kept["label"] = batch["label"][:left]
+        found.append(kept)
+        if len(batch["canvas"]) >= left:
+            break
+    return found
+
+
+class Operators(TorchDispatchMode):
+    """Counts the operators that are dispatched."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Count an operator and run it."""
+        self.count += 1
+        return func(*args, **(kwargs or {}))
+
+
+@dataclass
+class FractalBench:
+    """Measures cases at several numbers of patches.
+
+    Attributes:
+        networks: on their device.
+        batch_size: canvases that are sampled together.
+        train_batch_size: canvases of a training step.
+        repeats: rounds, in each of which every case has its turn.
+        uncached: most patches at which AR is sampled without a cache.
+        canvases: batches of the validation data, for the likelihood.
+        passes: over which the likelihood is averaged.
+        unit: nats of a column that are one of what the likelihood is reported in.
+    """
+
+    networks: Networks
+    batch_size: int
+    train_batch_size: int
+    repeats: int
+    uncached: int
+    canvases: list[Batch] = field(default_factory=list)
+    passes: int = 1
+    unit: float = 1.0
+
+    def rows(
+        self, patches: Sequence[int], grid: Sequence[Way], unfinished: Path, settings: Mapping[str, Any]
+    ) -> dict[str, Numbers]:
+        """Numbers of each case at each number of patches; those that ``unfinished`` has already are taken from there.
+
+        Raises:
+            ValueError: numbers of patches that do not fit.
+        """
+        # 1. the measurements: of each number of patches the rounds, in which the cases take turns
+        widths = {count: self.networks.width(count) for count in patches}
+        at = lru_cache(maxsize=1)(self.networks.at)
+        runs: dict[str, Callable[[], Numbers]] = {}
+        for count, width in widths.items():
+            chosen = [case for case in grid if case.options is None or case.options.use_cache or count <= self.uncached]
+            for number in range(self.repeats + 1):
+                for case in chosen:
+                    runs[f"{count}, {case.label}, {number}"] = partial(self._run, at, case, width, number)
+            for case in chosen:
+                if self._has_likelihood(case):
+                    runs[f"{count}, {case.label}, quality"] = partial(self._likelihood, at, case, width)
+        # 2. take them
+        weights = [identity(each) for each in self.networks.given()]
+        canvases = of_tensors({str(i): batch["canvas"] for i, batch in enumerate(self.canvases)})
+        known = f"{settings} {grid} {weights} {canvases} {self.passes}"
+        found = measured(runs, unfinished, known, "measurement")
+        # 3. a row for each case
+        return {
+            f"{count} patches, {case.label}": self._row(found, count, case)
+            for count in patches
+            for case in grid
+            if f"{count}, {case.label}, 0" in found
+        }
+
+    def _run(self, at: Callable[[int], dict[str, Fractal]], case: Way, width: int, number: int) -> Numbers:
+        """One turn of a case; the first one warms up, and operators are counted in it instead of seconds."""
+        network = at(width)[case.network]
+        device = network.no_class.device
+        report = GenerationReport()
+        if case.options is None:
+            work = partial(train_step, network, self.train_batch_size, width, number)
+        else:
+            work = partial(sample, network, case.options, self.batch_size, width, number, self.networks.draft, report)
+        if not number:
+            with Operators() as operators:
+                work()
+            parameters = sum(parameter.numel() for parameter in network.parameters())
+            return {"parameters": parameters / 1e6, "operators": operators.count}
+        seconds = clock(device)
+        start = seconds()
+        work()
+        found = report.summary()
+        shown = {name: found[name] for name in ("passes_per_patch", "accepted_per_pass") if name in found}
+        return {"seconds": seconds() - start} | shown
+
+    def _has_likelihood(self, case: Way) -> bool:
+        """Whether the likelihood of what a case samples can be measured: of exact ways, and of random orders."""
+        if case.options is None or not self.canvases or case.network not in self.networks.trained_ones():
+            return False
+        return "mar" not in self.networks.generators[case.network] or case.options.order == "random"
+
+    def _likelihood(self, at: Callable[[int], dict[str, Fractal]], case: Way, width: int) -> Numbers:
+        """Mean of the negative log-likelihood that the steps of a case give the validation data."""
+        network, options = at(width)[case.network], case.options
+        assert options is not None
+        levels = len(network.levels)
+        steps = partial(
+            StepMasking,
+            per_level("iterations", options.iterations, levels),
+            per_level("schedule", options.schedule, levels),
+        )
+        passes = 1 if network.exact_likelihood else self.passes
+        nats = []
+        for batch in self.canvases:
+            canvas, label = batch["canvas"][..., :width].to(network.no_class.device), batch.get("label")
+            label = label.to(canvas.device) if label is not None and network.num_classes else None
+            nats.append(network.nll_of_passes(canvas, label, passes, seed=0, masking=steps).mean(0) / canvas.shape[3])
+        return {"nats": torch.cat(nats).mean().item() / self.unit}
+
+    def _row(self, found: Mapping[str, Numbers], count: int, case: Way) -> Numbers:
+        """Medians over the rounds; the ratio is that of the ratios within rounds."""
+        rounds = [found[f"{count}, {case.label}, {number}"] for number in range(1, self.repeats + 1)]
+        references = [found[f"{count}, {case.reference}, {number}"] for number in range(1, self.repeats + 1)]
+        row: Numbers = {"patches": count, **found[f"{count}, {case.label}, 0"]}
+        canvases = self.train_batch_size if case.options is None else self.batch_size
+        row["seconds"] = median(each["seconds"] for each in rounds) / canvases
+        pairs = zip(rounds, references, strict=True)
+        row["ratio"] = median(each["seconds"] / reference["seconds"] for each, reference in pairs)
+        for name in rounds[0].keys() - {"seconds"}:
+            row[name] = median(each[name] for each in rounds)
+        return row | found.get(f"{count}, {case.label}, quality", {})
+
+
+def clock(device: torch.device) -> Callable[[], float]:
+    """What tells seconds: CPU time of one thread, which other programs hardly change; time that passes elsewhere."""
+    if device.type == "cpu" and torch.get_num_threads() == 1:
+        return process_time
+    return Stopwatch(device, profile=False).now
+
+
+def labels_of(network: Fractal, count: int) -> Tensor | None:
+    """Classes that take turns, int64 ``[B]``, or None without classes."""
+    device = network.no_class.device
+    return torch.arange(count, device=device) % network.num_classes if network.num_classes else None
+
+
+def train_step(network: Fractal, batch_size: int, width: int, seed: int) -> None:
+    """Forward and backward pass over random canvases."""
+    device = network.no_class.device
+    shape = (batch_size, network.codec.channels, network.sizes[0][0], width)
+    canvas = torch.randint(0, network.codec.alphabet, shape, generator=torch.Generator().manual_seed(seed))
+    network.train()
+    with torch.enable_grad():
+        network(canvas.to(device, torch.uint8), labels_of(network, batch_size)).loss.backward()
+    network.zero_grad(set_to_none=True)
+    network.eval()
+
+
+def sample(
+    network: Fractal,
+    options: Generation,
+    batch_size: int,
+    width: int,
+    seed: int,
+    draft: Fractal | None,
+    report: GenerationReport,
+) -> None:
+    """Sample canvases at once, in a single window."""
+    generate(
+        network,
+        labels_of(network, batch_size),
+        options,
+        batch_size=batch_size,
+        length=width,
+        window=width,
+        seed=seed,
+        draft=draft,
+        report=report,
+    )

@@ -1,0 +1,100 @@
+"""The table and the picture of ``litscale bench fractal``."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from callbacks.reporting.result_table import Column, Report, ResultTable
+from litscale.cli.bench.fractal_grid import TRAINING
+
+COLOURS = {"AR": "#3b6fb6", "MAR": "#d9822b", "configured": "#8e5ea2"}
+"""By the first word of a row's name."""
+MARKERS = "osD^vP*X<>hd"
+
+
+def fractal_report(
+    weights: str, settings: Mapping[str, Any], rows: Mapping[str, Mapping[str, float]], unit: str, device: str
+) -> Report:
+    """All ways beside each other.
+
+    Args:
+        weights: which networks are trained, in words.
+        settings: what the numbers depend on.
+        rows: for each way in words its numbers.
+        unit: of the likelihood.
+        device: what it ran on.
+    """
+    columns = {
+        "parameters": Column("parameters", "{:.2f} M", right=True),
+        "seconds": Column("seconds per canvas", "{:.3g}", right=True),
+        "ratio": Column("/ AR", "{:.2f}", right=True),
+        "operators": Column("operators", "{:.0f}", right=True),
+        "passes_per_patch": Column("passes per patch", "{:.1f}", right=True),
+        "accepted_per_pass": Column("symbols per pass", "{:.1f}", right=True),
+        "nats": Column(unit.replace("_", " "), "{:.4f}", right=True),
+    }
+    clock = "CPU seconds of one thread" if device == "cpu" and settings["threads"] == 1 else f"seconds, {device}"
+    facts = f"{weights}; {clock}, medians of {settings['repeats']}"
+    likelihood = unit.replace("_", " ").capitalize()
+    drawn = ", ".join(f"{option} {value}" for option, value in settings.items() if value is not None)
+    remark = (
+        "/ AR: time by that of an AR training step, or of sequential AR sampling. Operators: dispatched for a batch."
+    )
+    if any("nats" in row for row in rows.values()):
+        remark += (
+            f" {likelihood}: negative log-likelihood of the validation data, with MAR in as many steps of random "
+            "orders, at temperature 1 and without guidance."
+        )
+    remark += f" With {drawn}."
+    data = {"name": "bench_fractal", "facts": facts, "settings": dict(settings), "rows": dict(rows)}
+    table = ResultTable("way", columns, rows, facts)
+    return Report("bench_fractal", "AR and MAR", [table], data, remark=remark)
+
+
+def seconds_picture(rows: Mapping[str, Mapping[str, float]], unit: str) -> Figure:
+    """A point for each way of sampling: its seconds, and how well its network predicts, or else its ratio to AR.
+
+    Args:
+        rows: as of :func:`fractal_report`.
+        unit: of the likelihood.
+    """
+    # 1. the points of each way, which are of several numbers of patches
+    sampled: dict[str, list[Mapping[str, float]]] = {}
+    for name, row in rows.items():
+        _, label = name.split(", ", 1)
+        if not label.endswith(TRAINING):
+            sampled.setdefault(label, []).append(row)
+    sizes = sorted({int(row["patches"]) for row in rows.values()})
+    quality = "nats" if any("nats" in row for row in rows.values()) else "ratio"
+    # 2. a line for each way
+    figure = Figure(figsize=(10, 5), dpi=120, layout="constrained")
+    axis = figure.subplots()
+    used: Counter[str] = Counter()
+    for label, every in sampled.items():
+        kind = label.split()[0]
+        points = [(row["seconds"], row[quality], row["patches"]) for row in every if quality in row]
+        if not points:
+            continue
+        seconds, values, _ = zip(*points, strict=True)
+        marker = MARKERS[used[kind] % len(MARKERS)]
+        used[kind] += 1
+        axis.plot(seconds, values, color=COLOURS[kind], marker=marker, linewidth=0.8, label=label)
+        for x, y, patches in points if len(sizes) > 1 else []:
+            axis.annotate(f"{patches:.0f}", (x, y), textcoords="offset points", xytext=(5, 4), fontsize=7)
+    # 3. axes
+    axis.set_xscale("log")
+    if quality == "ratio":
+        axis.set_yscale("log")
+        axis.axhline(1, color="#c5c9ce", linewidth=1)
+    for scale in (axis.xaxis, axis.yaxis):
+        scale.set_major_formatter("{x:g}")
+        scale.set_minor_formatter("{x:g}" if scale.get_scale() == "log" else "")
+    places = "; at the points: patches" if len(sizes) > 1 else f", {sizes[0]} patches"
+    heading = "time / that of AR, sequential" if quality == "ratio" else unit.replace("_", " ")
+    axis.set(xlabel=f"seconds per canvas{places}", ylabel=heading)
+    figure.legend(loc="outside right upper", frameon=False, fontsize=8)
+    return figure

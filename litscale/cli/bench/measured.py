@@ -1,0 +1,46 @@
+"""Measurements of a benchmark that an interruption does not lose."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from tqdm import tqdm
+
+from callbacks.reporting.json_text import json_text
+from litscale.storage.files import write_atomically
+
+Numbers = dict[str, float]
+"""What was measured, by name."""
+
+
+def measured(
+    cases: Mapping[str, Callable[[], Numbers]], unfinished: Path, settings: str, unit: str
+) -> dict[str, Numbers]:
+    """Measure cases one after the other, and keep what is there already after each of them.
+
+    Args:
+        cases: what measures, by the name of the measurement.
+        unfinished: file of the measurements so far; those of other settings are not taken.
+        settings: all that the numbers depend on.
+        unit: what a case is called beside the progress bar.
+
+    Returns:
+        The numbers of each case, in order.
+
+    Raises:
+        OSError: the file could not be written.
+    """
+    key = hashlib.sha256(settings.encode()).hexdigest()
+    kept = json.loads(unfinished.read_text()) if unfinished.is_file() else {}
+    rows = kept["rows"] if kept.get("key") == key else {}
+    unfinished.parent.mkdir(parents=True, exist_ok=True)
+    with tqdm(cases.items(), desc=f"{unit.capitalize()}s", unit=unit) as progress:
+        for name, measure in progress:
+            progress.set_postfix_str(name)
+            if name not in rows:
+                rows[name] = measure()
+                write_atomically(unfinished, json_text({"key": key, "rows": rows}))
+    return {name: rows[name] for name in cases}

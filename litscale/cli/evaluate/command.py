@@ -1,0 +1,272 @@
+"""The command line of ``litscale evaluate``, and its loop over the checkpoints."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
+
+from litscale.cli.evaluate.evaluator import End, Evaluator, Task, Wait, Watch
+from litscale.cli.evaluate.folder import EvaluationFolder
+from litscale.cli.evaluate.selection import Selection
+from litscale.cli.lightning_cli import COMMON, LitscaleCLI
+from litscale.cli.signals import ending_at_sigterm
+from litscale.storage.run_folders import EVALUATIONS
+
+DESCRIPTION = """Score the checkpoints of a run, with the config of the run and what is layered over it.
+
+The scores are in RUN/evaluations/NAME: scores.csv, scores.md and scores.png over the steps, best_by_SCORE.json, and a
+folder step_N with all that the evaluation of a step wrote. They are also sent to where the run logs. Checkpoints that
+have their scores are not evaluated again, and several evaluators may be at work at once."""
+
+
+class EvaluationTrainer(Trainer):
+    """A trainer whose folder is another one for each checkpoint.
+
+    Attributes:
+        evaluation_folder: where callbacks write; None for ``trainer.default_root_dir`` as it was given.
+    """
+
+    evaluation_folder: Path | None = None
+
+    @property
+    def default_root_dir(self) -> str:
+        """The folder of the evaluation at hand."""
+        return super().default_root_dir if self.evaluation_folder is None else str(self.evaluation_folder)
+
+
+class EvaluateCLI(LitscaleCLI):
+    """``litscale validate`` or ``test`` of many checkpoints.
+
+    Args:
+        run: the run folder.
+        options: of the command line, see `parse`.
+        args: the words of ``litscale validate`` or ``test``.
+    """
+
+    def __init__(self, run: Path, options: argparse.Namespace, args: list[str]) -> None:
+        self._run, self._options = run, options
+        super().__init__(args=args, trainer_class=EvaluationTrainer, save_config_callback=None, **COMMON)
+
+    def parse_arguments(self, parser: Any, args: Any) -> None:
+        """Parse the words; those that the process was started with are others, as Lightning would warn."""
+        self.config = parser.parse_args(args)
+
+    def before_instantiate_classes(self) -> None:
+        """Make the folder, and take the training's loggers away from the trainer, whose steps are not theirs."""
+        given = self.config[self.config.subcommand].trainer
+        options = yaml.safe_load(self.parser.dump(self.config, skip_validation=True))[self.config.subcommand]
+        self._loggers = _logger_options(options["trainer"].get("logger"))
+        given.logger = False
+        super().before_instantiate_classes()
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Build the trainer without callbacks that would save a training."""
+        trainer = super().instantiate_trainer(**kwargs)
+        kept = [callback for callback in trainer.callbacks if not isinstance(callback, ModelCheckpoint)]  # type: ignore[attr-defined]
+        trainer.callbacks = kept  # type: ignore[attr-defined]
+        return trainer
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Evaluate one checkpoint after the other, all processes of this evaluator together."""
+        launcher = self.trainer.strategy.launcher
+        if isinstance(launcher, _MultiProcessingLauncher):
+            raise ValueError(
+                "litscale evaluate: trainer.strategy starts processes anew each time; give ddp in its place"
+            )
+        if self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+            raise ValueError("trainer.fast_dev_run leaves no scores: give --trainer.limit_val_batches 1 and a --name")
+        with ending_at_sigterm():
+            try:
+                if launcher is None:
+                    self._evaluate_all(subcommand)
+                else:
+                    launcher.launch(self._evaluate_all, subcommand, trainer=self.trainer)
+            except BaseException:
+                if launcher is not None:  # the processes that it started may wait for this one
+                    launcher.kill(signal.SIGTERM)
+                raise
+
+    def _evaluate_all(self, stage: str) -> None:
+        """The loop; the first process decides, and all follow."""
+        strategy, given = self.trainer.strategy, self._options
+        strategy.setup_environment()
+        folder = EvaluationFolder(self._run, given.name)
+        watch = Watch(given.watch, given.patience, given.poll)
+        evaluator = Evaluator(self._run, folder, given.selection, watch, self._loggers, self._modes())
+        failures = []
+        begun = False
+        try:
+            while True:
+                decision: Task | Wait | End | Exception | None = None
+                if strategy.is_global_zero:
+                    # What goes wrong here would leave the other processes waiting for a decision.
+                    try:
+                        if not begun:
+                            folder.claim(self._settings(stage) | {"stage": stage})
+                        decision = evaluator.next()
+                    except Exception as error:
+                        decision = error
+                begun = True
+                decision = strategy.broadcast(decision)
+                if isinstance(decision, Exception):
+                    raise decision
+                if isinstance(decision, Wait):
+                    time.sleep(decision.seconds)
+                elif isinstance(decision, Task):
+                    scores, failure = self._evaluate(stage, decision)
+                    failures += failure
+                    if strategy.is_global_zero:
+                        evaluator.keep(scores)
+                else:
+                    break
+        except Exception:
+            evaluator.give_up()
+            raise
+        finally:
+            evaluator.release()
+        if strategy.is_global_zero:
+            assert isinstance(decision, End)
+            print(decision.reason)
+        if failures:
+            raise FloatingPointError(f"some scores are not finite, at steps {', '.join(map(str, failures))}")
+
+    def _evaluate(self, stage: str, task: Task) -> tuple[dict[str, float], list[int]]:
+        """Validate or test one checkpoint as ``litscale validate`` or ``test`` does.
+
+        Returns:
+            Its scores, and its step if some of them are not finite.
+        """
+        seed = self.config[stage].seed_everything
+        if seed is not None and seed is not False:
+            seed_everything(seed, workers=True, verbose=False)  # whatever was evaluated before
+        trainer = self.trainer
+        assert isinstance(trainer, EvaluationTrainer)
+        trainer.ckpt_path = None
+        trainer.evaluation_folder = task.folder
+        self._evaluation.shown_checkpoint = task.checkpoint
+        if trainer.is_global_zero:
+            print(f"Step {task.step}: {task.checkpoint}")
+        run = trainer.validate if stage == "validate" else trainer.test
+        try:
+            run(self.model, datamodule=self.datamodule, ckpt_path=str(task.snapshot), weights_only=True)
+        except Exception as error:
+            error.add_note(f"in the evaluation of {task.checkpoint}, step {task.step}, with the config of {self._run}")
+            raise
+        scores = {name: float(value) for name, value in trainer.logged_metrics.items()}
+        try:
+            self._keep_scores(stage)
+        except FloatingPointError as error:
+            if trainer.is_global_zero:
+                print(f"Step {task.step}: {error}")
+            return scores, [task.step]
+        return scores, []
+
+    def _modes(self) -> dict[str, str]:
+        """Scores of which it was said whether lower or higher ones are better."""
+        policy = self.config[self.subcommand].checkpoints
+        own = {} if policy.monitor is None else {policy.monitor: policy.mode}
+        return own | dict(self._options.monitor)
+
+
+def _logger_options(given: Any) -> list[dict[str, Any]]:
+    """The options of a trainer's loggers, of Lightning's own one where none is named."""
+    if given is None or given is True:
+        return [{"class_path": "TensorBoardLogger", "init_args": {"save_dir": ".", "name": "lightning_logs"}}]
+    if given is False:
+        return []
+    return given if isinstance(given, list) else [given]
+
+
+def _monitor(text: str) -> tuple[str, str]:
+    """``NAME`` or ``NAME:max`` as a score and its mode."""
+    name, _, mode = text.partition(":")
+    if mode not in ("", "min", "max"):
+        raise argparse.ArgumentTypeError(f"{text}: give NAME, NAME:min or NAME:max")
+    return name, mode or "min"
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options beside those of ``litscale validate`` and ``test``."""
+    made = argparse.ArgumentParser(
+        "litscale evaluate",
+        usage="litscale evaluate RUN [options] [--config LAYER ...] [options of litscale validate or test]",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    made.add_argument("--name", help="of the evaluation, one for each set of settings; by default the stage")
+    made.add_argument("--stage", choices=("validate", "test"), default="validate", help="the data and the scores")
+    made.add_argument("--best", action="store_true", help="evaluate best.ckpt, in place of all checkpoints")
+    made.add_argument("--last", action="store_true", help="evaluate last.ckpt")
+    made.add_argument("--checkpoints", metavar="GLOB", help="evaluate files of RUN/checkpoints with such names")
+    made.add_argument("--every", type=int, metavar="STEPS", help="evaluate at most one checkpoint in so many steps")
+    made.add_argument("--watch", action="store_true", help="go on as checkpoints appear, until the run has ended")
+    made.add_argument(
+        "--patience",
+        type=float,
+        default=60.0,
+        metavar="MINUTES",
+        help="end the watch after so long without a training at work or a new checkpoint (60)",
+    )
+    made.add_argument("--poll", type=float, default=10.0, metavar="SECONDS", help="between two looks (10)")
+    made.add_argument(
+        "--monitor",
+        type=_monitor,
+        action="append",
+        default=[],
+        metavar="NAME[:max]",
+        help="also mark the best step by this score",
+    )
+    return made
+
+
+def main(words: Sequence[str]) -> None:
+    """Evaluate the checkpoints of a run.
+
+    Args:
+        words: those after ``litscale evaluate``.
+    """
+    # 1. the options
+    options = parser()
+    if not words or words[0].startswith("-"):
+        options.parse_args(words[:1] if words and words[0] in ("-h", "--help") else [])
+        options.error("give the folder of a run first: litscale evaluate RUN")
+    run = Path(words[0])
+    given, rest = options.parse_known_args(words[1:])
+    given.name = given.name or given.stage
+    try:
+        given.selection = Selection(given.best, given.last, given.checkpoints, given.every)
+    except ValueError as error:
+        options.error(str(error))
+    if any(word.partition("=")[0] == "--ckpt_path" for word in rest):
+        options.error("--ckpt_path: the checkpoints are those of the run; give --best, --last or --checkpoints")
+    if Path(given.name).name != given.name or given.name.startswith("."):
+        options.error(f"--name {given.name}: give a name for a folder in {run / EVALUATIONS}")
+    # 2. the run
+    config = run / "config.yaml"
+    if given.watch and not config.is_file():
+        print(f"Waiting for {config}, which a training writes when it begins")
+        _wait_for(config, given)
+    if not config.is_file():
+        options.error(
+            f"{config}: no such file; give the folder of a run, the trainer.default_root_dir of its litscale fit"
+        )
+    # 3. the evaluations
+    folder = str(run / EVALUATIONS / given.name)
+    EvaluateCLI(run, given, [given.stage, "--config", str(config), *rest, "--trainer.default_root_dir", folder])
+
+
+def _wait_for(path: Path, given: argparse.Namespace) -> None:
+    """Wait until there is a file, or the patience is at its end."""
+    begun = time.monotonic()
+    while not path.is_file() and time.monotonic() - begun < 60 * given.patience:
+        time.sleep(given.poll)

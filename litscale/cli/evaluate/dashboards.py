@@ -1,0 +1,291 @@
+"""Scores of an evaluation to where the training logs: its own W&B run, its TensorBoard and CSV folders."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import re
+import socket
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from callbacks.reporting.json_text import json_text
+from litscale.cli.evaluate.folder import Evaluated
+from litscale.storage.files import read_json, write_atomically
+from litscale.storage.temporaries import temporary_folder
+
+PREFIX = "evaluation"
+STEP = f"{PREFIX}/step"
+SENT = ".sent.json"  # in the folder of an evaluation: dashboard -> keys of the scores that it has
+ROWS = "evaluation.json"  # in the folder of an offline run of W&B: the keys of the scores that are in it
+WAITING = (
+    "scores are sent when the training has ended, as W&B has one writer to a run; with WANDB_MODE=shared for both they "
+    "are sent at once"
+)
+WANDB_FOLDER = re.compile(r"(offline-)?run-(?P<time>\d{8}_\d{6})-(?P<id>.+)")
+
+
+def numbers(name: str, record: Evaluated) -> dict[str, float]:
+    """The finite scores of a step under the names that dashboards show, ``evaluation/NAME/...``."""
+    return {f"{PREFIX}/{name}/{score}": value for score, value in record.scores.items() if value is not None}
+
+
+class Dashboard(ABC):
+    """One logger of a training run.
+
+    Attributes:
+        key: tells it from the run's other loggers.
+        live: whether scores may be sent while the training is at work.
+    """
+
+    key: str
+    live: bool = True
+
+    @abstractmethod
+    def sent(self) -> set[str]:
+        """Keys of the scores that are known to be there, whatever the list of those sent says."""
+
+    @abstractmethod
+    def send(self, name: str, new: Sequence[Evaluated], every: Sequence[Evaluated]) -> None:
+        """Send scores.
+
+        Args:
+            name: of the evaluation.
+            new: scores that were not sent yet.
+            every: all scores.
+        """
+
+
+@dataclass
+class WandbRun(Dashboard):
+    """A run of W&B, to which points are added against the axis ``evaluation/step``.
+
+    W&B has one writer to a run, or several that all have ``WANDB_MODE=shared``: an online training has its run for
+    itself until it ends, otherwise. Offline, each time makes a folder of its own beside that of the training, with the
+    same id, which appears with all points in it or not at all.
+
+    Attributes:
+        id, project, entity: of the training's run.
+        folder: ``wandb`` of the training.
+        mode: ``online``, ``offline`` or ``shared``.
+    """
+
+    id: str
+    project: str | None
+    entity: str | None
+    folder: Path
+    mode: Literal["online", "offline", "shared"]
+
+    @property
+    def key(self) -> str:  # type: ignore[override]
+        """By the id."""
+        return f"wandb {self.id}"
+
+    @property
+    def live(self) -> bool:  # type: ignore[override]
+        """Not where the training writes to the server itself."""
+        return self.mode != "online"
+
+    def sent(self) -> set[str]:
+        """What folders of offline runs say that they hold."""
+        return {key for path in self.folder.glob(f"offline-run-*-{self.id}/{ROWS}") for key in read_json(path)}
+
+    def send(self, name: str, new: Sequence[Evaluated], every: Sequence[Evaluated]) -> None:
+        """Write the points to the server, or to a folder that `wandb sync` sends."""
+        if self.mode != "offline":
+            self._write(name, new, self.folder.parent)
+            return
+        with temporary_folder(self.folder) as staging:
+            self._write(name, new, staging)
+            (made,) = (staging / "wandb").glob("offline-run-*")
+            write_atomically(made / ROWS, json_text([record.key for record in new]))
+            made.rename(self.folder / made.name)
+
+    def _write(self, name: str, records: Iterable[Evaluated], folder: Path) -> None:
+        import wandb
+
+        alone = self.mode != "shared"
+        settings = wandb.Settings(
+            console="off",
+            silent=True,
+            # what the training says of itself stays
+            save_code=False,
+            disable_git=True,
+            x_disable_meta=True,
+            x_disable_stats=True,
+            # in shared mode, the training is the first of the writers
+            x_primary=alone,
+            x_update_finish_state=alone,
+            x_label=None if alone else f"evaluate on {socket.gethostname()}",
+        )
+        run = wandb.init(
+            id=self.id,
+            project=self.project,
+            entity=self.entity,
+            dir=str(folder),
+            mode=self.mode,
+            # offline, this has `wandb sync` continue the run's own count of steps
+            resume="allow",
+            settings=settings,
+        )
+        run.define_metric(STEP)
+        for record in records:
+            points = numbers(name, record)
+            # By their own names, as WandbLogger defines a step for all names.
+            for metric in points:
+                run.define_metric(metric, step_metric=STEP)
+            run.log({STEP: record.step, **points})
+        run.finish()
+        wandb.teardown()  # ends W&B's service, which may write for a while after `finish`
+
+
+@dataclass
+class TensorBoardFolder(Dashboard):
+    """A folder of event files, with one of its own for the evaluation, which TensorBoard shows as a run.
+
+    Files in one folder are read one after the other: another one there would hide what a training writes afterwards.
+    """
+
+    folder: Path
+
+    @property
+    def key(self) -> str:  # type: ignore[override]
+        """By the folder."""
+        return f"tensorboard {self.folder.name}"
+
+    def sent(self) -> set[str]:
+        """Nothing: a point that is sent again is the same point."""
+        return set()
+
+    def send(self, name: str, new: Sequence[Evaluated], every: Sequence[Evaluated]) -> None:
+        """Write an event file."""
+        from torch.utils.tensorboard import SummaryWriter
+
+        with SummaryWriter(str(self.folder / f"{PREFIX}_{name}")) as writer:
+            for record in new:
+                for metric, value in numbers(name, record).items():
+                    writer.add_scalar(metric, value, record.step)
+
+
+@dataclass
+class CsvFolder(Dashboard):
+    """The folder of a CSV log, with a file of its own for the evaluation, as a training rewrites its own."""
+
+    folder: Path
+
+    @property
+    def key(self) -> str:  # type: ignore[override]
+        """By the folder."""
+        return f"csv {self.folder.name}"
+
+    def sent(self) -> set[str]:
+        """Nothing: the file is written anew."""
+        return set()
+
+    def send(self, name: str, new: Sequence[Evaluated], every: Sequence[Evaluated]) -> None:
+        """Write the file with all scores."""
+        rows = [{"step": record.step, **numbers(name, record)} for record in every]
+        text = io.StringIO()
+        writer = csv.DictWriter(text, dict.fromkeys(key for row in rows for key in row), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_atomically(self.folder / f"{PREFIX}_{name}.csv", text.getvalue().encode())
+
+
+FILES: dict[str, type[TensorBoardFolder] | type[CsvFolder]] = {
+    "TensorBoardLogger": TensorBoardFolder,
+    "CSVLogger": CsvFolder,
+}
+
+
+def dashboards(run: Path, loggers: Sequence[Mapping[str, Any]]) -> list[Dashboard]:
+    """Where a training has logged by now.
+
+    Args:
+        run: the run folder.
+        loggers: ``class_path`` and ``init_args`` of its loggers, as its config gives them.
+    """
+    found: list[Dashboard] = []
+    for logger in loggers:
+        kind, options = logger["class_path"].rsplit(".", 1)[-1], logger.get("init_args") or {}
+        if kind == "WandbLogger" and (own := wandb_run(run, {**options, **(logger.get("dict_kwargs") or {})})):
+            found.append(own)
+        elif kind in FILES and (folder := _log_folder(run, options)):
+            found.append(FILES[kind](folder))
+    return found
+
+
+def wandb_run(run: Path, options: Mapping[str, Any]) -> WandbRun | None:
+    """The W&B run of a training, by the logger's options and the folders that it left; None if there is none."""
+    folder = _place(run, options) / "wandb"
+    parsed = [match for path in folder.glob("*run-*") if (match := WANDB_FOLDER.fullmatch(path.name))]
+    given = options.get("version") or options.get("id")
+    own = sorted((match for match in parsed if given in (None, match["id"])), key=lambda match: match["time"])
+    if not own and given is None:
+        return None
+    mode = os.environ.get("WANDB_MODE", "online")
+    if mode == "disabled":
+        return None
+    offline = options.get("offline") or mode in ("offline", "dryrun") or (own and own[-1][1])
+    project = options.get("project") or os.environ.get("WANDB_PROJECT", "lightning_logs")
+    writes: Literal["online", "offline", "shared"] = (
+        "offline" if offline else "shared" if mode == "shared" else "online"
+    )
+    return WandbRun(given or own[-1]["id"], project, options.get("entity"), folder, writes)
+
+
+def _log_folder(run: Path, options: Mapping[str, Any]) -> Path | None:
+    """The newest folder of a logger of files; None if it has written none."""
+    folder = _place(run, options) / (options.get("name") or "")
+    version = options.get("version")
+    if version is not None:
+        folder = folder / (version if isinstance(version, str) else f"version_{version}")
+        return folder if folder.is_dir() else None
+    numbered = [path for path in folder.glob("version_*") if path.name.removeprefix("version_").isdigit()]
+    return max(numbered, key=lambda path: int(path.name.removeprefix("version_")), default=None)
+
+
+def _place(run: Path, options: Mapping[str, Any]) -> Path:
+    """A logger's ``save_dir``; ``.`` is the run folder."""
+    given = options.get("save_dir") or options.get("dir") or "."
+    return run if str(given) == "." else Path(given)
+
+
+def send_scores(
+    folder: Path, evaluated: Mapping[int, Evaluated], targets: Iterable[Dashboard], at_work: bool
+) -> list[str]:
+    """Send the scores that dashboards do not have yet; to be called by one evaluator at a time.
+
+    Args:
+        folder: of the evaluation, whose name is the evaluation's.
+        evaluated: all of its scores.
+        targets: where they go.
+        at_work: whether the training is running.
+
+    Returns:
+        What is to be told of dashboards that do not have all scores now; the next call tries again.
+    """
+    path = folder / SENT
+    before: dict[str, list[str]] = read_json(path) if path.exists() else {}
+    sent, lines = dict(before), []
+    for target in targets:
+        done = {*sent.get(target.key, ()), *target.sent()}
+        new = [record for record in evaluated.values() if record.key not in done]
+        if new and at_work and not target.live:
+            lines.append(f"{target.key}: {WAITING}")
+        elif new:
+            try:
+                target.send(folder.name, new, list(evaluated.values()))
+                done.update(record.key for record in new)
+            # A server that is not reached, or a missing package, must not end hours of evaluation; scores.csv has all.
+            except Exception as error:
+                lines.append(f"{target.key}: scores could not be sent ({error}); this is tried again")
+        if done:
+            sent[target.key] = sorted(done)
+    if sent != before:
+        write_atomically(path, json_text(sent))
+    return lines

@@ -1,0 +1,221 @@
+"""`EvaluationFolder`: what an evaluation has scored, under one name and with one set of settings."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from callbacks.reporting.json_text import json_text
+from litscale.cli.evaluate.selection import Candidate
+from litscale.storage.checkpoint_record import file_version
+from litscale.storage.checkpoints import checksum, read_checkpoint
+from litscale.storage.files import named_errors, read_json, write_atomically
+from litscale.storage.run_folders import CHECKPOINTS, EVALUATIONS
+
+RECORD = "evaluated.json"
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """The scores of a checkpoint.
+
+    Attributes:
+        step: optimiser steps of its weights.
+        checkpoint: path of the file that was evaluated; it may be gone or another by now.
+        checksum: of all that the file held, as it said itself; None where it said nothing.
+        weights: a hash of its weights alone.
+        time: when it was evaluated, ISO 8601 in UTC.
+        scores: name -> number, None if it was not finite.
+    """
+
+    step: int
+    checkpoint: str
+    checksum: str | None
+    weights: str
+    time: str
+    scores: dict[str, float | None]
+
+    @property
+    def key(self) -> str:
+        """What tells these scores from all others of the evaluation."""
+        return f"{self.step} {self.time}"
+
+
+class EvaluationFolder:
+    """``evaluations/NAME`` of a run: a folder for each step, and locks by which several evaluators share the work.
+
+    Args:
+        run: the run folder.
+        name: of the evaluation.
+
+    Attributes:
+        path: the folder.
+    """
+
+    def __init__(self, run: Path, name: str) -> None:
+        self._run = run
+        self.path = run / EVALUATIONS / name
+        self._locks = self.path / ".locks"
+        self._weights: dict[tuple[int, ...], str] = {}
+
+    def claim(self, settings: Mapping[str, Any]) -> None:
+        """Note the settings that all scores of the folder are made with.
+
+        Raises:
+            ValueError: it holds scores of other settings; the message names what differs.
+            OSError: the folder cannot be made or written to.
+        """
+        self._locks.mkdir(parents=True, exist_ok=True)
+        path = self.path / "settings.json"
+        wanted = json.loads(json_text(dict(settings)))
+        with self.locked("settings"):
+            if not path.exists():
+                write_atomically(path, json_text(wanted))
+            held = read_json(path)
+        self._discard_rests()
+        if differences := list(_differences(held, wanted)):
+            more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
+            raise ValueError(
+                f"{self.path} is of an evaluation with other settings: {'; '.join(differences[:3])}{more}. Give this "
+                "one another --name"
+            )
+
+    @contextmanager
+    def locked(self, what: str) -> Iterator[None]:
+        """Wait until no other evaluator does the same."""
+        with FileLock(self._locks / what):
+            yield
+
+    def lock(self, step: int) -> FileLock | None:
+        """The lock of a step, or None if another evaluator has it; the system takes it back when a process ends."""
+        lock = FileLock(self._locks / f"step_{step}")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            return None
+        return lock
+
+    def step_folder(self, step: int) -> Path:
+        """Where all that an evaluation writes of a step goes."""
+        return self.path / f"step_{step}"
+
+    def evaluated(self) -> dict[int, Evaluated]:
+        """Step -> its scores, in the order of the steps.
+
+        Raises:
+            ValueError: a file of them is damaged.
+        """
+        found = (self._record(path) for path in self.path.glob(f"step_*/{RECORD}"))
+        return {each.step: each for each in sorted(found, key=lambda each: each.step)}
+
+    def is_scored(self, candidate: Candidate) -> bool:
+        """Whether the weights of a checkpoint have their scores.
+
+        Raises:
+            FileNotFoundError: the checkpoint is gone.
+            ValueError: it or the file of scores is damaged.
+        """
+        path = self.step_folder(candidate.step) / RECORD
+        if not path.exists():
+            return False
+        record = self._record(path)
+        same = candidate.checksum is not None and candidate.checksum == record.checksum
+        return same or self.weights_of(candidate.file) == record.weights
+
+    def weights_of(self, path: Path) -> str:
+        """A hash of a checkpoint's weights, which several files of a step share; raises as `is_scored`."""
+        version = file_version(path)
+        if version not in self._weights:
+            with named_errors(path, "damaged, or no checkpoint"):
+                self._weights[version] = checksum(read_checkpoint(path, verified=False)["state_dict"])
+        return self._weights[version]
+
+    def take_snapshot(self, candidate: Candidate) -> Path:
+        """Keep a checkpoint for the time of its evaluation, whatever the training does with the file.
+
+        Returns:
+            A hard link to the file, or a copy of it where the file system has no links.
+
+        Raises:
+            FileNotFoundError: the checkpoint is gone.
+            OSError: there is no place for a copy.
+        """
+        if candidate.snapshot is not None:
+            return candidate.snapshot
+        snapshot = self.step_folder(candidate.step) / f".{candidate.path.name}"
+        snapshot.parent.mkdir(exist_ok=True)
+        snapshot.unlink(missing_ok=True)
+        try:
+            os.link(candidate.path, snapshot)
+        except FileNotFoundError:
+            raise
+        except OSError:
+            shutil.copyfile(candidate.path, snapshot)
+        return snapshot
+
+    def snapshots(self) -> dict[Path, Path]:
+        """Snapshots of steps without scores -> the files that they are of.
+
+        An evaluator that was ended leaves its snapshot, which may be all that is left of a checkpoint.
+        """
+        found = [path for path in self.path.glob("step_*/.*.ckpt") if not (path.parent / RECORD).exists()]
+        return {path: self._run / CHECKPOINTS / path.name.removeprefix(".") for path in found}
+
+    def discard_snapshots(self, step: int) -> None:
+        """Let go of the checkpoints of a step, and of its folder if nothing was written there."""
+        folder = self.step_folder(step)
+        for snapshot in folder.glob(".*.ckpt"):
+            snapshot.unlink()
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
+
+    def keep(self, candidate: Candidate, snapshot: Path, scores: Mapping[str, float]) -> None:
+        """Write the scores of a step; from then on it is done.
+
+        Args:
+            candidate: the checkpoint.
+            snapshot: what was read of it, which is let go.
+            scores: name -> number.
+        """
+        now, path = datetime.now(UTC).isoformat(), str(candidate.path.resolve())
+        weights = self.weights_of(snapshot)
+        record = Evaluated(candidate.step, path, candidate.checksum, weights, now, dict(scores))
+        write_atomically(self.step_folder(candidate.step) / RECORD, json_text(asdict(record)))
+        self.discard_snapshots(candidate.step)
+
+    def _discard_rests(self) -> None:
+        """Let go of snapshots that evaluators left which were ended when they had kept the scores."""
+        for snapshot in self.path.glob("step_*/.*.ckpt"):
+            step = int(snapshot.parent.name.removeprefix("step_"))
+            if (snapshot.parent / RECORD).exists() and (lock := self.lock(step)) is not None:
+                self.discard_snapshots(step)
+                lock.release()
+
+    def _record(self, path: Path) -> Evaluated:
+        with named_errors(path, "damaged; delete it to have the step evaluated again"):
+            return Evaluated(**read_json(path))
+
+
+def _differences(held: Any, wanted: Any, name: str = "") -> Iterator[str]:
+    """The options that differ, as ``model.nll_passes was 4 and is 1``."""
+    if isinstance(held, list) and isinstance(wanted, list) and len(held) == len(wanted):
+        held, wanted = dict(enumerate(held)), dict(enumerate(wanted))
+    if isinstance(held, dict) and isinstance(wanted, dict):
+        for key in dict.fromkeys([*held, *wanted]):
+            yield from _differences(held.get(key), wanted.get(key), f"{name}.{key}".lstrip("."))
+    elif held != wanted:
+        yield f"{name} was {_short(held)} and is {_short(wanted)}"
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,68 @@
+"""Which fractal models can work together: a teacher and its student, a draft and the network that it guesses for."""
+
+from __future__ import annotations
+
+from litscale.models.fractal.fractal import Fractal
+from litscale.models.fractal.variants import kinds
+
+SYMBOLS = ("sizes", "codec", "alphabet", "num_classes")  # options of networks that draw the same canvases
+
+
+def check_teacher(student: Fractal, teacher: Fractal) -> None:
+    """Refuse a teacher whose distributions are not those of the student's symbols given the student's context.
+
+    Widths, blocks, heads, positions and dropout may differ.
+
+    Raises:
+        ValueError: naming all options that differ.
+    """
+    check_same("teacher", student, teacher, tuple(_conditionals(student)))
+
+
+def check_draft(model: Fractal, draft: Fractal, parallel: int) -> None:
+    """Refuse a draft that cannot guess the first level's patches of a network.
+
+    Only the symbols have to be the same, and the order in which these patches are visited.
+
+    Args:
+        model: the network.
+        draft: what is to guess its patches.
+        parallel: the level whose canvases are decoded in parallel.
+
+    Raises:
+        ValueError: the first level's patches are not decoded in parallel, or naming all options that differ.
+    """
+    if parallel != 1 or not all(level.generator.causal for network in (model, draft) for level in network.levels):
+        raise ValueError(
+            "guess 'draft' needs two networks of AR levels only, parallel_level 1 or none, and decoding 'jacobi' "
+            "('auto' on rolls)"
+        )
+    check_same("draft", model, draft, SYMBOLS)
+    if model.levels[0].generator.config.scan != draft.levels[0].generator.config.scan:
+        raise ValueError("the draft must visit the first level's patches in the network's order: give it the same scan")
+
+
+def check_same(role: str, model: Fractal, other: Fractal, options: tuple[str, ...]) -> None:
+    """Refuse another network, named by its role, of which some of these options differ.
+
+    Raises:
+        ValueError: naming those.
+    """
+    own, given = _conditionals(model), _conditionals(other)
+    differing = [f"{name} {given[name]} instead of {own[name]}" for name in options if own[name] != given[name]]
+    if differing:
+        raise ValueError(f"the {role} has {', '.join(differing)}")
+
+
+def _conditionals(model: Fractal) -> dict[str, object]:
+    """The options that say which distributions a network gives: of what, and given what."""
+    generators = [level.generator for level in model.levels]
+    return {
+        "sizes": [list(size) for size in model.sizes],
+        "generators": kinds(model),
+        "scan": [generator.config.scan if generator.causal else "any" for generator in generators],
+        "codec": model.codec.name,
+        "alphabet": model.codec.alphabet,
+        "num_classes": model.num_classes,
+        "guiding": any(level.guide_head is not None for level in model.levels),
+    }

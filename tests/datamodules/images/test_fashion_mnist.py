@@ -1,0 +1,106 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from idx_files import picture, write_idx
+from jsonargparse import ArgumentParser
+
+from datamodules import FashionMNISTDataModule, ImageRequest
+
+
+def ready(folder: Path, **options: Any) -> FashionMNISTDataModule:
+    dm = FashionMNISTDataModule(str(folder), **options)
+    for stage in ("fit", "test"):
+        dm.prepare_data()
+        dm.setup(stage)
+    return dm
+
+
+def everything(loader: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    batches = list(loader)
+    return torch.cat([batch["canvas"] for batch in batches]), torch.cat([batch["label"] for batch in batches])
+
+
+def test_batches_are_padded_pictures_and_their_classes(tmp_path: Path) -> None:
+    dm = ready(write_idx(tmp_path), batch_size=10)
+    assert (dm.canvas_shape, dm.alphabet, dm.num_classes) == ((1, 32, 32), 256, 10)
+    canvases, labels = everything(dm.test_dataloader())
+    assert (canvases.dtype, canvases.shape, labels.dtype) == (torch.uint8, (20, 1, 32, 32), torch.int64)
+    for number, (canvas, label) in enumerate(zip(canvases[:, 0].numpy(), labels.tolist(), strict=True)):
+        assert np.array_equal(canvas, np.pad(picture(number, label), 2))
+    sizes = [len(everything(loader)[1]) for loader in (dm.train_dataloader(), dm.val_dataloader())]
+    assert sizes == [110, 10]
+
+
+@pytest.mark.parametrize(("size", "channels"), [(16, 1), (32, 3)])
+def test_sizes_and_channels(tmp_path: Path, size: int, channels: int) -> None:
+    dm = ready(write_idx(tmp_path, packed=False), size=size, channels=channels)
+    canvases, _ = everything(dm.val_dataloader())
+    assert dm.canvas_shape == (channels, size, size) == canvases.shape[1:]
+    assert all(canvas[0].equal(channel) for canvas in canvases for channel in canvas)
+
+
+def test_class_names(tmp_path: Path) -> None:
+    folder = write_idx(tmp_path)
+    assert ready(folder).class_names[:4] == ["T-shirt/top", "trouser", "pullover", "dress"]
+    assert ready(folder).class_names[-1] == "ankle boot"
+    assert ready(folder, class_names=list("0123456789")).class_names == list("0123456789")
+    without = ready(folder, labels=False)
+    assert (without.num_classes, without.class_names) == (0, [])
+    assert set(next(iter(without.train_dataloader()))) == {"canvas"}
+    with pytest.raises(ValueError, match=r"labels of the train split in .* are 0 to 9, out of range: num_classes is 2"):
+        ready(folder, class_names=["cat", "dog"])
+
+
+def test_requests_need_no_data() -> None:
+    dm = FashionMNISTDataModule("none", predict=ImageRequest(num_samples=12, seed=1), batch_size=5)
+    dm.prepare_data()
+    dm.setup("predict")
+    assert torch.cat([batch["label"] for batch in dm.predict_dataloader()]).tolist() == [*range(10), 0, 1]
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"folder: there is no folder .*none; get the data with torchvision"):
+        ready(tmp_path / "none")
+
+
+def test_the_folder_of_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FASHION_MNIST", str(write_idx(tmp_path / "a", {"train": 24, "t10k": 3})))
+    dm = FashionMNISTDataModule()
+    dm.setup("test")
+    assert len(everything(dm.test_dataloader())[1]) == 3
+    other = ready(write_idx(tmp_path / "b"), batch_size=2)  # an option counts more
+    assert len(everything(other.test_dataloader())[1]) == 20
+    monkeypatch.delenv("FASHION_MNIST")
+    assert str(FashionMNISTDataModule().source) == "/usr/share/datasets/fashion-mnist"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"size": 28}, "size must be one of 16, 32, not 28"),
+        ({"channels": 2}, "channels must be 1 or 3, not 2"),
+        ({"class_names": []}, "class_names is empty"),
+        ({"batch_size": 0}, "batch_size must be at least 1"),
+        ({"predict": ImageRequest(labels=[10])}, r"predict\.labels has 10, but must be in 0\.\.9"),
+    ],
+)
+def test_impossible_options(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        FashionMNISTDataModule("none", **options)
+
+
+def test_options_of_the_command_line() -> None:
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(FashionMNISTDataModule, "data")
+    arguments = [
+        "--data.folder=x",
+        "--data.size=16",
+        "--data.class_names=[a,b]",
+        "--data.val_images=3",
+        "--data.flip=true",
+    ]
+    dm = parser.instantiate_classes(parser.parse_args(arguments)).data
+    assert (dm.canvas_shape, dm.class_names, dm.most["val"]) == ((1, 16, 16), ["a", "b"], 3)
