@@ -11,12 +11,14 @@ from __future__ import annotations
 import argparse
 import statistics
 from collections.abc import Callable
+from contextlib import suppress
 
 import torch
 from measuring import paired, ratio, surroundings
 
 from litscale.models.fractal import Fractal, Generation, generate
 from litscale.models.fractal import fractal as recursion
+from litscale.models.fractal.compiled import check_compiler
 from litscale.models.fractal.masking import Masking
 
 
@@ -72,12 +74,15 @@ def training(width: int, blocks: int, repeats: int, device: str) -> None:
 
 
 def sampling(width: int, blocks: int, repeats: int, device: str) -> None:
-    """Time of one sample: AR in three ways, MAR with several numbers of steps."""
+    """Time of one sample: AR in several ways, compiled where torch can compile, MAR with several numbers of steps."""
     ways = {
         "sequential": Generation(decoding="sequential"),
         "no cache": Generation(use_cache=False),
         "jacobi": Generation(decoding="jacobi"),
     }
+    with suppress(ValueError):
+        check_compiler(device)
+        ways["compiled"] = Generation(decoding="sequential", compile=True)
     steps = {f"MAR {count}": Generation(iterations=[count, 8]) for count in (8, 16, 64)}
     print(f"\n| patches | AR: ms | {' | '.join(f'{name} / AR' for name in [*ways, *steps][1:])} |")
     print("| --- " * (len(ways) + len(steps) + 1) + "|")

@@ -28,6 +28,7 @@ from litscale.models.fractal import (
     generate,
 )
 from litscale.models.fractal.compatibility import check_draft, check_teacher
+from litscale.models.fractal.compiled import check_compiler
 from litscale.models.layers.blocks import Block
 from litscale.models.small_weights import small_weights
 
@@ -109,6 +110,8 @@ class LitFractal(GeneratingModule):
         self.network = network
         self.optimization = optimization
         self.generation = generation
+        if generation.compile:
+            generation.parallel_depth(self._fractal("generation.compile"))
         self.sampling_threads = checked_threads(sampling_threads)
         self.sampler = sampler
         self._report = GenerationReport()
@@ -151,14 +154,16 @@ class LitFractal(GeneratingModule):
         return [module for module in self.network.modules() if isinstance(module, Block)]
 
     def setup(self, stage: str) -> None:
-        """Load the draft if there is one, check the precision, and that the canvases of the data fit the network.
+        """Load the draft if there is one, check precision and compiler, and that the data's canvases fit the network.
 
         Raises:
             FileNotFoundError: there is no such draft_checkpoint.
-            ValueError: channels, rows or alphabet differ, or the draft does not fit; the message names the options to
-                change.
+            ValueError: nothing can be compiled, though it is asked for; channels, rows or alphabet differ, or the draft
+                does not fit. The message names the options to change.
         """
         super().setup(stage)
+        if self.generation.compile:
+            check_compiler(self.trainer.strategy.root_device.type)
         self._drafts()
         if data_of(self.trainer) is None:  # plain loaders
             return

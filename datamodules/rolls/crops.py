@@ -59,8 +59,8 @@ class Pieces:
             shift: semitones up; only silent rows may leave the canvas.
 
         Returns:
-            ``canvas`` uint8 ``[1, rows, window]``, ``start`` int64 ``[]``, with labels ``label`` int64 ``[]``, and with meters
-            ``beats_per_bar`` float32 ``[]``.
+            ``canvas`` uint8 ``[1, rows, window]``, ``start`` int64 ``[]``, with labels ``label`` int64 ``[]``, and with
+            meters ``beats_per_bar`` float32 ``[]``.
         """
         symbols = self.symbols(which, start)
         canvas = np.zeros(symbols.shape, dtype=np.uint8)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
 
 from litscale.models.precision import FullPrecision
 
@@ -108,7 +109,8 @@ class SymbolFeatures(FullPrecision):
         count: F, features per cell over all channels.
     """
 
-    table: Tensor  # [C, A, F / C]
+    table: Tensor  # [C A, F / C]
+    first: Tensor  # int64 [C, 1, 1], row of the table where a channel begins
     tone: Tensor  # [C, A], what the guiding value averages
     shift: Tensor  # [C]
     scale: Tensor  # [C]
@@ -130,7 +132,14 @@ class SymbolFeatures(FullPrecision):
             parts = [struck] if codec.name == "binary" else [struck, held, struck * values / codec.bins]
             table = torch.stack(parts, dim=-1)[None]
         self.count = codec.channels * table.shape[-1]
-        for name, value in (("table", table), ("tone", tone), ("shift", shift), ("scale", scale)):
+        first = codec.alphabet * torch.arange(codec.channels)[:, None, None]
+        for name, value in (
+            ("table", table.flatten(0, 1)),
+            ("first", first),
+            ("tone", tone),
+            ("shift", shift),
+            ("scale", scale),
+        ):
             self.register_buffer(name, value.contiguous(), persistent=False)
 
     def forward(self, symbols: Tensor) -> Tensor:
@@ -142,9 +151,11 @@ class SymbolFeatures(FullPrecision):
         Returns:
             float32 ``[B, F, H, W]``.
         """
-        channel = torch.arange(self.codec.channels, device=symbols.device)[:, None, None]
-        features = self.table[channel, symbols.long()]  # [B, C, H, W, F / C]
-        return features.movedim(-1, 2).flatten(1, 2)
+        row = symbols.long()
+        if self.codec.channels > 1:
+            row = row + self.first
+        features = F.embedding(row, self.table)  # [B, C, H, W, F / C]
+        return features[..., 0] if features.shape[-1] == 1 else features.movedim(-1, 2).flatten(1, 2)
 
     def of_patches(self, patches: Tensor) -> Tensor:
         """Features of patches, integers ``[R, n, C, h, w]`` -> float32 ``[R, n, F h w]``."""

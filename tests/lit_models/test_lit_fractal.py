@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from lit_models import Generation, Optimization
 from litscale.models import small_weights
-from litscale.models.fractal import to_official
+from litscale.models.fractal import compiled, to_official
 
 
 def quiet(tmp_path, **options):
@@ -121,6 +121,22 @@ def test_the_cost_of_small_weights_is_reported(tmp_path, monkeypatch, toy_data, 
     plain.load_state_dict(module.state_dict())
     names = getattr(quiet(tmp_path), stage)(plain, loader, verbose=False)[0]
     assert names == {name: score for name, score in results.items() if "small_weights" not in name}
+
+
+def test_compile_is_refused_before_any_work(tmp_path, monkeypatch, toy_data, toy_module):
+    """Options that do not go together when the module is built, a missing compiler before the first batch."""
+
+    def fail(*args, **options):
+        raise RuntimeError("no C++ compiler")
+
+    with pytest.raises(ValueError, match="levels are all AR"):
+        toy_module(("ar", "mar"), generation=Generation(decoding="sequential", compile=True))
+    module = toy_module(("ar", "ar"), generation=Generation(decoding="sequential", compile=True))
+    compiled.check_compiler.cache_clear()
+    monkeypatch.setattr(torch, "compile", fail)
+    monkeypatch.setattr(module, "training_step", fail)
+    with pytest.raises(ValueError, match=r"generation\.compile needs .* Torch says: no C\+\+ compiler"):
+        quiet(tmp_path, max_steps=1).fit(module, datamodule=toy_data())
 
 
 def test_training_is_the_same_with_small_weights(tmp_path, monkeypatch, toy_data, toy_module):

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
 import torch
 from torch import Tensor
 
 from litscale.models.fractal.generator import Generator
-from litscale.models.layers.kv_cache import RowKVCache
+from litscale.models.layers.kv_cache import RowKVCache, StepKVCache, TokenCache
+from litscale.models.layers.rope import rope_of_projected
 
 
 class AR(Generator):
@@ -41,42 +46,79 @@ class AR(Generator):
         middle[:, order] = states[:, self.prefix - 1 :]
         return middle[:, :, None]
 
-    def stepper(self, conditions: Tensor, grid: tuple[int, int], guide: Tensor | None, cached: bool) -> ARStepper:
-        """Start a sequence that is fed patch by patch; arguments as in :meth:`forward`."""
-        return ARStepper(self, conditions, grid, guide, cached)
+    def step(self, token: Tensor, added: Tensor, rope: Tensor | None, caches: Sequence[TokenCache]) -> Tensor:
+        """Run the transformer over one token of each row, ``[B, D]``, at a position of :class:`StepTables`."""
+        return self.norm(self.blocks.step(self.in_norm(token + added), rope, caches))
+
+    def tables(self, grid: tuple[int, int], cached: bool, kind: type[StepTables] | None = None) -> StepTables:
+        """Prepare sequences that are fed patch by patch, with or without caches."""
+        added, rope = self.position_tables(grid, self.order(grid, self.pos_emb.device))
+        turns = None if rope is None else rope_of_projected(rope, self.config.stack.heads)
+        return (kind or StepTables)(added, rope, turns, self.blocks.caches(len(added)) if cached else None)
+
+    def stepper(self, conditions: Tensor, guide: Tensor | None, tables: StepTables) -> ARStepper:
+        """Start a sequence that is fed patch by patch; conditions and guiding value as in :meth:`forward`."""
+        return ARStepper(self, conditions, guide, tables)
+
+
+@dataclass(frozen=True)
+class StepTables:
+    """What sequences over one grid need and can have one after the other.
+
+    Attributes:
+        added: embeddings of the positions, ``[S, D]``.
+        rope: rotary table for a head, complex ``[S, d / 2]``, or None.
+        turns: the same for all that attention projects, complex ``[S, 3 D / 2]``, or None.
+        caches: one per block; None runs the whole sequence again for each patch.
+    """
+
+    added: Tensor
+    rope: Tensor | None
+    turns: Tensor | None
+    caches: list[StepKVCache] | None
+
+    def step(self, generator: AR, token: Tensor, place: int) -> Tensor:
+        """State ``[B, D]`` of the one token ``[B, D]`` that is at this place of the sequences, which have caches."""
+        assert self.caches is not None
+        return generator.step(token, *self._places[place], self.caches)
+
+    @cached_property
+    def _places(self) -> list[tuple[Tensor, Tensor | None]]:
+        """Rows of the tables, views that are made once."""
+        turns = [None] * len(self.added) if self.turns is None else self.turns.unbind(0)
+        return list(zip(self.added.unbind(0), turns, strict=True))
 
 
 class ARStepper:
     """One pass of an AR generator over a sequence that is still being written.
 
-    With a cache each step embeds and attends for the new tokens only; without, the whole sequence is run again.
+    With caches each step embeds and attends for the new tokens only.
     """
 
-    def __init__(
-        self, generator: AR, conditions: Tensor, grid: tuple[int, int], guide: Tensor | None, cached: bool
-    ) -> None:
-        self.generator = generator
-        self.order = generator.order(grid, conditions.device)
-        self._added, self._rope = generator.position_tables(grid, self.order)
-        self._caches = generator.caches(grid) if cached else None
-        self._tokens = generator.prefix_tokens(conditions, guide)
+    def __init__(self, generator: AR, conditions: Tensor, guide: Tensor | None, tables: StepTables) -> None:
+        self.generator, self._tables = generator, tables
+        for cache in tables.caches or []:
+            cache.truncate(0)
+        self._tokens = list(generator.prefix_tokens(conditions, guide).unbind(1))
         self._done = 0
 
-    def feed(self, patches: Tensor) -> None:
-        """Append the features ``[B, n, P]`` of the next patches in scan order."""
-        self._tokens = torch.cat([self._tokens, self.generator.embed(patches)], dim=1)
+    def feed(self, patch: Tensor) -> None:
+        """Append the next patch in scan order, features ``[B, P]``."""
+        self._tokens.append(self.generator.embed(patch))
 
     def condition(self) -> Tensor:
         """Condition ``[B, 1, D]`` of the next patch, given all that was fed."""
-        length = self._done + self._tokens.shape[1]
-        span = slice(self._done, length)
-        rope = None if self._rope is None else self._rope[span]
-        if self._tokens.shape[1] == 1 and self._done:
-            state = self.generator.states(self._tokens[:, 0], self._added[self._done], rope, self._caches)
+        generator, tables, caches = self.generator, self._tables, self._tables.caches
+        if caches is not None and len(self._tokens) == 1:
+            state = tables.step(generator, self._tokens[0], self._done)
         else:
-            state = self.generator.states(self._tokens, self._added[span], rope, self._caches)[:, -1]
-        if self._caches is not None:
-            self._done, self._tokens = length, self._tokens[:, :0]
+            span = slice(self._done, self._done + len(self._tokens))
+            rope = None if tables.rope is None else tables.rope[span]
+            states = generator.states(torch.stack(self._tokens, dim=1), tables.added[span], rope, caches)
+            state = states[:, -1].contiguous()  # graphs are compiled for each layout in memory
+        if caches is not None:
+            self._done += len(self._tokens)
+            self._tokens = []
         return state[:, None]
 
 

@@ -6,15 +6,17 @@ networks run on 2 R rows: conditional ones first, unconditional ones second.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from litscale.models.fractal.ar import AR, ARStepper, StepTables
+from litscale.models.fractal.compiled import StaticTables, compiled_draw
 from litscale.models.fractal.fractal import Fractal
 from litscale.models.fractal.generation import Generation, GenerationReport
 from litscale.models.fractal.guidance import final_logits
-from litscale.models.fractal.head import CategoricalHead
+from litscale.models.fractal.head import CategoricalHead, HeadTables, Rules, draw_channels
 from litscale.models.keyed import chained, gumbel, numbers
 
 Scale = float | Tensor | None
@@ -67,6 +69,15 @@ class Drawing:
     model: Fractal
     options: Generation
     report: GenerationReport
+    _levels: dict[tuple[AR, tuple[int, int]], StepTables] = field(default_factory=dict, init=False)
+    _heads: dict[CategoricalHead, HeadTables] = field(default_factory=dict, init=False)
+
+    def stepper(self, generator: AR, conditions: Tensor, grid: tuple[int, int], guide: Tensor | None) -> ARStepper:
+        """Start a sequence; tables and caches are those of the last one over such a grid, which is over."""
+        if (generator, grid) not in self._levels:
+            kind = StaticTables if self.options.compile else StepTables
+            self._levels[generator, grid] = generator.tables(grid, self.options.use_cache, kind)
+        return generator.stepper(conditions, guide, self._levels[generator, grid])
 
     @property
     def scored(self) -> bool:
@@ -121,19 +132,10 @@ class Drawing:
         Returns:
             Symbols int64 ``[R, C]`` and, where they are needed, the log-probabilities of those drawn, float32 ``[R]``.
         """
-        stepper = head.stepper(conditions)
-        total = None
-        channels: list[Tensor] = []
-        for c in range(head.channels):
-            if c:
-                stepper.feed(channels[-1] if cfg is None else channels[-1].repeat(2))
-            logits = self.logits(stepper.logits(), cfg)
-            symbol = (logits if noise is None else logits + noise[:, c]).argmax(-1)
-            if symbols is not None and known is not None:
-                symbol = torch.where(known[:, c], symbols[:, c], symbol)
-            channels.append(symbol)
-            if self.scored:
-                log_prob = logits.log_softmax(-1).gather(-1, symbol[:, None])[:, 0]
-                log_prob = log_prob if known is None else log_prob * ~known[:, c]
-                total = log_prob if total is None else total + log_prob
-        return torch.stack(channels, dim=1), total
+        options = self.options
+        given = (noise, cfg, symbols, known, Rules(options.temperature, options.filter_threshold, self.scored))
+        if options.compile:
+            return compiled_draw(head, conditions, *given)
+        if head not in self._heads:
+            self._heads[head] = head.tables()
+        return draw_channels(head.stepper(conditions, self._heads[head]), *given)

@@ -10,9 +10,11 @@ from contextlib import ExitStack
 
 import torch
 from torch import Tensor
+from torch.compiler import set_stance
 from torch.nn import functional as F  # noqa: N812
 
 from litscale.models.fractal.compatibility import check_draft
+from litscale.models.fractal.compiled import check_compiler
 from litscale.models.fractal.drawing import Canvases, Drawing
 from litscale.models.fractal.fractal import Fractal
 from litscale.models.fractal.generation import Generation, GenerationReport
@@ -20,6 +22,7 @@ from litscale.models.fractal.recursion import Draft, OnStep, Recursion
 from litscale.models.keyed import cell_keys
 from litscale.models.labels import check_labels
 from litscale.models.modes import evaluating
+from litscale.models.prepared import prepared_layers
 from litscale.models.small_weights import small_weights
 
 PLAIN = Generation()
@@ -82,6 +85,8 @@ def generate(
         if draft is None:
             raise ValueError("guess 'draft' needs a smaller network that drafts: give one, or guess 'repeat'")
         check_draft(model, draft, parallel)
+    if options.compile:
+        check_compiler(model.no_class.device.type)
     device, (height, width), patch = model.no_class.device, model.sizes[0], model.levels[0].patch[1]
     if canvas is None:
         if known is not None:
@@ -106,6 +111,7 @@ def generate(
         for network in networks:
             modes.enter_context(evaluating(network))
             modes.enter_context(small_weights(network, options.weights))
+            modes.enter_context(set_stance("default") if options.compile else prepared_layers(network))
         for part in _windows(known, length, window or width, patch):
             # 3. the conditions of the first level: classes, and "no class" where guidance is on
             labels = [label] if options.cfg == 1 else [label, None]

@@ -47,6 +47,10 @@ class Generation:
         weights: what large linear layers read: ``float32``, their weights as they are; ``bfloat16`` or ``int8``, small
             copies of them, which are faster where reading weights takes most of the time, as in small batches on a CPU.
             ``validate`` and ``test`` report what that costs in likelihood.
+        compile: make a graph of each level's step and one of each cell's channels with ``torch.compile``, for
+            ``sequential`` decoding of AR levels; on a GPU they are replayed as CUDA graphs. It needs a C++ compiler and
+            takes a minute before the first sample. Only where two symbols are almost equally likely, rounding can
+            change which is drawn.
 
     Raises:
         ValueError: an option is out of range; the message names it.
@@ -66,6 +70,7 @@ class Generation:
     parallel_level: int | None = None
     guess: str = "repeat"
     weights: str = "float32"
+    compile: bool = False
 
     def __post_init__(self) -> None:
         steps = self.iterations if isinstance(self.iterations, list) else [self.iterations]
@@ -88,6 +93,10 @@ class Generation:
         check_name("decoding", self.decoding, DECODINGS)
         check_name("guess", self.guess, GUESSES)
         check_name("weights", self.weights, WEIGHTS)
+        if self.compile and self.weights != "float32":
+            raise ValueError(f"compile reads weights in float32, not {self.weights}: set weights to float32")
+        if self.compile and not self.use_cache:
+            raise ValueError("compile keeps keys and values of AR levels: set use_cache to true")
 
     def check(self, levels: int, num_classes: int) -> None:
         """Check that the options fit a network with so many levels and classes.
@@ -108,6 +117,15 @@ class Generation:
         """
         levels = len(model.levels)
         self.check(levels, model.num_classes)
+        parallel = self._parallel_depth(model)
+        if self.compile and not all(level.generator.causal for level in model.levels):
+            raise ValueError("compile is for networks whose levels are all AR: set compile to false")
+        if self.compile and parallel < levels:
+            raise ValueError("compile is for sequential decoding: set decoding to sequential, or compile to false")
+        return parallel
+
+    def _parallel_depth(self, model: Fractal) -> int:
+        levels = len(model.levels)
         coarsest = levels
         while coarsest > 1 and model.levels[coarsest - 1].generator.causal:
             coarsest -= 1

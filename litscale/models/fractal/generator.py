@@ -111,7 +111,7 @@ class Generator(nn.Module):
         caches: Sequence[KVCache | RowKVCache] | None = None,
         mask: Tensor | None = None,
     ) -> Tensor:
-        """Run the transformer over tokens ``[B, L, D]``, or one of each row, ``[B, D]``, at the positions given.
+        """Run the transformer over tokens ``[B, L, D]`` at the positions given.
 
         With a mask, bool ``[B or 1, 1, L, S]``, it says what is seen; without, causal generators see what came before.
         """
@@ -139,7 +139,3 @@ class Generator(nn.Module):
     def order(self, grid: tuple[int, int], device: torch.device) -> Tensor:
         """Raster indices of the patches in sequence order, int64 ``[N]``."""
         return scan_order(grid, self.config.scan if self.causal else "row_major", device)
-
-    def caches(self, grid: tuple[int, int]) -> list[KVCache]:
-        """Empty caches, one per block, for a sequence over ``grid``."""
-        return [KVCache(self.prefix + grid[0] * grid[1]) for _ in self.blocks]

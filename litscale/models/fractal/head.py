@@ -5,12 +5,17 @@ Dimensions: R rows (cells), C channels, A alphabet, K conditions, D their width,
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from litscale.models.fractal.guidance import final_logits
 from litscale.models.layers.blocks import Stack, StackConfig
-from litscale.models.layers.kv_cache import KVCache
+from litscale.models.layers.kv_cache import StepKVCache
 
 
 class CategoricalHead(nn.Module):
@@ -59,27 +64,92 @@ class CategoricalHead(nn.Module):
         nats = F.cross_entropy(logits.flatten(0, 1), symbols.flatten(), reduction="none").unflatten(0, symbols.shape)
         return nats, logits
 
-    def stepper(self, conditions: Tensor) -> HeadStepper:
+    def tables(self) -> HeadTables:
+        """Prepare cells whose channels are fed one by one."""
+        return HeadTables(
+            self.codebook.unbind(0), self.codebook.mT.unbind(0), self.bias.unbind(0), self.blocks.caches(self.channels)
+        )
+
+    def stepper(self, conditions: Tensor, tables: HeadTables) -> HeadStepper:
         """Start cells whose channels are fed one by one; conditions as in :meth:`logits`."""
-        return HeadStepper(self, conditions)
+        return HeadStepper(self, conditions, tables)
+
+
+@dataclass(frozen=True)
+class HeadTables:
+    """What cells need and can have one after the other: views of weights by channel, and memory.
+
+    Attributes:
+        codebooks: ``[A, W]`` each.
+        transposed: the same, ``[W, A]``.
+        biases: ``[A]`` each.
+        caches: one per block.
+    """
+
+    codebooks: Sequence[Tensor]
+    transposed: Sequence[Tensor]
+    biases: Sequence[Tensor]
+    caches: list[StepKVCache]
+
+
+def draw_channels(
+    stepper: HeadStepper,
+    noise: Tensor | None,
+    cfg: float | Tensor | None,
+    symbols: Tensor | None,
+    known: Tensor | None,
+    rules: Rules,
+) -> tuple[Tensor, Tensor | None]:
+    """Draw the channels of cells one after the other; arguments and results as of `Drawing.draw_cells`."""
+    of_channel = None if noise is None else noise.unbind(1)
+    total = None
+    channels: list[Tensor] = []
+    for c in range(stepper.head.channels):
+        if c:
+            stepper.feed(channels[-1] if cfg is None else channels[-1].repeat(2))
+        logits = final_logits(stepper.logits(), rules.temperature, cfg, rules.filter_threshold)
+        symbol = (logits if of_channel is None else logits + of_channel[c]).argmax(-1)
+        if symbols is not None and known is not None:
+            symbol = torch.where(known[:, c], symbols[:, c], symbol)
+        channels.append(symbol)
+        if rules.scored:
+            log_prob = logits.log_softmax(-1).gather(-1, symbol[:, None])[:, 0]
+            log_prob = log_prob if known is None else log_prob * ~known[:, c]
+            total = log_prob if total is None else total + log_prob
+    return torch.stack(channels, dim=1), total
+
+
+class Rules(NamedTuple):
+    """How symbols are drawn from logits.
+
+    Attributes:
+        temperature: divides the logits.
+        filter_threshold: as in :func:`litscale.models.fractal.guidance.guided`.
+        scored: whether log-probabilities are needed.
+    """
+
+    temperature: float
+    filter_threshold: float
+    scored: bool
 
 
 class HeadStepper:
     """One pass of a head over cells that are still being written; keys and values of earlier channels are kept."""
 
-    def __init__(self, head: CategoricalHead, conditions: Tensor) -> None:
-        self.head = head
-        self._caches = [KVCache(head.channels) for _ in head.blocks]
+    def __init__(self, head: CategoricalHead, conditions: Tensor, tables: HeadTables) -> None:
+        self.head, self._tables = head, tables
+        for cache in tables.caches:
+            cache.truncate(0)
         self._token = head.cond_proj(conditions[:, 0])
         self._channel = 0
 
     def logits(self) -> Tensor:
         """Logits ``[R, A]`` of the next channel, given all that was fed."""
-        head, c = self.head, self._channel
-        state = head.norm(head.blocks(head.in_norm(self._token), True, None, self._caches))
-        return F.linear(state, head.codebook[c].to(state.dtype), head.bias[c].to(state.dtype))
+        head, tables, c = self.head, self._tables, self._channel
+        state = head.norm(head.blocks.step(head.in_norm(self._token), None, tables.caches))
+        return torch.addmm(tables.biases[c], state, tables.transposed[c])
 
     def feed(self, symbols: Tensor) -> None:
         """Append the symbols of that channel, int64 ``[R]``."""
-        self._token = self.head.codebook[self._channel][symbols].to(self._token.dtype)
+        self._token = F.embedding(symbols, self._tables.codebooks[self._channel]).to(self._token.dtype)
         self._channel += 1

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from litscale.models.fractal.ar import AR, ARRows
 from litscale.models.fractal.canvas import grid_of, patchify, scan_order, scan_places, unpatchify
-from litscale.models.fractal.drawing import Canvases, Drawing
+from litscale.models.fractal.drawing import Canvases, Drawing, Scale
 from litscale.models.fractal.guidance import scheduled
 from litscale.models.fractal.jacobi import ParallelCanvases, goes_on
 from litscale.models.fractal.mar import MAR
@@ -126,28 +126,42 @@ class _Patches:
         """AR, row beside row: one patch after the other; patches that are known in all rows only feed the context."""
         order = scan_places(self.grid, generator.config.scan)
         needed = [True] * len(order) if self.unknown is None else self.unknown.any(0)[order].tolist()
-        every = torch.arange(len(self.patches), device=self.patches.device)
-        stepper = generator.stepper(self.work.conditions, self.grid, self.guide, self.drawing.options.use_cache)
-        cells, noise, first = self.depth + 1 == len(self.drawing.model.levels), None, 0
+        # views of each patch, so that an index costs nothing
+        patches, keys = self.patches.unbind(1), self.keys.unbind(1)
+        known = None if self.known is None else self.known.unbind(1)
+        stepper = self.drawing.stepper(generator, self.work.conditions, self.grid, self.guide)
+        noise: list[Tensor] = []
         for s, index in enumerate(order):
             if needed[s]:
                 # 1. the condition of the patch is what comes before it
                 handed = stepper.condition()
                 # 2. the levels below fill it where it is unknown
-                rows = every if self.unknown is None else self.unknown[:, index].nonzero()[:, 0]
-                columns = torch.full_like(rows, index)
-                work = self._below(rows, columns, handed[self.work.twins(rows)], (s + 1) / len(order))
-                if cells:
-                    if noise is None or s - first >= NOISE_AT_ONCE:
-                        first = s
-                        keys = self.keys[:, order[s : s + NOISE_AT_ONCE]].flatten(2)[:, :, 0]
-                        noise = self.drawing.noise(keys, self.depth + 1)
-                    work = replace(work, noise=None if noise is None else noise[rows, s - first])
-                self._keep(rows, columns, *self.recursion.fill(self.depth + 1, work))
+                if self.depth + 1 == len(self.drawing.model.levels):
+                    noise = noise or self._noise([i for i, fill in zip(order[s:], needed[s:], strict=True) if fill])
+                below = Canvases(
+                    patches[index],
+                    None if known is None else known[index],
+                    keys[index],
+                    handed,
+                    self._scale((s + 1) / len(order)),
+                    noise.pop(0) if noise else None,
+                )
+                filled, log_prob = self.recursion.fill(self.depth + 1, below)
+                patches[index].copy_(filled)
+                if self.log_prob is not None and log_prob is not None:
+                    # where all is known, guiding values were drawn for nothing
+                    self.log_prob += log_prob if self.unknown is None else log_prob * self.unknown[:, index]
             # 3. it is context of the patches after it
-            stepper.feed(self._features(self.patches[:, index : index + 1]))
+            if s + 1 < len(order):
+                stepper.feed(self.work.twice(self.drawing.model.features(patches[index]).flatten(1)))
             if self.on_step is not None and needed[s]:
                 self._show_places(order[: s + 1])
+
+    def _noise(self, indices: list[int]) -> list[Tensor]:
+        """Noise of the first cells of these raster indices, float32 ``[R, C, A]`` each; none for greedy drawing."""
+        keys = self.keys[:, indices[:NOISE_AT_ONCE]].flatten(1).t().contiguous()  # cell by cell in memory
+        noise = self.drawing.noise(keys, self.depth + 1)
+        return [] if noise is None else list(noise.unbind(0))
 
     def at_own_pace(self, generator: AR) -> None:
         """AR over patches that are decoded in parallel: rows whose patch has settled go on together.
@@ -286,10 +300,9 @@ class _Patches:
             handed: their conditions, ``[r or 2 r, K, D]``.
             progress: share of the patches that are done with them, one number or ``[r]``.
         """
-        cfg, options = self.work.cfg, self.drawing.options
-        if cfg is not None and self.depth == 0:
-            cfg = scheduled(options.cfg, options.cfg_schedule, progress)
-        elif isinstance(cfg, Tensor):
+        options, cfg = self.drawing.options, self._scale(progress)
+        if isinstance(self.work.cfg, Tensor):
+            assert isinstance(cfg, Tensor)
             cfg = cfg[row]
         symbols, known = self.patches[row, index], None if self.known is None else self.known[row, index]
         if self.depth + 1 == self.recursion.parallel < len(self.drawing.model.levels):
@@ -301,6 +314,13 @@ class _Patches:
                 guess = goes_on(self.drawing.model.codec, guess)
             symbols = guess if known is None else torch.where(known, symbols, guess)
         return Canvases(symbols, known, self.keys[row, index], handed, cfg)
+
+    def _scale(self, progress: float | Tensor) -> Scale:
+        """Guidance scale of the level below, once ``progress`` of the patches is done with what it fills now."""
+        options = self.drawing.options
+        if self.work.cfg is None or self.depth:
+            return self.work.cfg
+        return scheduled(options.cfg, options.cfg_schedule, progress)
 
     def _keep(self, row: Tensor, index: Tensor, filled: Tensor, log_prob: Tensor | None) -> None:
         self.patches[row, index] = filled

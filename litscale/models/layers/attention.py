@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from litscale.models.layers.kv_cache import KVCache, RowKVCache
+from litscale.models.layers.kv_cache import KVCache, RowKVCache, TokenCache, by_head
 from litscale.models.layers.rope import rotate
 
 
@@ -51,7 +51,7 @@ class Attention(nn.Module):
         """Attend.
 
         Args:
-            x: tokens ``[B, L, D]``, or one token of each row, ``[B, D]``; with a cache, the new tokens only.
+            x: tokens ``[B, L, D]``; with a cache, the new tokens only.
             mask: bool ``[L, S]``, or ``[B, 1, L, S]``, for S tokens in all, True where a token of ``x`` sees one of
                 them; without it each sees all.
             rope: table of :func:`litscale.models.layers.rope.rope_table` for the tokens of ``x``.
@@ -70,14 +70,28 @@ class Attention(nn.Module):
             out = v  # a lone token can only attend to itself
         else:
             out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=causal)
-        return self.proj_drop(self.proj(out.flatten(1) if x.ndim == 2 else out.transpose(1, 2).flatten(2)))
+        return self.proj_drop(self.proj(out.transpose(1, 2).flatten(2)))
+
+    def step(self, x: Tensor, rope: Tensor | None, cache: TokenCache) -> Tensor:
+        """Attend from one token of each row to itself and to what the cache holds, without dropout or gradients.
+
+        Args:
+            x: ``[B, D]``.
+            rope: of all that is projected, see :func:`litscale.models.layers.rope.rope_of_projected`; ``[3 D / 2]``.
+            cache: as in :meth:`forward`.
+
+        Returns:
+            As ``x``.
+        """
+        projected = self.qkv(x)
+        q, k, v, mask = cache.append_token(projected if rope is None else rotate(projected, rope))
+        # a lone token can only attend to itself
+        out = v if k.shape[2] == 1 else F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        return self.proj(out.flatten(1))
 
     def project(self, x: Tensor, rope: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values of tokens ``[B, L, D]``, each ``[B, heads, L, d]``, the first two rotated."""
-        if x.ndim == 2:  # one token, which needs half of the operators
-            q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, 1, -1)).unbind(1)
-        else:
-            q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        q, k, v = by_head(self.qkv(x), self.heads)
         return (q, k, v) if rope is None else (rotate(q, rope), rotate(k, rope), v)
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 from torch.utils.checkpoint import checkpoint
 
 from litscale.models.layers.attention import Attention, causal_mask
-from litscale.models.layers.kv_cache import KVCache, RowKVCache
+from litscale.models.layers.kv_cache import KVCache, RowKVCache, StepKVCache, TokenCache
 
 
 class GeluMLP(nn.Module):
@@ -90,8 +91,13 @@ class Block(nn.Module):
         cache: KVCache | RowKVCache | None = None,
         causal: bool = False,
     ) -> Tensor:
-        """Map tokens ``[B, L, D]``, or one of each row, ``[B, D]``; the options are those of the attention."""
+        """Map tokens ``[B, L, D]``; the options are those of the attention."""
         x = x + self.attn(self.norm1(x), mask, rope, cache, causal)
+        return x + self.mlp(self.norm2(x))
+
+    def step(self, x: Tensor, rope: Tensor | None, cache: TokenCache) -> Tensor:
+        """Map one token of each row, ``[B, D]``; the options are those of the attention's step."""
+        x = x + self.attn.step(self.norm1(x), rope, cache)
         return x + self.mlp(self.norm2(x))
 
 
@@ -115,11 +121,11 @@ class Stack(nn.ModuleList):
         caches: Sequence[KVCache | RowKVCache] | None = None,
         mask: Tensor | None = None,
     ) -> Tensor:
-        """Map tokens ``[B, L, D]``, or one of each row, ``[B, D]``; ``caches`` holds one per block.
+        """Map tokens ``[B, L, D]``; ``caches`` holds one per block.
 
         What is seen is said by the mask, or, without one, by causality and what the caches hold.
         """
-        new, held = 1 if x.ndim == 2 else x.shape[1], caches[0].length if caches else 0
+        new, held = x.shape[1], caches[0].length if caches else 0
         # one new token sees all that is held, and where nothing is held, attention has the triangle built in
         if mask is None and causal and held and new > 1:
             mask = causal_mask(new, held + new, x.device)
@@ -130,3 +136,13 @@ class Stack(nn.ModuleList):
             else:
                 x = block(x, *options)
         return x
+
+    def step(self, x: Tensor, rope: Tensor | None, caches: Sequence[TokenCache]) -> Tensor:
+        """Map one token of each row, ``[B, D]``, in sampling; the options are those of the blocks' steps."""
+        for block, cache in zip(cast("Iterable[Block]", self), caches, strict=True):
+            x = block.step(x, rope, cache)
+        return x
+
+    def caches(self, capacity: int) -> list[StepKVCache]:
+        """Empty caches, one per block, for sequences of at most so many tokens."""
+        return [StepKVCache(capacity, block.attn.heads) for block in cast("Iterable[Block]", self)]

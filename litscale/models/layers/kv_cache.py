@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+Attended = tuple[Tensor, Tensor, Tensor, Tensor | None]  # queries, keys, values and a mask
+
 
 class KVCache:
     """The keys and values of one attention layer, in memory reserved once.
@@ -38,14 +40,20 @@ class KVCache:
         end = self.length + keys.shape[2]
         if end > self.capacity:
             raise ValueError(f"the cache holds {self.capacity} tokens, {end} are needed")
-        if self._keys is None or self._values is None:
-            batch, heads, _, dim = keys.shape
-            self._keys = keys.new_empty(batch, heads, self.capacity, dim)
-            self._values = torch.empty_like(self._keys)
+        self._reserve(keys)
+        assert self._keys is not None
+        assert self._values is not None
         self._keys[:, :, self.length : end] = keys
         self._values[:, :, self.length : end] = values
         self.length = end
         return self.held()
+
+    def _reserve(self, keys: Tensor) -> None:
+        """Take memory for sequences whose keys are like these, ``[B, heads, new, d]``, unless it is there."""
+        if self._keys is None:
+            batch, heads, _, dim = keys.shape
+            self._keys = keys.new_empty(batch, heads, self.capacity, dim)
+            self._values = torch.empty_like(self._keys)
 
     def held(self) -> tuple[Tensor, Tensor]:
         """Keys and values ``[B, heads, length, d]``, views of the cache; something was appended before."""
@@ -62,6 +70,93 @@ class KVCache:
         if not 0 <= length <= self.length:
             raise ValueError(f"cannot truncate {self.length} cached tokens to {length}")
         self.length = length
+
+
+class StepKVCache(KVCache):
+    """Also holds the queries, so that one token of each sequence is written by one operator and read by none.
+
+    That takes half as much memory more. The same memory serves one batch of sequences after the other: truncate to 0.
+
+    Args:
+        capacity: largest number of tokens of a sequence.
+        heads: number of heads of the attention layer.
+    """
+
+    def __init__(self, capacity: int, heads: int) -> None:
+        super().__init__(capacity)
+        self.heads = heads
+        self._memory: Tensor | None = None
+        self._queries: Tensor | None = None
+        self._steps: dict[int, tuple[Tensor, Attended]] = {}  # by place: where it is written, and what is returned
+
+    def append_token(self, projected: Tensor) -> Attended:
+        """Add one token of each sequence.
+
+        Args:
+            projected: queries, keys and values of all heads, ``[B, 3 D]``.
+
+        Returns:
+            Views of the cache: the tokens' queries ``[B, heads, 1, d]``, keys and values of all tokens, ``[B, heads,
+            length, d]``; and None, as no mask is needed.
+        """
+        memory = self.memory(projected, projected.shape[1])
+        i = self.length
+        if i not in self._steps:  # the views of a place are made once for all sequences
+            assert self._queries is not None
+            assert self._keys is not None
+            assert self._values is not None
+            seen = slice(i + 1)
+            views = self._queries[:, :, i : i + 1], self._keys[:, :, seen], self._values[:, :, seen]
+            self._steps[i] = memory[:, i], (*views, None)
+        place, attended = self._steps[i]
+        place.copy_(projected)
+        self.length = i + 1
+        return attended
+
+    def memory(self, like: Tensor, width: int) -> Tensor:
+        """All that is held, ``[B, capacity, width]``, for rows and numbers like these, ``[B, ...]``."""
+        if self._memory is None or len(self._memory) != len(like):
+            self._memory = like.new_zeros(len(like), self.capacity, width)
+            self._queries, self._keys, self._values = by_head(self._memory, self.heads)
+            self._steps = {}
+        return self._memory
+
+    def _reserve(self, keys: Tensor) -> None:
+        self.memory(keys, 3 * self.heads * keys.shape[3])
+
+
+class StaticKVCache:
+    """The memory of a :class:`StepKVCache` within a compiled graph, which serves all places of a sequence.
+
+    Args:
+        memory: ``[B, capacity, 3 D]``.
+        heads: number of heads of the attention layer.
+        at: place of the next token, int64 ``[1]``.
+    """
+
+    def __init__(self, memory: Tensor, heads: int, at: Tensor) -> None:
+        self._memory, self._heads, self._at = memory, heads, at
+
+    def append_token(self, projected: Tensor) -> Attended:
+        """Add one token of each sequence, as a :class:`StepKVCache` does.
+
+        Returns:
+            The tokens' queries, keys and values of all places, and a mask of those written, bool ``[1, 1, 1, S]``.
+        """
+        token = projected[:, None].to(self._memory.dtype)
+        self._memory.index_copy_(1, self._at, token)
+        _, k, v = by_head(self._memory, self._heads)
+        seen = torch.arange(self._memory.shape[1], device=self._at.device) <= self._at
+        return by_head(token, self._heads)[0], k, v, seen[None, None, None]
+
+
+TokenCache = StepKVCache | StaticKVCache
+
+
+def by_head(projected: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values of tokens ``[B, L, 3 D]``, views ``[B, heads, L, d]`` each."""
+    q, k, v = projected.unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+    return q, k, v
 
 
 class RowKVCache:

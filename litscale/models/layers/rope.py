@@ -37,11 +37,31 @@ def rotate(x: Tensor, table: Tensor) -> Tensor:
     """Turn adjacent channel pairs by the table's angles.
 
     Args:
-        x: queries or keys ``[B, heads, L, d]``.
-        table: complex ``[L, d / 2]``.
+        x: queries or keys ``[B, heads, L, d]``, or all that is projected of one token, ``[B, 3 D]``.
+        table: complex ``[L, d / 2]``, or a row of :func:`rope_of_projected`, ``[3 D / 2]``; or
+            either as real numbers, ``[..., 2]``, for compiled graphs, whose compiler knows no complex ones.
 
     Returns:
-        ``[B, heads, L, d]`` in the dtype of ``x``.
+        As ``x``.
     """
-    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
-    return torch.view_as_real(pairs * table).flatten(-2).to(x.dtype)
+    pairs = x.float().unflatten(-1, (-1, 2))
+    if table.is_complex():
+        turned = torch.view_as_real(torch.view_as_complex(pairs) * table)
+    else:
+        (a, b), (cosine, sine) = pairs.unbind(-1), table.unbind(-1)
+        turned = torch.stack([a * cosine - b * sine, a * sine + b * cosine], dim=-1)
+    return turned.flatten(-2).to(x.dtype)
+
+
+def rope_of_projected(table: Tensor, heads: int) -> Tensor:
+    """Table for what attention projects, from one for a head: queries and keys of all heads turn, values do not.
+
+    Args:
+        table: complex ``[L, d / 2]``.
+        heads: number of heads.
+
+    Returns:
+        complex ``[L, 3 heads d / 2]``.
+    """
+    turned = table.repeat(1, heads)
+    return torch.cat([turned, turned, torch.ones_like(turned)], dim=1)

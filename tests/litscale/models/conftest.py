@@ -28,9 +28,9 @@ class SampleConditions:
             level.generator.stepper = stepper
         begun = model.leaf.stepper
 
-        def leaf(conditions):
+        def leaf(conditions, tables):
             received.setdefault("leaf", []).append(conditions)
-            return begun(conditions)
+            return begun(conditions, tables)
 
         model.leaf.stepper = leaf
         try:

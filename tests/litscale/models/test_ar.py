@@ -48,19 +48,23 @@ def test_a_patch_moves_later_conditions_only(make, scan, positions, grid, condit
 def test_steps_equal_one_pass(make, scan, positions, grid, cached):
     generator, patches, received = make(scan, positions, grid)
     whole = generator(patches, received, grid)
-    stepper = generator.stepper(received, grid, None, cached)
-    for patch in scan_order(grid, scan).tolist():
-        torch.testing.assert_close(stepper.condition(), whole[:, patch], atol=1e-5, rtol=0)
-        stepper.feed(patches[:, patch : patch + 1])
+    tables = generator.tables(grid, cached)
+    for _ in range(2):  # tables and caches serve one sequence after the other
+        stepper = generator.stepper(received, None, tables)
+        for patch in scan_order(grid, scan).tolist():
+            torch.testing.assert_close(stepper.condition(), whole[:, patch], atol=1e-5, rtol=0)
+            stepper.feed(patches[:, patch])
 
 
 @torch.no_grad()
 def test_patches_fed_together_equal_one_by_one(make):
     generator, patches, received = make("row_major", "both", (4, 4))
-    stepper = generator.stepper(received, (4, 4), None, cached=True)
-    stepper.feed(patches[:, :5])
+    stepper = generator.stepper(received, None, generator.tables((4, 4), cached=True))
+    for patch in range(5):
+        stepper.feed(patches[:, patch])
     first = stepper.condition()
-    stepper.feed(patches[:, 5:9])
+    for patch in range(5, 9):
+        stepper.feed(patches[:, patch])
     whole = generator(patches, received, (4, 4))
     torch.testing.assert_close(first, whole[:, 5], atol=1e-5, rtol=0)
     torch.testing.assert_close(stepper.condition(), whole[:, 9], atol=1e-5, rtol=0)
@@ -99,11 +103,12 @@ def test_cached_samples_equal_uncached_ones(stir, guiding):
 def test_a_cached_step_costs_one_row(make):
     generator, patches, received = make("row_major", "both", (4, 4), conditions=3)
     embedded, attended = [], []
-    generator.patch_emb.register_forward_hook(lambda module, args, output: embedded.append(args[0].shape[1]))
-    generator.blocks[0].attn.register_forward_hook(lambda module, args, output: attended.append(args[0].shape[1:-1]))
-    stepper = generator.stepper(received, (4, 4), None, cached=True)
+    generator.patch_emb.register_forward_hook(lambda module, args, output: embedded.append(args[0].shape[1:-1]))
+    qkv = generator.blocks[0].attn.qkv
+    qkv.register_forward_hook(lambda module, args, output: attended.append(args[0].shape[1:-1]))
+    stepper = generator.stepper(received, None, generator.tables((4, 4), cached=True))
     for patch in range(16):
         stepper.condition()
-        stepper.feed(patches[:, patch : patch + 1])
-    assert embedded == [1] * 16
+        stepper.feed(patches[:, patch])
+    assert embedded == [()] * 16
     assert attended == [(3,)] + [()] * 15  # the conditions once, then each patch once, as one token of each row

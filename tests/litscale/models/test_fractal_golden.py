@@ -69,11 +69,11 @@ def test_ar_conditions(name):
     patches, condition = tensors["input.patches"], tensors["input.cond"][:, None]
     with torch.no_grad():
         at_once = generator(patches, condition, grid)[:, :, 0]
-        stepper = generator.stepper(condition, grid, None, cached=True)
+        stepper = generator.stepper(condition, None, generator.tables(grid, cached=True))
         steps = []
         for k in range(patches.shape[1]):
             steps.append(stepper.condition())
-            stepper.feed(patches[:, k : k + 1])
+            stepper.feed(patches[:, k])
     torch.testing.assert_close(at_once, tensors["output.cond_training"], atol=1e-4, rtol=0)
     torch.testing.assert_close(torch.cat(steps, 1), tensors["output.cond_cached"], atol=1e-4, rtol=0)
 

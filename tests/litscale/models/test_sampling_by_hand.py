@@ -76,6 +76,10 @@ class Recorder:
     def eval(self):
         """As a module's."""
 
+    def modules(self):
+        """As a module's."""
+        return []
+
     def train(self, mode):
         """As a module's."""
 
@@ -353,6 +357,7 @@ def test_the_defaults_are_the_published_ones():
         "parallel_level": None,
         "guess": "repeat",
         "weights": "float32",
+        "compile": False,
     }
 
 
