@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
 
 SCANS = ("row_major", "column_major")
 
@@ -38,6 +39,65 @@ def unpatchify(patches: Tensor, grid: tuple[int, int]) -> Tensor:
     batch, _, channels, height, width = patches.shape
     cut = patches.reshape(batch, *grid, channels, height, width).permute(0, 3, 1, 4, 2, 5)
     return cut.reshape(batch, channels, grid[0] * height, grid[1] * width)
+
+
+def preceding(canvas: Tensor, patch: tuple[int, int], columns: int, margin: int) -> Tensor:
+    """What comes just before each patch: the columns to the left of it, in its rows and some more; 0 off the canvas.
+
+    Args:
+        canvas: ``[B, C, H, W]``.
+        patch: rows and columns of a patch.
+        columns: n, how many.
+        margin: m, how many rows more above and below the patch.
+
+    Returns:
+        ``[B, N, C, h + 2 m, n]``.
+    """
+    height, width = patch
+    cut = F.pad(canvas, (columns, 0, margin, margin)).unfold(2, height + 2 * margin, height)
+    cut = cut.unfold(3, columns, width)[:, :, :, : canvas.shape[3] // width]  # [B, C, rows, columns, h + 2 m, n]
+    return cut.permute(0, 2, 3, 1, 4, 5).flatten(1, 2)
+
+
+def preceding_some(
+    patches: Tensor, grid: tuple[int, int], row: Tensor, index: Tensor, columns: int, margin: int
+) -> Tensor:
+    """What comes just before some patches, as :func:`preceding`.
+
+    Args:
+        patches: of canvases, ``[B, N, C, h, w]``.
+        grid: rows and columns of patches.
+        row: which canvas, int64 ``[r]``.
+        index: which of its patches, int64 ``[r]``.
+        columns: n.
+        margin: m.
+
+    Returns:
+        ``[r, C, h + 2 m, n]``.
+    """
+    height, width = patches.shape[3:]
+    canvas = F.pad(unpatchify(patches[row], grid), (columns, 0, margin, margin))
+    device = patches.device
+    rows = (index // grid[1] * height)[:, None] + torch.arange(height + 2 * margin, device=device)
+    places = (index % grid[1] * width)[:, None] + torch.arange(columns, device=device)
+    number = torch.arange(len(row), device=device)[:, None, None]
+    return canvas[number, :, rows[:, :, None], places[:, None]].permute(0, 3, 1, 2)
+
+
+def narrowed(before: Tensor, patch: tuple[int, int], grid: tuple[int, int], margin: int) -> Tensor:
+    """The rows of what comes before a canvas that belong to each of its patches.
+
+    Args:
+        before: ``[R, C, H + 2 m, n]``, see :func:`preceding`.
+        patch: rows and columns of a patch.
+        grid: rows and columns of patches.
+        margin: m.
+
+    Returns:
+        ``[R, N, C, h + 2 m, n]``.
+    """
+    cut = before.unfold(2, patch[0] + 2 * margin, patch[0]).permute(0, 2, 1, 4, 3)  # [R, rows, C, h + 2 m, n]
+    return cut.repeat_interleave(grid[1], dim=1)
 
 
 def scan_places(grid: tuple[int, int], scan: str) -> list[int]:
