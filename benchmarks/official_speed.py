@@ -25,6 +25,7 @@ from measuring import cpu_now, now, paired, ratio, surroundings
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from litscale.cli.allocator import keep_freed_memory
 from litscale.models.fractal import Fractal, Generation, generate, load_official
 from litscale.models.fractal.presets import PRESETS as FRACTALS
 from litscale.models.var import PRESETS as VARS
@@ -258,6 +259,7 @@ def main() -> None:
     except (FileNotFoundError, ValueError) as error:
         parser.error(str(error))
     options.cfg = {"FractalGen": 1.0, "VAR": 1.5}[kind] if options.cfg is None else options.cfg
+    keep_freed_memory()  # else the pages of a step's gradients are the system's work, for whoever comes second
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     warnings.filterwarnings("ignore", category=FutureWarning)  # of torch.cuda.amp, which the official code uses

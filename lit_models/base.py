@@ -260,6 +260,15 @@ class LitModule(LightningModule):
             check_labels(batch["label"], classes)
         return batch
 
+    def batch_counts(self, batch: Batch) -> dict[str, int]:
+        """How many ``samples`` and ``cells`` a batch of canvases holds; nothing for a batch of another kind.
+
+        A cell is one symbol of a canvas: of an image, one channel of a pixel.
+        """
+        if not isinstance(batch, Mapping) or "canvas" not in batch:
+            return {}
+        return {"samples": len(batch["canvas"]), "cells": batch["canvas"].numel()}
+
     def finite(self, loss: Tensor) -> Tensor:
         """Return the loss, and have :meth:`on_before_optimizer_step` refuse the step if it is not finite."""
         self._losses += (loss.detach().float(),)

@@ -277,8 +277,10 @@ class LitFractal(GeneratingModule):
         metrics = self.likelihoods[prefix]
         for unit, size in self.units.items():
             name = f"{unit}{suffix}"
-            metrics[name].update(nats.mean(0) / size, weight)
-            self.log(f"{prefix}/{name}", metrics[name], prog_bar=not suffix, on_epoch=True, on_step=False)
+            mean = metrics[name]
+            assert isinstance(mean, Mean)
+            mean.update(nats.mean(0) / size, weight)
+            self.log(f"{prefix}/{name}", mean, prog_bar=not suffix, on_epoch=True, on_step=False)
             if self.nll_passes > 1:
                 error = metrics[f"{name}_standard_error"]
                 error.update(nats / size)

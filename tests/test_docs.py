@@ -71,6 +71,10 @@ JSB = {
     "data": {"init_args": {"window": 16, "evaluation": {"stride": 8}, "samples_per_epoch": 16, "cache_dir": "cache"}},
 }
 DIGITS = {"trainer": TRAINER}
+SHORT_SEARCHES = {
+    "LearningRateFinder": ["--trainer.callbacks.num_training_steps", "14"],
+    "BatchSizeFinder": ["--trainer.callbacks.max_val", "4"],
+}
 FAMILIES = {"imagenet": IMAGENET, "digits": DIGITS, "jsb": JSB, "rolls": ROLLS}
 
 
@@ -142,6 +146,8 @@ def test_commands_run(tmp_path):
             words[after:after] = ["--config", f"{family(line)}.yaml"]
             words += ["--config", "short.yaml", "--trainer.accelerator", "cpu", "--trainer.devices", "1"]
             words += ["--trainer.num_nodes", "1", "--trainer.strategy", "auto"]
+            for name, option in SHORT_SEARCHES.items():
+                words += option if name in line else []
             if "wandb.yaml" in line:
                 words += ["--trainer.logger.init_args.offline", "true"]
             if "--ckpt_path" in words:

@@ -283,7 +283,7 @@ class BenchCLI(LitscaleCLI):
 
     @staticmethod
     def commands() -> dict[str, set[str]]:
-        """Methods of `litscale.cli.bench.BenchTrainer`, and their arguments that are no options of their own."""
+        """Methods of `litscale.cli.bench.command.BenchTrainer`, and their arguments that are no options."""
         return {command: {"model", "datamodule"} for command in ("decode", "fractal", "costs", "masks")}
 
 
@@ -313,7 +313,7 @@ def bench(args: list[str] | None) -> None:
     Args:
         args: the words after ``litscale bench``; None for those that the process was started with.
     """
-    from litscale.cli.bench import BenchTrainer
+    from litscale.cli.bench.command import BenchTrainer
 
     keep_freed_memory()
     names = {"prog": "litscale bench", "description": "Benchmarks"}

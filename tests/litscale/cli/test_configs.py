@@ -99,7 +99,7 @@ def test_layers_win_over_experiments(layers):
         for key, value in yaml.safe_load(path.read_text())["trainer"].items():
             if key != "logger":
                 assert includes(config["trainer"][key], value)
-    assert len(config["trainer"]["callbacks"]) == 7
+    assert len(config["trainer"]["callbacks"]) == 8
     assert config["trainer"]["logger"]
 
 

@@ -16,12 +16,12 @@ from callbacks.reporting.result_table import Column, Report, ResultTable
 from callbacks.reporting.trainer_state import run_folder
 from lit_models import LitFractal, LitSDVAR
 from lit_models.sampling_threads import limited_threads
-from litscale.cli.decoder_grid import Bench, Case, Quality, decoders
-from litscale.cli.fractal_grid import VARIED, FractalBench, validation_canvases, ways
-from litscale.cli.fractal_networks import load_networks
-from litscale.cli.fractal_report import fractal_report, seconds_picture
+from litscale.cli.bench.decoder_grid import Bench, Case, Quality, decoders
+from litscale.cli.bench.fractal_grid import VARIED, FractalBench, validation_canvases, ways
+from litscale.cli.bench.fractal_networks import load_networks
+from litscale.cli.bench.fractal_report import fractal_report, seconds_picture
+from litscale.cli.bench.speed_quality import speed_and_quality
 from litscale.cli.runs import check_weights
-from litscale.cli.speed_quality import speed_and_quality
 from litscale.models.fractal import Fractal
 from litscale.models.modes import evaluating
 from litscale.models.sdvar import KL, Acceptance, Costs, Coupled, GammaPolicy, Rejection, TopK

@@ -15,7 +15,7 @@ from PIL import Image
 from sdvar_lit_toys import SIZES, Patches, lit_sdvar
 
 from litscale.cli import signals
-from litscale.cli.decoder_grid import Bench, Quality, decoders
+from litscale.cli.bench.decoder_grid import Bench, Quality, decoders
 from litscale.cli.main import main
 from litscale.models.sdvar import KL, AdaptiveGamma, Costs, Coupled, FixedGamma, Speculative
 from litscale.storage.checkpoints import stamp

@@ -12,8 +12,8 @@ from PIL import Image
 
 from datamodules import DigitsDataModule
 from lit_models import load_run
-from litscale.cli.fractal_grid import FractalBench, Way
-from litscale.cli.fractal_networks import Networks
+from litscale.cli.bench.fractal_grid import FractalBench, Way
+from litscale.cli.bench.fractal_networks import Networks
 from litscale.cli.main import main
 from litscale.models.fractal import Fractal, Generation
 
@@ -81,7 +81,7 @@ def test_random_weights_are_measured_at_any_number_of_patches(config, tmp_path, 
         assert (row["ratio"] == 1) or name.split(", ", 1)[1] not in ("AR training step", "AR sequential")
     # a step of the sampler dispatches the same operators for each patch; MAR's depend on the steps
     operators = {name: row["operators"] for name, row in found.items()}
-    assert operators["8 patches, AR sequential"] > 1.9 * operators["4 patches, AR sequential"]
+    assert operators["8 patches, AR sequential"] > 1.7 * operators["4 patches, AR sequential"]
     assert operators["8 patches, MAR 2 steps, random"] < operators["8 patches, MAR 16 steps, random"]
     out = capsys.readouterr().out
     assert "AR: random weights, MAR: random weights" in out

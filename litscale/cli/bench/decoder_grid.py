@@ -18,7 +18,7 @@ from lit_models import LitSDVAR
 from lit_models.speculative.comparison import no_totals, rates
 from lit_models.tokenizer.weights import checksum
 from lit_models.transformer_files import load_transformer
-from litscale.cli.measured import measured
+from litscale.cli.bench.measured import measured
 from litscale.metrics import FeatureStatistics
 from litscale.metrics.features import checked_size, extract, identity
 from litscale.metrics.fid import frechet_distance

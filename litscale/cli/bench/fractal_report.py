@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from callbacks.reporting.result_table import Column, Report, ResultTable
-from litscale.cli.fractal_grid import TRAINING
+from litscale.cli.bench.fractal_grid import TRAINING
 
 COLOURS = {"AR": "#3b6fb6", "MAR": "#d9822b", "configured": "#8e5ea2"}
 """By the first word of a row's name."""
@@ -42,10 +42,14 @@ def fractal_report(
     likelihood = unit.replace("_", " ").capitalize()
     drawn = ", ".join(f"{option} {value}" for option, value in settings.items() if value is not None)
     remark = (
-        "/ AR: time by that of an AR training step, or of sequential AR sampling. Operators: dispatched for a batch. "
-        f"{likelihood}: negative log-likelihood of the validation data, with MAR in as many steps of random orders, at "
-        f"temperature 1 and without guidance. With {drawn}."
+        "/ AR: time by that of an AR training step, or of sequential AR sampling. Operators: dispatched for a batch."
     )
+    if any("nats" in row for row in rows.values()):
+        remark += (
+            f" {likelihood}: negative log-likelihood of the validation data, with MAR in as many steps of random "
+            "orders, at temperature 1 and without guidance."
+        )
+    remark += f" With {drawn}."
     data = {"name": "bench_fractal", "facts": facts, "settings": dict(settings), "rows": dict(rows)}
     table = ResultTable("way", columns, rows, facts)
     return Report("bench_fractal", "AR and MAR", [table], data, remark=remark)

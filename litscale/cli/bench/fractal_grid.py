@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lit_models.base import Batch
-from litscale.cli.fractal_networks import Networks
-from litscale.cli.measured import Numbers, measured
+from litscale.cli.bench.fractal_networks import Networks
+from litscale.cli.bench.measured import Numbers, measured
 from litscale.metrics.features import identity
 from litscale.models.fractal import Fractal, Generation, GenerationReport, generate
 from litscale.models.fractal.masking import StepMasking

@@ -1,0 +1,1 @@
+"""``litscale bench``: speed and quality of decoders and samplers."""
