@@ -206,7 +206,7 @@ class GenerationQuality(SampleEvaluation):
         features, logits = extract(self._extractor, canvases.to(device))
         target = index % self._classes if self._recognises else None
         self._scores.update(features=features, logits=logits, preds=logits, target=target, index=index)
-        if self._by_class is not None and target is not None:
+        if self._by_class is not None and target is not None and logits is not None:
             self._by_class.update(logits, target)
 
     def take_data(self, trainer: Trainer, batch: dict[str, Any]) -> None:

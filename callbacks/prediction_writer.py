@@ -146,8 +146,8 @@ class PredictionWriter(Callback):
         renderer = required(data_of(trainer), WrittenData, self).renderer
         if not isinstance(renderer, SheetRenderer):
             return
-        named = {"names": self._names} if self._names else {}
-        self._write_picture("sheet.png", renderer.sheet(np.stack(self._shown), COLUMNS, **named))
+        sheet = renderer.sheet(np.stack(self._shown), COLUMNS, names=self._names or None)
+        self._write_picture("sheet.png", sheet)
         if self._steps:
             chosen = np.unique(np.linspace(0, len(self._steps) - 1, MOST_STEPS).astype(int))
             parts = (torch.stack(part)[chosen, :MOST_ROWS] for part in zip(*self._steps, strict=True))

@@ -123,6 +123,14 @@ class RollData(Protocol):
         """Whole pieces of ``train``, ``val`` or ``test``, uint8 ``[H, steps]``."""
 
 
+class VoiceData(Protocol):
+    """Data of so many voices, by which scores are published as nats per note slot."""
+
+    @property
+    def voices(self) -> int | None:
+        """How many notes sound at a step; None where that is no constant."""
+
+
 class TokenData(Protocol):
     """Data whose batches have ``tokens`` that a tokenizer wrote into a cache."""
 

@@ -16,7 +16,7 @@ from lit_models.base import Batch, LitModule, StepOutput
 from lit_models.optimization import Optimization
 from lit_models.tokenizer.codebook import UsageAlarm, report
 from lit_models.tokenizer.data_checks import check_canvas, token_metadata
-from lit_models.tokenizer.encoding import codec_of, encode
+from lit_models.tokenizer.encoding import codec_of, count_tokens, encode
 from lit_models.tokenizer.options import DiscriminatorConfig, TokenizerLoss
 from lit_models.tokenizer.perceptual import PerceptualLoss
 from lit_models.tokenizer.reconstruction import ReconstructionMetrics
@@ -162,6 +162,10 @@ class LitVQVAE(LitModule):
         self.log("train/loss", total.detach(), sync_dist=True)
         named = {f"loss/{name}": value.detach() for name, value in terms.items()} | weights
         return {"loss": total, "report": named | report(self.network.quantizer.hits)}
+
+    def batch_counts(self, batch: Batch) -> dict[str, int]:
+        """How many ``samples``, ``cells`` and ``tokens`` of all scales a batch holds."""
+        return count_tokens(batch, sum(side**2 for side in self.network.patch_nums))
 
     def _reconstruction(self, real: Tensor, made: Tensor) -> dict[str, Tensor]:
         """Return the terms of the reconstruction loss, by the names of their weights."""

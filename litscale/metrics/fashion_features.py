@@ -65,7 +65,7 @@ class FashionFeatures(GreyClassifier):
         self.prepare()
         return super().forward(canvases)
 
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         """Return the weights of the trained network; raises as `prepare` does."""
         self.prepare()
         return super().state_dict(*args, **kwargs)
