@@ -13,6 +13,7 @@ COMMANDS = {
     "test": "scores of a checkpoint on the test data",
     "predict": "generate, continue, fill in or reconstruct, as files",
     "evaluate RUN": "scores of all checkpoints of a run, also while it trains (--watch)",
+    "sweep SWEEP.yaml": "trainings with other options each, and which is the best",
     "compare RUN ...": "scores of several runs as one table",
     "bench decode": "what each way of speculative decoding gains and costs",
     "bench fractal": "what training and each way of sampling AR and MAR networks cost",
@@ -58,6 +59,11 @@ def main(args: list[str] | None = None) -> None:
         from litscale.cli.evaluate import command
 
         command.main(words[1:])
+        return
+    if words[0] == "sweep":
+        from litscale.cli.sweep import command as sweep
+
+        sweep.main(words[1:])
         return
     from litscale.cli import lightning_cli
 
