@@ -36,6 +36,7 @@ def propose(spec: SweepSpec, earlier: Sequence[FrozenTrial]) -> FrozenTrial:
     seen = list(earlier[: needed(spec, number)])
     seen += [_running(spec, trial.params, trial.system_attrs) for trial in earlier[len(seen) :]]
     seed = int.from_bytes(sha256(f"{spec.seed} {number}".encode()).digest()[:4], "little")
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         sampler = make(optuna.samplers, "Sampler", spec.sampler_options, seed=seed)
