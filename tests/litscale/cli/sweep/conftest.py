@@ -37,3 +37,19 @@ def sweep(tmp_path, monkeypatch):
         return name
 
     return write
+
+
+@pytest.fixture
+def local_cluster(monkeypatch):
+    """Trials are jobs of submitit's local executor in place of SLURM's."""
+    submitit = pytest.importorskip("submitit")
+    from litscale.cli.sweep import command
+
+    made = []
+
+    def executor(folder, options):
+        made.append(submitit.LocalExecutor(folder))
+        return made[-1]
+
+    monkeypatch.setattr(command, "slurm_executor", executor)
+    return made
