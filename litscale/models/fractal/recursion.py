@@ -268,7 +268,8 @@ class _Patches:
             revealed = schedule[k - 1] - schedule[k]
             drawn = revealed
             if self.drawing.scored:
-                drawn = (revealed * options.confidence_oversampling).ceil().long().minimum(schedule[k - 1])
+                oversampling = min(options.confidence_oversampling, number)  # that many are all
+                drawn = (revealed * oversampling).ceil().long().minimum(schedule[k - 1])
             row, place = _ragged(drawn, device)
             place = place + (schedule[0] - schedule[k - 1]).to(device)[row]  # behind what is done
             index = queue[row, place]
