@@ -117,7 +117,7 @@ def generate(
             modes.enter_context(small_weights(network, options.weights))
             modes.enter_context(set_stance("default") if options.compile else prepared_layers(network))
         for rows, part in _windows(known, length, window or width, patch):
-            row = slice(None) if len(rows) == len(canvas) else torch.tensor(rows, device=device)
+            row: Tensor | slice = slice(None) if len(rows) == len(canvas) else torch.tensor(rows, device=device)
             old, held = canvas[row][..., part], known[rows][..., part]
             # 3. the conditions of the first level: classes, and "no class" where guidance is on
             named = None if label is None else label[row]
