@@ -228,8 +228,9 @@ class LitFractal(GeneratingModule):
         return {"loss": loss, "report": report}
 
     def _start(self, batch: Batch) -> dict[str, Any]:
-        """Where canvases begin in their pieces, for a network that is told."""
-        return {"start": batch.get("start")} if self.network.periods else {}
+        """Where canvases begin in their pieces, for a network or a teacher that is told."""
+        told = self.network.periods or any(teacher.periods for teacher in self._teacher)
+        return {"start": batch.get("start")} if told else {}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Update and log the likelihoods ``val/``."""

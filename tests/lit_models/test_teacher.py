@@ -139,3 +139,12 @@ def test_another_network_cannot_be_taught(tmp_path, toy_data, teacher):
     module = LitFractal(Own(like.codec, like.sizes), teacher_checkpoint=str(teacher))
     with pytest.raises(ValueError, match=r"teacher_checkpoint needs litscale\.models\.fractal\.Fractal, not Own"):
         module.on_fit_start()
+
+
+def test_a_teacher_with_periods_is_told_where_canvases_begin(tmp_path, teacher):
+    """Also by a student without periods, whose batches hold the start all the same."""
+    module = student(teacher)
+    batch = {"canvas": torch.zeros(2, 1, 8, 8, dtype=torch.uint8), "start": torch.tensor([3, 8])}
+    assert module._start(batch) == {}
+    module._teacher = (Fractal(**network(16), periods=[4]).eval(),)
+    assert module._start(batch)["start"] is batch["start"]

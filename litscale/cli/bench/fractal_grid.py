@@ -98,10 +98,8 @@ def validation_canvases(datamodule: LightningDataModule, count: int) -> list[Bat
         if "canvas" not in batch:
             return []
         left = count - sum(len(each["canvas"]) for each in found)
-        kept: Batch = {"canvas": batch["canvas"][:left]}
-        if "label" in batch:
-            kept["label"] = batch["label"][:left]
-        found.append(kept)
+        names = [name for name in ("canvas", "label", "start") if name in batch]
+        found.append({name: batch[name][:left] for name in names})
         if len(batch["canvas"]) >= left:
             break
     return found
@@ -217,7 +215,9 @@ class FractalBench:
         for batch in self.canvases:
             canvas, label = batch["canvas"][..., :width].to(network.no_class.device), batch.get("label")
             label = label.to(canvas.device) if label is not None and network.num_classes else None
-            nats.append(network.nll_of_passes(canvas, label, passes, seed=0, masking=steps).mean(0) / canvas.shape[3])
+            start = batch["start"].to(canvas.device) if "start" in batch else None
+            of_passes = network.nll_of_passes(canvas, label, passes, seed=0, start=start, masking=steps)
+            nats.append(of_passes.mean(0) / canvas.shape[3])
         return {"nats": torch.cat(nats).mean().item() / self.unit}
 
     def _row(self, found: Mapping[str, Numbers], count: int, case: Way) -> Numbers:
