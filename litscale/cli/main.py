@@ -13,13 +13,15 @@ COMMANDS = {
     "test": "scores of a checkpoint on the test data",
     "predict": "generate, continue, fill in or reconstruct, as files",
     "evaluate RUN": "scores of all checkpoints of a run, also while it trains (--watch)",
+    "sweep SWEEP.yaml": "trainings with other options each, and which is the best",
+    "launch -- fit ...": "a command as a job of SLURM, with a snapshot of the code",
     "compare RUN ...": "scores of several runs as one table",
     "bench decode": "what each way of speculative decoding gains and costs",
     "bench fractal": "what training and each way of sampling AR and MAR networks cost",
     "bench costs": "what a call of each network costs, and the best gamma for that",
     "bench masks": "pictures of what the prefix masks hide",
 }
-_LINES = "\n".join(f"  {name:<16} {what}" for name, what in COMMANDS.items())
+_LINES = "\n".join(f"  {name:<17} {what}" for name, what in COMMANDS.items())
 HELP = f"""usage: litscale COMMAND --config CONFIG [--config CONFIG ...] [--OPTION VALUE ...]
 
 Train, evaluate and sample hierarchical autoregressive generators.
@@ -58,6 +60,16 @@ def main(args: list[str] | None = None) -> None:
         from litscale.cli.evaluate import command
 
         command.main(words[1:])
+        return
+    if words[0] == "sweep":
+        from litscale.cli.sweep import command as sweep
+
+        sweep.main(words[1:])
+        return
+    if words[0] == "launch":
+        from litscale.cli.launch import command as launch
+
+        launch.main(words[1:])
         return
     from litscale.cli import lightning_cli
 
