@@ -167,6 +167,8 @@ class FitProcess:
                 start_new_session=True,
                 preexec_fn=_end_with_parent,
             )
+        if self._interrupted:  # while it was started
+            self._process.terminate()
 
     def interrupt(self) -> None:
         """Send SIGTERM, at which a training saves its step and ends."""
@@ -245,7 +247,7 @@ class SubmititRunner(Runner):
         if not job.done():
             return None
         try:
-            return job.result()
+            return job.results()[0]
         except FailedJobError as error:
             return Ended(error=mask_text(str(error).strip().splitlines()[-1].strip())[:MOST_ERROR])
         except UncompletedJobError:  # cancelled, or its machine is gone
