@@ -11,6 +11,7 @@ from callbacks.prediction_writer import PredictionWriter
 from callbacks.samples import Samples
 from callbacks.sweep_trial import SweepTrial
 from callbacks.target_calls import TargetCalls
+from callbacks.throughput import Throughput
 from callbacks.token_writer import TokenWriter
 
 __all__ = [
@@ -25,5 +26,6 @@ __all__ = [
     "Samples",
     "SweepTrial",
     "TargetCalls",
+    "Throughput",
     "TokenWriter",
 ]
