@@ -14,6 +14,8 @@ COMMANDS = {
     "predict": "generate, continue, fill in or reconstruct, as files",
     "evaluate RUN": "scores of all checkpoints of a run, also while it trains (--watch)",
     "compare RUN ...": "scores of several runs as one table",
+    "report RUN ...": "one or several runs as one HTML file, or shown in the browser (--serve)",
+    "export RUN": "the model of a run as a folder to share: safetensors, config and model card",
     "bench decode": "what each way of speculative decoding gains and costs",
     "bench fractal": "what training and each way of sampling AR and MAR networks cost",
     "bench costs": "what a call of each network costs, and the best gamma for that",
@@ -50,14 +52,24 @@ def main(args: list[str] | None = None) -> None:
         sys.exit(f"litscale: there is no command {words[0]}{hint}")
     prepare_imports()
     if words[0] == "compare":
-        from litscale.cli import compare
+        from litscale.cli.report import compare
 
         compare.main(words[1:])
         return
     if words[0] == "evaluate":
-        from litscale.cli.evaluate import command
+        from litscale.cli.evaluate import command as evaluate
 
-        command.main(words[1:])
+        evaluate.main(words[1:])
+        return
+    if words[0] == "export":
+        from litscale.cli.export import command as export
+
+        export.main(words[1:])
+        return
+    if words[0] == "report":
+        from litscale.cli.report import command as report
+
+        report.main(words[1:])
         return
     from litscale.cli import lightning_cli
 
