@@ -3,7 +3,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 DEMO := runs/demo
-.PHONY: demo demo-images demo-var demo-sdvar test tests test-slow mutants lint
+FASHION := runs/fashion_demo
+.PHONY: demo demo-images demo-var demo-sdvar demo-fashion test tests test-slow mutants lint
 
 $(READY): setup.cfg pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -45,6 +46,22 @@ demo-sdvar: $(READY)
 	$(BIN)/litscale bench decode --config configs/sdvar/digits.yaml --drafts '{distilled: runs/sdvar_digits/draft.ckpt}' \
 	  --gammas [3] --acceptances [Coupled,Rejection,KL] --thresholds [0.7,0.8] --entry_nums [2] --num_images 500 \
 	  --batch_size 100 --features litscale.metrics.DigitFeatures
+
+# fit and validate a run of the pair of configs/fashion_mnist for so many steps; further options go to fit
+define fashion
+$(BIN)/litscale fit --config configs/fashion_mnist/$(1).yaml --overwrite true --trainer.default_root_dir $(FASHION)/$(1) \
+  --trainer.max_steps $(2) --trainer.limit_val_batches 8 $(3)
+$(BIN)/litscale validate --config $(FASHION)/$(1)/config.yaml --ckpt_path last --trainer.limit_val_batches 1.0 \
+  --verbose false
+endef
+
+# downloads nothing: FASHION_MNIST is the folder of the pictures, see docs/data.md; a short version of configs/fashion_mnist
+demo-fashion: $(READY)
+	$(call fashion,vqvae,400,--model.restart_until 300)
+	$(call fashion,var_target,200,--data.batch_size 16 --model.tokenizer_checkpoint $(FASHION)/vqvae/checkpoints/last.ckpt)
+	$(call fashion,var_draft,300,--data.batch_size 32 --model.tokenizer_checkpoint $(FASHION)/vqvae/checkpoints/last.ckpt)
+	$(BIN)/litscale predict --config $(FASHION)/var_target/config.yaml --ckpt_path last
+	$(BIN)/litscale compare $(FASHION)/vqvae $(FASHION)/var_target $(FASHION)/var_draft
 
 lint: $(READY)
 	$(BIN)/ruff format --check .

@@ -10,6 +10,7 @@ from callbacks.pixel_baseline import PixelBaseline
 from callbacks.prediction_writer import PredictionWriter
 from callbacks.samples import Samples
 from callbacks.target_calls import TargetCalls
+from callbacks.throughput import Throughput
 from callbacks.token_writer import TokenWriter
 
 __all__ = [
@@ -23,5 +24,6 @@ __all__ = [
     "PredictionWriter",
     "Samples",
     "TargetCalls",
+    "Throughput",
     "TokenWriter",
 ]

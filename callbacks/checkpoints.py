@@ -25,7 +25,7 @@ from callbacks.checkpointing.interruption import Action, Interruption
 from callbacks.checkpointing.manifest import begin_manifest, end_manifest, send_manifest
 from callbacks.checkpointing.monitored_score import MonitoredScore
 from callbacks.checkpointing.progress import mark_validation_interrupted, remove_unfinished_batches
-from callbacks.reporting.trainer_state import is_trial, run_folder
+from callbacks.reporting.trainer_state import is_trial, resumed_checkpoint, run_folder
 from lit_models.base import DivergedError, GradientError
 from litscale.storage.manifest import ManifestWriter
 from litscale.storage.run_folders import (
@@ -130,7 +130,7 @@ class Checkpoints(Checkpoint):
         """
         folder = run_folder(trainer).resolve()
         if not (is_trial(trainer) or self.overwrite or self._folder == folder):
-            refuse_used_folder(folder, trainer.ckpt_path)
+            refuse_used_folder(folder, resumed_checkpoint(trainer))
         self._folder = folder
         if not is_trial(trainer):
             self._manifest = begin_manifest(trainer, folder)
@@ -147,10 +147,11 @@ class Checkpoints(Checkpoint):
         # 1. settle what lies in the folder
         if trainer.is_global_zero:
             last = self._path("last")
-            if trainer.ckpt_path and Path(trainer.ckpt_path).resolve() != last:
+            resumed = resumed_checkpoint(trainer)
+            if resumed is not None and Path(resumed).resolve() != last:
                 discard_previous(last)  # it precedes a checkpoint that this run has nothing to do with
             folder = run_folder(trainer).resolve()
-            if self.overwrite and not goes_on(folder, trainer.ckpt_path):
+            if self.overwrite and not goes_on(folder, resumed):
                 clear_run_folder(folder)
                 if self._manifest is not None:
                     self._manifest.forget_earlier()

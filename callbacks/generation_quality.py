@@ -22,7 +22,7 @@ from callbacks.evaluation.sample_evaluation import SampleEvaluation
 from callbacks.evaluation.sample_store import SampleStore, write_npz, write_pngs
 from callbacks.reporting.result_table import Column, Report, ResultTable
 from callbacks.reporting.trainer_state import checkpoint_of, run_folder, stage_of
-from datamodules.base import CanvasData, RenderedData, class_count, data_of, offered, required
+from datamodules.base import CanvasData, RenderedData, class_count, class_names_of, data_of, offered, required
 from lit_models.contracts import Generates, GenerationOptions
 from litscale.metrics import (
     FrechetDistance,
@@ -43,10 +43,11 @@ class GenerationQuality(SampleEvaluation):
 
     Logs, over all ranks, ``val/fid``, ``val/kid``, ``val/precision`` and ``val/recall``, with an extractor that gives
     logits ``val/inception_score``, and with one that knows the data's classes ``val/class_accuracy``, the share of
-    samples that it recognises as their class (``test/...`` in a test). Of rolls the features are by default the
-    statistics of `litscale.metrics.MusicFeatures`, of images `litscale.metrics.InceptionFeatures`. Where samples are
-    decoded in parallel, ``val/decoding/passes_per_patch`` and the like say what that took for those that were generated
-    now, see `litscale.models.fractal.decoding_summary`.
+    samples that it recognises as their class (``test/...`` in a test); where classes have names, the report has this
+    share for each of them. Of rolls the features are by default the statistics of `litscale.metrics.MusicFeatures`, of
+    images `litscale.metrics.InceptionFeatures`. Where samples are decoded in parallel,
+    ``val/decoding/passes_per_patch`` and the like say what that took for those that were generated now, see
+    `litscale.models.fractal.decoding_summary`.
 
     The reference is a file, or the data of the validation (or test) at hand. Their features are extracted once and kept
     in the cache, if all of them went through (``limit_val_batches`` at 1.0). Against a file of mean and covariance
@@ -148,7 +149,7 @@ class GenerationQuality(SampleEvaluation):
                 "the data's classes, or one without num_classes"
             )
         self._extractor, self._shape = self.features, data.canvas_shape
-        self._classes = classes
+        self._classes, self._class_names = classes, class_names_of(data)
         self._recognises = bool(classes) and known is not None
 
     def begin(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -172,10 +173,14 @@ class GenerationQuality(SampleEvaluation):
         if self._recognises:
             metrics |= {"class_accuracy": MulticlassAccuracy(self._classes, average="micro")}
         self._scores = MetricCollection(metrics, compute_groups=False).to(device)
+        named = self._recognises and bool(self._class_names)
+        self._by_class = MulticlassAccuracy(self._classes, average=None).to(device) if named else None
 
     def begin_samples(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forget the samples of the last time."""
         self._scores.reset()
+        if self._by_class is not None:
+            self._by_class.reset()
         self._store: SampleStore | None = None
         if trainer.state.fn != TrainerFn.FITTING:
             with self._changed(pl_module):
@@ -201,6 +206,8 @@ class GenerationQuality(SampleEvaluation):
         features, logits = extract(self._extractor, canvases.to(device))
         target = index % self._classes if self._recognises else None
         self._scores.update(features=features, logits=logits, preds=logits, target=target, index=index)
+        if self._by_class is not None and target is not None and logits is not None:
+            self._by_class.update(logits, target)
 
     def take_data(self, trainer: Trainer, batch: dict[str, Any]) -> None:
         """Take in real images, unless the reference is known."""
@@ -216,6 +223,8 @@ class GenerationQuality(SampleEvaluation):
     def outcome(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Tensor]:
         """The scores, float32, and what decoding took."""
         self._values = {name: value.float() for name, value in self._scores.compute().items()}
+        shares = [] if self._by_class is None else self._by_class.compute().tolist()
+        self._class_shares = dict(zip(self._class_names, shares, strict=False))
         _, prefix = stage_of(trainer)
         return {f"{prefix}/{name}": value for name, value in self._values.items()} | self.decoding(prefix)
 
@@ -242,9 +251,15 @@ class GenerationQuality(SampleEvaluation):
         number = "" if count is None else f" ({count} images)"
         title = f"{self.num_samples} samples against {self._real.name}{number} in {type(self.features).__name__}"
         rows = {name: {"score": value} for name, value in scores.items()}
-        table = ResultTable("score", {"score": Column("", "{:.5g}", "not finite")}, rows, title)
+        tables = [ResultTable("score", {"score": Column("", "{:.5g}", "not finite")}, rows, title)]
+        if self._class_shares:
+            data["class_accuracy"] = self._class_shares
+            shares = {name: {"share": share} for name, share in self._class_shares.items()}
+            tables.append(
+                ResultTable("class", {"share": Column("", "{:.1%}")}, shares, "Samples recognised as their class")
+            )
         drawn = "Drawn with " + ", ".join(f"{name} {value}" for name, value in settings.items()) + "."
-        return Report(f"quality_{stage}", f"Generation quality ({stage})", [table], data, checkpoint, drawn)
+        return Report(f"quality_{stage}", f"Generation quality ({stage})", tables, data, checkpoint, drawn)
 
     def _finish(self, path: Path) -> None:
         """Export the samples as ``keep`` says and delete the batches; scores are computed, so all ranks are done."""

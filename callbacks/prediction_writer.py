@@ -18,7 +18,7 @@ from callbacks.evaluation.evaluated_weights import evaluated_weights
 from callbacks.evaluation.generation import frames_of
 from callbacks.reporting.json_text import json_text
 from callbacks.reporting.trainer_state import run_folder
-from datamodules.base import SheetRenderer, WrittenData, data_of, required
+from datamodules.base import SheetRenderer, WrittenData, class_names_of, data_of, required
 from litscale.storage.files import write_atomically, write_image
 from litscale.storage.temporaries import publish_folder, remove_stale, temporary_folder
 
@@ -38,10 +38,11 @@ class PredictionWriter(Callback):
 
     In it are ``sample_00000.mid`` and ``.png`` (or what the data module's renderer writes), on demand ``.gif`` and
     ``.wav``, and ``sample_00000.json`` with the request, the checkpoint (path, step, SHA-256), settings, row of its
-    batch, label and statistics. The number is the sample's own over all devices, each of which writes what it made; all
-    must see the folder. Of images there is also ``sheet.png``, the first hundred of rank zero side by side, and with
-    ``gif`` ``steps.png``, how the first ones came into being, one a row. Use it with ``return_predictions=False``, or
-    all samples are kept in memory as well.
+    batch, label, name of the class where the data have names, and statistics. The number is the sample's own over all
+    devices, each of which writes what it made; all must see the folder. Of images there is also ``sheet.png``, the
+    first hundred of rank zero side by side with the names of their classes, and with ``gif`` ``steps.png``, how the
+    first ones came into being, one a row. Use it with ``return_predictions=False``, or all samples are kept in memory
+    as well.
 
     It is no `BasePredictionWriter`: that one has Lightning look for the indices of a batch, and warn in vain, which
     the batch itself knows.
@@ -73,6 +74,8 @@ class PredictionWriter(Callback):
         self._request = required(data_of(trainer), WrittenData, self).described_request()
         self._files: list[str] = []
         self._shown: list[np.ndarray] = []
+        self._classes = class_names_of(data_of(trainer))
+        self._names: list[str] = []  # of the classes of what is shown
         self._steps: list[tuple[Tensor, Tensor]] = []
         self._settings: dict[str, Any] = {}
         pl_module.record_frames = self.gif  # type: ignore[assignment]
@@ -113,6 +116,9 @@ class PredictionWriter(Callback):
             self._steps = outputs["frames"]
         self._settings = self._settings or outputs["settings"]
         self._shown += list(canvases[: MOST_ON_SHEET - len(self._shown)])
+        labels = None if outputs["label"] is None else outputs["label"].tolist()
+        names = [self._classes[label] for label in labels] if labels is not None and self._classes else None
+        self._names += (names or [])[: MOST_ON_SHEET - len(self._names)]
         # 2. the files of each sample
         for row, index in enumerate(outputs["index"].tolist()):
             stem = self._folder / f"sample_{index:05d}"
@@ -122,7 +128,8 @@ class PredictionWriter(Callback):
             record = {
                 "index": index,
                 "row": row,
-                "label": None if outputs["label"] is None else int(outputs["label"][row]),
+                "label": None if labels is None else labels[row],
+                **({} if names is None else {"class": names[row]}),
                 "request": self._request.options,
                 **self._weights.metadata,
                 "settings": outputs["settings"],
@@ -139,7 +146,8 @@ class PredictionWriter(Callback):
         renderer = required(data_of(trainer), WrittenData, self).renderer
         if not isinstance(renderer, SheetRenderer):
             return
-        self._write_picture("sheet.png", renderer.sheet(np.stack(self._shown), COLUMNS))
+        sheet = renderer.sheet(np.stack(self._shown), COLUMNS, names=self._names or None)
+        self._write_picture("sheet.png", sheet)
         if self._steps:
             chosen = np.unique(np.linspace(0, len(self._steps) - 1, MOST_STEPS).astype(int))
             parts = (torch.stack(part)[chosen, :MOST_ROWS] for part in zip(*self._steps, strict=True))

@@ -12,6 +12,7 @@ from datamodules.rolls.midi_folder import MidiFolder, MidiReader
 from datamodules.rolls.piano_roll import PianoRollDataModule
 from datamodules.rolls.requests import GenerationRequest
 from datamodules.rolls.source import RollSource
+from datamodules.rolls.whole_pieces import RollEvaluation
 from datamodules.tokens.tokenization import TokenizationDataModule
 from datamodules.tokens.tokens import TokenDataModule
 
@@ -28,6 +29,7 @@ __all__ = [
     "MidiFolder",
     "MidiReader",
     "PianoRollDataModule",
+    "RollEvaluation",
     "RollSource",
     "TokenDataModule",
     "TokenizationDataModule",

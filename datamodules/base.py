@@ -42,6 +42,14 @@ class ClassData(Protocol):
         """Number of classes, 0 for none."""
 
 
+class NamedClassData(Protocol):
+    """Data whose classes have names that are known before anything is read."""
+
+    @property
+    def known_class_names(self) -> Sequence[str]:
+        """Name of each class; empty where there are no classes, or none but numbers."""
+
+
 class BatchData(Protocol):
     """Data that can say how large their batches are."""
 
@@ -75,8 +83,14 @@ class Renderer(Protocol):
 class SheetRenderer(Renderer, Protocol):
     """A renderer that also shows many canvases on one page."""
 
-    def sheet(self, canvases: np.ndarray, columns: int = 8, unknown: np.ndarray | None = None) -> np.ndarray:
-        """Canvases ``[N, C, H, W]`` side by side, uint8 RGB ``[height, width, 3]``."""
+    def sheet(
+        self,
+        canvases: np.ndarray,
+        columns: int = 8,
+        unknown: np.ndarray | None = None,
+        names: Sequence[str] | None = None,
+    ) -> np.ndarray:
+        """Canvases ``[N, C, H, W]`` side by side, uint8 RGB ``[height, width, 3]``; each with its name, if any."""
 
 
 class RenderedData(Protocol):
@@ -107,6 +121,14 @@ class RollData(Protocol):
 
     def rolls(self, split: str) -> Iterator[np.ndarray]:
         """Whole pieces of ``train``, ``val`` or ``test``, uint8 ``[H, steps]``."""
+
+
+class VoiceData(Protocol):
+    """Data of so many voices, by which scores are published as nats per note slot."""
+
+    @property
+    def voices(self) -> int | None:
+        """How many notes sound at a step; None where that is no constant."""
 
 
 class TokenData(Protocol):
@@ -169,6 +191,12 @@ def class_count(data: object) -> int:
     """Number of classes of a data module, 0 where it has none or does not say."""
     classes = offered(data, ClassData)
     return 0 if classes is None else classes.num_classes
+
+
+def class_names_of(data: object) -> list[str]:
+    """Name of each class of a data module; empty where they have none, or are not known before data is read."""
+    named = offered(data, NamedClassData)
+    return [] if named is None else list(named.known_class_names)
 
 
 def _missing(owner: object, contract: type) -> list[str]:

@@ -49,6 +49,9 @@ class Batch(TypedDict, total=False):
     Attributes:
         canvas: symbols, uint8 ``[B, C, H, W]``.
         label: classes, int64 ``[B]``.
+        start: number of each canvas' first column within its piece, int64 ``[B]``.
+        counted: in evaluation of whole pieces, the columns whose likelihood counts, bool ``[B, W]``.
+        side_by_side: there, the canvases that do not overlap and are filled, bool ``[B]``.
         tokens: in place of a canvas, the tokens of a cache, int64 ``[B, L]``.
         known: in prediction, the cells of the canvas that are given, bool ``[B, C, H, W]``.
         index: in prediction, the number of each sample of the request, int64 ``[B]``.
@@ -57,6 +60,9 @@ class Batch(TypedDict, total=False):
 
     canvas: Tensor
     label: Tensor
+    start: Tensor
+    counted: Tensor
+    side_by_side: Tensor
     tokens: Tensor
     known: Tensor
     index: Tensor
@@ -284,6 +290,15 @@ class LitModule(LightningModule):
         if classes and isinstance(batch, Mapping) and isinstance(batch.get("label"), Tensor):
             check_labels(batch["label"], classes)
         return batch
+
+    def batch_counts(self, batch: Batch) -> dict[str, int]:
+        """How many ``samples`` and ``cells`` a batch of canvases holds; nothing for a batch of another kind.
+
+        A cell is one symbol of a canvas: of an image, one channel of a pixel.
+        """
+        if not isinstance(batch, Mapping) or "canvas" not in batch:
+            return {}
+        return {"samples": len(batch["canvas"]), "cells": batch["canvas"].numel()}
 
     def finite(self, loss: Tensor) -> Tensor:
         """Return the loss, and have :meth:`on_before_optimizer_step` refuse the step if it is not finite."""

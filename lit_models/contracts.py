@@ -43,6 +43,13 @@ class GenerationOptions(Protocol):
         """All that samples depend on beside weights and requests, for files and caches that say so."""
 
 
+class BatchCounts(Protocol):
+    """A module that can tell how much a training batch holds."""
+
+    def batch_counts(self, batch: Any) -> Mapping[str, int]:
+        """``samples``, and ``tokens`` and ``cells`` where the batch has them; read off shapes, never off the device."""
+
+
 class CountsDecoding(Protocol):
     """A module that counts what parallel decoding takes."""
 

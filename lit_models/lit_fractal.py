@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from functools import partial
+from itertools import product
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from datamodules.base import CanvasData, data_of, required
+from datamodules.base import CanvasData, VoiceData, data_of, offered, required
 from lit_models.base import Batch, GeneratingModule, StepOutput
 from lit_models.companions import load_companion
 from lit_models.optimization import Optimization
@@ -34,12 +35,15 @@ from litscale.models.small_weights import small_weights
 
 GENERATION = Generation()
 SMALL = ("", "_small_weights", "_small_weights_change")  # suffixes of scores
+SIDE_BY_SIDE = "_side_by_side"  # suffix of scores of windows without context, where others are of whole pieces
 
 
 class LitFractal(GeneratingModule):
     """Trains a fractal model, or a network of your own, by maximum likelihood; evaluates and samples it.
 
-    ``validate`` and ``test`` report bits per dim and, for rolls, nats per step, both given the labels if there are any.
+    ``validate`` and ``test`` report bits per dim and, for rolls, nats per step, both given the labels if there are any;
+    for data of so many voices also nats per slot, a step of one voice. Where batches go through whole pieces, these are
+    scores of whole pieces, and ``..._side_by_side`` those of windows without context.
     ``test`` then also reports them without labels, as ``..._unconditional``; FractalGen publishes these. If generation
     uses small weights, both also report the scores with these, as ``..._small_weights``, and their difference from the
     network's own, as ``..._small_weights_change``. Each score of several passes has a ``..._standard_error``.
@@ -130,6 +134,9 @@ class LitFractal(GeneratingModule):
         self.units = {"bits_per_dim": math.log(2) * network.codec.channels * network.sizes[0][0]}
         if not network.codec.is_image:
             self.units["nats_per_step"] = 1.0
+        self._make_metrics()
+
+    def _make_metrics(self) -> None:
         likelihoods = {"val": self._metrics([""]), "test": self._metrics(["", "_unconditional"])}
         self.likelihoods = cast("Mapping[str, Mapping[str, Mean | StandardError]]", nn.ModuleDict(likelihoods))
 
@@ -143,7 +150,8 @@ class LitFractal(GeneratingModule):
 
     def _metrics(self, suffixes: list[str]) -> nn.ModuleDict:
         """Return the metrics of the likelihood in each unit, with and without labels and small weights."""
-        names = [unit + suffix + weights for suffix in suffixes for weights in SMALL for unit in self.units]
+        parts = product(self.units, suffixes, SMALL, ("", SIDE_BY_SIDE))
+        names = ["".join(part) for part in parts]
         metrics: dict[str, nn.Module] = {name: Mean() for name in names}
         if self.nll_passes > 1:
             metrics |= {f"{name}_standard_error": StandardError() for name in names}
@@ -175,6 +183,10 @@ class LitFractal(GeneratingModule):
         self._drafts()
         if data_of(self.trainer) is None:  # plain loaders
             return
+        voiced = offered(data_of(self.trainer), VoiceData)
+        if voiced is not None and voiced.voices is not None and not self.network.codec.is_image:
+            self.units["nats_per_slot"] = float(voiced.voices)
+            self._make_metrics()
         data = required(data_of(self.trainer), CanvasData, self, "see docs/extending.md")
         codec, rows = self.network.codec, self.network.sizes[0][0]
         channels, height, _ = data.canvas_shape
@@ -209,10 +221,10 @@ class LitFractal(GeneratingModule):
         """
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         logging = every > 0 and (self.global_step + 1) % every == 0
-        distillation: dict[str, Any] = {}
+        options = self._start(batch)
         if self._teacher:
-            distillation = {"teacher": self._teacher[0], "data_weight": self.data_weight}
-        output = self.network(batch["canvas"], batch.get("label"), with_entropy=logging, **distillation)
+            options |= {"teacher": self._teacher[0], "data_weight": self.data_weight}
+        output = self.network(batch["canvas"], batch.get("label"), with_entropy=logging, **options)
         loss = self.finite(output.loss)
         self.log("train/loss", loss.detach(), sync_dist=True)
         report = {f"mask_fraction/{name}": value for name, value in output.mask_fractions.items()}
@@ -223,6 +235,10 @@ class LitFractal(GeneratingModule):
             report["entropy"] = output.entropy
         return {"loss": loss, "report": report}
 
+    def _start(self, batch: Batch) -> dict[str, Any]:
+        """Where canvases begin in their pieces, for a network that is told."""
+        return {"start": batch.get("start")} if self.network.periods else {}
+
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Update and log the likelihoods ``val/``."""
         self._evaluate("val", batch)
@@ -232,30 +248,47 @@ class LitFractal(GeneratingModule):
         self._evaluate("test", batch)
 
     def _evaluate(self, prefix: str, batch: Batch) -> None:
-        canvas, label = batch["canvas"], batch.get("label")
+        label = batch.get("label")
         labels = {"": label}
         if prefix == "test" and label is not None:
             labels["_unconditional"] = None
+        # 1. what each canvas counts, by protocol
+        weights: dict[str, Tensor | None] = {"": None}
+        if "counted" in batch:
+            weights = {"": batch["counted"].sum(1), SIDE_BY_SIDE: batch["side_by_side"]}
         for suffix, given in labels.items():
-            nats = self.network.nll_of_passes(canvas, given, self.nll_passes, seed=self.run_seed) / canvas.shape[3]
-            self._log_likelihood(prefix, suffix, nats)
+            # 2. the network's own likelihoods
+            nats = self._nats_per_step(batch, given)
+            scores = {suffix: nats}
+            # 3. those under the weights that samples are drawn with, for the same masks
             if self.generation.weights != "float32":
-                small = self._nats_of_small_weights(canvas, given) / canvas.shape[3]
-                self._log_likelihood(prefix, f"{suffix}_small_weights", small)
-                self._log_likelihood(prefix, f"{suffix}_small_weights_change", small - nats)
+                with small_weights(self.network, self.generation.weights), torch.compiler.set_stance("force_eager"):
+                    small = self._nats_per_step(batch, given)
+                scores[f"{suffix}_small_weights"] = small
+                scores[f"{suffix}_small_weights_change"] = {name: small[name] - nats[name] for name in nats}
+            for name, values in scores.items():
+                for protocol, value in values.items():
+                    self._log_likelihood(prefix, name + protocol, value, weights[protocol])
 
-    def _nats_of_small_weights(self, canvas: Tensor, label: Tensor | None) -> Tensor:
-        """The likelihood under the weights that samples are drawn with, for the same masks; ``[passes, B]``."""
-        with small_weights(self.network, self.generation.weights), torch.compiler.set_stance("force_eager"):
-            return self.network.nll_of_passes(canvas, label, self.nll_passes, seed=self.run_seed)
+    def _nats_per_step(self, batch: Batch, label: Tensor | None) -> dict[str, Tensor]:
+        """Likelihoods of a batch in nats per column, ``[passes, B]``, by protocol."""
+        canvas = batch["canvas"]
+        options = {"seed": self.run_seed, **self._start(batch)}
+        if "counted" not in batch:
+            return {"": self.network.nll_of_passes(canvas, label, self.nll_passes, **options) / canvas.shape[3]}
+        nats, counted = self.network.nll_of_columns(canvas, label, self.nll_passes, **options), batch["counted"]
+        # the mean over counted columns, which there are in each canvas; then that over all columns
+        return {"": ((nats * counted).sum(2) / counted.sum(1)).float(), SIDE_BY_SIDE: nats.mean(2).float()}
 
-    def _log_likelihood(self, prefix: str, suffix: str, nats: Tensor) -> None:
-        """Update and log the metrics of a likelihood in nats per column, ``[passes, B]``."""
+    def _log_likelihood(self, prefix: str, suffix: str, nats: Tensor, weight: Tensor | None) -> None:
+        """Update and log the metrics of a likelihood in nats per column, ``[passes, B]``; canvases weigh ``[B]``."""
         metrics = self.likelihoods[prefix]
         for unit, size in self.units.items():
             name = f"{unit}{suffix}"
-            metrics[name].update(nats.mean(0) / size)
-            self.log(f"{prefix}/{name}", metrics[name], prog_bar=not suffix, on_epoch=True, on_step=False)
+            mean = metrics[name]
+            assert isinstance(mean, Mean)
+            mean.update(nats.mean(0) / size, weight)
+            self.log(f"{prefix}/{name}", mean, prog_bar=not suffix, on_epoch=True, on_step=False)
             if self.nll_passes > 1:
                 error = metrics[f"{name}_standard_error"]
                 error.update(nats / size)

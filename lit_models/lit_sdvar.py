@@ -19,7 +19,7 @@ from lit_models.speculative.comparison import Comparison, compare
 from lit_models.speculative.distillation import divergence, teacher_forced, teacher_tokens
 from lit_models.token_metrics import by_scale
 from lit_models.tokenizer.data_checks import check_cache, check_canvas, check_classes
-from lit_models.tokenizer.encoding import codec_of, labels_of, tokens_of
+from lit_models.tokenizer.encoding import codec_of, count_tokens, labels_of, tokens_of
 from lit_models.tokenizer.weights import packed_tokenizer, unpack_tokenizer
 from lit_models.transformer_files import load_pair, save_as_lit_var
 from litscale.metrics.mean import Mean
@@ -220,6 +220,10 @@ class LitSDVAR(GeneratingModule):
             for k, part in enumerate(by_scale(self.target, values))
         }
         return {"loss": loss, "report": report}
+
+    def batch_counts(self, batch: Batch) -> dict[str, int]:
+        """How many ``samples`` and ``tokens`` a batch holds, and of ``cells``, if it has canvases."""
+        return count_tokens(batch, self.target.length)
 
     def _divergence(self, labels: Tensor, tokens: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Return the divergence and the overlap at each token, ``[B, L]`` each."""

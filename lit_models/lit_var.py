@@ -16,7 +16,7 @@ from lit_models.optimization import Optimization
 from lit_models.sampling_threads import checked_threads, limited_threads
 from lit_models.token_metrics import TokenMetrics, by_scale, token_scores
 from lit_models.tokenizer.data_checks import check_cache, check_canvas, check_classes
-from lit_models.tokenizer.encoding import codec_of, labels_of, tokens_of
+from lit_models.tokenizer.encoding import codec_of, count_tokens, labels_of, tokens_of
 from lit_models.tokenizer.known_tokens import known_tokens
 from lit_models.tokenizer.weights import load_tokenizer, packed_tokenizer, unpack_tokenizer
 from litscale.models.var import VAR, VARGeneration, generate
@@ -181,6 +181,10 @@ class LitVAR(GeneratingModule):
         if self.progressive_steps:
             report["scales"] = loss.new_full((), scales)
         return {"loss": loss, "report": report}
+
+    def batch_counts(self, batch: Batch) -> dict[str, int]:
+        """How many ``samples``, ``tokens`` of the trained scales, and with canvases ``cells`` a batch holds."""
+        return count_tokens(batch, self.network.bounds[self.active_scales(self.global_step)])
 
     def _take_fastest_attention(self, batch_size: int) -> None:
         """Let all ranks use the attention that is the fastest on the device of rank zero."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Self, cast
 
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 from torch.optim import Optimizer
@@ -13,9 +14,9 @@ from torch.optim import Optimizer
 from datamodules.base import data_of
 from lit_models.base import Batch, LitModule, StepOutput
 from lit_models.optimization import Optimization
-from lit_models.tokenizer.codebook import report
+from lit_models.tokenizer.codebook import UsageAlarm, report
 from lit_models.tokenizer.data_checks import check_canvas, token_metadata
-from lit_models.tokenizer.encoding import codec_of, encode
+from lit_models.tokenizer.encoding import codec_of, count_tokens, encode
 from lit_models.tokenizer.options import DiscriminatorConfig, TokenizerLoss
 from lit_models.tokenizer.perceptual import PerceptualLoss
 from lit_models.tokenizer.reconstruction import ReconstructionMetrics
@@ -47,6 +48,8 @@ class LitVQVAE(LitModule):
         discriminator: The patch discriminator; its weight of 0 by default trains without one.
         restart_every: Number of optimiser steps between replacements of unused codes; 0 replaces none.
         restart_until: Last optimiser step at which codes are replaced; null sets no end.
+        usage_alarm: Warn, once, if the usage of a scale of more than one token is under so many percent in two
+            validations in a row; 0 never does.
         codec: Meaning of the channels of the tokenizer: rgb, gray, binary, velocity or onset_hold. By default it is rgb
             for three channels and gray for one.
         velocity_bins: Number of velocity bins of the data, for velocity and onset_hold.
@@ -71,6 +74,7 @@ class LitVQVAE(LitModule):
         discriminator: DiscriminatorConfig = NO_DISCRIMINATOR,
         restart_every: int = 100,
         restart_until: int | None = None,
+        usage_alarm: float = 0.0,
         codec: str | None = None,
         velocity_bins: int = 127,
         features: nn.Module | None = None,
@@ -79,7 +83,15 @@ class LitVQVAE(LitModule):
         super().__init__()
         if restart_every < 0:
             raise ValueError(f"restart_every must not be negative, got {restart_every}; 0 is never")
+        if restart_every and network.quantizer.simvq:
+            raise ValueError(
+                f"restart_every is {restart_every}, but simvq makes codes by a map of frozen vectors, which "
+                "cannot be replaced: set restart_every to 0"
+            )
+        if not 0 <= usage_alarm <= 100:
+            raise ValueError(f"usage_alarm must be in 0..100, in percent, got {usage_alarm}")
         self.network = network
+        self.usage_alarm = UsageAlarm(usage_alarm, network.patch_nums)
         self.optimization, self.loss, self.discriminator_config = optimization, loss, discriminator
         self.restart_every, self.restart_until = restart_every, restart_until
         self.codec = codec_of(network, codec, velocity_bins)
@@ -142,6 +154,8 @@ class LitVQVAE(LitModule):
         weighted = (getattr(self.loss, name) * value for name, value in terms.items())
         loss = sum(weighted, start=terms["l1"].new_zeros(()))
         terms |= {"codebook": out.codebook_loss, "commitment": out.commitment_loss}
+        if out.entropy_loss is not None:
+            terms["entropy"] = out.entropy_loss
         total = loss + self.loss.quantizer * out.loss
         weights = {}
         # 3. let the discriminator judge
@@ -155,6 +169,10 @@ class LitVQVAE(LitModule):
         self.log("train/loss", total.detach(), sync_dist=True)
         named = {f"loss/{name}": value.detach() for name, value in terms.items()} | weights
         return {"loss": total, "report": named | report(self.network.quantizer.hits)}
+
+    def batch_counts(self, batch: Batch) -> dict[str, int]:
+        """How many ``samples``, ``cells`` and ``tokens`` of all scales a batch holds."""
+        return count_tokens(batch, sum(side**2 for side in self.network.patch_nums))
 
     def _reconstruction(self, real: Tensor, made: Tensor) -> dict[str, Tensor]:
         """Return the terms of the reconstruction loss, by the names of their weights."""
@@ -273,7 +291,10 @@ class LitVQVAE(LitModule):
 
     def _log_reconstructions(self, prefix: str) -> None:
         metrics = self.reconstructions[prefix]
-        for name, value in metrics.compute().items():
+        scores = metrics.compute()
+        if self.trainer.state.fn == TrainerFn.FITTING and not self.trainer.sanity_checking:
+            self.usage_alarm.check(scores)
+        for name, value in scores.items():
             self.log(f"{prefix}/{name}", value, prog_bar=name == "psnr")
         metrics.reset()
 

@@ -1,5 +1,6 @@
 """Every command of README and docs runs outside of the repository, with a small model in place of the config's own."""
 
+import json
 import re
 import shlex
 import shutil
@@ -58,8 +59,23 @@ IMAGENET = {
         "init_args": {"size": 16, "batch_size": 2, "num_workers": 0, "num_classes": 2, "predict": {"labels": None}}
     },
 }
+JSB = {
+    "trainer": TRAINER,
+    "model": {
+        "init_args": {
+            "network": {
+                "init_args": {"sizes": [[48, 16], [48, 1], [12, 1], [1, 1]], "widths": [16] * 4, "heads": [2] * 4}
+            }
+        }
+    },
+    "data": {"init_args": {"window": 16, "evaluation": {"stride": 8}, "samples_per_epoch": 16, "cache_dir": "cache"}},
+}
 DIGITS = {"trainer": TRAINER}
-FAMILIES = {"imagenet": IMAGENET, "digits": DIGITS, "rolls": ROLLS}
+SHORT_SEARCHES = {
+    "LearningRateFinder": ["--trainer.callbacks.num_training_steps", "14"],
+    "BatchSizeFinder": ["--trainer.callbacks.max_val", "4"],
+}
+FAMILIES = {"imagenet": IMAGENET, "digits": DIGITS, "jsb": JSB, "rolls": ROLLS}
 
 
 def family(line):
@@ -116,6 +132,8 @@ def test_commands_run(tmp_path):
     for name, small in FAMILIES.items():
         (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(small))
     make_imagenet(tmp_path)
+    pieces = np.random.default_rng(0).integers(48, 73, (4, 40, 4)).tolist()
+    (tmp_path / "Jsb16thSeparated.json").write_text(json.dumps({"train": pieces, "valid": pieces, "test": pieces}))
     lines = sorted({line for page in PAGES for line in commands(page)}, key=stage)
     for line in lines:
         words = shlex.split(line)[1:]
@@ -128,6 +146,8 @@ def test_commands_run(tmp_path):
             words[after:after] = ["--config", f"{family(line)}.yaml"]
             words += ["--config", "short.yaml", "--trainer.accelerator", "cpu", "--trainer.devices", "1"]
             words += ["--trainer.num_nodes", "1", "--trainer.strategy", "auto"]
+            for name, option in SHORT_SEARCHES.items():
+                words += option if name in line else []
             if "wandb.yaml" in line:
                 words += ["--trainer.logger.init_args.offline", "true"]
             if "--ckpt_path" in words:

@@ -12,6 +12,9 @@ from litscale.models.var import VAR, VQVAE
 
 OF_VQVAE = (
     "patch_nums",
+    "entropy",
+    "simvq",
+    "rotation",
     "vocab",
     "dim",
     "channels",
@@ -90,7 +93,8 @@ def vqvae(**options):
     torch.manual_seed(0)
     small = {"patch_nums": (1, 2, 4), "vocab": 16, "dim": 8, "channels": 8, "multipliers": (1, 2), "blocks": 1}
     made = VQVAE(**small | {"in_channels": 1} | options)
-    torch.nn.init.normal_(made.quantizer.codebook.weight, std=0.3)
+    if not made.quantizer.simvq:
+        torch.nn.init.normal_(made.quantizer.codebook.weight, std=0.3)
     made.quantizer.record_hits(torch.ones_like(made.quantizer.hits))
     return made
 

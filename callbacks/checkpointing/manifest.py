@@ -16,6 +16,7 @@ from lightning.pytorch.loggers import WandbLogger
 
 import litscale
 from callbacks.checkpointing.interruption import EXIT_STATUS, NAMES, Action
+from callbacks.reporting.trainer_state import resumed_checkpoint
 from litscale.storage.manifest import FAILED, FINISHED, INTERRUPTED, MANIFEST, ManifestWriter
 from litscale.storage.provenance import code_of, describe_run
 from litscale.storage.secrets import mask_text
@@ -53,7 +54,7 @@ def begin_manifest(trainer: Trainer, folder: Path) -> ManifestWriter | None:
         "cudnn": torch.backends.cudnn.version() if torch.backends.cudnn.is_available() else None,
         "strategy": type(trainer.strategy).__name__,
         "precision": trainer.precision,
-        "resumed_from": None if trainer.ckpt_path is None else str(trainer.ckpt_path),
+        "resumed_from": resumed_checkpoint(trainer),
     }
     code = code_of(Path.cwd(), *map(Path, litscale.__path__))
     return ManifestWriter(folder, facts, code, trainer.world_size)

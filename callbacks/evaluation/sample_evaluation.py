@@ -130,8 +130,8 @@ class SampleEvaluation(Callback, ABC):
         dataloader_idx: int = 0,
     ) -> None:
         """Take in the data of the first validation."""
-        if self._running and not self._data_done:
-            self.take_data(trainer, batch)
+        if self._running and not self._data_done and (windows := _once(batch)) is not None:
+            self.take_data(trainer, windows)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the outcome."""
@@ -178,3 +178,11 @@ class SampleEvaluation(Callback, ABC):
 def summed(trainer: Trainer, pl_module: LightningModule, number: int) -> int:
     """The sum of a number over all ranks."""
     return int(trainer.strategy.reduce(torch.tensor(number, device=pl_module.device), reduce_op="sum"))
+
+
+def _once(batch: dict[str, Any]) -> dict[str, Any] | None:
+    """The windows of a batch that do not overlap, where it says which ones do not; None if there are none."""
+    if "side_by_side" not in batch:
+        return batch
+    chosen = batch["side_by_side"]
+    return {name: value[chosen] for name, value in batch.items()} if chosen.any() else None

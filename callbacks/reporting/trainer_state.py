@@ -22,6 +22,16 @@ def checkpoint_of(trainer: Trainer) -> str | None:
     return None if trainer.ckpt_path is None else str(trainer.ckpt_path)
 
 
+def resumed_checkpoint(trainer: Trainer) -> str | None:
+    """Path of the checkpoint that a training goes on from; None for a new run.
+
+    A search before the training (`LearningRateFinder`, `BatchSizeFinder`) leaves the path of a file of its own in
+    ``trainer.ckpt_path``, which it has removed.
+    """
+    path = trainer.ckpt_path
+    return str(path) if path is not None and Path(path).exists() else None
+
+
 def is_trial(trainer: Trainer) -> bool:
     """Whether this is a run of a few batches that leaves nothing behind (``fast_dev_run``)."""
     return bool(trainer.fast_dev_run)  # type: ignore[attr-defined]

@@ -111,6 +111,11 @@ class ImageDataModule(RankedDataModule):
             )
         return names or [str(number) for number in range(self.num_classes)]
 
+    @property
+    def known_class_names(self) -> list[str]:
+        """Name of each class, where the source knows them before anything is read; else empty."""
+        return list(self.source.known_names) if self.num_classes else []
+
     def images(self, split: str) -> Images:
         """The images of a split, opened anew; raises as `setup` does."""
         images = self.source.open(split, self.wide_crop if split == "train" else self.crop)

@@ -91,17 +91,13 @@ class FashionMNIST(ImageSource):
     """
 
     def __init__(self, files: IdxImages, channels: int, names: Sequence[str]) -> None:
-        self.files, self.channels, self.names = files, channels, list(names)
+        self.files, self.channels, self.known_names = files, channels, list(names)
 
     def open(self, split: str, crop: Crop) -> ImagesInMemory:
         """The pictures of ``train``, ``val`` or ``test``, of the crop's size; raises as `IdxImages.read` does."""
         images, labels = self.files.read(split)
         canvases = to_canvases(images, crop.size)[:, None]
         return ImagesInMemory(np.repeat(canvases, self.channels, axis=1), labels)
-
-    def class_names(self) -> list[str]:
-        """The names that were given."""
-        return self.names
 
     def __str__(self) -> str:
         """The folder."""

@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from datamodules.images.decoding import centre_crop, decode
 from litscale.storage.files import write_animation, write_image
 
 LEAST_PIXELS, LEAST_CELL = 128, 64  # of the side of a picture, and of an image on a sheet
-PAPER, UNKNOWN, EDGE = (255, 255, 255), (196, 201, 222), (255, 64, 64)
+PAPER, UNKNOWN, EDGE, INK = (255, 255, 255), (196, 201, 222), (255, 64, 64), (0, 0, 0)
 GAP = 2  # pixels between the images of a sheet
+CAPTION = 12  # pixels of the line below an image
 
 
 class ImageRenderer:
@@ -48,13 +49,20 @@ class ImageRenderer:
             page[_border(_enlarged(_any_channel(known), LEAST_PIXELS))] = EDGE
         return page
 
-    def sheet(self, canvases: np.ndarray, columns: int = 8, unknown: np.ndarray | None = None) -> np.ndarray:
+    def sheet(
+        self,
+        canvases: np.ndarray,
+        columns: int = 8,
+        unknown: np.ndarray | None = None,
+        names: Sequence[str] | None = None,
+    ) -> np.ndarray:
         """Images side by side, row after row.
 
         Args:
             canvases: uint8 ``[N, C, H, W]``.
             columns: images of a row.
             unknown: bool ``[N, C, H, W]``, cells not made yet; drawn as blank shade.
+            names: a word for each image, written below it.
 
         Returns:
             uint8 RGB ``[height, width, 3]``; images are at least 64 pixels wide, 2 pixels apart.
@@ -68,6 +76,8 @@ class ImageRenderer:
         cells = [
             _enlarged(self._shaded(canvas, mask), LEAST_CELL) for canvas, mask in zip(canvases, masks, strict=True)
         ]
+        if names is not None:
+            cells = [np.concatenate([cell, _caption(n, cell.shape[1])]) for cell, n in zip(cells, names, strict=True)]
         columns = min(columns, len(cells))
         rows = -(-len(cells) // columns)
         height, width = cells[0].shape[0] + GAP, cells[0].shape[1] + GAP
@@ -168,6 +178,13 @@ class ImageRenderer:
         """uint8 ``[H, W, 3]``."""
         pixels = self._checked(symbols).transpose(1, 2, 0)
         return np.repeat(pixels, 3, axis=2) if self.channels == 1 else pixels
+
+
+def _caption(name: str, width: int) -> np.ndarray:
+    """A line of text, uint8 RGB ``[CAPTION, width, 3]``; what is wider is cut off at the end."""
+    line = Image.new("RGB", (width, CAPTION), PAPER)
+    ImageDraw.Draw(line).text((1, 0), name, fill=INK, font=ImageFont.load_default(size=CAPTION - 2))
+    return np.asarray(line)
 
 
 def _any_channel(mask: np.ndarray) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,9 +67,11 @@ class ImageSource(ABC):
     Attributes:
         channels: 3 for RGB, 1 for grey.
         test_split: the split that ``test`` evaluates.
+        known_names: name of each class, where they are known before anything is read; pictures and tables show them.
     """
 
     channels = 3
+    known_names: Sequence[str] = ()
     test_split = "test"
 
     @abstractmethod
@@ -89,7 +92,7 @@ class ImageSource(ABC):
 
     def class_names(self) -> list[str]:
         """Name of each class; empty if classes have none but their numbers."""
-        return []
+        return list(self.known_names)
 
     def __str__(self) -> str:
         """What messages call it."""

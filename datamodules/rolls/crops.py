@@ -23,7 +23,7 @@ class Pieces:
 
     Attributes:
         cache: where the symbols are.
-        chosen: indices into the cache, int64 ``[n]``; each piece has at least ``window`` steps.
+        chosen: indices into the cache, int64 ``[n]``.
         window: steps of a window.
         low: lowest MIDI pitch kept.
         rows: number of pitches kept.
@@ -73,9 +73,11 @@ class Pieces:
         return item
 
     def symbols(self, which: int, start: int) -> np.ndarray:
-        """The symbols of a window, uint8 ``[rows, window]``; see `item`."""
-        everything = self.cache.window(int(self.chosen[which]), start, self.window)
-        return everything[self.low : self.low + self.rows]
+        """The symbols of a window, uint8 ``[rows, window]``, silent behind the end of the piece; see `item`."""
+        piece = int(self.chosen[which])
+        steps = min(self.window, int(self.cache.steps[piece]) - start)
+        symbols = self.cache.window(piece, start, steps)[self.low : self.low + self.rows]
+        return symbols if steps == self.window else np.pad(symbols, ((0, 0), (0, self.window - steps)))
 
 
 class RandomCrops(Dataset):

@@ -22,11 +22,13 @@ from datamodules.rolls.midi_folder import LONGEST, MidiFolder, MidiReader
 from datamodules.rolls.requests import GenerationRequest, request_canvas
 from datamodules.rolls.source import CachedPieces, RollSource
 from datamodules.rolls.splits import Splits
+from datamodules.rolls.whole_pieces import RollEvaluation, WholePieces
 from litscale import music
 from litscale.music.roll import PITCHES, Roll, RollFormat
 
 STAGE_SPLITS = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ()}
 SAMPLES = GenerationRequest()
+SIDE_BY_SIDE = RollEvaluation()
 
 
 class PianoRollDataModule(RankedDataModule):
@@ -34,7 +36,8 @@ class PianoRollDataModule(RankedDataModule):
 
     A batch is a dict: ``canvas`` uint8 ``[B, 1, H, W]`` of symbols (see `music.RollFormat`), H pitches, row 0 the
     lowest, W steps; ``start`` int64 ``[B]``, the number of its first step in its piece; with ``labels`` also ``label``
-    int64 ``[B]``; where pieces are not all in the meter of ``format`` also ``beats_per_bar`` float32 ``[B]``. Batches to predict are described at `datamodules.requests.Requests`.
+    int64 ``[B]``; where pieces are not all in the meter of ``format`` also ``beats_per_bar`` float32 ``[B]``. Batches
+    to predict are described at `datamodules.requests.Requests`.
 
     Training draws random windows that depend on seed, epoch and index alone: the same for any number of workers, and
     exact when a run resumes in the middle of an epoch. Validation and test go through windows side by side, each once
@@ -42,7 +45,9 @@ class PianoRollDataModule(RankedDataModule):
     2.6 averages plain numbers with ``sync_dist=True`` wrongly when devices differ: its issue 21859.)
 
     Pieces shorter than the window are left out (a message counts them); so is, in validation and test, what remains of
-    a piece after its last whole window. A note that the left edge of a window cuts begins there as a hold.
+    a piece after its last whole window. With ``evaluation.stride`` nothing is left out there: windows overlap, and
+    batches have also what is described at `datamodules.rolls.whole_pieces.WholePieces`. A note that the left edge of a
+    window cuts begins there as a hold.
     """
 
     items = "windows"
@@ -75,6 +80,7 @@ class PianoRollDataModule(RankedDataModule):
         cache_dir: str | None = None,
         longest: int = LONGEST,
         predict: GenerationRequest = SAMPLES,
+        evaluation: RollEvaluation = SIDE_BY_SIDE,
     ) -> None:
         """Check the options; nothing is read yet.
 
@@ -113,6 +119,7 @@ class PianoRollDataModule(RankedDataModule):
             longest: steps that a MIDI file may have; a longer one counts as one that cannot be read. A damaged file of
                 40 bytes can claim a length that would fill the memory.
             predict: what `litscale predict` generates.
+            evaluation: how validation and test go through the pieces.
 
         Raises:
             ValueError: an option is impossible, or contradicts another one; the message names it.
@@ -131,7 +138,7 @@ class PianoRollDataModule(RankedDataModule):
         self.pitch_range, self.window, self.batch_size = pitch_range, window, batch_size
         self.samples_per_epoch, self.transpose, self.seed = samples_per_epoch, transpose, seed
         self.labels, self.strict, self.num_workers = labels, strict, num_workers
-        self.beats_per_bar, self.request = beats_per_bar, predict
+        self.beats_per_bar, self.request, self.evaluation = beats_per_bar, predict, evaluation
         self._given: RollFormat | None = None  # of the file that a request goes on from
         self._trained_meter: float | None = None  # of the data that a checkpoint was trained on
         self._cache: RollCache | None = None
@@ -160,6 +167,11 @@ class PianoRollDataModule(RankedDataModule):
     def canvas_shape(self) -> tuple[int, int, int]:
         """Channels, rows and steps: (1, H, W)."""
         return (1, self.format.pitches, self.window)
+
+    @property
+    def voices(self) -> int | None:
+        """How many notes sound at a step, if the source says so."""
+        return self.source.voices
 
     @cached_property
     def class_names(self) -> list[str]:
@@ -213,7 +225,7 @@ class PianoRollDataModule(RankedDataModule):
         self._trained_meter = state_dict["beats_per_bar"]
 
     def rolls(self, split: str) -> Iterator[np.ndarray]:
-        """Whole pieces of a split (``train``, ``val`` or ``test``) that are long enough for a window.
+        """Whole pieces of a split (``train``, ``val`` or ``test``): those that its windows are cut from.
 
         Yields:
             uint8 ``[H, steps]``.
@@ -230,11 +242,11 @@ class PianoRollDataModule(RankedDataModule):
         return self.training_loader(data)
 
     def val_dataloader(self) -> DataLoader | list[DataLoader]:
-        """Windows of the validation pieces, side by side; no loader if there is no validation split."""
+        """Windows of the validation pieces; no loader if there is no validation split."""
         return self._in_order("val") if "val" in self._pieces else []
 
     def test_dataloader(self) -> DataLoader:
-        """Windows of the test pieces, side by side."""
+        """Windows of the test pieces."""
         return self._in_order("test")
 
     def predict_dataloader(self) -> DataLoader:
@@ -253,14 +265,17 @@ class PianoRollDataModule(RankedDataModule):
 
     def _in_order(self, split: str) -> DataLoader:
         """Each window of a split once."""
-        return self.ordered_loader(ConsecutiveWindows(self._pieces[split]), split)
+        pieces, stride = self._pieces[split], self.evaluation.stride
+        data = ConsecutiveWindows(pieces) if stride is None else WholePieces(pieces, stride)
+        return self.ordered_loader(data, split)
 
     def _choose(self, split: str) -> Pieces:
         """The pieces of a split."""
         if self._cache is None:
             self._cache = self.cached.open(self.strict)
             self._report(self._cache)
-        chosen = self.splits.pieces(self._cache, split, self.window)
+        whole = split != "train" and self.evaluation.stride is not None
+        chosen = self.splits.pieces(self._cache, split, self.window, short=whole)
         labels = None
         if self.labels:
             classes = self.source.classes([self._cache.names[piece] for piece in chosen]) or []
@@ -310,6 +325,7 @@ class PianoRollDataModule(RankedDataModule):
             num_workers=(self.num_workers, 0),
             seed=(self.seed, 0),
         )
+        self.evaluation.check(self.window)
         if self.labels and self.source.classes([]) is None:
             raise ValueError(
                 f"labels: the pieces of {type(self.source).__name__} have no classes: give folder, whose first-level "

@@ -56,13 +56,14 @@ class Splits:
             return split in published.values()
         return split == "train" or self._fraction(split) > 0
 
-    def pieces(self, cache: RollCache, split: str, window: int) -> np.ndarray:
+    def pieces(self, cache: RollCache, split: str, window: int, short: bool = False) -> np.ndarray:
         """The pieces of a split that are at least a window long.
 
         Args:
             cache: all pieces.
             split: ``train``, ``val`` or ``test``.
             window: steps.
+            short: also those that are shorter.
 
         Returns:
             Indices into the cache, int64 ``[n]``, ``n >= 1``.
@@ -86,9 +87,11 @@ class Splits:
                 f"window: {window} steps are more than any piece of the {split} split has; set window to at most "
                 f"{lengths.max()}"
             )
-        if short := int((lengths < window).sum()):
+        if short:
+            return chosen
+        if left_out := int((lengths < window).sum()):
             rank_zero_info(
-                f"{split}: {short} of {len(chosen)} pieces are shorter than a window ({window} steps) and left out"
+                f"{split}: {left_out} of {len(chosen)} pieces are shorter than a window ({window} steps) and left out"
             )
         return chosen[lengths >= window]
 

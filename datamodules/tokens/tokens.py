@@ -13,7 +13,15 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 
-from datamodules.base import CanvasData, RankedDataModule, RenderedData, Renderer, RequestedData, offered
+from datamodules.base import (
+    CanvasData,
+    RankedDataModule,
+    RenderedData,
+    Renderer,
+    RequestedData,
+    class_names_of,
+    offered,
+)
 from datamodules.loading import ResumableLoader
 from datamodules.messages import check_least
 from datamodules.requests import RequestRecord
@@ -97,6 +105,11 @@ class TokenDataModule(RankedDataModule):
         """The source's renderer, None without a source."""
         source = offered(self.source, RenderedData)
         return None if source is None else source.renderer
+
+    @property
+    def known_class_names(self) -> list[str]:
+        """The source's names of classes."""
+        return class_names_of(self.source)
 
     def prepare_data(self) -> None:
         """Verify the shards; one process of each node does this.

@@ -5,9 +5,11 @@ Dimensions: S scales, V codes.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torchmetrics import Metric
 
@@ -50,6 +52,40 @@ def report(counts: Tensor) -> dict[str, Tensor]:
     """Return ``usage/scale_<k>``, in percent, and ``perplexity/scale_<k>`` of counts ``[S, V]``."""
     named = {"usage": usage(counts), "perplexity": perplexity(counts)}
     return {f"{name}/scale_{k}": value for name, values in named.items() for k, value in enumerate(values.float())}
+
+
+class UsageAlarm:
+    """Warns, once in a run, of scales whose usage stays under a threshold.
+
+    Args:
+        threshold: The least usage that gives no alarm, in percent; 0 gives none at all.
+        patch_nums: Sides of the scales; one of a single token is not looked at, as it has few tokens to use codes for.
+    """
+
+    def __init__(self, threshold: float, patch_nums: Sequence[int]) -> None:
+        self.threshold, self.patch_nums = threshold, patch_nums
+        self._low: set[int] = set()  # scales that were low the last time
+        self._rang = False
+
+    def check(self, scores: Mapping[str, Tensor]) -> None:
+        """Look at the scores of a validation, and warn of scales that were low in the one before, too.
+
+        Args:
+            scores: With ``usage/scale_<k>`` of all scales, in percent.
+        """
+        if self._rang or not self.threshold:
+            return
+        usages = {k: float(scores[f"usage/scale_{k}"]) for k, side in enumerate(self.patch_nums) if side > 1}
+        low = {k for k, value in usages.items() if value < self.threshold}
+        if staying := sorted(low & self._low):
+            self._rang = True
+            listed = ", ".join(f"scale {k} {usages[k]:.0f} %" for k in staying)
+            rank_zero_warn(
+                f"codes fall out of use: usage stays under {self.threshold:g} % ({listed}). Set network.entropy (such "
+                "as 0.3), network.znorm with phis 0, network.rotation or network.simvq, lower restart_every, or take a "
+                "smaller vocab"
+            )
+        self._low = low
 
 
 class CodeCounts(Metric):

@@ -54,6 +54,18 @@ def tokens_of(model: VAR, codec: Codec, batch: Batch) -> list[Tensor]:
     return by_scale(model, batch["tokens"].long())
 
 
+def count_tokens(batch: Batch, positions: int) -> dict[str, int]:
+    """How many ``samples`` and ``tokens`` a batch holds, and of ``cells`` where it has canvases.
+
+    Args:
+        batch: canvases or the tokens of a cache.
+        positions: tokens of a sample that a network is trained on.
+    """
+    count = len(batch["tokens"] if "tokens" in batch else batch["canvas"])
+    cells = {"cells": batch["canvas"].numel()} if "canvas" in batch else {}
+    return {"samples": count, "tokens": count * positions, **cells}
+
+
 def labels_of(model: VAR, given: Tensor | None, count: int) -> Tensor:
     """Return labels, int64 ``[B]``.
 

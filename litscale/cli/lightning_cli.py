@@ -299,7 +299,7 @@ class BenchCLI(LitscaleCLI):
 
     @staticmethod
     def commands() -> dict[str, set[str]]:
-        """Methods of `litscale.cli.bench.command.BenchTrainer`, and their arguments that are no options of their own."""
+        """Methods of `litscale.cli.bench.command.BenchTrainer`, and their arguments that are no options."""
         return {command: {"model", "datamodule"} for command in ("decode", "fractal", "costs", "masks")}
 
 

@@ -9,6 +9,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.loggers import WandbLogger
 
+from callbacks.reporting.trainer_state import resumed_checkpoint
 from datamodules.base import BatchData, offered
 from lit_models.base import LitModule
 from litscale.storage.files import write_atomically
@@ -56,7 +57,7 @@ class SaveConfig(SaveConfigCallback):
         path = folder / self.config_filename
         if path.exists() and not trainer.checkpoint_callbacks:
             return  # a run that saves nothing leaves the config of the weights that lie there
-        if path.exists() and goes_on(folder, trainer.ckpt_path):
+        if path.exists() and goes_on(folder, resumed_checkpoint(trainer)):
             if path.read_text() == text:
                 return
             path = path.with_name(f"{path.stem}_from_step_{trainer.global_step}{path.suffix}")

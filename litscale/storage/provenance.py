@@ -73,7 +73,9 @@ def describe_run() -> dict[str, Any]:
 
 def masked_command() -> list[str]:
     """The words that this process was started with, without secrets."""
-    return mask_command([Path(sys.argv[0]).name, *sys.argv[1:]])
+    program = Path(sys.argv[0])
+    name = program.parent.name if program.name == "__main__.py" else program.name  # of `python -m litscale`
+    return mask_command([name, *sys.argv[1:]])
 
 
 def slurm_job(environment: Mapping[str, str]) -> dict[str, str]:

@@ -61,6 +61,24 @@ def test_values(tmp_path):
     assert 0.5 < scores(run)["class_accuracy"] < 1
 
 
+class Named(ToyImages):
+    known_class_names = ("dark", "bright")
+
+
+def test_classes_with_names_have_a_table_of_their_own(tmp_path):
+    run = trainer(tmp_path, callbacks=[quality()])
+    run.test(Painter(), Named(), verbose=False)
+    right = Bright()(GENERATED)[1].argmax(1) == torch.arange(10) % 2
+    shares = {name: right[kind::2].float().mean().item() for kind, name in enumerate(("dark", "bright"))}
+    assert len(set(shares.values())) == 2
+    assert json.loads((tmp_path / "quality_test.json").read_text())["class_accuracy"] == pytest.approx(shares)
+    markdown = (tmp_path / "quality_test.md").read_text()
+    assert all(f"| {name} | {share:.1%} |" in markdown for name, share in shares.items())
+    assert not [key for key in run.callback_metrics if "dark" in key]
+    run.test(Painter(), ToyImages(), verbose=False)
+    assert "class_accuracy" not in json.loads((tmp_path / "quality_test.json").read_text())
+
+
 def test_table_and_files_of_a_test(tmp_path, capsys):
     run = trainer(tmp_path, callbacks=[quality(keep="npz", cfg=3.0)])
     run.test(Painter(), ToyImages(), verbose=False)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning.pytorch.callbacks import BatchSizeFinder
 from rank_runs import run as run_ranks
 from run_toys import Model, fit
 from test_checkpoint_kills import forked
@@ -114,6 +115,15 @@ def test_a_run_that_fails_before_its_first_step_says_so_and_leaves_the_results_o
     assert [attempt["status"] for attempt in read_manifest(tmp_path).attempts] == ["finished", "failed"]
     fit(tmp_path, policy=Checkpoints(overwrite=True), max_steps=4)
     assert [attempt["status"] for attempt in read_manifest(tmp_path).attempts] == ["finished"]
+
+
+def test_a_search_before_the_training_resumes_nothing(tmp_path):
+    fit(tmp_path, max_steps=4)
+    finder = BatchSizeFinder(max_trials=1, steps_per_trial=1)
+    fit(tmp_path, policy=Checkpoints(overwrite=True), max_steps=3, callbacks=[finder])
+    assert [attempt["resumed_from"] for attempt in read_manifest(tmp_path).attempts] == [None]  # the old run is gone
+    with pytest.raises(ValueError, match="holds the checkpoints of another run"):
+        fit(tmp_path, max_steps=3, callbacks=[finder])
 
 
 def test_a_run_that_is_refused_and_a_trial_change_nothing(tmp_path):

@@ -4,13 +4,16 @@ import json
 import platform
 from hashlib import sha256
 
+import numpy as np
 import pytest
 import torch
-from callback_toys import FORM, Requests, ToyRolls, fractal, roll, trainer
+from callback_toys import FORM, Requests, ToyRolls, TwoLevels, fractal, roll, trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from PIL import Image
 
 from callbacks import PredictionWriter
+from datamodules import FashionMNISTDataModule, ImageRequest
+from datamodules.images.renderer import ImageRenderer
 from lit_models import Optimization
 from litscale.music import MidiError, RollRenderer, read_midi
 
@@ -70,6 +73,38 @@ def test_animations_and_sounds(tmp_path):
     assert sum(path.suffix == ".wav" for path in folder.iterdir()) == 6
     # The first level has four patches, of which three have a cell to make and one is half known: four steps.
     assert Image.open(folder / "sample_00003.gif").n_frames == 4
+
+
+class Labelled(TwoLevels):
+    """Makes black images of the classes that are asked for."""
+
+    def predict_step(self, batch, batch_idx):
+        canvas = torch.zeros_like(batch["canvas"])
+        return {**batch, "canvas": canvas, "label": batch.get("label"), "frames": [], "settings": {}}
+
+
+def test_classes_are_named_in_records_and_on_the_sheet(tmp_path):
+    def written(**request):
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        data = FashionMNISTDataModule("none", size=16, batch_size=2, predict=ImageRequest(num_samples=3, **request))
+        run = trainer(folder, callbacks=[PredictionWriter(str(folder / "out"))])
+        run.predict(Labelled(), data, return_predictions=False)
+        (made,) = (folder / "out").iterdir()
+        records = [json.loads(path.read_text()) for path in sorted(made.glob("*.json"))]
+        return records, np.asarray(Image.open(made / "sheet.png"))
+
+    records, named = written(labels=[9, 3])
+    assert [(record["label"], record["class"]) for record in records] == [
+        (9, "ankle boot"),
+        (3, "dress"),
+        (9, "ankle boot"),
+    ]
+    renderer, black = ImageRenderer(1, 16), np.zeros((3, 1, 16, 16), np.uint8)
+    assert np.array_equal(named, renderer.sheet(black, 10, names=["ankle boot", "dress", "ankle boot"]))
+    records, plain = written(unconditional=True)
+    assert {record["label"] for record in records} == {None}
+    assert "class" not in records[0]
+    assert np.array_equal(plain, renderer.sheet(black, 10))
 
 
 class Fixed(type(fractal())):

@@ -10,6 +10,7 @@ from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 from sdvar_lit_toys import lit_sdvar
 from var_toys import ToyImages, lit_var, lit_vqvae, quiet
 
+from callbacks import Throughput
 from lit_models import DiscriminatorConfig, Optimization
 
 
@@ -53,6 +54,13 @@ def test_a_training_step_reads_one_value(tmp_path, monkeypatch, toy_module, name
     assert len(seen.counts) == 3
     for counts in seen.counts:
         assert counts.host_reads == 1, counts.reads
+
+
+def test_throughput_reads_nothing_between_logging_steps(tmp_path, monkeypatch, toy_module):
+    seen = Steps(monkeypatch)
+    options = {"log_every_n_steps": 100, "limit_val_batches": 0, "callbacks": [seen, Throughput()]}
+    quiet(tmp_path, max_steps=3, **options).fit(MODULES["mar"](toy_module), datamodule=ToyImages())
+    assert [counts.host_reads for counts in seen.counts] == [1, 1, 1]
 
 
 def test_a_step_of_several_batches_reads_one_value(tmp_path, monkeypatch, toy_module):

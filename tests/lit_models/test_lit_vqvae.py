@@ -1,6 +1,7 @@
 """LitVQVAE in a trainer: losses, discriminator, codebook, metrics, resuming, errors."""
 
 import math
+import warnings
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from var_toys import Outputs, ToyImages, lit_vqvae, quiet, resumed, same, vqvae
 
 from lit_models import DiscriminatorConfig, LitVQVAE, Optimization, TokenizerLoss
 from lit_models.optimization import parameter_groups
-from lit_models.tokenizer.codebook import perplexity, usage
+from lit_models.tokenizer.codebook import UsageAlarm, perplexity, usage
 from litscale.models.var.discriminator import adaptive_weight, hinge_loss
 
 DISCRIMINATOR = DiscriminatorConfig(weight=0.5, width=8, layers=1, consistency=1.0)
@@ -114,6 +115,44 @@ def test_unused_codes_are_restarted_from_what_all_scales_looked_up(tmp_path):
         late.network.quantizer.codebook.weight[8:] = 100.0
     quiet(tmp_path, max_steps=2).fit(late, datamodule=ToyImages())
     assert (late.network.quantizer.codebook.weight[8:] > 99).all()
+
+
+def test_the_alarm_rings_once_for_scales_that_stay_low():
+    def scores(*values):
+        return {f"usage/scale_{k}": torch.tensor(value) for k, value in enumerate(values)}
+
+    alarm = UsageAlarm(90.0, (1, 2, 4))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        UsageAlarm(0.0, (1, 2, 4)).check(scores(0.0, 0.0, 0.0))
+        alarm.check(scores(1.0, 89.0, 95.0))  # a single token has no say
+        alarm.check(scores(1.0, 90.0, 20.0))  # another scale than before
+    with pytest.warns(UserWarning, match=r"usage stays under 90 % \(scale 2 30 %\)\. Set network\.entropy"):
+        alarm.check(scores(1.0, 10.0, 30.0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        alarm.check(scores(1.0, 10.0, 30.0))
+
+
+def test_the_alarm_is_asked_in_validations_of_a_training(tmp_path):
+    module, seen = lit_vqvae(usage_alarm=100.0), []
+    check = module.usage_alarm.check
+    module.usage_alarm.check = lambda scores: (seen.append(scores["usage/scale_1"]), check(scores))
+    trainer = quiet(tmp_path, max_steps=2, val_check_interval=1, num_sanity_val_steps=1)
+    with pytest.warns(UserWarning, match="codes fall out of use"):
+        trainer.fit(module, datamodule=ToyImages())
+    assert len(seen) == 2
+    trainer.validate(module, datamodule=ToyImages())
+    assert len(seen) == 2
+
+
+def test_entropy_is_a_term_of_the_report_and_the_loss(tmp_path):
+    seen, module = Outputs(), lit_vqvae(entropy=0.5, simvq=True, rotation=True, restart_every=0)
+    quiet(tmp_path, max_steps=1, callbacks=[seen]).fit(module, datamodule=ToyImages())
+    report = seen.reports[0]
+    parts = 0.2 * report["loss/l1"] + report["loss/l2"] + report["loss/codebook"] + 0.25 * report["loss/commitment"]
+    assert -1 < report["loss/entropy"] < 0
+    assert seen.losses[0] == pytest.approx((parts + 0.5 * report["loss/entropy"]).item(), rel=1e-5)
 
 
 class Mean(nn.Module):
@@ -269,6 +308,8 @@ def test_data_that_does_not_fit_is_refused(tmp_path, attribute, value):
         (lambda: TokenizerLoss(perceptual=1), r"loss.perceptual_weights is not given: download torchvision's weights"),
         (lambda: DiscriminatorConfig(weight=-1), r"discriminator.weight must not be negative"),
         (lambda: LitVQVAE(vqvae(), restart_every=-1), r"restart_every must not be negative"),
+        (lambda: LitVQVAE(vqvae(), usage_alarm=101), r"usage_alarm must be in 0\.\.100, in percent, got 101"),
+        (lambda: LitVQVAE(vqvae(simvq=True)), r"restart_every is 100, but simvq .*: set restart_every to 0"),
         (lambda: LitVQVAE(vqvae(), codec="rgb"), r"codec rgb has 3 planes, but the tokenizer's in_channels is 1"),
         (
             lambda: lit_vqvae(in_channels=2, codec="onset_hold", loss=TokenizerLoss(perceptual_weights="any")),

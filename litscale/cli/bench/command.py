@@ -20,8 +20,8 @@ from litscale.cli.bench.decoder_grid import Bench, Case, Quality, decoders
 from litscale.cli.bench.fractal_grid import VARIED, FractalBench, validation_canvases, ways
 from litscale.cli.bench.fractal_networks import load_networks
 from litscale.cli.bench.fractal_report import fractal_report, seconds_picture
-from litscale.cli.runs import check_weights
 from litscale.cli.bench.speed_quality import speed_and_quality
+from litscale.cli.runs import check_weights
 from litscale.models.fractal import Fractal
 from litscale.models.modes import evaluating
 from litscale.models.sdvar import KL, Acceptance, Costs, Coupled, GammaPolicy, Rejection, TopK

@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from lightning.pytorch import Trainer, seed_everything
@@ -18,9 +19,11 @@ from litscale.cli.evaluate.evaluator import End, Evaluator, Task, Wait, Watch
 from litscale.cli.evaluate.folder import EvaluationFolder
 from litscale.cli.evaluate.selection import Selection
 from litscale.cli.lightning_cli import COMMON, LitscaleCLI
+from litscale.cli.scores import not_finite
 from litscale.cli.signals import ending_at_sigterm
 from litscale.storage.run_folders import EVALUATIONS
 
+T = TypeVar("T")
 DESCRIPTION = """Score the checkpoints of a run, with the config of the run and what is layered over it.
 
 The scores are in RUN/evaluations/NAME: scores.csv, scores.md and scores.png over the steps, best_by_SCORE.json, and a
@@ -97,54 +100,51 @@ class EvaluateCLI(LitscaleCLI):
 
     def _evaluate_all(self, stage: str) -> None:
         """The loop; the first process decides, and all follow."""
-        strategy, given = self.trainer.strategy, self._options
-        strategy.setup_environment()
+        # 1. what is to be done
+        given = self._options
+        self.trainer.strategy.setup_environment()
         folder = EvaluationFolder(self._run, given.name)
         watch = Watch(given.watch, given.patience, given.poll)
         evaluator = Evaluator(self._run, folder, given.selection, watch, self._loggers, self._modes())
-        failures = []
-        begun = False
+        self._by_first(partial(folder.claim, self._settings(stage) | {"stage": stage}))
+        # 2. do it
+        failed = []
         try:
-            while True:
-                decision: Task | Wait | End | Exception | None = None
-                if strategy.is_global_zero:
-                    # What goes wrong here would leave the other processes waiting for a decision.
-                    try:
-                        if not begun:
-                            folder.claim(self._settings(stage) | {"stage": stage})
-                        decision = evaluator.next()
-                    except Exception as error:
-                        decision = error
-                begun = True
-                decision = strategy.broadcast(decision)
-                if isinstance(decision, Exception):
-                    raise decision
+            while not isinstance(decision := self._by_first(evaluator.next), End):
                 if isinstance(decision, Wait):
                     time.sleep(decision.seconds)
-                elif isinstance(decision, Task):
-                    scores, failure = self._evaluate(stage, decision)
-                    failures += failure
-                    if strategy.is_global_zero:
-                        evaluator.keep(scores)
-                else:
-                    break
+                    continue
+                scores = self._evaluate(stage, decision)
+                self._by_first(partial(evaluator.keep, scores))
+                failed += [decision.step] if not_finite(scores) else []
         except Exception:
             evaluator.give_up()
             raise
         finally:
             evaluator.release()
-        if strategy.is_global_zero:
-            assert isinstance(decision, End)
+        # 3. say so
+        if self.trainer.is_global_zero:
             print(decision.reason)
-        if failures:
-            raise FloatingPointError(f"some scores are not finite, at steps {', '.join(map(str, failures))}")
+        if failed:
+            raise FloatingPointError(f"some scores are not finite, at steps {', '.join(map(str, failed))}")
 
-    def _evaluate(self, stage: str, task: Task) -> tuple[dict[str, float], list[int]]:
-        """Validate or test one checkpoint as ``litscale validate`` or ``test`` does.
+    def _by_first(self, do: Callable[[], T]) -> T:
+        """Have the first process do something, and all others know what came of it; its error is raised by all."""
+        strategy = self.trainer.strategy
+        outcome: T | Exception | None = None
+        if strategy.is_global_zero:
+            try:
+                outcome = do()
+            # Whatever it is, the others would wait for ever.
+            except Exception as error:
+                outcome = error
+        outcome = strategy.broadcast(outcome)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome  # type: ignore[return-value]
 
-        Returns:
-            Its scores, and its step if some of them are not finite.
-        """
+    def _evaluate(self, stage: str, task: Task) -> dict[str, float]:
+        """Validate or test one checkpoint as ``litscale validate`` or ``test`` does, and return its scores."""
         seed = self.config[stage].seed_everything
         if seed is not None and seed is not False:
             seed_everything(seed, workers=True, verbose=False)  # whatever was evaluated before
@@ -161,14 +161,12 @@ class EvaluateCLI(LitscaleCLI):
         except Exception as error:
             error.add_note(f"in the evaluation of {task.checkpoint}, step {task.step}, with the config of {self._run}")
             raise
-        scores = {name: float(value) for name, value in trainer.logged_metrics.items()}
         try:
             self._keep_scores(stage)
-        except FloatingPointError as error:
+        except FloatingPointError as error:  # the other checkpoints come first
             if trainer.is_global_zero:
                 print(f"Step {task.step}: {error}")
-            return scores, [task.step]
-        return scores, []
+        return {name: float(value) for name, value in trainer.logged_metrics.items()}
 
     def _modes(self) -> dict[str, str]:
         """Scores of which it was said whether lower or higher ones are better."""

@@ -8,6 +8,7 @@ from functools import cached_property
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
 
 from litscale.models.fractal.generator import Generator
 from litscale.models.layers.kv_cache import RowKVCache, StepKVCache, TokenCache
@@ -24,7 +25,12 @@ class AR(Generator):
     causal = True
 
     def forward(
-        self, patches: Tensor, conditions: Tensor, grid: tuple[int, int], guide: Tensor | None = None
+        self,
+        patches: Tensor,
+        conditions: Tensor,
+        grid: tuple[int, int],
+        guide: Tensor | None = None,
+        local: Tensor | None = None,
     ) -> Tensor:
         """Conditions of all patches at once, teacher-forced.
 
@@ -33,6 +39,7 @@ class AR(Generator):
             conditions: ``[B, K, C]``.
             grid: rows and columns.
             guide: features of the guiding value ``[B, G]``.
+            local: local conditioning of the patches, ``[B, N, D]``.
 
         Returns:
             ``[B, N, 1, D]``, raster order.
@@ -41,6 +48,8 @@ class AR(Generator):
         added, rope = self.position_tables(grid, order)
         # the last patch conditions nothing, so its token is left out
         tokens = torch.cat([self.prefix_tokens(conditions, guide), self.embed(patches[:, order[:-1]])], dim=1)
+        if local is not None:  # the token before a patch predicts it
+            tokens = tokens + F.pad(local[:, order], (0, 0, self.prefix - 1, 0))
         states = self.states(tokens, added[:-1], None if rope is None else rope[:-1])
         middle = torch.empty_like(states[:, self.prefix - 1 :])
         middle[:, order] = states[:, self.prefix - 1 :]
@@ -56,9 +65,20 @@ class AR(Generator):
         turns = None if rope is None else rope_of_projected(rope, self.config.stack.heads)
         return (kind or StepTables)(added, rope, turns, self.blocks.caches(len(added)) if cached else None)
 
-    def stepper(self, conditions: Tensor, guide: Tensor | None, tables: StepTables) -> ARStepper:
-        """Start a sequence that is fed patch by patch; conditions and guiding value as in :meth:`forward`."""
-        return ARStepper(self, conditions, guide, tables)
+    def stepper(
+        self, conditions: Tensor, guide: Tensor | None, tables: StepTables, local: Tensor | None = None
+    ) -> ARStepper:
+        """Start a sequence that is fed patch by patch; ``local`` is made by :meth:`upcoming`."""
+        return ARStepper(self, conditions, guide, tables, local)
+
+    def beginning(self, conditions: Tensor, guide: Tensor | None, local: Tensor | None) -> Tensor:
+        """Prefix tokens ``[B, prefix, D]``, the last of which predicts the first patch; see :meth:`upcoming`."""
+        tokens = self.prefix_tokens(conditions, guide)
+        return tokens if local is None else tokens + F.pad(local[:, :1], (0, 0, self.prefix - 1, 0))
+
+    def upcoming(self, local: Tensor | None, grid: tuple[int, int]) -> Tensor | None:
+        """Local conditioning ``[B, N, D]`` of patches, in scan order and with zeros behind it, ``[B, N + 1, D]``."""
+        return None if local is None else F.pad(local[:, self.order(grid, local.device)], (0, 0, 0, 1))
 
 
 @dataclass(frozen=True)
@@ -95,16 +115,20 @@ class ARStepper:
     With caches each step embeds and attends for the new tokens only.
     """
 
-    def __init__(self, generator: AR, conditions: Tensor, guide: Tensor | None, tables: StepTables) -> None:
+    def __init__(
+        self, generator: AR, conditions: Tensor, guide: Tensor | None, tables: StepTables, local: Tensor | None
+    ) -> None:
         self.generator, self._tables = generator, tables
         for cache in tables.caches or []:
             cache.truncate(0)
-        self._tokens = list(generator.prefix_tokens(conditions, guide).unbind(1))
+        self._local = iter(()) if local is None else iter(local[:, 1:].unbind(1))
+        self._tokens = list(generator.beginning(conditions, guide, local).unbind(1))
         self._done = 0
 
     def feed(self, patch: Tensor) -> None:
         """Append the next patch in scan order, features ``[B, P]``."""
-        self._tokens.append(self.generator.embed(patch))
+        token, local = self.generator.embed(patch), next(self._local, None)
+        self._tokens.append(token if local is None else token + local)
 
     def condition(self) -> Tensor:
         """Condition ``[B, 1, D]`` of the next patch, given all that was fed."""
@@ -130,12 +154,21 @@ class ARRows:
         conditions: ``[B, K, C]``.
         grid: rows and columns of patches.
         guide: features of the guiding value ``[B, G]``, or None.
+        local: local conditioning of the patches, ``[B, N, D]``, or None.
     """
 
-    def __init__(self, generator: AR, conditions: Tensor, grid: tuple[int, int], guide: Tensor | None) -> None:
+    def __init__(
+        self,
+        generator: AR,
+        conditions: Tensor,
+        grid: tuple[int, int],
+        guide: Tensor | None,
+        local: Tensor | None = None,
+    ) -> None:
         self.generator = generator
         self._added, self._rope = generator.position_tables(grid, generator.order(grid, conditions.device))
-        self._prefix = generator.prefix_tokens(conditions, guide)
+        self._local = generator.upcoming(local, grid)
+        self._prefix = generator.beginning(conditions, guide, self._local)
         # the last place takes what shorter sequences of a call are padded with
         self._caches = [RowKVCache(len(conditions), len(self._added) + 1) for _ in generator.blocks]
 
@@ -149,7 +182,7 @@ class ARRows:
         Returns:
             Condition ``[B, 1, D]`` of each sequence's next patch.
         """
-        tokens = torch.cat([self._prefix, self.generator.embed(patches)], dim=1)
+        tokens = torch.cat([self._prefix, self._embed(None, patches, [0] * len(patches))], dim=1)
         prefix = self._prefix.shape[1]
         return self._run(None, tokens, [0] * len(tokens), [prefix + count for count in counts])
 
@@ -166,7 +199,16 @@ class ARRows:
             Condition ``[r, 1, D]`` of each sequence's next patch.
         """
         prefix = self._prefix.shape[1]
-        return self._run(rows, self.generator.embed(patches), [prefix + place for place in at], counts)
+        return self._run(rows, self._embed(rows, patches, at), [prefix + place for place in at], counts)
+
+    def _embed(self, rows: Tensor | None, patches: Tensor, at: list[int]) -> Tensor:
+        """Tokens ``[r, n, D]`` of patches that follow each other; arguments as of :meth:`feed`."""
+        tokens = self.generator.embed(patches)
+        if self._local is None:
+            return tokens
+        row = torch.arange(len(tokens), device=tokens.device) if rows is None else rows
+        place = torch.tensor(at, device=row.device)[:, None] + torch.arange(tokens.shape[1], device=row.device)
+        return tokens + self._local[row[:, None], (place + 1).clamp(max=self._local.shape[1] - 1)]
 
     def _run(self, rows: Tensor | None, tokens: Tensor, at: list[int], counts: list[int]) -> Tensor:
         new, held, capacity, device = tokens.shape[1], max(at), len(self._added), tokens.device

@@ -33,6 +33,10 @@ class Canvases:
         conditions: ``[R, K, D]``, or ``[2 R, K, D]``.
         cfg: guidance scale on this level, one for all rows or float32 ``[R]``; None for none.
         noise: of the leaf, float32 ``[R, C, A]``, where it was drawn for many cells at once.
+        start: of canvases of the first level, number of their first columns within their pieces, int64 ``[R]``; None
+            for 0.
+        before: of canvases of the levels below, what is shown of the columns before the first level's patch, symbols
+            ``[R, C, H + 2 m, n]``, or None.
     """
 
     symbols: Tensor
@@ -41,6 +45,8 @@ class Canvases:
     conditions: Tensor
     cfg: Scale = None
     noise: Tensor | None = None
+    start: Tensor | None = None
+    before: Tensor | None = None
 
     @property
     def copies(self) -> int:
@@ -72,12 +78,19 @@ class Drawing:
     _levels: dict[tuple[AR, tuple[int, int]], StepTables] = field(default_factory=dict, init=False)
     _heads: dict[CategoricalHead, HeadTables] = field(default_factory=dict, init=False)
 
-    def stepper(self, generator: AR, conditions: Tensor, grid: tuple[int, int], guide: Tensor | None) -> ARStepper:
+    def stepper(
+        self,
+        generator: AR,
+        conditions: Tensor,
+        grid: tuple[int, int],
+        guide: Tensor | None,
+        local: Tensor | None,
+    ) -> ARStepper:
         """Start a sequence; tables and caches are those of the last one over such a grid, which is over."""
         if (generator, grid) not in self._levels:
             kind = StaticTables if self.options.compile else StepTables
             self._levels[generator, grid] = generator.tables(grid, self.options.use_cache, kind)
-        return generator.stepper(conditions, guide, self._levels[generator, grid])
+        return generator.stepper(conditions, guide, self._levels[generator, grid], generator.upcoming(local, grid))
 
     @property
     def scored(self) -> bool:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from litscale.models.codec import Codec, SymbolFeatures
 from litscale.models.fractal.canvas import SCANS, grid_of, patchify
+from litscale.models.fractal.columns import Preceding, first_columns, one_after_the_other
 from litscale.models.fractal.generator import POSITIONS, GeneratorConfig
 from litscale.models.fractal.head import CategoricalHead
 from litscale.models.fractal.level import GENERATORS, Level
@@ -59,6 +60,12 @@ class Fractal(CanvasNetwork):
         attn_dropout: dropout of the attention weights of MAR levels. AR levels, the leaf and the predictors of guiding
             values have none, as in the published code.
         proj_dropout: dropout after attention and feed-forward, of MAR and AR levels.
+        periods: lengths in columns, of beat and bar say, of which the first level is told the phase of each patch,
+            counted from the start of the piece; none are told by default.
+        preceding_columns: how many columns before a patch of the first level the levels below are shown cell by cell,
+            each patch those of its own rows; 0 for none. The first level, which must be AR, sees all earlier columns
+            anyway, but hands down one state of them.
+        preceding_margin: how many rows above and below its own each patch is shown of these columns.
         zero_prefix_rope: silence the condition tokens' queries and keys in AR levels, as the published models do.
         grad_checkpointing: recompute activations in the backward pass to save memory.
 
@@ -91,6 +98,9 @@ class Fractal(CanvasNetwork):
         mask_std: float = 0.25,
         attn_dropout: float = 0.0,
         proj_dropout: float = 0.0,
+        periods: Sequence[int] = (),
+        preceding_columns: int = 0,
+        preceding_margin: int = 0,
         zero_prefix_rope: bool = False,
         grad_checkpointing: bool = False,
     ) -> None:
@@ -108,8 +118,12 @@ class Fractal(CanvasNetwork):
                 check_name(option, name, choices)
         if tuple(sizes[-1]) != (1, 1):
             raise ValueError(f"the last of sizes must be [1, 1], the leaf's single cell, not {list(sizes[-1])}")
+        if min([*periods, 1]) < 1:
+            raise ValueError(f"periods must be at least 1, not {list(periods)}")
         # 2. symbols and classes
-        super().__init__(Codec(codec, velocity_bins), sizes, num_classes)
+        super().__init__(Codec(codec, velocity_bins), sizes, num_classes, periods)
+        self.preceding = Preceding(self.sizes[1], preceding_columns, preceding_margin)
+        self.preceding.check(generators[0], scans[0], grid_of(self.sizes[0], self.sizes[1]))
         self.features = SymbolFeatures(self.codec)
         self.label_drop = label_drop
         self.root_conditions = root_conditions
@@ -127,6 +141,7 @@ class Fractal(CanvasNetwork):
         conditions, condition_width = root_conditions, widths[0]
         for i in range(depth):
             canvas, patch = self.sizes[i], self.sizes[i + 1]
+            before = (patch[0] + 2 * preceding_margin) * preceding_columns if i else 0
             guided = guiding and i > 0
             guide_head = None
             if guided:
@@ -143,6 +158,8 @@ class Fractal(CanvasNetwork):
                 scan=scans[i],
                 zero_prefix_rope=zero_prefix_rope,
                 lone=i + 1 == depth,
+                periods=() if i else self.periods,
+                before_features=self.features.count * before,
             )
             generator = GENERATORS[generators[i]](config)
             levels.append(Level(patch, generator, guide_head))
@@ -170,6 +187,7 @@ class Fractal(CanvasNetwork):
         label: Tensor | None = None,
         with_entropy: bool = False,
         *,
+        start: Tensor | None = None,
         teacher: Fractal | None = None,
         data_weight: float = 0.0,
     ) -> FractalOutput:
@@ -182,6 +200,7 @@ class Fractal(CanvasNetwork):
             canvas: symbols, uint8 ``[B, C, H, W]``.
             label: int64 ``[B]``, -1 for no class; none for a batch without classes. Dropped at random in training.
             with_entropy: also measure the entropy of the predictions.
+            start: number of each canvas' first column within its piece, int64 ``[B]``, for ``periods``; 0 without.
             teacher: a network that fits, see :func:`litscale.models.fractal.compatibility.check_teacher`; it is used as
                 it is, so switch it to evaluation.
             data_weight: with a teacher, the part of the cross-entropy in the loss, in 0..1.
@@ -200,16 +219,24 @@ class Fractal(CanvasNetwork):
             masking = shared = SharedMasking(masking)
             with torch.no_grad():
                 told = LossTerms(keep_logits=True)
-                teacher._collect(canvas, teacher.root(canvas, label), shared, told)
+                teacher._collect(canvas, teacher.root(canvas, label), shared, told, start)
             taught = told.logits
             shared.rewind()
         # 3. what this network says
         terms = LossTerms(with_entropy, teacher=taught)
-        self._collect(canvas, self.root(canvas, label), masking, terms)
+        self._collect(canvas, self.root(canvas, label), masking, terms, start)
         return terms.output(self.channel_weights if self.training else None, data_weight)
 
     @torch.no_grad()
-    def nll(self, canvas: Tensor, label: Tensor | None = None, passes: int = 1, *, seed: int | None = None) -> Tensor:
+    def nll(
+        self,
+        canvas: Tensor,
+        label: Tensor | None = None,
+        passes: int = 1,
+        *,
+        seed: int | None = None,
+        start: Tensor | None = None,
+    ) -> Tensor:
         """Negative log-likelihood in nats per canvas, dropout off.
 
         Exact for AR levels. With MAR levels an unbiased estimate of the mean over generation orders, an upper bound on
@@ -222,11 +249,12 @@ class Fractal(CanvasNetwork):
             passes: number of random passes that are averaged.
             seed: with it, a canvas has the same estimate in every batch and every process: what MAR levels hide depends
                 on the seed and the canvas alone. Without it, torch's generator decides.
+            start: as in :meth:`forward`.
 
         Returns:
             float32 ``[B]``.
         """
-        return self.nll_of_passes(canvas, label, passes, seed=seed).mean(0)
+        return self.nll_of_passes(canvas, label, passes, seed=seed, start=start).mean(0)
 
     @torch.no_grad()
     def nll_of_passes(
@@ -236,13 +264,55 @@ class Fractal(CanvasNetwork):
         passes: int = 1,
         *,
         seed: int | None = None,
+        start: Tensor | None = None,
         masking: Callable[..., Masking] | None = None,
     ) -> Tensor:
         """What :meth:`nll` averages, float32 ``[passes, B]``; with AR levels alone all passes are equal.
 
         Given `StepMasking` with the steps of a sampler as ``masking``, it is the likelihood of what that draws.
         """
-        nats = []
+        return self._likelihoods(LossTerms.nats_per_canvas, canvas, label, passes, seed, start, masking)
+
+    @torch.no_grad()
+    def nll_of_columns(
+        self,
+        canvas: Tensor,
+        label: Tensor | None = None,
+        passes: int = 1,
+        *,
+        seed: int | None = None,
+        start: Tensor | None = None,
+    ) -> Tensor:
+        """Negative log-likelihood of each column given those before it, in nats, dropout off.
+
+        Arguments as of :meth:`nll`.
+
+        Returns:
+            float64 ``[passes, B, W]``.
+
+        Raises:
+            ValueError: the network does not predict column after column.
+        """
+        if not one_after_the_other(self.sizes, [level.generator for level in self.levels]):
+            raise ValueError(
+                "the likelihood of a column given those before it, for evaluation.stride, needs AR levels that go "
+                "through time first (scan column_major, with patches of one column below several rows of patches): "
+                "set evaluation.stride to null"
+            )
+        return self._likelihoods(LossTerms.nats_per_column, canvas, label, passes, seed, start)
+
+    def _likelihoods(
+        self,
+        read: Callable[[LossTerms, int], Tensor],
+        canvas: Tensor,
+        label: Tensor | None,
+        passes: int,
+        seed: int | None,
+        start: Tensor | None,
+        masking: Callable[..., Masking] | None = None,
+    ) -> Tensor:
+        """What is read of each of some teacher-forced passes, ``[passes, ...]``; arguments as of :meth:`nll`."""
+        results = []
         masking = partial(Masking, "likelihood") if masking is None else masking
         if seed is None:
             keys = torch.randint(2**62, (len(canvas),), device=canvas.device)
@@ -253,9 +323,9 @@ class Fractal(CanvasNetwork):
             for i in range(passes):
                 terms = LossTerms()
                 masks = masking(stratum=(i, passes), keys=of_passes[:, i])
-                self._collect(canvas, self.root(canvas, label), masks, terms)
-                nats.append(terms.nats_per_canvas(len(canvas)))
-        return torch.stack(nats)
+                self._collect(canvas, self.root(canvas, label), masks, terms, start)
+                results.append(read(terms, len(canvas)))
+        return torch.stack(results)
 
     def root(self, canvas: Tensor, label: Tensor | None) -> Tensor:
         """Conditions of the first level ``[B, root_conditions, D]``, after checking the batch.
@@ -278,10 +348,36 @@ class Fractal(CanvasNetwork):
             embedded = torch.where((label >= 0)[:, None], self.class_emb(label.clamp(min=0)), nobody)
         return embedded[:, None].expand(-1, self.root_conditions, -1)
 
-    def _collect(self, canvas: Tensor, conditions: Tensor, masking: Masking, terms: LossTerms) -> None:
+    def local(self, depth: int, canvas: Tensor, before: Tensor | None, start: Tensor | None) -> Tensor | None:
+        """Local conditioning of a level's patches.
+
+        Args:
+            depth: the level.
+            canvas: symbols ``[R, C, H, W]``.
+            before: what comes before each patch, ``[R, N, C, h + 2 m, n]``, on levels below the first, or None.
+            start: as in :meth:`forward`, for the first level.
+
+        Returns:
+            ``[R, N, D]``, or None.
+        """
+        generator = self.levels[depth].generator
+        if depth == 0:
+            return generator.phases(first_columns(canvas, self.levels[0].patch, start)) if self.periods else None
+        return None if before is None else generator.preceded(self.features.of_patches(before))
+
+    def _collect(
+        self,
+        canvas: Tensor,
+        conditions: Tensor,
+        masking: Masking,
+        terms: LossTerms,
+        start: Tensor | None = None,
+    ) -> None:
         """One teacher-forced pass, level by level, entering every cross-entropy in ``terms``."""
         weight = torch.ones(len(canvas), device=canvas.device, dtype=torch.float32)
-        owner = torch.arange(len(canvas), device=canvas.device)
+        terms.columns = canvas.shape[3]
+        owner = torch.arange(0, len(canvas) * canvas.shape[3], canvas.shape[3], device=canvas.device)
+        before = None
         for i, level in enumerate(self.levels):
             guide = None
             if level.guide_head is not None:
@@ -292,23 +388,28 @@ class Fractal(CanvasNetwork):
                 terms.add(f"level_{i}", nats, weight, owner, logits)
             grid = grid_of((canvas.shape[2], canvas.shape[3]), level.patch)
             patches = patchify(canvas, level.patch)
+            columns = torch.arange(0, canvas.shape[3], level.patch[1], device=canvas.device).repeat(grid[0])
             features = self.features.of_patches(patches)
+            before = self.preceding.below(before, level.patch, grid) if i else self.preceding.of_all(canvas)
+            local = self.local(i, canvas, before, start)
             if level.generator.causal:
                 masking.descend(patches.shape[1])
-                handed = level.generator(features, conditions, grid, guide)
+                handed = level.generator(features, conditions, grid, guide, local)
+                before = None if before is None else before.flatten(0, 1)
                 canvas, conditions = patches.flatten(0, 1), handed.flatten(0, 1)
                 weight = weight.repeat_interleave(patches.shape[1])
-                owner = owner.repeat_interleave(patches.shape[1])
+                owner = (owner[:, None] + columns).flatten()
             else:
                 mask, factor, total = masking(len(patches), patches.shape[1], canvas.device)
-                handed = level.generator(features, conditions, grid, guide, mask=mask)
+                handed = level.generator(features, conditions, grid, guide, local, mask=mask)
                 # index_select, because the gradient of x[row, index] is many times slower on a CPU
                 hidden = torch.nonzero_static(mask.flatten(), size=total)[:, 0]
                 masking.descend(patches.shape[1], hidden)
                 canvas = patches.flatten(0, 1).index_select(0, hidden)
+                before = None if before is None else before.flatten(0, 1).index_select(0, hidden)
                 conditions = handed.flatten(0, 1).index_select(0, hidden)
                 row = hidden // mask.shape[1]
-                weight, owner = (weight * factor)[row], owner[row]
+                weight, owner = (weight * factor)[row], owner[row] + columns[hidden % mask.shape[1]]
                 terms.mask_fractions[f"level_{i}"] = mask.float().mean()
         nats, logits = self.leaf(canvas.flatten(1).long(), conditions)
         terms.add("leaf", nats, weight, owner, logits)

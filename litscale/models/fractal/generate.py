@@ -41,6 +41,7 @@ def generate(
     window: int | None = None,
     seed: int | None = None,
     index: Tensor | None = None,
+    start: Tensor | None = None,
     on_step: OnStep | None = None,
     draft: Fractal | None = None,
     report: GenerationReport | None = None,
@@ -67,6 +68,8 @@ def generate(
             ``rope`` takes more.
         seed: of the noise; without one it is taken from torch's generator.
         index: number of each canvas, int64 ``[B]``; 0, 1, ... without it.
+        start: number of each canvas' first column within its piece, int64 ``[B]``, for networks with ``periods``; 0
+            without.
         on_step: called after each step of the first level with the whole canvas so far and the bool mask of its
             finished cells, both ``[B, C, H, W]``.
         draft: a smaller network of the same sizes, codec, classes and scan, which guesses patches that are decoded in
@@ -97,10 +100,11 @@ def generate(
         canvas = torch.zeros(rows, model.codec.channels, height, length or width, dtype=torch.uint8)
     length = canvas.shape[-1]
     known = torch.zeros_like(canvas, dtype=torch.bool) if known is None else known.expand_as(canvas)
-    _check_request(model, label, canvas, known, window, index)
+    _check_request(model, label, canvas, known, window, index, start)
     # which cells are known is read on the host; the windows are chosen there
     known = F.pad(known.cpu(), (0, -length % patch)).clone()
     canvas = F.pad(canvas.to(device), (0, -length % patch)).masked_fill(~known.to(device), 0)
+    begin = torch.zeros(len(canvas), dtype=torch.long, device=device) if start is None else start.to(device)
     # 2. key the noise of every cell
     numbers = torch.arange(len(canvas), device=device) if index is None else index.to(device)
     seed = int(torch.randint(2**62, ())) if seed is None else seed
@@ -119,7 +123,7 @@ def generate(
             # 4. fill the window down the recursion
             given = known[..., part].to(device) if known[..., part].any() else None
             cfg = None if options.cfg == 1 else options.cfg
-            work = Canvases(canvas[..., part], given, keys[..., part], conditions[0], cfg)
+            work = Canvases(canvas[..., part], given, keys[..., part], conditions[0], cfg, start=begin + part.start)
             drafts = [Draft(Drawing(draft, options, report.drafts()), conditions[1]) for draft in networks[1:]]
             recursion = Recursion(Drawing(model, options, report), parallel, *drafts)
             show = None if on_step is None else _whole(on_step, canvas, known, part, length)
@@ -130,7 +134,13 @@ def generate(
 
 
 def _check_request(
-    model: Fractal, label: Tensor | None, canvas: Tensor, known: Tensor, window: int | None, index: Tensor | None
+    model: Fractal,
+    label: Tensor | None,
+    canvas: Tensor,
+    known: Tensor,
+    window: int | None,
+    index: Tensor | None,
+    start: Tensor | None,
 ) -> None:
     """Refuse what would be generated wrongly, or without an end."""
     if canvas.dtype != torch.uint8 or known.dtype != torch.bool:
@@ -139,8 +149,9 @@ def _check_request(
         check_labels(label.cpu(), model.num_classes)
     if label is not None and len(label) != len(canvas):
         raise ValueError(f"there are {len(label)} labels for {len(canvas)} canvases")
-    if index is not None and len(index) != len(canvas):
-        raise ValueError(f"index has {len(index)} numbers for {len(canvas)} canvases")
+    for name, given in (("index", index), ("start", start)):
+        if given is not None and len(given) != len(canvas):
+            raise ValueError(f"{name} has {len(given)} numbers for {len(canvas)} canvases")
     if window is not None and window < 1:
         raise ValueError(f"window must be at least 1, not {window}")
     if bool((canvas[known] > model.codec.alphabet - 1).any()):  # 256 itself is no uint8

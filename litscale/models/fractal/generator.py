@@ -1,7 +1,7 @@
 """What AR and MAR generators share: embedding of patches and conditions, positions, transformer.
 
 Dimensions: B rows, N patches in raster order, P features of a patch, K conditions received, C their width,
-G channels of the guiding value, D width of this level, S = prefix + N tokens.
+G channels of the guiding value, Q features of what comes before, D width of this level, S = prefix + N tokens.
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ class GeneratorConfig:
         zero_prefix_rope: give condition tokens a rotary table of zeros, which silences their queries and keys, as the
             published AR model does; otherwise they are not rotated.
         lone: hand down a patch's own state only, which is all that the leaf takes.
+        periods: lengths of which the phase of each patch is told, in columns of cells.
+        before_features: Q, features of what comes before the first level's patch; 0 where it is not told.
     """
 
     patch_features: int
@@ -49,6 +51,8 @@ class GeneratorConfig:
     scan: str = "row_major"
     zero_prefix_rope: bool = False
     lone: bool = False
+    periods: tuple[int, ...] = ()
+    before_features: int = 0
 
 
 class Generator(nn.Module):
@@ -73,6 +77,9 @@ class Generator(nn.Module):
         self.guide_emb = nn.Linear(guide_channels, stack.width) if guide_channels else None
         learned = config.grid[0] * config.grid[1] if config.positions != "rope" else 0
         self.pos_emb = nn.Parameter(torch.empty(self.prefix + learned, stack.width))
+        periods, features = config.periods, config.before_features
+        self.phase_emb = nn.Parameter(torch.empty(sum(periods), stack.width)) if periods else None
+        self.before_emb = nn.Linear(features, stack.width, bias=False) if features else None
         self.mask_token = None if self.causal else nn.Parameter(torch.empty(stack.width))
         self.in_norm = nn.LayerNorm(stack.width, eps=1e-6)
         self.blocks = Stack(replace(stack, attn_dropout=0.0) if self.causal else stack, self.style)
@@ -102,6 +109,26 @@ class Generator(nn.Module):
             embedded = self.guide_emb(guide.to(self.guide_emb.weight.dtype))
             tokens = torch.cat([embedded[:, None], tokens], dim=1)
         return tokens
+
+    def phases(self, columns: Tensor) -> Tensor | None:
+        """Local conditioning of patches by their place in each period, to be added to tokens; None without periods.
+
+        Args:
+            columns: number of each patch's first column of cells within its piece, int64 ``[B, N]``.
+
+        Returns:
+            ``[B, N, D]``.
+        """
+        if self.phase_emb is None:
+            return None
+        tables = self.phase_emb.split(self.config.periods)
+        return torch.stack([table[columns % len(table)] for table in tables]).sum(0)
+
+    def preceded(self, before: Tensor | None) -> Tensor | None:
+        """Local conditioning of patches by features ``[B, N, Q]`` of what comes before, ``[B, N, D]``, or None."""
+        if self.before_emb is None or before is None:
+            return None
+        return self.before_emb(before.to(self.before_emb.weight.dtype))
 
     def states(
         self,

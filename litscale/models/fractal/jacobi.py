@@ -98,7 +98,8 @@ class ParallelCanvases:
         if work.known is not None:
             known = layout.of_cells(work.known).flatten(1)
             state["known"] = F.pad(known, (len(layout.turn) - known.shape[1], 0))  # guiding values are always drawn
-        # 3. the conditions
+        # 3. what comes before, and the conditions
+        state["before"] = work.before
         state["conditional"], *unconditional = work.conditions.chunk(work.copies)
         if work.cfg is not None:
             state["unconditional"] = unconditional[0]
@@ -172,6 +173,7 @@ class ParallelCanvases:
         names = ("conditional", "unconditional")[:copies]
         conditions = torch.cat([self._take(name, rows) for name in names])
         canvas = self.layout.to_cells(symbols).repeat(copies, 1, 1, 1)
+        before = self._take("before", rows).repeat(copies, 1, 1, 1) if "before" in self._state else None
         views = zip(self.layout.split(symbols), by_part, strict=True)
         values = [view if chosen is None else view[chosen.row, chosen.patch] for view, chosen in views]
         # 2. the levels read the guess as they read a batch in training, but for guiding values, which are drawn ones
@@ -186,13 +188,17 @@ class ParallelCanvases:
             patches = patchify(canvas, level.patch)
             features = model.features.of_patches(patches)
             assert isinstance(level.generator, AR)
-            handed = level.generator(features, conditions, grid, guide)
+            before = model.preceding.below(before, level.patch, grid)
+            local = model.local(depth, canvas, before, None)
+            handed = level.generator(features, conditions, grid, guide, local)
             if depth > self.depth or still is None:
                 conditions, canvas = handed.flatten(0, 1), patches.flatten(0, 1)
+                before = None if before is None else before.flatten(0, 1)
             else:  # the levels below see open patches alone
                 row = still.row if cfg is None else torch.cat([still.row, still.row + len(symbols)])
                 patch = still.patch.repeat(copies)
                 conditions, canvas = handed[row, patch], patches[row, patch]
+                before = None if before is None else before[row, patch]
         raw.append(model.leaf.logits(canvas.flatten(1).long(), conditions))
         # 3. guidance, with the scale of each canvas
         final = []

@@ -24,6 +24,7 @@ class MAR(Generator):
         conditions: Tensor,
         grid: tuple[int, int],
         guide: Tensor | None = None,
+        local: Tensor | None = None,
         *,
         mask: Tensor,
     ) -> Tensor:
@@ -34,6 +35,7 @@ class MAR(Generator):
             conditions: ``[B, K, C]``.
             grid: rows and columns.
             guide: features of the guiding value ``[B, G]``.
+            local: local conditioning of the patches, ``[B, N, D]``.
             mask: bool ``[B, N]``, True where the patch is hidden.
 
         Returns:
@@ -43,6 +45,7 @@ class MAR(Generator):
         embedded = self.embed(patches)
         assert self.mask_token is not None
         visible = torch.where(mask[..., None], self.mask_token.to(embedded.dtype), embedded)
+        visible = visible if local is None else visible + local
         tokens = torch.cat([self.prefix_tokens(conditions, guide), visible], dim=1)
         middle = self.states(tokens, added, rope)[:, self.prefix :]
         return middle[:, :, None] if self.conditions_out == 1 else neighbours(middle, grid)

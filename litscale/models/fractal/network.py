@@ -20,13 +20,19 @@ class CanvasNetwork(nn.Module, ABC):
         codec: what its symbols mean: channels and alphabet of its canvases.
         sizes: (rows, columns) of the canvas, then of the patches of each level, if it has levels.
         num_classes: number of class labels; 0 for a network without classes.
+        periods: lengths in columns of which the network is told the phase; with any, :meth:`forward` and
+            :meth:`nll_of_passes` are also given ``start``, number of each canvas' first column within its piece, int64
+            ``[B]``, or None.
     """
 
-    def __init__(self, codec: Codec, sizes: Sequence[tuple[int, int]], num_classes: int = 0) -> None:
+    def __init__(
+        self, codec: Codec, sizes: Sequence[tuple[int, int]], num_classes: int = 0, periods: Sequence[int] = ()
+    ) -> None:
         super().__init__()
         self.codec = codec
         self.sizes = [(int(height), int(width)) for height, width in sizes]
         self.num_classes = num_classes
+        self.periods = tuple(periods)
 
     @property
     def exact_likelihood(self) -> bool:
@@ -55,6 +61,18 @@ class CanvasNetwork(nn.Module, ABC):
             passes: number of random passes; those of an exact likelihood are equal.
             seed: with it, a canvas has the same values in every batch and every process.
         """
+
+    def nll_of_columns(
+        self, canvas: Tensor, label: Tensor | None = None, passes: int = 1, *, seed: int | None = None
+    ) -> Tensor:
+        """Negative log-likelihood in nats of each column given those before it, float64 ``[passes, B, W]``.
+
+        Evaluation of whole pieces needs it, ``evaluation.stride``; arguments as of :meth:`nll_of_passes`.
+
+        Raises:
+            ValueError: the network cannot tell.
+        """
+        raise ValueError(f"{type(self).__name__} has no nll_of_columns: set the data's evaluation.stride to null")
 
     def parameters_by_level(self) -> dict[str, list[nn.Parameter]]:
         """Parameters in the groups whose gradients are reported."""

@@ -56,5 +56,5 @@ def initialise(network: nn.Module) -> None:
         elif isinstance(module, nn.Embedding):
             nn.init.normal_(module.weight, std=0.02)
     for name, parameter in network.named_parameters():
-        if name.endswith(("no_class", "pos_emb", "mask_token", "codebook")):
+        if name.endswith(("no_class", "pos_emb", "phase_emb", "mask_token", "codebook")):
             nn.init.normal_(parameter, std=0.02)

@@ -17,6 +17,7 @@ from torch import Tensor
 from litscale.models.fractal.ar import AR, ARRows
 from litscale.models.fractal.canvas import grid_of, patchify, scan_order, scan_places, unpatchify
 from litscale.models.fractal.drawing import Canvases, Drawing, Scale
+from litscale.models.fractal.fractal import Fractal
 from litscale.models.fractal.guidance import scheduled
 from litscale.models.fractal.jacobi import ParallelCanvases, goes_on
 from litscale.models.fractal.mar import MAR
@@ -119,6 +120,8 @@ class _Patches:
             noise = drawing.noise(work.keys[:, 0, 0, 0], depth)
             value, self.log_prob = drawing.draw_cells(level.guide_head, work.conditions, work.cfg, noise)
             self.guide = work.twice(drawing.model.features.guide_features(value, size[0] * size[1]))
+        self.before = drawing.model.preceding.below(work.before, level.patch, self.grid)
+        self.local = self._local(drawing.model)
         if drawing.scored and self.log_prob is None:
             self.log_prob = torch.zeros(len(self.patches), device=self.patches.device, dtype=torch.float32)
 
@@ -129,7 +132,7 @@ class _Patches:
         # views of each patch, so that an index costs nothing
         patches, keys = self.patches.unbind(1), self.keys.unbind(1)
         known = None if self.known is None else self.known.unbind(1)
-        stepper = self.drawing.stepper(generator, self.work.conditions, self.grid, self.guide)
+        stepper = self.drawing.stepper(generator, self.work.conditions, self.grid, self.guide, self.local)
         noise: list[Tensor] = []
         for s, index in enumerate(order):
             if needed[s]:
@@ -145,6 +148,7 @@ class _Patches:
                     handed,
                     self._scale((s + 1) / len(order)),
                     noise.pop(0) if noise else None,
+                    before=self._before_all(index),
                 )
                 filled, log_prob = self.recursion.fill(self.depth + 1, below)
                 patches[index].copy_(filled)
@@ -176,17 +180,18 @@ class _Patches:
         unknown = [[True] * number] * rows if self.unknown is None else self.unknown[:, scan].tolist()
         turns, shown = Turns(unknown), 0
         # 2. the network, and the draft where there is one, read at once what comes before the first of them
-        sequences = [ARRows(generator, self.work.conditions, self.grid, self.guide)]
+        sequences = [ARRows(generator, self.work.conditions, self.grid, self.guide, self.local)]
         below = ParallelCanvases(self.drawing, self.depth + 1, rows, device)
         draft = self.recursion.draft
         if draft is not None:
-            sequences.append(ARRows(draft.generator, draft.conditions, self.grid, None))
+            local = self._local(draft.drawing.model)
+            sequences.append(ARRows(draft.generator, draft.conditions, self.grid, None, local))
             drafts = ParallelCanvases(draft.drawing, self.depth + 1, rows, device)
-        before = [turns.place(r) % number for r in range(rows)]  # rows without any read nothing
-        features = self._features(self.patches[:, scan[: max(before)]])
+        first = [turns.place(r) % number for r in range(rows)]  # rows without any read nothing
+        features = self._features(self.patches[:, scan[: max(first)]])
         starting = turns.active(range(rows))
         chosen = self.work.twins(torch.tensor(starting, dtype=torch.long, device=device))
-        handed = [of_one.start(features, before * self.work.copies)[chosen] for of_one in sequences]
+        handed = [of_one.start(features, first * self.work.copies)[chosen] for of_one in sequences]
         active: list[int] = []
         waiting: list[int] = []
         while active or starting:
@@ -196,7 +201,9 @@ class _Patches:
                 place = torch.tensor([turns.place(r) for r in starting], device=device)
                 work = self._below(row, scan[place], handed[0], (place + 1) / number)
                 if draft is not None:
-                    work = replace(work, symbols=drafts.fill(replace(work, conditions=handed[1]), starting)[0])
+                    before = self._before(draft.drawing.model, row, scan[place])
+                    guess = drafts.fill(replace(work, conditions=handed[1], before=before), starting)[0]
+                    work = replace(work, symbols=guess)
                 below.begin(None if len(starting) == rows else row, work)
                 active, starting = sorted(active + starting), []
             # 4. one pass over the patches of all rows
@@ -254,6 +261,7 @@ class _Patches:
                 self.work.conditions,
                 self.grid,
                 self.guide,
+                self.local,
                 mask=self.work.twice(hidden),
             )
             # 3. the levels below fill this step's patches, or more of them, of which the surest are kept
@@ -313,7 +321,28 @@ class _Patches:
             if options.guess != "previous":
                 guess = goes_on(self.drawing.model.codec, guess)
             symbols = guess if known is None else torch.where(known, symbols, guess)
-        return Canvases(symbols, known, self.keys[row, index], handed, cfg)
+        before = self._before(self.drawing.model, row, index)
+        return Canvases(symbols, known, self.keys[row, index], handed, cfg, before=before)
+
+    def _before(self, model: Fractal, row: Tensor, index: Tensor) -> Tensor | None:
+        """What a network's levels below are shown of what comes before patches ``index`` of rows ``row``."""
+        if self.depth == 0:
+            return model.preceding.of_some(self.patches, self.grid, row, index)
+        return None if self.before is None else self.before[row, index]
+
+    def _before_all(self, index: int) -> Tensor | None:
+        """What the levels below are shown of what comes before patch ``index`` of all rows."""
+        if self.depth:
+            return None if self.before is None else self.before[:, index]
+        if not self.drawing.model.preceding.columns:
+            return None
+        row = torch.arange(len(self.patches), device=self.patches.device)
+        return self._before(self.drawing.model, row, torch.full_like(row, index))
+
+    def _local(self, model: Fractal) -> Tensor | None:
+        """A network's local conditioning of all patches, ``[R or 2 R, N, D]``, or None."""
+        local = model.local(self.depth, self.work.symbols, self.before, self.work.start)
+        return None if local is None else self.work.twice(local)
 
     def _scale(self, progress: float | Tensor) -> Scale:
         """Guidance scale of the level below, once ``progress`` of the patches is done with what it fills now."""

@@ -35,13 +35,14 @@ class LossTerms:
     """Cross-entropies collected down the recursion.
 
     Each entry of ``nats`` is ``[R, C]`` for R rows of one level, with ``weight`` ``[R]`` (what the row stands for in a
-    likelihood) and ``owner`` ``[R]`` (the canvas of the batch that it belongs to).
+    likelihood) and ``owner`` ``[R]`` (the column that it begins in, counted over all canvases of the batch).
 
     Attributes:
         with_entropy: whether to measure the entropy of the leaf's predictions.
         keep_logits: whether to keep the ``logits`` of each level, float32 ``[R, C, A]``.
         teacher: the logits that a teacher gave the same rows; with them ``divergence`` has an entry like ``nats`` for
             each level, KL(teacher || model).
+        columns: W, by which owners are counted.
     """
 
     with_entropy: bool = False
@@ -54,6 +55,7 @@ class LossTerms:
     owner: dict[str, Tensor] = field(default_factory=dict)
     mask_fractions: dict[str, Tensor] = field(default_factory=dict)
     entropy: Tensor | None = None
+    columns: int = 1
 
     def add(self, name: str, nats: Tensor, weight: Tensor, owner: Tensor, logits: Tensor | None = None) -> None:
         """Enter the rows of one level; all that is more than a likelihood needs their logits, ``[R, C, A]``."""
@@ -90,8 +92,12 @@ class LossTerms:
         return FractalOutput(loss, losses, divergences, self.mask_fractions, self.entropy)
 
     def nats_per_canvas(self, batch: int) -> Tensor:
-        """Weighted sum over all levels for each canvas, ``[B]``."""
-        total = next(iter(self.weight.values())).new_zeros(batch, dtype=torch.float64)
+        """Weighted sum over all levels for each canvas, float32 ``[B]``."""
+        return self.nats_per_column(batch).sum(1).float()
+
+    def nats_per_column(self, batch: int) -> Tensor:
+        """Weighted sum over all levels for each column of each canvas, float64 ``[B, W]``."""
+        total = next(iter(self.weight.values())).new_zeros(batch * self.columns, dtype=torch.float64)
         for name, nats in self.nats.items():
             total = total.index_add(0, self.owner[name], nats.sum(-1).double() * self.weight[name].double())
-        return total.float()
+        return total.unflatten(0, (batch, self.columns))

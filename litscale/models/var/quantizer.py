@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn import functional as F  # noqa: N812
 
+from litscale.models.var.codebooks import ProjectedCodebook, entropy_loss, rotated
 from litscale.models.var.scales import check_patch_nums, grow, phi_index, shrink
 
 _WARM_UP = 100  # updates of single scales during which the usage average moves faster
@@ -26,7 +27,9 @@ class Quantized:
         f_hat: sum of the scales' contributions ``[B, dim, h, h]``; its gradient passes straight to the features.
         codebook_loss: scalar, pulls codes (and phi) towards the features, mean over scales.
         commitment_loss: scalar, pulls features towards the codes, mean over scales, not yet weighed by beta.
-        loss: ``codebook_loss + beta * commitment_loss``.
+        entropy_loss: scalar, mean over scales of :func:`~litscale.models.var.codebooks.entropy_loss`; None unless it is
+            part of the loss.
+        loss: ``codebook_loss + beta * commitment_loss``, and ``entropy * entropy_loss``.
         tokens: int64 ``[B, n]`` of each scale.
         counts: how often each code was used at each scale in this batch, int64 ``[S, V]``. Sum it over the processes
             before :meth:`Quantizer.record_hits`.
@@ -37,6 +40,7 @@ class Quantized:
     f_hat: Tensor
     codebook_loss: Tensor
     commitment_loss: Tensor
+    entropy_loss: Tensor | None
     loss: Tensor
     tokens: list[Tensor]
     counts: Tensor
@@ -61,9 +65,15 @@ class Quantizer(nn.Module):
             number drawn uniformly from 1..S; the other scales then enter neither ``f_hat`` nor the losses, so coarse
             scales learn to carry content (quantizer dropout of SoundStream, arXiv 2107.03312, with a probability as in
             arXiv 2306.06546).
+        rotation: pass the gradient of ``f_hat`` to the features rotated instead of straight, see
+            :func:`~litscale.models.var.codebooks.rotated`.
+        simvq: make the codes by a learned linear map of frozen random vectors, see
+            :class:`~litscale.models.var.codebooks.ProjectedCodebook`; they cannot be restarted.
+        entropy: weight of the entropy loss in training, 0 for none.
+        entropy_temperature: how soft its assignments are, see :func:`~litscale.models.var.codebooks.entropy_loss`.
 
     Raises:
-        ValueError: ``patch_nums`` not increasing, or ``scale_dropout`` outside 0..1.
+        ValueError: ``patch_nums`` not increasing, ``scale_dropout`` outside 0..1, or another option out of range.
     """
 
     hits: Tensor
@@ -79,13 +89,24 @@ class Quantizer(nn.Module):
         beta: float = 0.25,
         znorm: bool = False,
         scale_dropout: float = 0.0,
+        rotation: bool = False,
+        simvq: bool = False,
+        entropy: float = 0.0,
+        entropy_temperature: float = 1.0,
     ) -> None:
         super().__init__()
         self.patch_nums = check_patch_nums(patch_nums)
         if not 0 <= scale_dropout <= 1:
             raise ValueError(f"scale_dropout must be in 0..1, not {scale_dropout}")
+        if entropy < 0 or entropy_temperature <= 0:
+            raise ValueError(
+                "entropy must not be negative and entropy_temperature must be above 0, not "
+                f"{entropy} and {entropy_temperature}"
+            )
         self.vocab, self.dim = vocab, dim
         self.beta, self.znorm, self.scale_dropout = beta, znorm, scale_dropout
+        self.rotation, self.simvq = rotation, simvq
+        self.entropy, self.entropy_temperature = entropy, entropy_temperature
         self.phi_share = abs(quant_resi) if abs(quant_resi) > 1e-6 else 0.0
         self.phi_count = phis
         convolutions = (phis or len(self.patch_nums)) if self.phi_share else 0
@@ -93,8 +114,12 @@ class Quantizer(nn.Module):
         used = {phi_index(k, len(self.patch_nums), phis) for k in range(len(self.patch_nums))}
         for i, phi in enumerate(self.phis):
             phi.requires_grad_(i in used)  # with few scales some serve none, and would never get a gradient
-        self.codebook = nn.Embedding(vocab, dim)
-        nn.init.uniform_(self.codebook.weight, -1 / vocab, 1 / vocab)
+        self.codebook: nn.Embedding | ProjectedCodebook
+        if simvq:
+            self.codebook = ProjectedCodebook(vocab, dim)
+        else:
+            self.codebook = nn.Embedding(vocab, dim)
+            nn.init.uniform_(self.codebook.weight, -1 / vocab, 1 / vocab)
         self.register_buffer("hits", torch.zeros(len(self.patch_nums), vocab, dtype=torch.float32))
         self.register_buffer("hit_updates", torch.zeros((), dtype=torch.long))
 
@@ -110,26 +135,28 @@ class Quantizer(nn.Module):
         f_hat = torch.zeros_like(target)
         kept = self._kept_scales(len(f), f.device)
         # 2. scale by scale: quantise the residual, add it up, compare the sum with the features
-        tokens, queries, codebook_losses, commitment_losses = [], [], [], []
-        for k, (query, codes, h) in enumerate(self._walk(target, self.patch_nums)):
+        tokens, queries, codebook_losses, commitment_losses, entropy_losses = [], [], [], [], []
+        with_entropy = self.training and self.entropy > 0
+        for k, (query, codes, h) in enumerate(self._walk(f if with_entropy else target, self.patch_nums)):
             keep = (kept > k).to(f.dtype)  # [B]
             f_hat = f_hat + h * keep[:, None, None, None]
             codebook_losses.append(((f_hat - target).square().mean((1, 2, 3)) * keep).mean())
             commitment_losses.append(((f_hat.detach() - f).square().mean((1, 2, 3)) * keep).mean())
+            if with_entropy:
+                entropy_losses.append(entropy_loss(self._distances(query.flatten(0, 1)), self.entropy_temperature))
             tokens.append(codes)
-            queries.append(query)
-        # 3. mean losses, and a straight-through gradient
+            queries.append(query.detach())
+        # 3. mean losses, and the gradient of the features
         codebook_loss = torch.stack(codebook_losses).mean()
         commitment_loss = torch.stack(commitment_losses).mean()
-        return Quantized(
-            f + (f_hat.detach() - target),
-            codebook_loss,
-            commitment_loss,
-            codebook_loss + self.beta * commitment_loss,
-            tokens,
-            self.count(tokens),
-            queries,
-        )
+        loss = codebook_loss + self.beta * commitment_loss
+        mean_entropy_loss = None
+        if with_entropy:
+            mean_entropy_loss = torch.stack(entropy_losses).mean()
+            loss = loss + self.entropy * mean_entropy_loss
+        passed = rotated(f, f_hat.detach()) if self.rotation else f + (f_hat.detach() - target)
+        counts = self.count(tokens)
+        return Quantized(passed, codebook_loss, commitment_loss, mean_entropy_loss, loss, tokens, counts, queries)
 
     @torch.no_grad()
     def encode(self, f: Tensor, patch_nums: Sequence[int] | None = None) -> list[Tensor]:
@@ -249,8 +276,10 @@ class Quantizer(nn.Module):
                 processes.
 
         Raises:
-            ValueError: the shapes do not fit.
+            ValueError: the shapes do not fit, or the codes are those of ``simvq``.
         """
+        if self.simvq:
+            raise ValueError("codes of simvq are a map of frozen vectors and cannot be restarted")
         if vectors.shape != (self.vocab, self.dim):
             raise ValueError(
                 f"{self.vocab} codes need vectors of shape [{self.vocab}, {self.dim}], not {list(vectors.shape)}"
@@ -293,6 +322,14 @@ class Quantizer(nn.Module):
             else:
                 best = torch.addmm(codes.square().sum(1), rows, codes.t(), alpha=-2).argmin(1)
         return best.view(query.shape[:2])
+
+    def _distances(self, rows: Tensor) -> Tensor:
+        """Squared distances ``[B n, V]`` of queries ``[B n, dim]`` to all codes, of unit vectors with ``znorm``."""
+        codes = self.codebook.weight
+        with torch.autocast(rows.device.type, enabled=False):
+            if self.znorm:
+                rows, codes = F.normalize(rows, dim=-1), F.normalize(codes, dim=-1)
+            return rows.square().sum(1, keepdim=True) + torch.addmm(codes.square().sum(1), rows, codes.t(), alpha=-2)
 
     def _contribution(self, vectors: Tensor, k: int, sides: Sequence[int], full_size: bool = True) -> Tensor:
         """Vectors ``[B, n, dim]`` of scale ``k`` as a map, enlarged (``full_size``) and sent through phi."""

@@ -43,6 +43,13 @@ class VQVAE(nn.Module):
         dropout: of the autoencoder's residual blocks.
         scale_dropout: probability that a training image keeps only a random number of leading scales.
         grad_checkpointing: recompute the autoencoder's activations in the backward pass to save memory.
+        rotation: against the collapse of the codebook, pass gradients through the quantiser by the rotation trick
+            (arXiv 2410.06424) instead of straight.
+        simvq: against the collapse, make codes by a learned linear map of frozen vectors (SimVQ, arXiv 2411.02038).
+        entropy: against the collapse, weight of a loss that is least where the codes of each scale are clearly assigned
+            and evenly used (arXiv 2310.05737); 0 for none.
+        entropy_temperature: how soft codes are assigned in that loss: 1 assigns a vector to the codes that are about as
+            near as the nearest.
 
     Raises:
         ValueError: ``patch_nums`` not increasing, or an option out of range.
@@ -64,9 +71,26 @@ class VQVAE(nn.Module):
         dropout: float = 0.0,
         scale_dropout: float = 0.0,
         grad_checkpointing: bool = False,
+        rotation: bool = False,
+        simvq: bool = False,
+        entropy: float = 0.0,
+        entropy_temperature: float = 1.0,
     ) -> None:
         super().__init__()
-        self.quantizer = Quantizer(patch_nums, vocab, dim, phis, quant_resi, beta, znorm, scale_dropout)
+        self.quantizer = Quantizer(
+            patch_nums,
+            vocab,
+            dim,
+            phis,
+            quant_resi,
+            beta,
+            znorm,
+            scale_dropout,
+            rotation,
+            simvq,
+            entropy,
+            entropy_temperature,
+        )
         config = AutoencoderConfig(in_channels, channels, multipliers, blocks, dim, dropout)
         self.in_channels, self.downsampling = in_channels, config.downsampling
         self.encoder, self.decoder = Encoder(config), Decoder(config)

@@ -7,7 +7,8 @@ import torch
 from idx_files import picture, write_idx
 from jsonargparse import ArgumentParser
 
-from datamodules import FashionMNISTDataModule, ImageRequest
+from datamodules import DigitsDataModule, FashionMNISTDataModule, ImageRequest, TokenDataModule
+from datamodules.base import class_names_of
 
 
 def ready(folder: Path, **options: Any) -> FashionMNISTDataModule:
@@ -52,6 +53,15 @@ def test_class_names(tmp_path: Path) -> None:
     assert set(next(iter(without.train_dataloader()))) == {"canvas"}
     with pytest.raises(ValueError, match=r"labels of the train split in .* are 0 to 9, out of range: num_classes is 2"):
         ready(folder, class_names=["cat", "dog"])
+
+
+def test_names_are_known_before_anything_is_read(tmp_path: Path) -> None:
+    dm = FashionMNISTDataModule("none", class_names=["a", "b"])
+    assert class_names_of(dm) == ["a", "b"]
+    assert class_names_of(FashionMNISTDataModule("none", labels=False)) == []
+    assert class_names_of(DigitsDataModule()) == class_names_of(None) == []
+    assert class_names_of(TokenDataModule(str(tmp_path), source=dm)) == ["a", "b"]
+    assert class_names_of(TokenDataModule(str(tmp_path))) == []
 
 
 def test_requests_need_no_data() -> None:

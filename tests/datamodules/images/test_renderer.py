@@ -88,6 +88,21 @@ def test_sheets() -> None:
         ImageRenderer(1, 8).sheet(canvases[:0], 3)
 
 
+def test_sheets_with_names() -> None:
+    canvases = np.stack([symbols(1, 8, 8, seed) for seed in range(3)])
+    plain = ImageRenderer(1, 8).sheet(canvases, columns=2)
+    page = ImageRenderer(1, 8).sheet(canvases, columns=2, names=["bag", "", "a very long name of a class"])
+    line = 12  # pixels that each image has below it
+    assert page.shape == (plain.shape[0] + 2 * line, *plain.shape[1:])
+    assert np.array_equal(page[:66], plain[:66])
+    first, second, third = page[66:78, 2:66], page[66:78, 68:132], page[66 + 66 + line : 144 + line, 2:66]
+    assert 0 < (first < 128).any(2).sum() < (third < 128).any(2).sum()
+    assert (second == 255).all()
+    assert (page[:, -2:] == 255).all()
+    with pytest.raises(ValueError, match="zip"):
+        ImageRenderer(1, 8).sheet(canvases, names=["bag"])
+
+
 def test_statistics() -> None:
     renderer = ImageRenderer(3, 8)
     half = np.zeros((3, 8, 8), np.uint8)

@@ -27,7 +27,12 @@ LAYERS = sorted(
     for trainer, logger in product(CONFIGS.glob("trainer/*.yaml"), CONFIGS.glob("logger/*.yaml"))
     if "layers" not in yaml.safe_load(trainer.read_text())
 )
-WIDTHS = {"demo": [256, 128, 64, 64], "musical": [384, 256, 256, 128, 96, 64], "mar_distilled": [128, 64, 32, 32]}
+WIDTHS = {
+    "demo": [256, 128, 64, 64],
+    "jsb": [256, 128, 64, 64],
+    "musical": [384, 256, 256, 128, 96, 64],
+    "mar_distilled": [128, 64, 32, 32],
+}
 
 
 def includes(config, stated, folder=CONFIGS):
@@ -94,7 +99,7 @@ def test_layers_win_over_experiments(layers):
         for key, value in yaml.safe_load(path.read_text())["trainer"].items():
             if key != "logger":
                 assert includes(config["trainer"][key], value)
-    assert len(config["trainer"]["callbacks"]) == 7
+    assert len(config["trainer"]["callbacks"]) == 8
     assert config["trainer"]["logger"]
 
 

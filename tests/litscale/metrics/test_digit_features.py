@@ -43,10 +43,10 @@ def test_it_is_always_the_same_and_leaves_generator_and_threads_alone(network):
     assert not any(parameter.requires_grad for parameter in again.parameters())
 
 
-def test_canvases_become_grey_shares_of_full_brightness():
+def test_canvases_become_grey_shares_of_full_brightness(network):
     canvas = torch.zeros(1, 3, 8, 16, dtype=torch.uint8)
     canvas[0, 0, 0, 0], canvas[0, :, 7, 14:] = 255, 51
-    grey = DigitFeatures._grey(canvas)
+    grey = network._grey(canvas)
     assert grey.shape == (1, 1, 8, 8)
     assert grey[0, 0, 0, 0].item() == pytest.approx(1 / 2 / 3)  # half of the cell, one of three channels
     assert grey[0, 0, 7, 7].item() == pytest.approx(0.2)

@@ -45,6 +45,7 @@ def network(stir, **options):
         ({"guiding": True, "scan": "column_major"}, {"cfg": 2.5, "temperature": 0.9}, 4),  # and a guide head
         ({"codec": "velocity", "positions": ["rope", "learned"]}, {"cfg": 2.5, "cfg_schedule": "constant"}, 3),
         ({"zero_prefix_rope": True, "root_conditions": 3, "codec": "gray"}, {}, 3),
+        ({"scan": "column_major", "periods": [3], "preceding_columns": 2, "preceding_margin": 1}, {"cfg": 2.0}, 3),
     ],
 )
 def test_one_graph_for_each_level_and_head(stir, counter, build, options, graphs):

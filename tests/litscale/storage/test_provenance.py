@@ -1,9 +1,12 @@
 """The code of a run: repositories of its own, and folders that are none."""
 
 import subprocess
+import sys
+
+import pytest
 
 from litscale.storage import provenance
-from litscale.storage.provenance import code_of, describe_run, slurm_job
+from litscale.storage.provenance import code_of, describe_run, masked_command, slurm_job
 
 
 def git(folder, *words):
@@ -47,6 +50,12 @@ def test_a_repository_without_a_commit_says_why(tmp_path):
     git(tmp_path, "init")
     (code,) = code_of(tmp_path)
     assert code.commit.startswith("fatal: ")
+
+
+@pytest.mark.parametrize("program", ["/usr/bin/litscale", "/usr/lib/litscale/__main__.py"])
+def test_the_command(monkeypatch, program):
+    monkeypatch.setattr(sys, "argv", [program, "fit", "--x.token", "abc"])
+    assert masked_command() == ["litscale", "fit", "--x.token", "***"]
 
 
 def test_of_the_environment_only_the_job_is_recorded(monkeypatch):

@@ -6,10 +6,12 @@ import socket
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from cli_runs import forked, status_of
 
 from litscale.cli.main import main
+from litscale.storage.checkpoints import stamp
 
 NAME = "val/nats_per_step"
 
@@ -93,6 +95,19 @@ def test_checkpoints_of_another_architecture_are_one_error(run):
         main(["evaluate", "run", "--last", *wider])
     assert any("checkpoints/last.ckpt, step 9, with the config of run" in note for note in raised.value.__notes__)
     assert not list(Path("run/evaluations/wider").glob("step_*/evaluated.json"))
+
+
+def test_scores_that_are_not_finite_are_kept_as_none_and_fail_in_the_end(run, capsys):
+    path = run / "checkpoints" / "step_3.ckpt"
+    state = torch.load(path, weights_only=True)
+    next(value for name, value in state["state_dict"].items() if "weight" in name).fill_(float("nan"))
+    path.unlink()
+    torch.save(stamp(state), path)
+    with pytest.raises(FloatingPointError, match="some scores are not finite, at steps 3"):
+        main(["evaluate", "run", "--checkpoints", "step_[36].ckpt"])
+    found = table("run/evaluations/validate")
+    assert [bool(row[NAME]) for row in found.values()] == [False, True]
+    assert "Step 3: not finite: " in capsys.readouterr().out
 
 
 def of_two_processes(*words):

@@ -53,7 +53,7 @@ def test_a_run_and_its_evaluator_are_killed_and_every_checkpoint_is_scored_once(
         time.sleep(0.1)
     layer = {"trainer": {"callbacks+": [{"class_path": f"{__name__}.KilledOnce"}]}}
     Path("layer.yaml").write_text(yaml.safe_dump(layer))
-    evaluate = ["evaluate", "run", "--watch", "--patience", "1", "--poll", "0.2", "--config", "layer.yaml"]
+    evaluate = ["evaluate", "run", "--watch", "--patience", "10", "--poll", "0.2", "--config", "layer.yaml"]
     evaluator = forked(*evaluate)
     assert status_of(training, SECONDS) == -signal.SIGKILL
 
