@@ -68,7 +68,7 @@ def read_exported(path: str | Path) -> dict[str, Any]:
 
 
 def by_name(value: Any) -> Any:
-    """The same with all mappings in the order of their keys, on which a checksum depends and which files do not keep."""
+    """The same with all mappings in the order of their keys, which files do not keep and checksums depend on."""
     return {name: by_name(value[name]) for name in sorted(value)} if isinstance(value, Mapping) else value
 
 

@@ -102,6 +102,9 @@ def official_layouts(module: LightningModule) -> dict[str, Any]:
     if isinstance(module, LitVQVAE):
         return {"vae.pth": var_to_official(module.network)}
     if isinstance(module, LitModule) and isinstance(module.network, Fractal):
+        codec = module.network.codec
+        if not codec.is_image or codec.channels != 3:
+            raise ValueError("--official: FractalGen has networks of RGB images only, and this one is of another codec")
         return {"fractalgen.pth": {"model": to_official(module.network)}}
     raise ValueError(f"--official: there is no official layout of {type(module).__name__} and its network")
 

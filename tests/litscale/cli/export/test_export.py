@@ -1,5 +1,6 @@
 """``litscale export``: what `from_pretrained` loads is the module of the run, to the bit."""
 
+import re
 import shutil
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 import yaml
 from cli_runs import Predictions
 from lightning.pytorch import LightningModule
-from module_runs import CLASSES, train
+from module_runs import CLASSES, MODELS, train
 from safetensors import safe_open
 
 from lit_models import LitFractal, LitVAR, LitVQVAE, load_run
@@ -93,7 +94,6 @@ def test_half_precision_rounds_the_network_and_no_tokenizer(runs, dtype, tmp_pat
 @pytest.mark.parametrize(
     ("name", "files"),
     [
-        ("fractal", {"fractalgen.pth"}),
         ("vqvae", {"vae.pth"}),
         ("var", {"vae.pth", "var.pth"}),
         ("sdvar", {"vae.pth", "var_draft.pth", "var_target.pth"}),
@@ -103,14 +103,30 @@ def test_official_layouts_fill_new_networks(runs, name, files, tmp_path):
     export_run(runs / name, tmp_path / "out", official=True)
     official = tmp_path / "out" / "official"
     assert {path.name for path in official.iterdir()} == files
-    module, fresh = load_run(runs / name, "best" if name == "fractal" else "last"), load_run(runs / name, "last")
-    network = {"fractal": "network", "vqvae": "network", "var": "network", "sdvar": "target"}[name]
-    expected, filled = getattr(module, network), getattr(fresh, network)
+    module, fresh = load_run(runs / name, "last"), load_run(runs / name, "last")
+    expected, filled = ((each.target if name == "sdvar" else each.network) for each in (module, fresh))
     for parameter in filled.parameters():
         parameter.data.zero_()
-    fill = fill_official if isinstance(filled, Fractal) else fill_official_var
-    fill(filled, official / {"sdvar": "var_target.pth", "vqvae": "vae.pth"}.get(name, max(files)))
+    fill_official_var(filled, official / max(files))
     assert all(torch.equal(value, dict(expected.named_parameters())[n]) for n, value in filled.named_parameters())
+
+
+def test_the_official_layout_of_fractalgen(runs, tmp_path):
+    options = MODELS["fractal"]["init_args"]
+    network = options["network"]["init_args"] | {"codec": "rgb", "generators": ["mar", "mar"]}
+    colour = {**MODELS["fractal"], "init_args": {**options, "network": {**options["network"], "init_args": network}}}
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.yaml").write_text(yaml.safe_dump({"model": colour}))
+    expected = Fractal(**network)
+    torch.save({"state_dict": LitFractal(expected).state_dict()}, tmp_path / "colour.ckpt")
+    export_run(run, tmp_path / "out", str(tmp_path / "colour.ckpt"), official=True)
+    filled = Fractal(**network)
+    fill_official(filled, tmp_path / "out" / "official" / "fractalgen.pth")
+    assert same(filled.state_dict(), expected.state_dict())
+    with pytest.raises(ValueError, match="FractalGen has networks of RGB images only"):
+        export_run(runs / "fractal", tmp_path / "gray", official=True)
+    assert not (tmp_path / "gray").exists()
 
 
 def test_the_card_says_what_it_is(runs, tmp_path):
@@ -180,12 +196,12 @@ def test_one_error_says_what_is_wrong(runs, run, spoil, words, message, capsys):
     with pytest.raises(SystemExit):
         main(["export", str(run), *(named.get(word, word) for word in words)])
     error = " ".join(capsys.readouterr().err.split())
-    assert __import__("re").search(message, error), error
+    assert re.search(message, error), error
     assert sorted(run.rglob("*")) == before
 
 
 def test_an_export_is_replaced_as_a_whole_on_demand(run):
-    export_run(run, run / "export", official=True)
+    export_run(run, run / "export")
     (run / "export" / "more.txt").write_text("of the earlier export")
     export_run(run, run / "export", overwrite=True)
     assert sorted(path.name for path in (run / "export").iterdir()) == FILES
