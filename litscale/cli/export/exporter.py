@@ -16,7 +16,7 @@ from lit_models.runs import CONFIG, checkpoint_path, kept_checkpoint, load_run, 
 from litscale.cli.export.card import CARD, Exported, card
 from litscale.models.fractal import Fractal, to_official
 from litscale.models.var import to_official as var_to_official
-from litscale.storage.checkpoint_record import record_checkpoint
+from litscale.storage.checkpoint_record import file_version, record_checkpoint
 from litscale.storage.checkpoints import checksum, read_checkpoint, stamp
 from litscale.storage.exported import WEIGHTS, by_name, write_exported
 from litscale.storage.files import write_atomically
@@ -50,7 +50,8 @@ def export_run(
     Raises:
         FileNotFoundError: the run has no config.yaml, or there is no such checkpoint.
         FileExistsError: the folder exists, and is no earlier export that may be replaced.
-        ValueError: config or checkpoint cannot be read, do not fit together, or have no official layout.
+        ValueError: config or checkpoint cannot be read, do not fit together, or have no official layout; or a training
+            overwrote the checkpoint meanwhile.
         OSError: the folder could not be written.
     """
     # 1. whether there is a place for it
@@ -58,9 +59,12 @@ def export_run(
     # 2. load the run
     config = read_config(run / CONFIG)
     path = checkpoint_path(run, checkpoint or kept_checkpoint(run))
+    version = file_version(path)
     module = load_run(run, path)
     content = read_checkpoint(path, verified=False)
     record, weights = record_checkpoint(path), checksum(content["state_dict"])
+    if file_version(path) != version:
+        raise ValueError(f"{path} was overwritten while it was read: run this again, or export a copy")
     # 3. what a checkpoint of these weights alone holds, by the hook that a trainer would call
     module = module.to(getattr(torch, dtype))
     exported: dict[str, Any] = {name: content[name] for name in ("epoch", "global_step") if name in content}

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from lit_models.runs import CONFIG, read_config
 from litscale.cli.evaluate.folder import Evaluated, EvaluationFolder
 from litscale.cli.report.curves import Curve, read_curves
@@ -20,6 +22,7 @@ from litscale.storage.run_folders import CHECKPOINTS, EVALUATIONS
 from litscale.storage.secrets import mask_text
 
 LARGEST = 4 * 2**20  # bytes of a file that a report holds
+TINY = 256  # pixels of a picture's width below which it is enlarged
 MEDIA = {".png": "image/png", ".gif": "image/gif", ".wav": "audio/wav", ".mid": "audio/midi"}
 PICTURES = ("timeline.png", "decode_*.png", "masks.png", "bench_*.png")
 TABLES = ("music_*.md", "quality_*.md", "decode_*.md", "bench_*.md")
@@ -48,11 +51,13 @@ class Sample:
         name: of its files, without ending.
         media: ending (``.png``, ``.gif``, ``.wav``, ``.mid``) -> data URI.
         facts: statistics by name.
+        tiny: whether its picture is so small that its pixels are shown enlarged.
     """
 
     name: str
     media: dict[str, str]
     facts: dict[str, float]
+    tiny: bool
 
 
 @dataclass(frozen=True)
@@ -222,7 +227,8 @@ class _Reader:
         for name, paths in list(by_name.items())[: self._limits.samples]:
             media = {path.suffix: uri for path, uri in embedded(paths).items()}
             records = self.files(f"{glob.escape(str(place))}/{glob.escape(name)}.json")
-            samples.append(Sample(name, media, _facts(records[0]) if records else {}))
+            tiny = any(path.suffix == ".png" and _width(path) < TINY for path in paths)
+            samples.append(Sample(name, media, _facts(records[0]) if records else {}, tiny))
         pictures = {path.name: uri for path, uri in embedded(sheets).items()}
         return SampleFolder(str(place), pictures, samples, len(by_name), left_out)
 
@@ -241,6 +247,12 @@ def _number(path: Path) -> int | None:
     """The step in the name of a folder ``step_5000``."""
     text = path.name.removeprefix("step_")
     return int(text) if text.isdigit() else None
+
+
+def _width(path: Path) -> int:
+    """The width of a PNG in pixels."""
+    with named_errors(path, "damaged, or no PNG"), Image.open(path, formats=["PNG"]) as image:
+        return image.width
 
 
 def _facts(path: Path) -> dict[str, float]:

@@ -131,7 +131,8 @@ def test_the_official_layout_of_fractalgen(runs, tmp_path):
 
 def test_the_card_says_what_it_is(runs, tmp_path):
     run = shutil.copytree(runs / "fractal", tmp_path / "run")
-    main(["validate", "--config", str(run / "config.yaml"), "--ckpt_path", str(run / "checkpoints" / "best.ckpt")])
+    words = ["--config", str(run / "config.yaml"), "--ckpt_path", str(run / "checkpoints" / "best.ckpt")]
+    main(["validate", *words, "--trainer.default_root_dir", str(run)])
     (score,) = run.glob("scores_validate_*.json")
     main(["export", str(run)])
     header, _, text = (run / "export" / "README.md").read_text().removeprefix("---\n").partition("---\n")
@@ -255,3 +256,19 @@ def test_any_lightning_module_but_no_official_layout(tmp_path):
     with pytest.raises(ValueError, match="no official layout of Plain"):
         export_run(run, tmp_path / "other", str(tmp_path / "plain.ckpt"), official=True)
     assert not (tmp_path / "other").exists()
+
+
+def test_a_checkpoint_that_a_training_overwrites_meanwhile(run, monkeypatch):
+    path = run / "checkpoints" / "last.ckpt"
+    real = load_run
+
+    def overwritten(*arguments):
+        module = real(*arguments)
+        shutil.copy(path, run / "new.ckpt")
+        (run / "new.ckpt").replace(path)
+        return module
+
+    monkeypatch.setattr("litscale.cli.export.exporter.load_run", overwritten)
+    with pytest.raises(ValueError, match=r"last.ckpt was overwritten while it was read: run this again"):
+        export_run(run, run / "export", "last")
+    assert not (run / "export").exists()

@@ -173,6 +173,7 @@ def test_all_that_comes_from_files_is_escaped(make_run):
 
 def test_a_report_is_bounded(make_run):
     run = make_run("demo")
+    assert "sample tiny" in {attrs.get("class") for _, attrs in Page(report([run], Selection())).tags}
     with (run / "predictions" / "samples_seed_1" / "sample_00000.gif").open("ab") as file:
         file.truncate(LARGEST + 1)
     page = Page(report([run], Selection(Limits(samples=1, folders=1), metrics=["val/*", "train/*"], most_curves=1)))
