@@ -26,7 +26,7 @@ HPC = "hpc_ckpt_*.ckpt"  # what Lightning saves as it requeues a job of SLURM
 class ExportedCheckpointIO(TorchCheckpointIO):
     """Reads the ``model.safetensors`` of ``litscale export`` where a trainer is given a checkpoint."""
 
-    def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
+    def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Read it, or a checkpoint of ``torch.save`` as Lightning does."""
         if Path(path).suffix == ENDING:
             return read_checkpoint(path)

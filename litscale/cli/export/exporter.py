@@ -15,6 +15,7 @@ from lit_models.base import LitModule
 from lit_models.runs import CONFIG, checkpoint_path, kept_checkpoint, load_run, read_config
 from litscale.cli.export.card import CARD, Exported, card
 from litscale.models.fractal import Fractal, to_official
+from litscale.models.var import VAR, VQVAE
 from litscale.models.var import to_official as var_to_official
 from litscale.storage.checkpoint_record import file_version, record_checkpoint
 from litscale.storage.checkpoints import checksum, read_checkpoint, stamp
@@ -97,20 +98,21 @@ def official_layouts(module: LightningModule) -> dict[str, Any]:
     Raises:
         ValueError: the official code has no such network.
     """
+    networks: dict[str, VQVAE | VAR]
     if isinstance(module, LitSDVAR):
         networks = {"vae.pth": module.vqvae, "var_draft.pth": module.draft, "var_target.pth": module.target}
-        return {name: var_to_official(network) for name, network in networks.items()}
-    if isinstance(module, LitVAR):
+    elif isinstance(module, LitVAR):
         networks = {"vae.pth": module.network.vqvae, "var.pth": module.network}
-        return {name: var_to_official(network) for name, network in networks.items()}
-    if isinstance(module, LitVQVAE):
-        return {"vae.pth": var_to_official(module.network)}
-    if isinstance(module, LitModule) and isinstance(module.network, Fractal):
+    elif isinstance(module, LitVQVAE):
+        networks = {"vae.pth": module.network}
+    elif isinstance(module, LitModule) and isinstance(module.network, Fractal):
         codec = module.network.codec
         if not codec.is_image or codec.channels != 3:
             raise ValueError("--official: FractalGen has networks of RGB images only, and this one is of another codec")
         return {"fractalgen.pth": {"model": to_official(module.network)}}
-    raise ValueError(f"--official: there is no official layout of {type(module).__name__} and its network")
+    else:
+        raise ValueError(f"--official: there is no official layout of {type(module).__name__} and its network")
+    return {name: var_to_official(network) for name, network in networks.items()}
 
 
 def _check_place(folder: Path, overwrite: bool) -> None:

@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
@@ -118,7 +119,7 @@ def picture(name: str, curves: Mapping[str, Curve], runs: Iterable[str]) -> str:
     panel.grid(color="#e3e5e8", linewidth=0.6)
     panel.spines[["top", "right"]].set_visible(False)
     if len(curves) > 1:
-        panel.legend([_plain(line.get_label()) for line in panel.lines], frameon=False, fontsize=7)
+        panel.legend([_plain(str(line.get_label())) for line in panel.lines], frameon=False, fontsize=7)
     with mpl.rc_context({"svg.hashsalt": "litscale", "svg.fonttype": "none"}):
         vector = _saved(figure, "svg", metadata={"Date": None})
     raster = _saved(figure, "png", dpi=130)
@@ -137,7 +138,7 @@ def _plain(text: str) -> str:
     return text.replace("$", r"\$")
 
 
-def _saved(figure: Figure, kind: str, **options: object) -> bytes:
+def _saved(figure: Figure, kind: str, **options: Any) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format=kind, **options)
     return buffer.getvalue()

@@ -57,7 +57,7 @@ class Server(ThreadingHTTPServer):
 class Handler(BaseHTTPRequestHandler):
     """Answers GET and HEAD for the list of runs, ``/``, and for reports, ``/report?run=NAME&run=NAME``."""
 
-    server: Server  # type: ignore[assignment]
+    server: Server
     server_version, sys_version = "litscale", ""
 
     def do_GET(self) -> None:
