@@ -99,8 +99,8 @@ def main() -> None:
         first, second = ([row[name] for row in rows] for rows in found)
         differences = [b - a for a, b in zip(first, second, strict=True)]
         cells = [f"{fmean(values):.4g} ± {error(values):.2g}" for values in (first, second, differences)]
-        errors = error(differences)
-        print(f"| {name} | {' | '.join(cells)} | {abs(fmean(differences)) / errors if errors else inf:.1f} |")
+        apart, errors = abs(fmean(differences)), error(differences)
+        print(f"| {name} | {' | '.join(cells)} | {apart / errors if errors else inf if apart else 0:.1f} |")
 
 
 if __name__ == "__main__":

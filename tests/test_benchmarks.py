@@ -5,13 +5,15 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
+from idx_files import write_idx
 
 SCRIPTS = Path(__file__).parents[1] / "benchmarks"
 
 
-def table(script, *options):
+def table(script, *options, repeats=True):
     """Cells of all lines of the Markdown tables that a benchmark prints."""
-    command = [sys.executable, str(SCRIPTS / script), *options, "--repeats", "1"]
+    command = [sys.executable, str(SCRIPTS / script), *options, *(["--repeats", "1"] if repeats else [])]
     run = subprocess.run(command, capture_output=True, text=True, timeout=900)
     assert run.returncode == 0, run.stderr
     return [[cell.strip() for cell in line.split("|")[1:-1]] for line in run.stdout.splitlines() if line[:1] == "|"]
@@ -81,3 +83,42 @@ def test_weights_speed_prints_both_tables():
     each = [[batch, cfg, weights] for batch in "12" for cfg in "13" for weights in ("float32", "bfloat16", "int8")]
     assert [row[:3] for row in rows[2:14]] == [row[:3] for row in rows[16:]] == each
     assert [row[-1] for row in rows if row[2] == "float32"] == ["1.00"] * 8
+
+
+@pytest.mark.slow
+def test_tokenizer_ablation_trains_tests_and_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setenv("FASHION_MNIST", str(write_idx(tmp_path / "pictures")))
+    monkeypatch.setenv("LITSCALE_CACHE", str(tmp_path / "cache"))
+    command = ["--steps", "2", "--rows", "nothing", "SimVQ", "--folder", str(tmp_path), "--data.batch_size", "20"]
+    rows = table("tokenizer_ablation.py", *command, repeats=False)
+    assert [row[0] for row in rows] == ["remedy", "---", "nothing", "SimVQ"]
+    assert rows[0][3:] == [f"scale {k}" for k in range(8)]
+    assert all(float(row[1]) > 0 and float(row[2]) > 0 for row in rows[2:])
+    configs = [yaml.safe_load((tmp_path / name / "config.yaml").read_text()) for name in ("nothing", "SimVQ")]
+    networks = [config["model"]["init_args"]["network"]["init_args"] for config in configs]
+    assert [(made["simvq"], made["entropy"], made["znorm"]) for made in networks] == [
+        (False, 0, False),
+        (True, 0, False),
+    ]
+    (tmp_path / "SimVQ" / "checkpoints" / "last.ckpt").unlink()  # what is done is not done again
+    assert table("tokenizer_ablation.py", *command, repeats=False) == rows
+
+
+@pytest.mark.slow
+def test_feature_power_compares_two_runs(tmp_path, monkeypatch):
+    monkeypatch.setenv("FASHION_MNIST", str(write_idx(tmp_path / "pictures", {"train": 600, "t10k": 20})))
+    monkeypatch.setenv("LITSCALE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    configs = SCRIPTS.parent / "configs" / "fashion_mnist"
+    quick = ["--trainer.max_steps", "1", "--data.batch_size", "20", "--trainer.limit_val_batches", "0"]
+    small = ["--model.network.depth", "1", "--model.network.width", "16", "--model.network.heads", "2"]
+    for name, options in (("vqvae", []), ("var_target", small), ("var_draft", small)):
+        words = ["fit", "--config", str(configs / f"{name}.yaml"), *quick, *options]
+        subprocess.run([sys.executable, "-m", "litscale", *words], check=True, capture_output=True, timeout=900)
+    runs = ["runs/fashion/var_target", "runs/fashion/var_draft"]
+    rows = table("feature_power.py", *runs, "--seeds", "2", "--num-images", "20", repeats=False)
+    assert [row[0] for row in rows[2:]] == ["Frechet distance", "precision", "recall", "class accuracy"]
+    assert rows[0][1:3] == runs
+    for row in rows[2:]:  # the heads of new networks are zero, so both draw the same
+        assert row[1] == row[2]
+        assert row[3:] == ["0 ± 0", "0.0"]

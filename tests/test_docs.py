@@ -136,6 +136,7 @@ def test_commands_run(tmp_path):
     make_imagenet(tmp_path)
     pieces = np.random.default_rng(0).integers(48, 73, (4, 40, 4)).tolist()
     (tmp_path / "Jsb16thSeparated.json").write_text(json.dumps({"train": pieces, "valid": pieces, "test": pieces}))
+    make_sweep(tmp_path)
     lines = sorted({line for page in PAGES for line in commands(page)}, key=stage)
     for line in lines:
         words = shlex.split(line)[1:]
@@ -166,6 +167,14 @@ def test_commands_run(tmp_path):
             [sys.executable, "-m", "litscale", *words], cwd=tmp_path, capture_output=True, text=True, timeout=600
         )
         assert run.returncode == 0, f"{line}\n{run.stdout[-1500:]}\n{run.stderr[-3000:]}"
+
+
+def make_sweep(folder):
+    """The sweep of the page, with one trial that takes two steps."""
+    (text,) = re.findall(r"```yaml\n(# sweep.yaml\n.*?)```", (ROOT / "docs/clusters.md").read_text(), flags=re.DOTALL)
+    content = yaml.safe_load(text)
+    content |= {"config": [*content["config"], "short.yaml"], "trials": 1}
+    (folder / "sweep.yaml").write_text(yaml.safe_dump(content))
 
 
 def make_imagenet(folder):

@@ -31,7 +31,8 @@ def test_help_is_quick():
         ("fitt", "there is no command fitt; did you mean fit?"),
         (
             "x",
-            "there is no command x; there are fit, validate, test, predict, evaluate, compare, report, export, bench",
+            "there is no command x; there are fit, validate, test, predict, evaluate, sweep, launch, compare, report, "
+            "export, bench",
         ),
     ],
 )

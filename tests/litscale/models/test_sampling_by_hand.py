@@ -352,6 +352,7 @@ def test_the_defaults_are_the_published_ones():
         "order": "random",
         "confidence_oversampling": 2.0,
         "use_cache": True,
+        "token_cache": 1,
         "greedy": False,
         "decoding": "auto",
         "parallel_level": None,
