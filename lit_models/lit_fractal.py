@@ -140,6 +140,14 @@ class LitFractal(GeneratingModule):
         likelihoods = {"val": self._metrics([""]), "test": self._metrics(["", "_unconditional"])}
         self.likelihoods = cast("Mapping[str, Mapping[str, Mean | StandardError]]", nn.ModuleDict(likelihoods))
 
+    @classmethod
+    def standalone_options(cls, options: Mapping[str, Any]) -> dict[str, Any]:
+        """The options without files; guesses of a draft become repeated symbols, which draw the same samples."""
+        options = super().standalone_options(options)
+        if (options.get("generation") or {}).get("guess") == "draft":
+            options["generation"] = options["generation"] | {"guess": "repeat"}
+        return options
+
     def _metrics(self, suffixes: list[str]) -> nn.ModuleDict:
         """Return the metrics of the likelihood in each unit, with and without labels and small weights."""
         parts = product(self.units, suffixes, SMALL, ("", SIDE_BY_SIDE))

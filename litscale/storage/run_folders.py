@@ -17,6 +17,7 @@ from litscale.storage.provenance import masked_command
 CHECKPOINTS = "checkpoints"
 LOCK = ".lock"
 OWNER = ".owner.json"
+REPORT = "report.html"
 # What a run and its evaluations write, besides its checkpoints and config.yaml.
 OUTCOMES = (
     "config_from_step_*.yaml",
@@ -29,9 +30,11 @@ OUTCOMES = (
     ".scale_batch_size_*.ckpt",
     "bench_*",
     "masks.png",
+    REPORT,
 )
 EVALUATIONS = "evaluations"
-OUTCOME_FOLDERS = ("predictions", "samples", EVALUATIONS)
+EXPORT = "export"
+OUTCOME_FOLDERS = ("predictions", "samples", EVALUATIONS, EXPORT)
 
 
 class RunFolderError(ValueError):

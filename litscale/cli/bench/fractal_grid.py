@@ -8,7 +8,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 from statistics import median
 from time import process_time
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -99,7 +99,7 @@ def validation_canvases(datamodule: LightningDataModule, count: int) -> list[Bat
             return []
         left = count - sum(len(each["canvas"]) for each in found)
         names = [name for name in ("canvas", "label", "start") if name in batch]
-        found.append({name: batch[name][:left] for name in names})
+        found.append(cast("Batch", {name: batch[name][:left] for name in names}))
         if len(batch["canvas"]) >= left:
             break
     return found

@@ -116,9 +116,9 @@ def generate(
             modes.enter_context(evaluating(network))
             modes.enter_context(small_weights(network, options.weights))
             modes.enter_context(set_stance("default") if options.compile else prepared_layers(network))
-        for rows, part in _windows(known, length, window or width, patch):
-            row: Tensor | slice = slice(None) if len(rows) == len(canvas) else torch.tensor(rows, device=device)
-            old, held = canvas[row][..., part], known[rows][..., part]
+        for members, part in _windows(known, length, window or width, patch):
+            row: Tensor | slice = slice(None) if len(members) == len(canvas) else torch.tensor(members, device=device)
+            old, held = canvas[row][..., part], known[members][..., part]
             # 3. the conditions of the first level: classes, and "no class" where guidance is on
             named = None if label is None else label[row]
             labels = [named] if options.cfg == 1 else [named, None]
@@ -132,7 +132,7 @@ def generate(
             show = None if on_step is None else _whole(on_step, canvas, known, row, part, length)
             canvas[row, ..., part] = recursion.fill(0, work, show)[0]
             # 5. the next window has it as known context
-            known[rows, ..., part] = True
+            known[members, ..., part] = True
     return canvas[..., :length]
 
 
