@@ -98,8 +98,12 @@ def validation_canvases(datamodule: LightningDataModule, count: int) -> list[Bat
         if "canvas" not in batch:
             return []
         left = count - sum(len(each["canvas"]) for each in found)
-        names = [name for name in ("canvas", "label", "start") if name in batch]
-        found.append({name: batch[name][:left] for name in names})
+        kept: Batch = {"canvas": batch["canvas"][:left]}
+        if "label" in batch:
+            kept["label"] = batch["label"][:left]
+        if "start" in batch:
+            kept["start"] = batch["start"][:left]
+        found.append(kept)
         if len(batch["canvas"]) >= left:
             break
     return found
