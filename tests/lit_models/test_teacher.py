@@ -124,6 +124,8 @@ def test_other_sizes_are_refused(tmp_path, toy_data, teacher):
 def test_the_part_of_the_data_is_checked(teacher):
     with pytest.raises(ValueError, match=r"data_weight must be in 0..1, not 1.5"):
         student(teacher, data_weight=1.5)
+    with pytest.raises(ValueError, match=r"data_weight 0.5 needs a teacher: give teacher_checkpoint"):
+        student(teacher, teacher_checkpoint=None, data_weight=0.5)
 
 
 def test_another_network_cannot_be_taught(tmp_path, toy_data, teacher):

@@ -8,7 +8,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 from statistics import median
 from time import process_time
-from typing import Any, cast
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -98,8 +98,12 @@ def validation_canvases(datamodule: LightningDataModule, count: int) -> list[Bat
         if "canvas" not in batch:
             return []
         left = count - sum(len(each["canvas"]) for each in found)
-        names = [name for name in ("canvas", "label", "start") if name in batch]
-        found.append(cast("Batch", {name: batch[name][:left] for name in names}))
+        kept: Batch = {"canvas": batch["canvas"][:left]}
+        if "label" in batch:
+            kept["label"] = batch["label"][:left]
+        if "start" in batch:
+            kept["start"] = batch["start"][:left]
+        found.append(kept)
         if len(batch["canvas"]) >= left:
             break
     return found
@@ -163,7 +167,7 @@ class FractalBench:
         # 2. take them
         weights = [identity(each) for each in self.networks.given()]
         canvases = of_tensors({str(i): batch["canvas"] for i, batch in enumerate(self.canvases)})
-        known = f"{settings} {grid} {weights} {canvases} {self.passes}"
+        known = f"{settings} {grid} {weights} {canvases} {self.passes} {self.networks.own.no_class.device.type}"
         found = measured(runs, unfinished, known, "measurement")
         # 3. a row for each case
         return {
