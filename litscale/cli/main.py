@@ -32,7 +32,7 @@ OWN_OPTIONS = {
     "report": "report.command",
     "export": "export.command",
 }
-"""Commands that are no LightningCLI -> the module in `litscale.cli` whose ``main`` takes the words after it."""
+"""Commands that are no LightningCLI -> the module of `litscale.cli` whose ``main`` takes the words after them."""
 _LINES = "\n".join(f"  {name:<17} {what}" for name, what in COMMANDS.items())
 HELP = f"""usage: litscale COMMAND --config CONFIG [--config CONFIG ...] [--OPTION VALUE ...]
 
