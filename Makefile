@@ -15,6 +15,7 @@ demo: $(READY)
 	$(BIN)/litscale fit --config configs/demo.yaml --overwrite true
 	$(BIN)/litscale validate --config $(DEMO)/config.yaml --ckpt_path last --verbose false
 	$(BIN)/litscale predict --config $(DEMO)/config.yaml --ckpt_path last
+	$(BIN)/litscale report $(DEMO)
 
 # fit, test and predict a run of runs/ by its config
 define run

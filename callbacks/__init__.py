@@ -9,6 +9,7 @@ from callbacks.music_evaluation import MusicEvaluation
 from callbacks.pixel_baseline import PixelBaseline
 from callbacks.prediction_writer import PredictionWriter
 from callbacks.samples import Samples
+from callbacks.sweep_trial import SweepTrial
 from callbacks.target_calls import TargetCalls
 from callbacks.throughput import Throughput
 from callbacks.token_writer import TokenWriter
@@ -23,6 +24,7 @@ __all__ = [
     "PixelBaseline",
     "PredictionWriter",
     "Samples",
+    "SweepTrial",
     "TargetCalls",
     "Throughput",
     "TokenWriter",

@@ -19,6 +19,7 @@ from torch.optim import Optimizer
 from torchmetrics import Metric
 
 from lit_models.optimization import Optimization, scales_loss
+from lit_models.runs import load_exported
 from lit_models.sharding import gather, release, shard
 from litscale.models.fractal import decoding_summary
 from litscale.models.labels import check_labels
@@ -137,6 +138,36 @@ class LitModule(LightningModule):
             "checkpoints hold no options of the model; the config.yaml of the run folder does: use lit_models.load_run"
             f'(FOLDER, checkpoint="{checkpoint_path}")'
         )
+
+    @classmethod
+    def from_pretrained(cls, folder: str | os.PathLike[str]) -> Self:
+        """Load a module that ``litscale export`` wrote, with its generation options.
+
+        The weights cannot hold code. Classes that its config.yaml names are imported.
+
+        Args:
+            folder: the folder, with config.yaml and model.safetensors.
+
+        Returns:
+            The module in evaluation mode, on the CPU, with weights in float32 whatever the file's dtype.
+
+        Raises:
+            FileNotFoundError: the folder lacks one of the two files.
+            ValueError: a file cannot be read, they do not fit together, or are of another kind of module.
+        """
+        module = load_exported(folder)
+        if not isinstance(module, cls):
+            raise ValueError(f"{folder} holds a {type(module).__name__}: use {type(module).__name__}.from_pretrained")
+        return module
+
+    @classmethod
+    def standalone_options(cls, options: Mapping[str, Any]) -> dict[str, Any]:
+        """The options with which a module is built whose weights are all given: without files of weights.
+
+        Args:
+            options: those of a run's config.
+        """
+        return {name: None if name.endswith("_checkpoint") else value for name, value in options.items()}
 
     def trained(self) -> list[nn.Module]:
         """The networks that are trained."""

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import torch
 
-from lit_models.runs import load_run
+from lit_models.runs import kept_checkpoint, load_run
 from litscale.models.fractal import Fractal
-from litscale.storage.run_folders import checkpoint_in
 
 
 def load_companion(option: str, path: str, check: Callable[[Fractal], None]) -> Fractal:
@@ -32,7 +31,7 @@ def load_companion(option: str, path: str, check: Callable[[Fractal], None]) -> 
     if not given.exists():
         raise FileNotFoundError(f"{option} {path}: no such file")
     if given.is_dir():
-        folder, checkpoint = given, "best" if checkpoint_in(given, "best").is_file() else "last"
+        folder, checkpoint = given, kept_checkpoint(given)
     else:
         folder, checkpoint = given.resolve().parent.parent, path
     try:

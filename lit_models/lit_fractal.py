@@ -107,6 +107,10 @@ class LitFractal(GeneratingModule):
         generation.check(len(network.sizes) - 1, network.num_classes)
         if not 0 <= data_weight <= 1:
             raise ValueError(f"data_weight must be in 0..1, not {data_weight}")
+        if data_weight and teacher_checkpoint is None:
+            raise ValueError(
+                f"data_weight {data_weight} needs a teacher: give teacher_checkpoint, or set data_weight to 0"
+            )
         if generation.guess == "draft" and draft_checkpoint is None:
             raise ValueError("generation.guess draft needs draft_checkpoint, the run of a smaller network: give it")
         if draft_checkpoint is not None and generation.guess != "draft":
@@ -139,6 +143,14 @@ class LitFractal(GeneratingModule):
     def _make_metrics(self) -> None:
         likelihoods = {"val": self._metrics([""]), "test": self._metrics(["", "_unconditional"])}
         self.likelihoods = cast("Mapping[str, Mapping[str, Mean | StandardError]]", nn.ModuleDict(likelihoods))
+
+    @classmethod
+    def standalone_options(cls, options: Mapping[str, Any]) -> dict[str, Any]:
+        """The options without files; guesses of a draft become repeated symbols, which draw the same samples."""
+        options = super().standalone_options(options)
+        if (options.get("generation") or {}).get("guess") == "draft":
+            options["generation"] = options["generation"] | {"guess": "repeat"}
+        return options
 
     def _metrics(self, suffixes: list[str]) -> nn.ModuleDict:
         """Return the metrics of the likelihood in each unit, with and without labels and small weights."""
@@ -228,8 +240,9 @@ class LitFractal(GeneratingModule):
         return {"loss": loss, "report": report}
 
     def _start(self, batch: Batch) -> dict[str, Any]:
-        """Where canvases begin in their pieces, for a network that is told."""
-        return {"start": batch.get("start")} if self.network.periods else {}
+        """Where canvases begin in their pieces, for a network or a teacher that is told."""
+        told = self.network.periods or any(teacher.periods for teacher in self._teacher)
+        return {"start": batch.get("start")} if told else {}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Update and log the likelihoods ``val/``."""

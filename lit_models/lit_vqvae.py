@@ -115,6 +115,13 @@ class LitVQVAE(LitModule):
         if compile_blocks:
             self.compile_each_block()
 
+    @classmethod
+    def standalone_options(cls, options: Mapping[str, Any]) -> dict[str, Any]:
+        """The options without the files of LPIPS and of the feature extractor."""
+        options = super().standalone_options(options)
+        loss = dict(options.get("loss") or {}) | {"perceptual": 0.0, "perceptual_weights": None}
+        return options | {"loss": loss, "features": None}
+
     def trained(self) -> list[nn.Module]:
         """The tokenizer and its discriminator."""
         return [self.network] if self.discriminator is None else [self.network, self.discriminator]

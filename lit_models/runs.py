@@ -12,7 +12,10 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LightningArgumentParser
 
 from litscale.storage.checkpoints import read_checkpoint
+from litscale.storage.exported import WEIGHTS
 from litscale.storage.run_folders import CHECKPOINTS, checkpoint_in
+
+CONFIG = "config.yaml"
 
 
 def load_run(folder: str | PathLike[str], checkpoint: str | PathLike[str] = "best") -> LightningModule:
@@ -35,9 +38,9 @@ def load_run(folder: str | PathLike[str], checkpoint: str | PathLike[str] = "bes
             read or is of another architecture.
     """
     # 1. find and read both files, before anything is built
-    config = Path(folder) / "config.yaml"
-    options = _model_options(config)
-    path = _checkpoint_path(Path(folder), checkpoint)
+    config = Path(folder) / CONFIG
+    options = read_config(config)["model"]
+    path = checkpoint_path(Path(folder), checkpoint)
     content = read_checkpoint(path)
     if not isinstance(content, dict) or "state_dict" not in content:
         raise ValueError(f"{path} is no Lightning checkpoint: it has no state_dict")
@@ -63,8 +66,31 @@ def load_run(folder: str | PathLike[str], checkpoint: str | PathLike[str] = "bes
     return module.eval()
 
 
-def _model_options(config: Path) -> dict[str, Any]:
-    """The section ``model`` of a run's config."""
+def load_exported(folder: str | PathLike[str]) -> LightningModule:
+    """Load the module of a folder that ``litscale export`` wrote, as `load_run` does.
+
+    Raises:
+        FileNotFoundError: the folder lacks one of the two files.
+        ValueError: as for `load_run`.
+    """
+    for name in (CONFIG, WEIGHTS):
+        if not (Path(folder) / name).is_file():
+            raise FileNotFoundError(f"{folder} has no {name}: give a folder that litscale export wrote")
+    return load_run(folder, Path(folder) / WEIGHTS)
+
+
+def kept_checkpoint(folder: Path) -> str:
+    """``best`` where the run keeps a best checkpoint, else ``last``."""
+    return "best" if checkpoint_in(folder, "best").is_file() else "last"
+
+
+def read_config(config: Path) -> dict[str, Any]:
+    """Read the config of a run, which has a section ``model``.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no YAML, or has no section ``model``.
+    """
     try:
         content = yaml.safe_load(config.read_text())
     except FileNotFoundError as error:
@@ -75,11 +101,15 @@ def _model_options(config: Path) -> dict[str, Any]:
         raise ValueError(f"{config} is no YAML file: {error}") from error
     if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
         raise ValueError(f"{config} is not the config of a run: it has no `model`")
-    return content["model"]
+    return content
 
 
-def _checkpoint_path(folder: Path, checkpoint: str | PathLike[str]) -> Path:
-    """The file that ``best``, ``last`` or a path means."""
+def checkpoint_path(folder: Path, checkpoint: str | PathLike[str]) -> Path:
+    """The file that ``best``, ``last`` or a path means.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
     path = checkpoint_in(folder, str(checkpoint)) if checkpoint in ("best", "last") else Path(checkpoint)
     if path.is_file():
         return path

@@ -85,8 +85,10 @@ def family(line):
 
 def stage(line):
     """Commands of a later stage need the runs that those of an earlier one make."""
-    if line.startswith("litscale compare"):
+    if line.startswith(("litscale compare", "litscale report")):
         return 6
+    if line.startswith("litscale export") or "--config shared/" in line:
+        return 5.2 if "--ckpt_path" in line else 5.1
     if line.startswith("litscale evaluate"):
         return 2
     if "distilled" in line:
@@ -134,6 +136,7 @@ def test_commands_run(tmp_path):
     make_imagenet(tmp_path)
     pieces = np.random.default_rng(0).integers(48, 73, (4, 40, 4)).tolist()
     (tmp_path / "Jsb16thSeparated.json").write_text(json.dumps({"train": pieces, "valid": pieces, "test": pieces}))
+    make_sweep(tmp_path)
     lines = sorted({line for page in PAGES for line in commands(page)}, key=stage)
     for line in lines:
         words = shlex.split(line)[1:]
@@ -164,6 +167,15 @@ def test_commands_run(tmp_path):
             [sys.executable, "-m", "litscale", *words], cwd=tmp_path, capture_output=True, text=True, timeout=600
         )
         assert run.returncode == 0, f"{line}\n{run.stdout[-1500:]}\n{run.stderr[-3000:]}"
+
+
+def make_sweep(folder):
+    """The sweep of the page, with one trial that takes two steps."""
+    (text,) = re.findall(r"```yaml\n(# sweep.yaml\n.*?)```", (ROOT / "docs/clusters.md").read_text(), flags=re.DOTALL)
+    content = yaml.safe_load(text)
+    (folder / "validated.yaml").write_text(yaml.safe_dump({"trainer": {"check_val_every_n_epoch": 1}}))
+    content |= {"config": [*content["config"], "short.yaml", "validated.yaml"], "trials": 1}
+    (folder / "sweep.yaml").write_text(yaml.safe_dump(content))
 
 
 def make_imagenet(folder):

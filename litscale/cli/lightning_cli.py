@@ -22,10 +22,20 @@ from litscale.cli.allocator import keep_freed_memory
 from litscale.cli.config_files import LayeredConfig
 from litscale.cli.evaluation import Evaluation
 from litscale.cli.imports import passed_over
-from litscale.cli.runs import AUTO, WORDS, check_weights, find_checkpoint, newest_checkpoint, requeued_checkpoint
+from litscale.cli.runs import (
+    AUTO,
+    WORDS,
+    ExportedCheckpointIO,
+    check_weights,
+    find_checkpoint,
+    newest_checkpoint,
+    requeued_checkpoint,
+)
 from litscale.cli.saved_config import SaveConfig
 from litscale.cli.scores import not_finite, write_scores
 from litscale.cli.signals import ending_at_sigterm
+from litscale.cli.words import as_options
+from litscale.storage.exported import ENDING
 from litscale.storage.provenance import code_of
 from litscale.storage.run_folders import CHECKPOINTS, refuse_used_folder
 
@@ -33,7 +43,11 @@ EVALUATIONS = ("validate", "test", "predict")
 
 
 class Parser(LightningArgumentParser):
-    """A parser whose errors also name modules that are passed over for ours."""
+    """A parser whose errors also name modules that are passed over for ours, and that takes W&B's arguments."""
+
+    def parse_args(self, args: Any = None, **kwargs: Any) -> Any:  # type: ignore[override]
+        """Parse words, see `as_options`."""
+        return super().parse_args(as_options(sys.argv[1:] if args is None else args), **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print the error and exit."""
@@ -165,6 +179,8 @@ class LitscaleCLI(LightningCLI):
         if self.subcommand in EVALUATIONS:
             self._evaluation = Evaluation()
             trainer.callbacks.append(self._evaluation)  # type: ignore[attr-defined]
+            if str(self.config[self.subcommand].ckpt_path).endswith(ENDING):
+                trainer.strategy.checkpoint_io = ExportedCheckpointIO()
         for callback in trainer.checkpoint_callbacks:
             if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
                 if self.subcommand == "fit" and (callback.filename in WORDS or callback.save_last):
@@ -247,6 +263,11 @@ class LitscaleCLI(LightningCLI):
         folders = [Path(config.trainer.default_root_dir)]
         if subcommand != "fit":  # an evaluation may have a folder of its own, and is of the run whose config it has
             folders = [Path(str(path)).parent for path in config.get("config") or ()] + folders
+        if subcommand == "fit" and str(config.ckpt_path).endswith(ENDING):
+            raise ValueError(
+                f"--ckpt_path {config.ckpt_path}: an export holds weights only, and a training goes on with more: "
+                "give a checkpoint of the run"
+            )
         if subcommand == "fit" and config.ckpt_path == AUTO:
             config.ckpt_path = newest_checkpoint(folders[0])
         else:

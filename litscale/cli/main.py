@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import sys
+from importlib import import_module
 
 from litscale.cli.imports import prepare_imports
 
@@ -13,13 +14,26 @@ COMMANDS = {
     "test": "scores of a checkpoint on the test data",
     "predict": "generate, continue, fill in or reconstruct, as files",
     "evaluate RUN": "scores of all checkpoints of a run, also while it trains (--watch)",
+    "sweep SWEEP.yaml": "trainings with other options each, and which is the best",
+    "launch -- fit ...": "a command as a job of SLURM, with a snapshot of the code",
     "compare RUN ...": "scores of several runs as one table",
+    "report RUN ...": "one or several runs as one HTML file, or shown in the browser (--serve)",
+    "export RUN": "the model of a run as a folder to share: safetensors, config and model card",
     "bench decode": "what each way of speculative decoding gains and costs",
     "bench fractal": "what training and each way of sampling AR and MAR networks cost",
     "bench costs": "what a call of each network costs, and the best gamma for that",
     "bench masks": "pictures of what the prefix masks hide",
 }
-_LINES = "\n".join(f"  {name:<16} {what}" for name, what in COMMANDS.items())
+OWN_OPTIONS = {
+    "evaluate": "evaluate.command",
+    "sweep": "sweep.command",
+    "launch": "launch.command",
+    "compare": "report.compare",
+    "report": "report.command",
+    "export": "export.command",
+}
+"""Commands that are no LightningCLI -> the module of `litscale.cli` whose ``main`` takes the words after them."""
+_LINES = "\n".join(f"  {name:<17} {what}" for name, what in COMMANDS.items())
 HELP = f"""usage: litscale COMMAND --config CONFIG [--config CONFIG ...] [--OPTION VALUE ...]
 
 Train, evaluate and sample hierarchical autoregressive generators.
@@ -49,15 +63,8 @@ def main(args: list[str] | None = None) -> None:
         hint = f"; did you mean {similar[0]}?" if similar else f"; there are {', '.join(names)}"
         sys.exit(f"litscale: there is no command {words[0]}{hint}")
     prepare_imports()
-    if words[0] == "compare":
-        from litscale.cli import compare
-
-        compare.main(words[1:])
-        return
-    if words[0] == "evaluate":
-        from litscale.cli.evaluate import command
-
-        command.main(words[1:])
+    if words[0] in OWN_OPTIONS:
+        import_module(f"litscale.cli.{OWN_OPTIONS[words[0]]}").main(words[1:])
         return
     from litscale.cli import lightning_cli
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
+from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.fabric.strategies.model_parallel import _is_sharded_checkpoint
 from lightning.pytorch import LightningModule
@@ -13,11 +15,22 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
 from lit_models.base import LitModule
 from litscale.storage.checkpoints import read_checkpoint
+from litscale.storage.exported import ENDING
 from litscale.storage.run_folders import CHECKPOINTS, checkpoint_in
 
 WORDS = ("last", "best")
 AUTO = "auto"  # of fit: where the run left off, if there is one
 HPC = "hpc_ckpt_*.ckpt"  # what Lightning saves as it requeues a job of SLURM
+
+
+class ExportedCheckpointIO(TorchCheckpointIO):
+    """Reads the ``model.safetensors`` of ``litscale export`` where a trainer is given a checkpoint."""
+
+    def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Read it, or a checkpoint of ``torch.save`` as Lightning does."""
+        if Path(path).suffix == ENDING:
+            return read_checkpoint(path)
+        return super().load_checkpoint(path, *args, **kwargs)
 
 
 def find_checkpoint(given: str | None, folders: Iterable[Path]) -> str | None:

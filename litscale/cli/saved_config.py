@@ -17,6 +17,7 @@ from litscale.storage.run_folders import goes_on
 
 BATCH_SIZE_FINDER = "lightning.pytorch.callbacks.BatchSizeFinder"
 LEARNING_RATE_FINDER = "lightning.pytorch.callbacks.LearningRateFinder"
+SWEEP_TRIAL = "callbacks.SweepTrial"
 OF_ONE_CALL = ("ckpt_path", "checkpoints.overwrite", "overwrite")
 """What a command says of one call, not of the run."""
 
@@ -41,13 +42,13 @@ class SaveConfig(SaveConfigCallback):
         config = self.config.clone()
         for name in OF_ONE_CALL:
             config.pop(name, None)
-        # What was searched for is found by now; a resumed run keeps it.
-        finders = (BATCH_SIZE_FINDER, LEARNING_RATE_FINDER)
+        # What was searched for is found by now; a resumed run keeps it. A sweep is only told by its own command.
+        left_out = (BATCH_SIZE_FINDER, LEARNING_RATE_FINDER, SWEEP_TRIAL)
         callbacks = config.trainer.callbacks or []
         if any(each.class_path == LEARNING_RATE_FINDER for each in callbacks) and isinstance(pl_module, LitModule):
             config.model.init_args.optimization.lr = pl_module.lr
         if callbacks:
-            config.trainer.callbacks = [each for each in callbacks if each.class_path not in finders]
+            config.trainer.callbacks = [each for each in callbacks if each.class_path not in left_out]
         data = offered(trainer.datamodule, BatchData)  # type: ignore[attr-defined]
         options = config.data.get("init_args", {}) if "data" in config else {}  # a class without options has none
         if data is not None and "batch_size" in options:

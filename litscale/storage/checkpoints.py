@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from litscale.storage.archives import check_entries
+from litscale.storage.exported import ENDING, read_exported
 from litscale.storage.files import DamagedError
 from litscale.storage.fingerprints import of_tensors
 
@@ -32,7 +33,7 @@ _REFUSED = re.compile(r"GLOBAL|call reduce|Can only (create|build)|must be impor
 
 
 def read_checkpoint(path: str | Path, option: str = "checkpoint", verified: bool = True) -> Any:
-    """Load a file of ``torch.save`` onto the CPU without running code that it holds.
+    """Load a file of ``torch.save``, or an exported ``.safetensors``, onto the CPU without running code that it holds.
 
     Published checkpoints keep the options that they were trained with as an ``argparse.Namespace``, which is allowed.
     A checksum, see `stamp`, is compared if there is one; that reads the whole file once.
@@ -53,6 +54,10 @@ def read_checkpoint(path: str | Path, option: str = "checkpoint", verified: bool
     if not Path(path).is_file():
         raise FileNotFoundError(f"{option} {path}: no such file")
     try:
+        if Path(path).suffix == ENDING:
+            content = read_exported(path)
+            _verify(content, os.path.getsize(path))  # noqa: PTH202, path may be a string
+            return content
         mapped = zipfile.is_zipfile(path)
         if mapped:
             # torch.save never compresses; a small compressed file could fill the memory.

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import re
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.metadata import distributions
 from pathlib import Path
@@ -28,6 +29,7 @@ SLURM = (
     "SLURM_ARRAY_TASK_ID",
     "SLURM_RESTART_COUNT",
 )
+SNAPSHOT = ".litscale-snapshot.json"  # in a copy of a repository's files: the state that they are of
 NO_REPOSITORY = "not a repository"
 MOST_DIFF = 2**20  # bytes of a diff that are kept
 MOST_NEW_FILES = 100  # files that git does not know, of which the names are kept
@@ -97,14 +99,23 @@ def code_of(*folders: Path) -> list[Code]:
     return repositories or list(found.values())[:1]
 
 
+def record_snapshot(folder: Path, code: Code) -> None:
+    """Have a copy of a repository's files say what it is a copy of."""
+    (folder / SNAPSHOT).write_text(json.dumps(asdict(code) | {"diff": code.diff.decode(errors="replace")}))
+
+
 @cache
 def _code(folder: Path) -> Code:
-    """The state of the repository of a folder, as of the first time that this process asks."""
+    """The state of the repository of a folder, as of the first time that this process asks; or as a snapshot says."""
+    for parent in (folder, *folder.parents):
+        if (parent / SNAPSHOT).is_file():
+            kept = json.loads((parent / SNAPSHOT).read_text())
+            return Code(**kept | {"diff": kept["diff"].encode(), "new_files": tuple(kept["new_files"])})
     try:
-        top = Path(_git(folder, "rev-parse", "--show-toplevel").decode().strip())
-        commit = _git(top, "rev-parse", "HEAD").decode().strip()
-        diff = mask_code(_git(top, "diff", "HEAD", "--no-color", "--no-ext-diff").decode(errors="replace")).encode()
-        new = _git(top, "ls-files", "--others", "--exclude-standard", "-z").decode(errors="replace").split("\0")
+        top = Path(git(folder, "rev-parse", "--show-toplevel").decode().strip())
+        commit = git(top, "rev-parse", "HEAD").decode().strip()
+        diff = mask_code(git(top, "diff", "HEAD", "--no-color", "--no-ext-diff").decode(errors="replace")).encode()
+        new = git(top, "ls-files", "--others", "--exclude-standard", "-z").decode(errors="replace").split("\0")
     except FileNotFoundError:
         return Code(str(folder), "git is not installed")
     except subprocess.TimeoutExpired:
@@ -116,8 +127,8 @@ def _code(folder: Path) -> Code:
     return Code(str(top), commit, diff[:MOST_DIFF], len(diff) > MOST_DIFF, names)
 
 
-def _git(folder: Path, *words: str) -> bytes:
-    """What a command of git prints; in English, and without writing to the repository."""
+def git(folder: Path, *words: str) -> bytes:
+    """What a command of git in a folder prints; in English, and without writing to the repository."""
     environment = os.environ | {"LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0"}
     command = ["git", "-C", str(folder), *words]
     return subprocess.run(command, env=environment, capture_output=True, check=True, timeout=GIT_SECONDS).stdout

@@ -36,6 +36,9 @@ class Generation:
         order: of MAR's patches: ``random``, ``raster`` or ``confidence`` (the surest first).
         confidence_oversampling: with ``confidence``, how many times more patches are drawn than a step reveals.
         use_cache: keep keys and values of AR levels; off recomputes them, with the same result.
+        token_cache: number of MAR steps of which the first computes all patches and the others those that were revealed
+            last and those that they draw, the rest staying as they were (LazyMAR); one for all levels or one per level.
+            1 is off. Samples change slightly, and large batches are faster. LazyMAR takes 9, after 5 whole steps of 64.
         greedy: take the most probable symbol everywhere.
         decoding: ``jacobi`` guesses whole canvases of a level, scores the guess in one pass and redraws it until
             nothing changes, which gives the symbols of ``sequential``; ``auto`` does so on piano rolls. Where the last
@@ -65,6 +68,7 @@ class Generation:
     order: str = "random"
     confidence_oversampling: float = 2.0
     use_cache: bool = True
+    token_cache: int | list[int] = 1
     greedy: bool = False
     decoding: str = "auto"
     parallel_level: int | None = None
@@ -73,11 +77,12 @@ class Generation:
     compile: bool = False
 
     def __post_init__(self) -> None:
-        steps = self.iterations if isinstance(self.iterations, list) else [self.iterations]
-        if not all(isinstance(count, int) for count in steps):
-            raise ValueError(f"iterations must be whole numbers, not {self.iterations}")
-        if not steps or min(steps) < 1:
-            raise ValueError(f"iterations must be at least 1, not {self.iterations}")
+        for name, value in (("iterations", self.iterations), ("token_cache", self.token_cache)):
+            steps = value if isinstance(value, list) else [value]
+            if not all(isinstance(count, int) for count in steps):
+                raise ValueError(f"{name} must be whole numbers, not {value}")
+            if not steps or min(steps) < 1:
+                raise ValueError(f"{name} must be at least 1, not {value}")
         if not 0 < self.temperature < math.inf:
             raise ValueError(f"temperature must be positive, not {self.temperature}; greedy takes the likeliest symbol")
         if not 0 <= self.cfg < math.inf:
@@ -102,10 +107,12 @@ class Generation:
         """Check that the options fit a network with so many levels and classes.
 
         Raises:
-            ValueError: ``iterations`` or ``schedule`` of another number of levels, or guidance without classes.
+            ValueError: ``iterations``, ``schedule`` or ``token_cache`` of another number of levels, or guidance without
+                classes.
         """
         per_level("iterations", self.iterations, levels)
         per_level("schedule", self.schedule, levels)
+        per_level("token_cache", self.token_cache, levels)
         if self.cfg != 1 and not num_classes:
             raise ValueError(f"cfg {self.cfg} needs a network with classes: set num_classes, or cfg to 1")
 

@@ -230,3 +230,24 @@ def generation_queue(unknown: Tensor, partial: Tensor, order: Tensor) -> Tensor:
     """
     turn = 2 * ~unknown + (unknown & ~partial)
     return (order + turn * 2**60).argsort(dim=1)
+
+
+def renewed_patches(queue: Tensor, schedule: Tensor, step: int, drawn: Tensor) -> Tensor:
+    """Patches that a step with a token cache computes anew: those revealed last, and those that it draws.
+
+    A row alone decides which of its patches these are, so that a sample is the same in any batch.
+
+    Args:
+        queue: as of :func:`generation_queue`, int64 ``[B, N]``.
+        schedule: as of :func:`masking_schedule`.
+        step: the step, from 2.
+        drawn: how many patches of each row it draws, int64 ``[B]``.
+
+    Returns:
+        Raster indices int64 ``[B, n]``, and N where a row has fewer.
+    """
+    first = schedule[0] - schedule[step - 2]
+    end = schedule[0] - schedule[step - 1] + drawn
+    place = first[:, None] + torch.arange(int((end - first).max()))
+    index = queue.gather(1, place.clamp(max=queue.shape[1] - 1).to(queue.device))
+    return index.masked_fill((place >= end[:, None]).to(queue.device), queue.shape[1])

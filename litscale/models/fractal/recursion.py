@@ -20,8 +20,8 @@ from litscale.models.fractal.drawing import Canvases, Drawing, Scale
 from litscale.models.fractal.fractal import Fractal
 from litscale.models.fractal.guidance import scheduled
 from litscale.models.fractal.jacobi import ParallelCanvases, goes_on
-from litscale.models.fractal.mar import MAR
-from litscale.models.fractal.masking import generation_order, generation_queue, masking_schedule
+from litscale.models.fractal.mar import MAR, MARSteps
+from litscale.models.fractal.masking import generation_order, generation_queue, masking_schedule, renewed_patches
 from litscale.models.fractal.options import per_level
 from litscale.models.fractal.turns import Turns
 
@@ -249,26 +249,24 @@ class _Patches:
         counts = [number] * rows if self.unknown is None else unknown.sum(1).tolist()
         iterations = per_level("iterations", options.iterations, len(model.levels))[self.depth]
         kind = per_level("schedule", options.schedule, len(model.levels))[self.depth]
+        period = per_level("token_cache", options.token_cache, len(model.levels))[self.depth]
         schedule = masking_schedule(counts, iterations, kind)
         keys = self.drawing.order_keys(self.keys[:, :, 0, 0, 0], self.depth)
         scan = scan_order(self.grid, generator.config.scan, device)
         queue = generation_queue(unknown, partial, generation_order(options.order, scan, keys))
         hidden = unknown.clone()
+        steps = MARSteps(generator, self.work.conditions, self.grid, self.guide, self.local, period > 1)
         for k in range(1, len(schedule)):
-            # 2. conditions of all patches, from those that are visible
-            handed = generator(
-                self._features(self.patches),
-                self.work.conditions,
-                self.grid,
-                self.guide,
-                self.local,
-                mask=self.work.twice(hidden),
-            )
-            # 3. the levels below fill this step's patches, or more of them, of which the surest are kept
+            # 2. this step draws its patches, or more of them, of which the surest are kept
             revealed = schedule[k - 1] - schedule[k]
             drawn = revealed
             if self.drawing.scored:
-                drawn = (revealed * options.confidence_oversampling).ceil().long().minimum(schedule[k - 1])
+                oversampling = min(options.confidence_oversampling, number)  # that many are all
+                drawn = (revealed * oversampling).ceil().long().minimum(schedule[k - 1])
+            # 3. conditions of all patches, from those that are visible
+            renewed = renewed_patches(queue, schedule, k, drawn) if (k - 1) % period else None
+            handed = self._conditions(steps, hidden, renewed)
+            # 4. the levels below fill the patches
             row, place = _ragged(drawn, device)
             place = place + (schedule[0] - schedule[k - 1]).to(device)[row]  # behind what is done
             index = queue[row, place]
@@ -282,11 +280,19 @@ class _Patches:
                 kept_row, kept_place = _ragged(revealed, device)
                 chosen = surest[(drawn.cumsum(0) - drawn).to(device)[kept_row] + kept_place]
                 row, index, filled, log_prob = row[chosen], index[chosen], filled[chosen], log_prob[chosen]
-            # 4. reveal them
+            # 5. reveal them
             self._keep(row, index, filled, log_prob)
             hidden[row, index] = False
             if self.on_step is not None:
                 self._show(~hidden)
+
+    def _conditions(self, steps: MARSteps, hidden: Tensor, index: Tensor | None) -> Tensor:
+        """Conditions of all patches, of which ``hidden``, bool ``[R, N]``, are not seen; ``index`` as of the steps."""
+        patches = self.patches
+        if index is not None:
+            row, at = torch.arange(len(index), device=index.device)[:, None], index.clamp(max=hidden.shape[1] - 1)
+            patches, hidden, index = patches[row, at], hidden[row, at], self.work.twice(index)
+        return steps.conditions(self._features(patches), self.work.twice(hidden), index)
 
     def _by_sureness(self, row: Tensor, index: Tensor, log_prob: Tensor, counts: Tensor) -> Tensor:
         """Numbers of drawn patches, ``counts`` of each row: the surest first, by log-probability per drawn cell."""

@@ -29,7 +29,11 @@ def test_help_is_quick():
     ("word", "message"),
     [
         ("fitt", "there is no command fitt; did you mean fit?"),
-        ("x", "there is no command x; there are fit, validate, test, predict, evaluate, compare, bench"),
+        (
+            "x",
+            "there is no command x; there are fit, validate, test, predict, evaluate, sweep, launch, compare, report, "
+            "export, bench",
+        ),
     ],
 )
 def test_an_unknown_command_names_those_there_are(word, message):

@@ -1,9 +1,9 @@
-"""``litscale compare``: the scores of several runs as one table."""
+"""``litscale compare``: the scores of several runs as one table, which reports show, too."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from callbacks.reporting.result_table import Column, ResultTable
@@ -28,17 +28,19 @@ def newest(folder: Path) -> tuple[Scores, str]:
     raise FileNotFoundError(f"{folder} holds no scores of a test or validation: run litscale test with it first")
 
 
-def table(runs: Sequence[str]) -> ResultTable:
-    """Scores as rows below the weights that they are of, runs as columns; raises as `newest` does.
+def score_table(runs: Mapping[str, tuple[Scores, str]]) -> ResultTable:
+    """Scores as rows below the weights that they are of, runs as columns.
 
     Names that do not say of which data they are, such as those of music statistics, are followed by the stage, so that
     scores of the test data and of the validation data do not share a row.
+
+    Args:
+        runs: run -> its scores and their stage.
     """
     columns = {run: Column(Path(run).name, missing="") for run in runs}
-    rows: dict[str, dict[str, float | str | None]] = {"weights": {}}
-    for run in runs:
-        scores, stage = newest(Path(run))
-        rows["weights"][run] = scores.source
+    rows: dict[str, dict[str, float | str | None]] = {}
+    for run, (scores, stage) in runs.items():
+        rows.setdefault("weights", {})[run] = scores.source
         for name, value in scores.scores.items():
             label = name if name.startswith(("val/", "test/")) else f"{name} ({stage})"
             rows.setdefault(label, {})[run] = "not finite" if value is None else value
@@ -55,6 +57,6 @@ def main(args: Sequence[str]) -> None:
     parser.add_argument("runs", nargs="+", help="run folders (trainer.default_root_dir)")
     given = parser.parse_args(args)
     try:
-        table(given.runs).show()
+        score_table({run: newest(Path(run)) for run in given.runs}).show()
     except (FileNotFoundError, ValueError) as error:
         parser.error(str(error))

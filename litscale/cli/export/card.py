@@ -1,0 +1,156 @@
+"""The model card of an exported model, ``README.md`` with the header that the Hugging Face Hub reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from lightning.pytorch import LightningModule
+
+from callbacks.reporting.result_table import Column, ResultTable
+from datamodules.base import offered
+from lit_models.contracts import Generates, LevelParameters
+from litscale.cli.evaluate.folder import EvaluationFolder
+from litscale.cli.scores import newest_scores
+from litscale.storage.checkpoint_record import CheckpointRecord
+from litscale.storage.manifest import read_manifest
+from litscale.storage.run_folders import EVALUATIONS
+
+CARD = "README.md"
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What is exported.
+
+    Attributes:
+        run: the run folder.
+        module: with its weights.
+        config: what is shared of the run's config.
+        record: of the checkpoint.
+        weights: checksum of its state dict.
+        dtype: of the weights.
+        official: whether the official layout is added.
+    """
+
+    run: Path
+    module: LightningModule
+    config: dict[str, Any]
+    record: CheckpointRecord
+    weights: str
+    dtype: str
+    official: bool
+
+    @property
+    def name(self) -> str:
+        """The name of the run."""
+        return self.run.resolve().name
+
+
+def card(given: Exported) -> str:
+    """The card as Markdown."""
+    scores = _scores(given)
+    kind = type(given.module).__name__
+    step = "" if given.record.step is None else f" after {given.record.step} optimiser steps"
+    parts = [
+        f"---\n{yaml.safe_dump(_header(given, scores), sort_keys=False)}---",
+        f"# {given.name}",
+        f"A `{kind}` of litscale{step}, weights in {given.dtype}.",
+        "## Parameters",
+        _parameters(given.module).markdown(),
+        "## Data",
+        f"```yaml\n{yaml.safe_dump(given.config['data'], sort_keys=False)}```"
+        if "data" in given.config
+        else "Unknown.",
+        "## Scores",
+        _score_table(scores).markdown() if scores else "These weights were not evaluated.",
+        *_training(given.run),
+        "## How to load",
+        _loading(given),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _header(given: Exported, scores: dict[str, dict[str, float | None]]) -> dict[str, Any]:
+    """What the Hub reads: library, tags, and the scores as a model index."""
+    data = given.config.get("data", "unknown")
+    dataset = str(data.get("class_path", "unknown") if isinstance(data, dict) else data).rsplit(".", 1)[-1]
+    header: dict[str, Any] = {"library_name": "litscale", "tags": ["litscale", type(given.module).__name__]}
+    results = [
+        {
+            "task": {"type": "other", "name": "generation"},
+            "dataset": {"type": dataset, "name": f"{dataset}, {evaluation}"},
+            "metrics": [{"type": name, "name": name, "value": v} for name, v in values.items() if v is not None],
+        }
+        for evaluation, values in scores.items()
+    ]
+    return header | ({"model-index": [{"name": given.name, "results": results}]} if results else {})
+
+
+def _parameters(module: LightningModule) -> ResultTable:
+    """Parameters by level, or by part where there are no levels; then all that are in the file."""
+    levels = offered(module, LevelParameters)
+    if levels is not None:
+        counts = {name: sum(p.numel() for p in given) for name, given in levels.parameters_by_level().items()}
+    else:
+        counts = {name: sum(p.numel() for p in part.parameters()) for name, part in module.named_children()}
+    counts = {name: count for name, count in counts.items() if count}
+    rows = {name: {"count": f"{count:,}"} for name, count in counts.items()}
+    rows["all"] = {"count": f"{sum(p.numel() for p in module.parameters()):,}"}
+    return ResultTable("level" if levels is not None else "part", {"count": Column("parameters", right=True)}, rows)
+
+
+def _scores(given: Exported) -> dict[str, dict[str, float | None]]:
+    """Evaluation -> its scores of these very weights; those of other checkpoints would mislead."""
+    found: dict[str, dict[str, float | None]] = {}
+    for path in sorted((given.run / EVALUATIONS).glob("*/settings.json")):
+        for record in EvaluationFolder(given.run, path.parent.name).evaluated().values():
+            if record.weights == given.weights:
+                found[f"evaluation {path.parent.name}"] = record.scores
+    for stage in ("validate", "test"):
+        newest = newest_scores(given.run, stage)
+        if newest is not None and newest.sha256 == given.record.sha256:
+            found[stage] = newest.scores
+    return found
+
+
+def _score_table(scores: dict[str, dict[str, float | None]]) -> ResultTable:
+    """Scores as rows, evaluations as columns."""
+    rows: dict[str, dict[str, float | str | None]] = {}
+    for evaluation, values in scores.items():
+        for name, value in values.items():
+            rows.setdefault(name, {})[evaluation] = "not finite" if value is None else value
+    return ResultTable("score", {name: Column(name, missing="") for name in scores}, rows)
+
+
+def _training(run: Path) -> list[str]:
+    """A paragraph on the training, if the run has a manifest; what names machines and people is left out."""
+    try:
+        attempts = read_manifest(run).attempts
+    except FileNotFoundError:
+        return []
+    hours = sum(each.get("device_hours") or 0.0 for each in attempts)
+    return [
+        "## Training",
+        f"Begun on {attempts[0]['start'][:10]}; {hours:.2f} device hours in {len(attempts)} attempts.",
+    ]
+
+
+def _loading(given: Exported) -> str:
+    """Code that loads the folder, and the command that generates with it."""
+    kind = type(given.module)
+    package = "lit_models" if kind.__module__.startswith("lit_models.") else kind.__module__
+    generates = offered(given.module, Generates) is not None
+    lines = [f"from {package} import {kind.__name__}", "", f'model = {kind.__name__}.from_pretrained("FOLDER")']
+    lines += ["sample = model.generate(batch_size=2, seed=0)"] if generates else []
+    code = "\n".join(lines)
+    texts = [f"```python\n{code}\n```"]
+    if generates:
+        callback = "--trainer.callbacks+=callbacks.PredictionWriter --trainer.default_root_dir runs/samples"
+        command = f"litscale predict --config FOLDER/config.yaml --ckpt_path FOLDER/model.safetensors {callback}"
+        texts.append(f"```sh\n{command}\n```")
+    if given.official:
+        texts.append("`official/` holds the weights in the layout of the official code.")
+    return "\n\n".join(texts)

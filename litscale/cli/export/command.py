@@ -1,0 +1,41 @@
+"""The command line of ``litscale export``."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from litscale.cli.export.exporter import DTYPES, export_run
+from litscale.storage.run_folders import EXPORT
+
+DESCRIPTION = """Write the model of a run as a folder to share: model.safetensors, config.yaml and README.md.
+
+LitModule.from_pretrained(FOLDER) loads it. Where the run averages weights, these are the averaged ones. Nothing is
+uploaded."""
+
+
+def main(words: Sequence[str]) -> None:
+    """Export the model of a run.
+
+    Args:
+        words: those after ``litscale export``.
+    """
+    parser = argparse.ArgumentParser(
+        "litscale export", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run", type=Path, help="the run folder (trainer.default_root_dir)")
+    parser.add_argument("--folder", type=Path, help=f"where to; by default RUN/{EXPORT}")
+    parser.add_argument("--checkpoint", help="best, last or the path of one; by default best if the run keeps it")
+    parser.add_argument("--dtype", choices=DTYPES, default="float32", help="of the weights; tokenizers stay float32")
+    parser.add_argument(
+        "--official", action="store_true", help="add the weights in the layout of FractalGen's or VAR's own code"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace an earlier export in the folder")
+    given = parser.parse_args(words)
+    folder = given.folder or given.run / EXPORT
+    try:
+        files = export_run(given.run, folder, given.checkpoint, given.dtype, given.official, given.overwrite)
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
+    print("\n".join(["Wrote", *(f"  {file}" for file in files)]))

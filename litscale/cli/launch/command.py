@@ -1,0 +1,100 @@
+"""The command line of ``litscale launch``."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from litscale.cli.imports import HOME
+from litscale.cli.launch.script import Resources, check, script, sized
+from litscale.cli.launch.snapshot import take
+from litscale.cli.parsed import parsed
+from litscale.storage.files import write_atomically
+from litscale.storage.provenance import code_of
+
+COMMANDS = ("fit", "validate", "test", "predict", "evaluate")
+SCRIPT = "launch.sh"
+DESCRIPTION = """Submit a command to SLURM, as a job that is requeued when its time is up.
+
+The script is RUN/launch.sh, and the code as it is now RUN/code-HASH, from which the job runs: editing does not change
+a job that waits. The shell's environment is passed on by sbatch, and with it WANDB_API_KEY."""
+
+
+def main(words: Sequence[str]) -> None:
+    """Write the script of a job and submit it.
+
+    Args:
+        words: those after ``litscale launch``.
+    """
+    # 1. the options, and the command after --
+    options = _parser()
+    end = list(words).index("--") if "--" in words else len(words)
+    given = options.parse_args(words[:end])
+    command = list(words[end + 1 :])
+    if not command or command[0] not in COMMANDS:
+        options.error(f"give a command after --: litscale launch [options] -- {'|'.join(COMMANDS)} ...")
+    if given.nodes < 1 or given.gpus < 0:
+        options.error(f"--nodes must be at least 1 and --gpus not negative, not {given.nodes} and {given.gpus}")
+    resources = Resources(
+        given.nodes, given.gpus, given.time, given.partition, given.signal, tuple(given.env), tuple(given.sbatch)
+    )
+    try:
+        # 2. the run, of which a mistake is better known before the job has waited
+        check(resources, command)
+        command = sized(command, resources)
+        run = _run_folder(command)
+        # 3. the code
+        snapshots = [take(code, run) for code in code_of(Path.cwd(), HOME) if code.known]
+        text = script(run, command, resources, snapshots)
+    except ValueError as error:
+        options.error(str(error))
+    if given.dry:
+        print(text, end="")
+        return
+    for snapshot in snapshots:
+        print(f"Code: {snapshot.write(run)}")
+    # 4. the job
+    run.mkdir(parents=True, exist_ok=True)
+    path = write_atomically(run / SCRIPT, text.encode())
+    try:
+        submitted = subprocess.run(["sbatch", "--parsable", str(path)], capture_output=True, text=True)
+    except FileNotFoundError:
+        options.error(f"there is no sbatch here: on a machine of the cluster, sbatch {path}")
+    if submitted.returncode:
+        options.error(f"sbatch refuses {path}: {submitted.stderr.strip()}")
+    job = submitted.stdout.strip().partition(";")[0]
+    print(f"Job {job} of {path}; its output: {run / f'slurm-{job}.out'}")
+
+
+def _run_folder(command: Sequence[str]) -> Path:
+    """The folder of the run that a command is of.
+
+    Raises:
+        ValueError: the command line refuses it, or it names none.
+    """
+    if command[0] != "evaluate":
+        return Path(parsed(command)["trainer"]["default_root_dir"])
+    if command[1].startswith("-"):
+        raise ValueError("give the folder of a run first: -- evaluate RUN ...")
+    return Path(command[1])
+
+
+def _parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(
+        "litscale launch",
+        usage="litscale launch [options] -- COMMAND ...",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    made.add_argument("--nodes", type=int, default=1, help="how many (1)")
+    made.add_argument("--gpus", type=int, default=1, help="of each node, each with a process; 0 for none (1)")
+    made.add_argument("--time", help="the longest, such as 24:00:00; then the job saves and is requeued")
+    made.add_argument("--partition", help="where it runs")
+    made.add_argument("--signal", default="SIGUSR1@90", help="NAME@SECONDS before the end (SIGUSR1@90)")
+    made.add_argument("--env", action="append", default=[], metavar="NAME=VALUE", help="a variable of the job")
+    made.add_argument("--sbatch", action="append", default=[], metavar="OPTION", help="such as --sbatch=--mem=100G")
+    made.add_argument("--dry", action="store_true", help="print the script, and do nothing")
+    return made

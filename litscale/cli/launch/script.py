@@ -1,0 +1,130 @@
+"""The script that ``sbatch`` gets."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from litscale.cli.launch.snapshot import Snapshot
+from litscale.storage.secrets import mask_command
+
+SIZES = ("--trainer.num_nodes", "--trainer.devices")  # which the resources give
+NAME = re.compile(r"[A-Za-z_]\w*")
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a job asks of SLURM.
+
+    Attributes:
+        nodes: how many.
+        gpus: of each node; each has a process of its own. 0 for one process without a GPU.
+        time: as ``sbatch`` takes it, or None for what the partition gives.
+        partition: its name, or None.
+        signal: ``NAME@SECONDS``, sent to the processes so long before the end.
+        environment: ``NAME=VALUE`` each.
+        options: other options of ``sbatch``, such as ``--mem=100G``.
+    """
+
+    nodes: int = 1
+    gpus: int = 1
+    time: str | None = None
+    partition: str | None = None
+    signal: str = "SIGUSR1@90"
+    environment: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+
+
+def check(resources: Resources, words: Sequence[str]) -> None:
+    """Refuse what would put a secret into the script, or contradict itself.
+
+    Raises:
+        ValueError: something does.
+    """
+    for given in resources.environment:
+        name, equals, _ = given.partition("=")
+        if not equals or not NAME.fullmatch(name):
+            raise ValueError(f"--env {mask_command([given])[0]}: give NAME=VALUE")
+        if mask_command([given]) != [given]:
+            raise ValueError(
+                f"--env {name}: a secret does not go into a file: export {name} in the shell, whose environment sbatch "
+                "passes on"
+            )
+    if mask_command(words) != list(words):
+        raise ValueError(
+            f"a secret does not go into a file: {shlex.join(mask_command(words))}; give it in the environment, which "
+            "sbatch passes on, as WANDB_API_KEY"
+        )
+    if any("\n" in word for word in (*resources.options, resources.time or "", resources.partition or "")):
+        raise ValueError("an option of sbatch is one line")
+    for word in words:
+        if word.partition("=")[0] in SIZES:
+            raise ValueError(f"{word.partition('=')[0]} is given by --nodes and --gpus of litscale launch")
+
+
+def sized(words: Sequence[str], resources: Resources) -> list[str]:
+    """The words of a command, with the number of nodes and devices."""
+    return [*words, f"--trainer.num_nodes={resources.nodes}", f"--trainer.devices={max(1, resources.gpus)}"]
+
+
+def script(run: Path, words: Sequence[str], resources: Resources, snapshots: Sequence[Snapshot]) -> str:
+    """The text of the script; it holds all that the job depends on but the environment.
+
+    Args:
+        run: the run folder.
+        words: of the command, after ``litscale``.
+        resources: of the job.
+        snapshots: of the code, which comes first where Python looks for modules.
+    """
+    run = run.resolve()
+    # 1. what the job asks for
+    asked = [
+        f"--job-name={run.name}",
+        f"--nodes={resources.nodes}",
+        f"--ntasks-per-node={max(1, resources.gpus)}",
+        *([f"--gpus-per-node={resources.gpus}"] if resources.gpus else []),
+        *([f"--time={resources.time}"] if resources.time else []),
+        *([f"--partition={resources.partition}"] if resources.partition else []),
+        f"--signal={resources.signal}",
+        "--requeue",
+        "--open-mode=append",
+        f"--output={run}/slurm-%j.out",
+    ]
+    lines = ["#!/bin/bash", *(f"#SBATCH {shlex.quote(word)}" for word in asked)]
+    lines += [f"#SBATCH {word}" for word in resources.options]
+    # 2. where it runs, and with which code
+    for given in resources.environment:
+        name, _, value = given.partition("=")
+        lines.append(f"export {name}={shlex.quote(value)}")
+    if snapshots:
+        folders = [folder for each in snapshots for folder in _folders(each, run)]
+        lines.append(f"export PYTHONPATH={shlex.quote(':'.join(map(str, folders)))}${{PYTHONPATH:+:$PYTHONPATH}}")
+    lines.append(f"cd {shlex.quote(str(Path.cwd()))}")
+    # 3. the command; -P, as the working directory has the code as it is by then
+    command = [_frozen(word, previous, run, snapshots) for previous, word in zip(("", *words), words, strict=False)]
+    lines.append(f"exec srun {shlex.join([sys.executable, '-P', '-m', 'litscale', *command])}")
+    return "\n".join(lines) + "\n"
+
+
+def _folders(snapshot: Snapshot, run: Path) -> list[Path]:
+    """Where modules are: the copies of the working directory and of the repository's top."""
+    here = Path.cwd().resolve()
+    top = snapshot.folder(run)
+    if here != snapshot.top and here.is_relative_to(snapshot.top):
+        return [top / here.relative_to(snapshot.top), top]
+    return [top]
+
+
+def _frozen(word: str, previous: str, run: Path, snapshots: Sequence[Snapshot]) -> str:
+    """A word of the command; a config that is part of a snapshot is that of the snapshot."""
+    option, equals, value = word.partition("=")
+    if option in ("--config", "-c") and equals:
+        return f"{option}={_frozen(value, option, run, snapshots)}"
+    if previous not in ("--config", "-c") or not Path(word).is_file():
+        return word
+    copies = (snapshot.inside(Path(word), run) for snapshot in snapshots)
+    return str(next((copy for copy in copies if copy is not None), word))

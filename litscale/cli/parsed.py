@@ -1,0 +1,29 @@
+"""What the words of a command come to, before it is run elsewhere or later."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import yaml
+
+COMMAND = [sys.executable, "-m", "litscale"]
+
+
+def parsed(words: Sequence[str]) -> dict[str, Any]:
+    """The whole config of ``fit``, ``validate``, ``test`` or ``predict``, as ``--print_config`` gives it.
+
+    Args:
+        words: after ``litscale``.
+
+    Raises:
+        ValueError: the command line refuses them; the message is what it says.
+    """
+    run = subprocess.run([*COMMAND, *words, "--print_config"], capture_output=True, text=True)
+    if run.returncode:
+        said = run.stderr.strip() or run.stdout.strip()
+        message = said.rpartition("\nerror: ")[2] if "\nerror: " in said else said.rpartition("\n")[2]
+        raise ValueError(message)
+    return yaml.safe_load(run.stdout)

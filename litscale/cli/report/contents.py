@@ -1,0 +1,277 @@
+"""`RunContents`: what a run folder holds that a report shows."""
+
+from __future__ import annotations
+
+import base64
+import glob
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from lit_models.runs import CONFIG, read_config
+from litscale.cli.evaluate.folder import Evaluated, EvaluationFolder
+from litscale.cli.report.curves import Curve, read_curves
+from litscale.cli.scores import Scores, newest_scores
+from litscale.storage.files import named_errors, read_json
+from litscale.storage.manifest import MANIFEST, Manifest, read_manifest
+from litscale.storage.run_folders import CHECKPOINTS, EVALUATIONS
+from litscale.storage.secrets import mask_text
+
+LARGEST = 4 * 2**20  # bytes of a file that a report holds
+TINY = 256  # pixels of a picture's width below which it is enlarged
+MEDIA = {".png": "image/png", ".gif": "image/gif", ".wav": "audio/wav", ".mid": "audio/midi"}
+PICTURES = ("timeline.png", "decode_*.png", "masks.png", "bench_*.png")
+TABLES = ("music_*.md", "quality_*.md", "decode_*.md", "bench_*.md")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much of a run a report holds.
+
+    Attributes:
+        samples: of each folder of samples.
+        folders: of samples, the newest ones.
+        root: a folder that no file may be outside of, whatever links there are; None for no such bound.
+    """
+
+    samples: int = 4
+    folders: int = 4
+    root: Path | None = None
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A generated sample.
+
+    Attributes:
+        name: of its files, without ending.
+        media: ending (``.png``, ``.gif``, ``.wav``, ``.mid``) -> data URI.
+        facts: statistics by name.
+        tiny: whether its picture is so small that its pixels are shown enlarged.
+    """
+
+    name: str
+    media: dict[str, str]
+    facts: dict[str, float]
+    tiny: bool
+
+
+@dataclass(frozen=True)
+class SampleFolder:
+    """Samples of one request or of one step of a training.
+
+    Attributes:
+        name: relative to the run folder.
+        sheets: file name -> data URI of pictures of all samples.
+        samples: the first ones.
+        total: how many there are.
+        left_out: files that are too large.
+    """
+
+    name: str
+    sheets: dict[str, str]
+    samples: list[Sample]
+    total: int
+    left_out: list[str]
+
+
+@dataclass(frozen=True)
+class MarkdownTable:
+    """A table out of a Markdown file.
+
+    Attributes:
+        file: where it stands, relative to the run folder.
+        head: headings.
+        rows: cells.
+    """
+
+    file: str
+    head: list[str]
+    rows: list[list[str]]
+
+
+@dataclass(frozen=True)
+class RunContents:
+    """What is shown of a run.
+
+    Attributes:
+        folder: the run folder.
+        name: by which it is told from the other runs of the report.
+        config: text of its config.yaml, secrets masked.
+        model: class of its module, without package.
+        data: class of its data, without package; empty if the config names none.
+        manifest: None where there is none.
+        scores: the newest of test and of validation.
+        evaluations: name -> step -> scores.
+        curves: metric -> step -> value.
+        checkpoints: names of the files.
+        pictures: file -> data URI, such as timelines of decoding.
+        tables: of the files that evaluations write.
+        samples: newest first.
+    """
+
+    folder: Path
+    name: str
+    config: str
+    model: str
+    data: str
+    manifest: Manifest | None
+    scores: dict[str, Scores]
+    evaluations: dict[str, dict[int, Evaluated]]
+    curves: dict[str, Curve]
+    checkpoints: list[str]
+    pictures: dict[str, str]
+    tables: list[MarkdownTable]
+    samples: list[SampleFolder]
+
+    @property
+    def last_step(self) -> int | None:
+        """The last step that was logged, if any was."""
+        return max((step for curve in self.curves.values() for step in curve), default=None)
+
+
+def read_contents(folder: Path, name: str, limits: Limits) -> RunContents:
+    """Read a run folder; nothing is written.
+
+    Args:
+        folder: the run folder.
+        name: by which the report calls it.
+        limits: how much of it is read.
+
+    Raises:
+        FileNotFoundError: there is no such folder, or it has no config.yaml.
+        ValueError: a file of it is damaged; the message names it.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder; give the folder of a run")
+    reader = _Reader(folder, limits)
+    config = read_config(folder / CONFIG)
+    stages = ("test", "validate") if reader.holds_all("scores_*.json") else ()
+    found = {stage: newest_scores(folder, stage) for stage in stages}
+    names = [path.parent.name for path in reader.files(f"{EVALUATIONS}/*/settings.json")]
+    evaluations = [each for each in names if reader.holds_all(f"{EVALUATIONS}/{glob.escape(each)}/step_*/*.json")]
+    return RunContents(
+        folder=folder,
+        name=name,
+        config=mask_text((folder / CONFIG).read_text()),
+        model=_class_of(config["model"]),
+        data=_class_of(config.get("data")),
+        manifest=read_manifest(folder) if reader.files(MANIFEST) else None,
+        scores={stage: scores for stage, scores in found.items() if scores is not None},
+        evaluations={each: EvaluationFolder(folder, each).evaluated() for each in evaluations},
+        curves=read_curves([*reader.files("**/metrics.csv"), *reader.files("**/events.out.tfevents.*")]),
+        checkpoints=[path.name for path in reader.files(f"{CHECKPOINTS}/*.ckpt")],
+        pictures={str(path.relative_to(folder)): uri for path in reader.shown(PICTURES) if (uri := reader.uri(path))},
+        tables=[table for path in reader.shown(TABLES) for table in _tables(path, folder)],
+        samples=list(reader.sample_folders()),
+    )
+
+
+class _Reader:
+    """Reads files of a run folder within the limits."""
+
+    def __init__(self, folder: Path, limits: Limits) -> None:
+        self._folder, self._limits = folder, limits
+
+    def files(self, pattern: str) -> list[Path]:
+        """The files of a pattern, by name."""
+        return sorted(path for path in self._folder.glob(pattern) if path.is_file() and self._allowed(path))
+
+    def holds_all(self, pattern: str) -> bool:
+        """Whether no file of a pattern is outside of the root."""
+        return all(map(self._allowed, self._folder.glob(pattern)))
+
+    def shown(self, patterns: tuple[str, ...]) -> list[Path]:
+        """Files of the run folder, and those of the last step of each evaluation."""
+        found = [path for pattern in patterns for path in self.files(pattern)]
+        for evaluation in self._folder.glob(f"{EVALUATIONS}/*"):
+            steps = [path for path in evaluation.glob("step_*") if _number(path) is not None]
+            if steps:
+                last = max(steps, key=lambda path: _number(path) or 0).relative_to(self._folder)
+                found += [path for pattern in patterns for path in self.files(f"{last}/{pattern}")]
+        return found
+
+    def uri(self, path: Path) -> str | None:
+        """A file as a data URI; None if it is too large."""
+        if path.stat().st_size > LARGEST:
+            return None
+        return f"data:{MEDIA[path.suffix]};base64,{base64.b64encode(path.read_bytes()).decode()}"
+
+    def sample_folders(self) -> Iterator[SampleFolder]:
+        """Folders of predictions and of samples of the training, the newest ones first."""
+        made = [path for kind in ("predictions", "samples") for path in self._folder.glob(f"{kind}/*")]
+        folders = [path for path in made if path.is_dir() and not path.name.startswith(".") and self._allowed(path)]
+        newest = sorted(folders, key=lambda path: (path.stat().st_mtime, path.name), reverse=True)
+        for folder in newest[: self._limits.folders]:
+            yield self._samples(folder)
+
+    def _samples(self, folder: Path) -> SampleFolder:
+        place = folder.relative_to(self._folder)
+        files = [path for path in self.files(f"{glob.escape(str(place))}/*") if path.suffix in MEDIA]
+        by_name: dict[str, list[Path]] = {}
+        for path in files:
+            by_name.setdefault(path.stem, []).append(path)
+        sheets = [by_name.pop(name)[0] for name in ("sheet", "steps") if name in by_name]
+        left_out: list[str] = []
+
+        def embedded(paths: list[Path]) -> dict[Path, str]:
+            found = {path: self.uri(path) for path in paths}
+            left_out.extend(path.name for path, uri in found.items() if uri is None)
+            return {path: uri for path, uri in found.items() if uri is not None}
+
+        samples = []
+        for name, paths in list(by_name.items())[: self._limits.samples]:
+            media = {path.suffix: uri for path, uri in embedded(paths).items()}
+            records = self.files(f"{glob.escape(str(place))}/{glob.escape(name)}.json")
+            tiny = any(path.suffix == ".png" and _width(path) < TINY for path in paths)
+            samples.append(Sample(name, media, _facts(records[0]) if records else {}, tiny))
+        pictures = {path.name: uri for path, uri in embedded(sheets).items()}
+        return SampleFolder(str(place), pictures, samples, len(by_name), left_out)
+
+    def _allowed(self, path: Path) -> bool:
+        root = self._limits.root
+        return root is None or path.resolve().is_relative_to(root)
+
+
+def _class_of(section: Any) -> str:
+    """The class that a section of a config names."""
+    named = section.get("class_path", "") if isinstance(section, dict) else section or ""
+    return str(named).rsplit(".", 1)[-1]
+
+
+def _number(path: Path) -> int | None:
+    """The step in the name of a folder ``step_5000``."""
+    text = path.name.removeprefix("step_")
+    return int(text) if text.isdigit() else None
+
+
+def _width(path: Path) -> int:
+    """The width of a PNG in pixels."""
+    with named_errors(path, "damaged, or no PNG"), Image.open(path, formats=["PNG"]) as image:
+        return image.width
+
+
+def _facts(path: Path) -> dict[str, float]:
+    """The statistics in the record of a sample."""
+    with named_errors(path, "damaged; delete it"):
+        return {name: float(value) for name, value in (read_json(path).get("statistics") or {}).items()}
+
+
+def _tables(path: Path, folder: Path) -> Iterator[MarkdownTable]:
+    """The tables of a Markdown file."""
+    lines: list[list[str]] = []
+    with named_errors(path, "damaged, or no text"):
+        text = path.read_text()
+    for line in [*text.splitlines(), ""]:
+        if line.startswith("|"):
+            cells = [cell.strip().replace("**", "") for cell in line.strip().strip("|").split("|")]
+            if not all(re.fullmatch(":?-+:?", cell) for cell in cells):
+                lines.append(cells)
+        elif lines:
+            head, *rows = lines
+            yield MarkdownTable(str(path.relative_to(folder)), head, rows)
+            lines = []

@@ -1,0 +1,144 @@
+"""Curves of a run: what it logged over its steps, as CSV or TensorBoard files, and their pictures."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import math
+from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from litscale.storage.files import named_errors
+
+Curve = dict[int, float]  # step -> value
+TRAINING = "train/"
+POINTS = 400  # of a curve that a picture shows
+COLORS = ("#3b6fb6", "#d9822b", "#3d8f5f", "#a14f9c", "#b5403c", "#6b6f76", "#8a6d1f", "#2a9aa8")
+STYLES = ("-", "--", ":", "-.")  # so that many runs, and runs without colour, are told apart
+
+
+def read_curves(files: Iterable[Path]) -> dict[str, Curve]:
+    """What a training logged, by name; where attempts overlap, the later one counts.
+
+    Files of evaluations are passed over, whose steps Lightning counts from zero.
+
+    Args:
+        files: of a run folder; those are read that loggers write.
+
+    Raises:
+        ValueError: a file is damaged.
+    """
+    found: dict[str, Curve] = {}
+    for path in sorted(files, key=lambda path: path.stat().st_mtime):
+        logged: dict[str, Curve] = {}
+        if path.name == "metrics.csv":
+            logged = _csv_curves(path)
+        elif path.name.startswith("events.out.tfevents."):
+            logged = _tensorboard_curves(path)
+        if any(name.startswith(TRAINING) for name in logged):
+            for name, curve in logged.items():
+                found.setdefault(name, {}).update(curve)
+    return {
+        name: dict(sorted(curve.items())) for name, curve in sorted(found.items(), key=lambda item: _order(item[0]))
+    }
+
+
+def _order(name: str) -> tuple[int, str]:
+    """Validation first, then tests and training, then all else."""
+    prefixes = ("val/", "test/", TRAINING)
+    return next((i for i, prefix in enumerate(prefixes) if name.startswith(prefix)), len(prefixes)), name
+
+
+def _csv_curves(path: Path) -> dict[str, Curve]:
+    """The curves of a ``metrics.csv`` of Lightning."""
+    found: dict[str, Curve] = {}
+    with named_errors(path, "damaged, or no CSV log of Lightning"), path.open(newline="") as file:
+        for row in csv.DictReader(file):
+            step = int(row.pop("step"))
+            row.pop("epoch", None)
+            for name, text in row.items():
+                if text:
+                    _add(found, name, step, float(text))
+    return found
+
+
+def _tensorboard_curves(path: Path) -> dict[str, Curve]:
+    """The scalars of an event file of TensorBoard."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    found: dict[str, Curve] = {}
+    with named_errors(path, "damaged, or no event file of TensorBoard"):
+        events = EventAccumulator(str(path), size_guidance={"scalars": 0, "images": 1, "audio": 1, "tensors": 1})
+        events.Reload()
+        for name in events.Tags()["scalars"]:
+            for point in events.Scalars(name):
+                if name not in ("epoch", "hp_metric"):
+                    _add(found, name, point.step, point.value)
+    return found
+
+
+def _add(found: dict[str, Curve], name: str, step: int, value: float) -> None:
+    """Keep a point that a picture can show."""
+    if math.isfinite(value):
+        found.setdefault(name, {})[step] = value
+
+
+def chosen(names: Iterable[str], patterns: Iterable[str], most: int) -> tuple[list[str], int]:
+    """The names that match a pattern, in order, at most so many of them; and how many more there are."""
+    matching = [name for name in dict.fromkeys(names) if any(fnmatchcase(name, pattern) for pattern in patterns)]
+    return matching[:most], max(0, len(matching) - most)
+
+
+def picture(name: str, curves: Mapping[str, Curve], runs: Iterable[str]) -> str:
+    """A picture of one metric, a line for each run that has it, as a data URI of SVG, or of PNG where that is smaller.
+
+    Args:
+        name: of the metric.
+        curves: run -> step -> value.
+        runs: all runs of the report, whose places give the colours.
+    """
+    figure = Figure(figsize=(4.6, 2.7), layout="constrained")
+    panel = figure.subplots()
+    for i, run in enumerate(runs):
+        points = _thinned(curves.get(run, {}))
+        if points:
+            color, style = COLORS[i % len(COLORS)], STYLES[i // len(COLORS) % len(STYLES)]
+            marker = "." if len(points) < 30 else ""
+            panel.plot(list(points), list(points.values()), color=color, ls=style, marker=marker, lw=1.2, label=run)
+    panel.set_title(_plain(name), fontsize=9)
+    panel.set_xlabel("step", fontsize=8)
+    panel.tick_params(labelsize=7)
+    panel.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    panel.grid(color="#e3e5e8", linewidth=0.6)
+    panel.spines[["top", "right"]].set_visible(False)
+    if len(curves) > 1:
+        panel.legend([_plain(str(line.get_label())) for line in panel.lines], frameon=False, fontsize=7)
+    with mpl.rc_context({"svg.hashsalt": "litscale", "svg.fonttype": "none"}):
+        vector = _saved(figure, "svg", metadata={"Date": None})
+    raster = _saved(figure, "png", dpi=130)
+    kind, content = ("svg+xml", vector) if len(vector) <= len(raster) else ("png", raster)
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def _thinned(curve: Curve) -> Curve:
+    """At most about `POINTS` points of a curve, evenly chosen, the last one among them."""
+    every = -(-len(curve) // POINTS) or 1
+    return {step: value for i, (step, value) in enumerate(reversed(curve.items())) if i % every == 0}
+
+
+def _plain(text: str) -> str:
+    """Text in which matplotlib sees no formulas."""
+    return text.replace("$", r"\$")
+
+
+def _saved(figure: Figure, kind: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=kind, **options)
+    return buffer.getvalue()

@@ -1,0 +1,172 @@
+"""The report as one HTML page that needs nothing else: no network, no script."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from callbacks.reporting.result_table import Column, ResultTable
+from litscale.cli.evaluate.table import as_table, best_steps
+from litscale.cli.report.compare import score_table
+from litscale.cli.report.contents import Limits, RunContents, read_contents
+from litscale.cli.report.curves import COLORS, Curve, chosen, picture
+from litscale.storage.manifest import RUNNING
+
+METRICS = ("*",)
+MOST_CURVES = 48
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What a report shows.
+
+    Attributes:
+        limits: of what is read of a run.
+        metrics: patterns of the names of curves.
+        most_curves: pictures of curves.
+    """
+
+    limits: Limits = field(default_factory=Limits)
+    metrics: Sequence[str] = METRICS
+    most_curves: int = MOST_CURVES
+
+
+@dataclass(frozen=True)
+class CurvePicture:
+    """A picture of a metric over the steps: its name and a data URI."""
+
+    name: str
+    uri: str
+
+
+def named(folders: Sequence[Path]) -> dict[str, Path]:
+    """Name -> folder: the last part of its path, or all of it where two would have one name."""
+    last = [folder.resolve().name for folder in folders]
+    pairs = zip(folders, last, strict=True)
+    return {name if last.count(name) == 1 else str(folder): folder for folder, name in pairs}
+
+
+def report(folders: Sequence[Path], selection: Selection) -> str:
+    """The report on runs, as HTML.
+
+    Args:
+        folders: the run folders; one that is given twice counts once.
+        selection: what is shown.
+
+    Raises:
+        FileNotFoundError: there is no such folder, or it has no config.yaml.
+        ValueError: a file of a run is damaged; the message names it.
+    """
+    # 1. read
+    distinct = list({folder.resolve(): folder for folder in folders}.values())
+    runs = [read_contents(folder, name, selection.limits) for name, folder in named(distinct).items()]
+    # 2. draw a picture for each metric of any run
+    curves: dict[str, dict[str, Curve]] = {}
+    for run in runs:
+        for metric, curve in _all_curves(run).items():
+            curves.setdefault(metric, {})[run.name] = curve
+    names, more = chosen(curves, selection.metrics, selection.most_curves)
+    pictures = [CurvePicture(name, picture(name, curves[name], [run.name for run in runs])) for name in names]
+    # 3. fill the template
+    tables = score_table({run.name: newest for run in runs if (newest := _newest(run))})
+    return (
+        environment()
+        .get_template("report.html")
+        .render(
+            runs=runs,
+            colors={run.name: COLORS[i % len(COLORS)] for i, run in enumerate(runs)},
+            summary=_lines(_summary(runs)),
+            scores=_lines(tables) if tables.rows else None,
+            evaluations={run.name: _evaluations(run) for run in runs},
+            attempts={run.name: _lines(_attempts(run)) for run in runs if run.manifest is not None},
+            pictures=pictures,
+            more_curves=more,
+            written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        )
+    )
+
+
+def environment() -> Environment:
+    """Templates, in which all that comes from files is escaped."""
+    loader = PackageLoader("litscale.cli.report")
+    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+
+
+def _lines(table: ResultTable) -> dict[str, Any]:
+    """A table as the template takes it."""
+    head, *rows = table.lines()
+    return {"head": head, "rows": rows}
+
+
+def _newest(run: RunContents) -> tuple[Any, str] | None:
+    """The scores that a comparison shows, and their stage."""
+    return next(((scores, stage) for stage, scores in run.scores.items()), None)
+
+
+def _all_curves(run: RunContents) -> dict[str, Curve]:
+    """What the training logged and what evaluations have scored, ``evaluation/NAME/...``."""
+    scored: dict[str, Curve] = {}
+    for name, evaluated in run.evaluations.items():
+        for step, record in evaluated.items():
+            for score, value in record.scores.items():
+                if value is not None:
+                    scored.setdefault(f"evaluation/{name}/{score}", {})[step] = value
+    return run.curves | scored
+
+
+def _evaluations(run: RunContents) -> dict[str, dict[str, Any]]:
+    """Evaluation -> its scores over the steps, and a sentence on the best."""
+    found = {}
+    for name, evaluated in run.evaluations.items():
+        if evaluated:
+            table = as_table(evaluated, best_steps(evaluated, {}))
+            found[name] = _lines(table) | {"title": table.title}
+    return found
+
+
+def _summary(runs: Sequence[RunContents]) -> ResultTable:
+    """What the runs are and how they ended, a column for each."""
+    rows: dict[str, dict[str, float | str | None]] = {}
+    for run in runs:
+        facts: dict[str, str] = {"model": run.model, "data": run.data, "folder": str(run.folder)}
+        facts["last logged step"] = "" if run.last_step is None else str(run.last_step)
+        facts["checkpoints"] = ", ".join(run.checkpoints)
+        if run.manifest is not None:
+            newest = run.manifest.attempts[-1]
+            lost = run.manifest.status == RUNNING and run.manifest.ended
+            facts["status"] = "killed" if lost else run.manifest.status
+            facts["attempts"] = str(len(run.manifest.attempts))
+            facts["begun"] = str(run.manifest.attempts[0].get("start") or "")[:16].replace("T", " ")
+            facts["device hours"] = f"{sum(each.get('device_hours') or 0.0 for each in run.manifest.attempts):.2f}"
+            facts["devices"] = str(newest.get("device_count") or "")
+        for fact, value in facts.items():
+            rows.setdefault(fact, {})[run.name] = value
+    columns = {run.name: Column(run.name, missing="") for run in runs}
+    return ResultTable("", columns, {fact: row for fact, row in rows.items() if any(row.values())})
+
+
+def _attempts(run: RunContents) -> ResultTable:
+    """The attempts of a manifest, a column for each, with what they recorded."""
+    rows: dict[str, dict[str, float | str | None]] = {}
+    attempts = run.manifest.attempts if run.manifest is not None else []
+    for number, attempt in enumerate(attempts):
+        for name, value in attempt.items():
+            if name not in ("process", "packages") and value is not None:
+                rows.setdefault(name, {})[str(number)] = _short(value)
+    columns = {str(number): Column(f"attempt {number + 1}", missing="") for number in range(len(attempts))}
+    return ResultTable("", columns, rows)
+
+
+def _short(value: Any) -> str:
+    """A value of a manifest as text."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name}: {_short(entry)}" for name, entry in value.items() if entry is not None)
+    if isinstance(value, list):
+        words = all(isinstance(entry, str) for entry in value)
+        return (" " if words else "; ").join(map(_short, value))
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,85 @@
+"""``model.safetensors`` of an exported model: a checkpoint's weights and plain values, in a file that holds no code."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors
+from safetensors.torch import save_file
+from torch import Tensor
+
+from litscale.storage.files import named_errors
+
+WEIGHTS = "model.safetensors"
+ENDING = Path(WEIGHTS).suffix
+OURS = "litscale"  # key of our entry in the file's metadata
+
+
+def write_exported(path: Path, checkpoint: Mapping[str, Any]) -> None:
+    """Write a checkpoint as safetensors.
+
+    Entries of ``state_dict`` keep their names; those of other mappings of tensors are called after their place, such as
+    ``tokenizer/state_dict/...``. What is no tensor goes to the metadata as JSON.
+
+    Args:
+        path: the file; it appears while it is written.
+        checkpoint: ``state_dict``, and values and mappings that JSON has, with mappings of tensors among them.
+
+    Raises:
+        TypeError: a value is neither a tensor in a mapping of tensors nor one that JSON has.
+        OSError: the file could not be written.
+    """
+    tensors: dict[str, Tensor] = dict(checkpoint["state_dict"])
+    places: list[str] = []
+    rest = {name: value for name, value in checkpoint.items() if name != "state_dict"}
+    plain = _without_tensors("", rest, tensors, places)
+    # Copies, as the format has no tensors that share memory or are views.
+    owned = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
+    ours = json.dumps({"values": plain, "places": places})
+    save_file(owned, path, metadata={"format": "pt", OURS: ours})
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def read_exported(path: str | Path) -> dict[str, Any]:
+    """Read a file of `write_exported`, in the order of `by_name`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged, or no file of `write_exported`; the message names it.
+    """
+    with named_errors(path, "damaged, or no model.safetensors of litscale export"):
+        with safetensors.safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in sorted(file.keys())}
+            ours = json.loads((file.metadata() or {})[OURS])
+        checkpoint: dict[str, Any] = ours["values"]
+        for place in ours["places"]:
+            *outer, last = place.split("/")
+            mapping = checkpoint
+            for name in outer:
+                mapping = mapping[name]
+            inside = [name for name in tensors if name.startswith(f"{place}/")]
+            mapping[last] = {name.removeprefix(f"{place}/"): tensors.pop(name) for name in inside}
+        return by_name({"state_dict": tensors} | checkpoint)
+
+
+def by_name(value: Any) -> Any:
+    """The same with all mappings in the order of their keys, which files do not keep and checksums depend on."""
+    return {name: by_name(value[name]) for name in sorted(value)} if isinstance(value, Mapping) else value
+
+
+def _without_tensors(place: str, value: Any, tensors: dict[str, Tensor], places: list[str]) -> Any:
+    """A value without its mappings of tensors, which are taken out into ``tensors`` and named in ``places``."""
+    if not isinstance(value, Mapping):
+        return value
+    if value and all(isinstance(entry, Tensor) for entry in value.values()):
+        places.append(place)
+        tensors |= {f"{place}/{name}": tensor for name, tensor in value.items()}
+        return {}
+    return {
+        name: _without_tensors(f"{place}/{name}".lstrip("/"), entry, tensors, places) for name, entry in value.items()
+    }

@@ -1,0 +1,60 @@
+"""What is wrong with a sweep's file is said in one line."""
+
+from pathlib import Path
+
+import pytest
+
+from litscale.cli.sweep.command import main
+from litscale.cli.sweep.spec import SweepError, read_sweep
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"samplr": "tpe"}, "sweep.yaml: unknown setting samplr; did you mean sampler?"),
+        ({"space": {}}, "sweep.yaml: space is missing or empty"),
+        ({"metric": None}, "sweep.yaml: metric is missing or empty"),
+        ({"space": [1]}, "space must give for each option a list of values or a range"),
+        ({"space": {"model.lr": []}}, "space: model.lr: no values"),
+        ({"space": {"model.lr": [1, 2, 1]}}, "space: model.lr: the same value twice: 1"),
+        ({"space": {"model.lr": {"low": 1}}}, "space: model.lr: give a list of values, or a range of low, high, log"),
+        ({"space": {"model.lr": {"low": 2, "high": 1}}}, "space: model.lr: low must be below high"),
+        ({"space": {"model.lr": {"low": "1e-4", "high": 1}}}, "low is the text '1e-4'; YAML reads 1.0e-4 as a number"),
+        ({"space": {"model.lr": {"low": 1, "high": 2, "lgo": True}}}, "space: model.lr: give a list of values, or a"),
+        ({"space": {"m.a": [1], "m.init_args.a": [2]}}, "space: m.a and m.init_args.a are the same option"),
+        ({"sampler": "tpo"}, "sampler must be one of grid, random, tpe"),
+        ({"sampler": {"name": "tpe", "x": 1}}, "sampler or pruner: tpe: "),
+        ({"pruner": "mediam"}, "sampler or pruner: there is no mediam; there are"),
+        ({"sampler": "grid"}, "space: model.lr: a grid needs values, or a range with a step"),
+        ({"sampler": {"name": "random", "x": 1}}, "(grid and random have no options)"),
+        ({"sampler": ["tpe"]}, "sampler must be a name, or {name: ..., options}, not ['tpe']"),
+        ({"pruner": {"n_warmup_steps": 1}}, "pruner must be a name, or {name: ..., options}"),
+        ({"slurm": "gpu"}, "slurm must give options, such as {partition: gpu}, not 'gpu'"),
+        ({"trials": None}, "give trials, how many there shall be"),
+        ({"trials": 0}, "trials must be a whole number, at least 1, not 0"),
+        ({"mode": "down"}, "mode must be min or max, not 'down'"),
+        ({"config": "digit/fractal_ar.yaml"}, "no config of litscale has this name; similar ones: digits/fractal_ar"),
+    ],
+)
+def test_bad_settings_are_named(sweep, changes, message):
+    with pytest.raises(SweepError) as error:
+        read_sweep(Path(sweep(**changes)))
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_the_command_says_it_in_one_error(sweep, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([sweep(jbos=2)])
+    assert stop.value.code == 2
+    assert "litscale sweep: error: sweep.yaml: unknown setting jbos; did you mean jobs?" in capsys.readouterr().err
+    assert not Path("sweep").exists()
+
+
+def test_options_are_words_of_the_command_line(sweep):
+    space = {"a.b": [[1, 2]], "a.c": [True], "a.d": ["word"], "a.e": [None], "a.f": [0.5]}
+    spec = read_sweep(Path(sweep(space=space, sampler="grid", trials=None)))
+    words = spec.words(0, spec.points[0])
+    assert {"--a.b=[1, 2]", "--a.c=true", "--a.d=word", "--a.e=null", "--a.f=0.5"} <= set(words)
+    assert words[:3] == ["fit", "--config", "base.yaml"]
+    assert words[-2:] == ["--trainer.default_root_dir=sweep/trials/0000", "--ckpt_path=auto"]
