@@ -55,7 +55,7 @@ class Throughput(Callback):
       units of what the devices could do at this precision. It is not logged on CPUs and on devices that Lightning has
       no peak of.
 
-    Validations do not count as time, and neither does the first batch of a process. FLOPs are counted once, in the
+    Validations do not count as time, and neither does the first step of a process. FLOPs are counted once, in the
     first batch of the run, forwards and backwards, and taken to be proportional to the samples; recomputed activations
     count too. That batch runs without ``torch.compile``. Checkpoints keep the count, so that a resumed run neither
     repeats it nor differs from an uninterrupted one. Sharded networks (`ModelParallelStrategy`) are not counted.
@@ -69,7 +69,7 @@ class Throughput(Callback):
         self._flops_per_sample: float | None = None
         self._counter: FlopCounterMode | None = None  # while it counts
         self._clock: _LoadingClock | None = None
-        self._interval: _Interval | None = None  # from the end of the first batch on
+        self._interval: _Interval | None = None  # from the end of the first step on
 
     def state_dict(self) -> dict[str, Any]:
         """The FLOPs of a sample."""
@@ -103,7 +103,8 @@ class Throughput(Callback):
             self._flops_per_sample = self._counter.get_total_flops() / counts.get("samples", 1)
             self._stop_counting()
         if self._interval is None:
-            self._begin(trainer)
+            if not trainer.fit_loop._should_accumulate():  # whole steps are counted
+                self._begin(trainer)
             return
         self._interval.batches += 1
         self._interval.counts.update(counts)

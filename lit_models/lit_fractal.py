@@ -107,6 +107,10 @@ class LitFractal(GeneratingModule):
         generation.check(len(network.sizes) - 1, network.num_classes)
         if not 0 <= data_weight <= 1:
             raise ValueError(f"data_weight must be in 0..1, not {data_weight}")
+        if data_weight and teacher_checkpoint is None:
+            raise ValueError(
+                f"data_weight {data_weight} needs a teacher: give teacher_checkpoint, or set data_weight to 0"
+            )
         if generation.guess == "draft" and draft_checkpoint is None:
             raise ValueError("generation.guess draft needs draft_checkpoint, the run of a smaller network: give it")
         if draft_checkpoint is not None and generation.guess != "draft":
@@ -236,8 +240,9 @@ class LitFractal(GeneratingModule):
         return {"loss": loss, "report": report}
 
     def _start(self, batch: Batch) -> dict[str, Any]:
-        """Where canvases begin in their pieces, for a network that is told."""
-        return {"start": batch.get("start")} if self.network.periods else {}
+        """Where canvases begin in their pieces, for a network or a teacher that is told."""
+        told = self.network.periods or any(teacher.periods for teacher in self._teacher)
+        return {"start": batch.get("start")} if told else {}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Update and log the likelihoods ``val/``."""

@@ -173,7 +173,8 @@ def make_sweep(folder):
     """The sweep of the page, with one trial that takes two steps."""
     (text,) = re.findall(r"```yaml\n(# sweep.yaml\n.*?)```", (ROOT / "docs/clusters.md").read_text(), flags=re.DOTALL)
     content = yaml.safe_load(text)
-    content |= {"config": [*content["config"], "short.yaml"], "trials": 1}
+    (folder / "validated.yaml").write_text(yaml.safe_dump({"trainer": {"check_val_every_n_epoch": 1}}))
+    content |= {"config": [*content["config"], "short.yaml", "validated.yaml"], "trials": 1}
     (folder / "sweep.yaml").write_text(yaml.safe_dump(content))
 
 

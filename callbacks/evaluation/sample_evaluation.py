@@ -130,7 +130,7 @@ class SampleEvaluation(Callback, ABC):
         dataloader_idx: int = 0,
     ) -> None:
         """Take in the data of the first validation."""
-        if self._running and not self._data_done and (windows := _once(batch)) is not None:
+        if self._running and not self._data_done and (windows := measured(batch)) is not None:
             self.take_data(trainer, windows)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -180,7 +180,7 @@ def summed(trainer: Trainer, pl_module: LightningModule, number: int) -> int:
     return int(trainer.strategy.reduce(torch.tensor(number, device=pl_module.device), reduce_op="sum"))
 
 
-def _once(batch: dict[str, Any]) -> dict[str, Any] | None:
+def measured(batch: dict[str, Any]) -> dict[str, Any] | None:
     """The windows of a batch that do not overlap, where it says which ones do not; None if there are none."""
     if "side_by_side" not in batch:
         return batch

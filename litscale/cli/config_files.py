@@ -68,7 +68,7 @@ def with_layers(path: str, above: tuple[Path, ...] = ()) -> list[str]:
         TypeError: it is no YAML, ``layers`` is no list of files, or a config is a layer of itself.
     """
     file = Path(path)
-    if "\n" in path or not file.is_file():
+    if "\n" in path or path.startswith("{") or not file.is_file():  # options as text may be too long for a path
         return [path]
     try:
         content = yaml.safe_load(file.read_text())

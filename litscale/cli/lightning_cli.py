@@ -34,7 +34,7 @@ from litscale.cli.runs import (
 from litscale.cli.saved_config import SaveConfig
 from litscale.cli.scores import not_finite, write_scores
 from litscale.cli.signals import ending_at_sigterm
-from litscale.cli.words import with_hyphens
+from litscale.cli.words import as_options
 from litscale.storage.exported import ENDING
 from litscale.storage.provenance import code_of
 from litscale.storage.run_folders import CHECKPOINTS, refuse_used_folder
@@ -46,8 +46,8 @@ class Parser(LightningArgumentParser):
     """A parser whose errors also name modules that are passed over for ours, and that takes W&B's arguments."""
 
     def parse_args(self, args: Any = None, **kwargs: Any) -> Any:  # type: ignore[override]
-        """Parse words; options may lack their hyphens."""
-        return super().parse_args(with_hyphens(sys.argv[1:] if args is None else args), **kwargs)
+        """Parse words, see `as_options`."""
+        return super().parse_args(as_options(sys.argv[1:] if args is None else args), **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print the error and exit."""

@@ -24,5 +24,6 @@ def parsed(words: Sequence[str]) -> dict[str, Any]:
     run = subprocess.run([*COMMAND, *words, "--print_config"], capture_output=True, text=True)
     if run.returncode:
         said = run.stderr.strip() or run.stdout.strip()
-        raise ValueError(said[said.rfind("error: ") :].removeprefix("error: "))
+        message = said.rpartition("\nerror: ")[2] if "\nerror: " in said else said.rpartition("\n")[2]
+        raise ValueError(message)
     return yaml.safe_load(run.stdout)

@@ -143,7 +143,7 @@ def _int8(weight: Tensor) -> Linear:
 
     def linear(x: Tensor, bias: Tensor | None) -> Tensor:
         largest = torch.linalg.vector_norm(x.float(), torch.inf, -1, keepdim=True)
-        y = product(x / largest)  # a token of zeros gives any finite numbers here, and zeros below
+        y = product(x.float() / largest)  # a token of zeros gives any finite numbers here, and zeros below
         return (y.mul_(largest) if bias is None else torch.addcmul(bias.float(), y, largest)).to(x.dtype)
 
     return linear

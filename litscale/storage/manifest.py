@@ -85,7 +85,11 @@ def read_manifest(run: str | os.PathLike[str]) -> Manifest:
 
 
 def _is_attempt(value: Any) -> bool:
-    return isinstance(value, dict) and value.get("status") in STATUSES and isinstance(value.get("process"), dict)
+    """Whether it has all that is read of an attempt here."""
+    if not isinstance(value, dict) or value.get("status") not in STATUSES or not isinstance(value.get("start"), str):
+        return False
+    process = value.get("process")
+    return isinstance(process, dict) and process.keys() >= {"host", "id", "boot", "started"}
 
 
 class ManifestWriter:

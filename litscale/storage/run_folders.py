@@ -66,12 +66,20 @@ def lock_run_folder(folder: Path) -> FileLock:
     owner = {
         "host": socket.gethostname(),
         "process": os.getpid(),
-        "user": getpass.getuser(),
+        "user": _user(),
         "since": time.strftime("%Y-%m-%d %H:%M:%S"),
         "command": " ".join(masked_command()),
     }
     (folder / OWNER).write_text(json.dumps(owner))  # only for the message above, so a torn file does no harm
     return lock
+
+
+def _user() -> str:
+    """Name of the user; their number in a container that knows no name for it."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError, ImportError):
+        return str(os.getuid()) if hasattr(os, "getuid") else "unknown"
 
 
 def _owner(folder: Path) -> str:

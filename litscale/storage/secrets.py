@@ -19,7 +19,8 @@ _IN_CODE = re.compile(
     rf"""({_BEFORE}{_SURE}{_AFTER}["']?\s*[:=]\s*)("[^"]+"|'[^']+'|(?=\S*\d)[\w+/=~.-]{{8,}}(?=[\s,}}\]]|$))""",
     re.IGNORECASE,
 )
-_IN_ADDRESS = re.compile(r"(?<=://)[^/\s@]+(?=@)")
+_IN_ADDRESS = re.compile(r"""(?<=://)[^/\s"']+(?=@)""")  # up to the last @, as passwords may hold some
+_BEARER = re.compile(r"(\bBearer\s+)[\w+/=.~-]{6,}", re.IGNORECASE)  # of an Authorization header
 
 
 def mask_command(words: Sequence[str]) -> list[str]:
@@ -38,9 +39,13 @@ def mask_command(words: Sequence[str]) -> list[str]:
 
 def mask_text(text: str) -> str:
     """The same of a text, such as the message of an error: ``name=value`` and ``name: value``, and addresses."""
-    return _IN_ADDRESS.sub(MASK, _IN_WORDS.sub(rf"\1{MASK}", text))
+    return _addressed(_IN_WORDS.sub(rf"\1{MASK}", text))
 
 
 def mask_code(text: str) -> str:
     """The same of source code or a diff of it, where only strings and what looks like random text are values."""
-    return _IN_ADDRESS.sub(MASK, _IN_CODE.sub(rf"\1{MASK}", text))
+    return _addressed(_IN_CODE.sub(rf"\1{MASK}", text))
+
+
+def _addressed(text: str) -> str:
+    return _BEARER.sub(rf"\1{MASK}", _IN_ADDRESS.sub(MASK, text))

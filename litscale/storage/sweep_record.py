@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     import optuna
@@ -49,7 +49,7 @@ def report(folder: Path, number: int, step: int, scores: dict[str, float]) -> bo
     return True
 
 
-def open_study(folder: Path, direction: str | None = None) -> optuna.Study:
+def open_study(folder: Path, direction: Literal["minimize", "maximize"] | None = None) -> optuna.Study:
     """The record of a sweep.
 
     Args:
@@ -60,11 +60,10 @@ def open_study(folder: Path, direction: str | None = None) -> optuna.Study:
         KeyError: there is none.
     """
     import optuna
+    from optuna.storages.journal import JournalFileBackend
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    storage = optuna.storages.JournalStorage(
-        optuna.storages.journal.JournalFileBackend(str(folder.resolve() / JOURNAL))
-    )
+    storage = optuna.storages.JournalStorage(JournalFileBackend(str(folder.resolve() / JOURNAL)))
     if direction is not None:
         return optuna.create_study(storage=storage, study_name=STUDY, direction=direction)
     study = optuna.load_study(storage=storage, study_name=STUDY, sampler=optuna.samplers.RandomSampler())

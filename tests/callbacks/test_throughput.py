@@ -91,9 +91,9 @@ def test_rates_by_hand(tmp_path, clock, monkeypatch):
 def test_steps_of_several_batches(tmp_path, clock):
     module = Timed(clock)
     fit(tmp_path, module, callbacks=[Throughput()], log_every_n_steps=2, accumulate_grad_batches=2, max_steps=8)
-    # An epoch ends with a batch that is a step by itself, and the first interval misses the first batch.
+    # An epoch ends with a batch that is a step by itself, and the first interval misses the first step.
     steps = [values["throughput/steps_per_second"] for values in module.seen_values]
-    assert steps == pytest.approx([2 / 3, 2 / 4, 2 / 3, 2 / 4])
+    assert steps == pytest.approx([1 / 2, 2 / 4, 2 / 3, 2 / 4])
     for values in module.seen_values:
         assert values["throughput/samples_per_second"] == pytest.approx(3)
         assert "throughput/mfu" not in values  # a CPU

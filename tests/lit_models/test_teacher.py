@@ -124,6 +124,8 @@ def test_other_sizes_are_refused(tmp_path, toy_data, teacher):
 def test_the_part_of_the_data_is_checked(teacher):
     with pytest.raises(ValueError, match=r"data_weight must be in 0..1, not 1.5"):
         student(teacher, data_weight=1.5)
+    with pytest.raises(ValueError, match=r"data_weight 0.5 needs a teacher: give teacher_checkpoint"):
+        student(teacher, teacher_checkpoint=None, data_weight=0.5)
 
 
 def test_another_network_cannot_be_taught(tmp_path, toy_data, teacher):
@@ -139,3 +141,12 @@ def test_another_network_cannot_be_taught(tmp_path, toy_data, teacher):
     module = LitFractal(Own(like.codec, like.sizes), teacher_checkpoint=str(teacher))
     with pytest.raises(ValueError, match=r"teacher_checkpoint needs litscale\.models\.fractal\.Fractal, not Own"):
         module.on_fit_start()
+
+
+def test_a_teacher_with_periods_is_told_where_canvases_begin(tmp_path, teacher):
+    """Also by a student without periods, whose batches hold the start all the same."""
+    module = student(teacher)
+    batch = {"canvas": torch.zeros(2, 1, 8, 8, dtype=torch.uint8), "start": torch.tensor([3, 8])}
+    assert module._start(batch) == {}
+    module._teacher = (Fractal(**network(16), periods=[4]).eval(),)
+    assert module._start(batch)["start"] is batch["start"]

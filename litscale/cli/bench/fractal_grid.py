@@ -101,6 +101,8 @@ def validation_canvases(datamodule: LightningDataModule, count: int) -> list[Bat
         kept: Batch = {"canvas": batch["canvas"][:left]}
         if "label" in batch:
             kept["label"] = batch["label"][:left]
+        if "start" in batch:
+            kept["start"] = batch["start"][:left]
         found.append(kept)
         if len(batch["canvas"]) >= left:
             break
@@ -165,7 +167,7 @@ class FractalBench:
         # 2. take them
         weights = [identity(each) for each in self.networks.given()]
         canvases = of_tensors({str(i): batch["canvas"] for i, batch in enumerate(self.canvases)})
-        known = f"{settings} {grid} {weights} {canvases} {self.passes}"
+        known = f"{settings} {grid} {weights} {canvases} {self.passes} {self.networks.own.no_class.device.type}"
         found = measured(runs, unfinished, known, "measurement")
         # 3. a row for each case
         return {
@@ -217,7 +219,9 @@ class FractalBench:
         for batch in self.canvases:
             canvas, label = batch["canvas"][..., :width].to(network.no_class.device), batch.get("label")
             label = label.to(canvas.device) if label is not None and network.num_classes else None
-            nats.append(network.nll_of_passes(canvas, label, passes, seed=0, masking=steps).mean(0) / canvas.shape[3])
+            start = batch["start"].to(canvas.device) if "start" in batch else None
+            of_passes = network.nll_of_passes(canvas, label, passes, seed=0, start=start, masking=steps)
+            nats.append(of_passes.mean(0) / canvas.shape[3])
         return {"nats": torch.cat(nats).mean().item() / self.unit}
 
     def _row(self, found: Mapping[str, Numbers], count: int, case: Way) -> Numbers:

@@ -154,8 +154,8 @@ class TensorBoardFolder(Dashboard):
 
     @property
     def key(self) -> str:  # type: ignore[override]
-        """By the folder."""
-        return f"tensorboard {self.folder.name}"
+        """By the folder and the logger's name, as two loggers may have folders of one name."""
+        return f"tensorboard {self.folder.parent.name}/{self.folder.name}"
 
     def sent(self) -> set[str]:
         """Nothing: a point that is sent again is the same point."""
@@ -179,8 +179,8 @@ class CsvFolder(Dashboard):
 
     @property
     def key(self) -> str:  # type: ignore[override]
-        """By the folder."""
-        return f"csv {self.folder.name}"
+        """By the folder and the logger's name, as two loggers may have folders of one name."""
+        return f"csv {self.folder.parent.name}/{self.folder.name}"
 
     def sent(self) -> set[str]:
         """Nothing: the file is written anew."""

@@ -115,7 +115,7 @@ class Evaluator:
         if at_work or not self._seen.issuperset(candidates):
             self._news_at = time.monotonic()
         self._seen.update(candidates)
-        if not self._seen and not self._watch.on:
+        if not self._watch.on and not self._seen and not self._folder.evaluated():
             raise FileNotFoundError(self._selection.nothing(self._run))
         # 2. a checkpoint that nobody has scored or is at
         busy, replaced = [], False
@@ -204,9 +204,9 @@ class Evaluator:
         """Why the evaluator ends.
 
         Raises:
-            FileNotFoundError: it has seen nothing.
+            FileNotFoundError: it has seen nothing, and nothing is scored.
         """
-        if not self._seen:
+        if not self._seen and not self._folder.evaluated():
             raise FileNotFoundError(self._selection.nothing(self._run))
         reason = f"{len(self._folder.evaluated())} steps are scored in {self._folder.path}"
         if busy:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import signal
 import subprocess
 import time
@@ -26,6 +27,7 @@ SECONDS_TO_SAVE = 60.0
 MOST_ERROR = 500  # characters
 PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None)
+_COLORS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 @dataclass(frozen=True)
@@ -167,6 +169,8 @@ class FitProcess:
                 start_new_session=True,
                 preexec_fn=_end_with_parent,
             )
+        if self._interrupted:  # while it was started
+            self._process.terminate()
 
     def interrupt(self) -> None:
         """Send SIGTERM, at which a training saves its step and ends."""
@@ -245,7 +249,7 @@ class SubmititRunner(Runner):
         if not job.done():
             return None
         try:
-            return job.result()
+            return job.results()[0]
         except FailedJobError as error:
             return Ended(error=mask_text(str(error).strip().splitlines()[-1].strip())[:MOST_ERROR])
         except UncompletedJobError:  # cancelled, or its machine is gone
@@ -288,8 +292,7 @@ def visible_devices() -> list[str]:
 
 
 def last_line(log: Path) -> str:
-    """The last line of text of a log that says something, without secrets."""
-    if not log.is_file():
-        return "nothing was printed"
-    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    """The last line of text of a log that says something, without secrets; what W&B says of its files is left out."""
+    text = _COLORS.sub("", log.read_text(errors="replace")) if log.is_file() else ""
+    lines = [line for each in text.splitlines() if (line := each.strip()) and not line.startswith("wandb:")]
     return mask_text(lines[-1])[:MOST_ERROR] if lines else "nothing was printed"

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Sequence
 from datetime import datetime
 from hashlib import sha256
+from typing import Literal
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
@@ -47,7 +48,7 @@ def propose(spec: SweepSpec, earlier: Sequence[FrozenTrial]) -> FrozenTrial:
     return _running(spec, asked.params, copy.get_trials(deepcopy=False)[-1].system_attrs)
 
 
-def direction(spec: SweepSpec) -> str:
+def direction(spec: SweepSpec) -> Literal["minimize", "maximize"]:
     """Optuna's word for the mode."""
     return "minimize" if spec.mode == "min" else "maximize"
 

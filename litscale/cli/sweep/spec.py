@@ -182,8 +182,17 @@ def _check(spec: SweepSpec) -> None:
         number = getattr(spec, name)
         if number is not None and (type(number) is not int or number < (name != "seed")):
             raise SweepError(f"{path}: {name} must be a whole number, at least {int(name != 'seed')}, not {number!r}")
-    if spec.sampler_options.get("name") not in SAMPLERS:
-        raise SweepError(f"{path}: sampler must be one of {', '.join(SAMPLERS)}, not {spec.sampler!r}")
+    for name in ("sampler", "pruner"):
+        given = getattr(spec, name)
+        if given is not None and not isinstance(given, str) and not (isinstance(given, dict) and "name" in given):
+            raise SweepError(f"{path}: {name} must be a name, or {{name: ..., options}}, not {given!r}")
+    if spec.slurm is not None and not isinstance(spec.slurm, dict):
+        raise SweepError(f"{path}: slurm must give options, such as {{partition: gpu}}, not {spec.slurm!r}")
+    if spec.sampler_options["name"] not in SAMPLERS or (spec.planned and len(spec.sampler_options) > 1):
+        raise SweepError(
+            f"{path}: sampler must be one of {', '.join(SAMPLERS)} ({' and '.join(PLANNED)} have no options), not "
+            f"{spec.sampler!r}"
+        )
     short: dict[str, str] = {}
     for name in spec.distributions:
         other = short.setdefault(name.replace("init_args.", ""), name)

@@ -116,20 +116,23 @@ def generate(
             modes.enter_context(evaluating(network))
             modes.enter_context(small_weights(network, options.weights))
             modes.enter_context(set_stance("default") if options.compile else prepared_layers(network))
-        for part in _windows(known, length, window or width, patch):
+        for members, part in _windows(known, length, window or width, patch):
+            row: Tensor | slice = slice(None) if len(members) == len(canvas) else torch.tensor(members, device=device)
+            old, held = canvas[row][..., part], known[members][..., part]
             # 3. the conditions of the first level: classes, and "no class" where guidance is on
-            labels = [label] if options.cfg == 1 else [label, None]
-            conditions = [torch.cat([network.root(canvas[..., part], x) for x in labels]) for network in networks]
+            named = None if label is None else label[row]
+            labels = [named] if options.cfg == 1 else [named, None]
+            conditions = [torch.cat([network.root(old, x) for x in labels]) for network in networks]
             # 4. fill the window down the recursion
-            given = known[..., part].to(device) if known[..., part].any() else None
+            given = held.to(device) if held.any() else None
             cfg = None if options.cfg == 1 else options.cfg
-            work = Canvases(canvas[..., part], given, keys[..., part], conditions[0], cfg, start=begin + part.start)
+            work = Canvases(old, given, keys[row][..., part], conditions[0], cfg, start=begin[row] + part.start)
             drafts = [Draft(Drawing(draft, options, report.drafts()), conditions[1]) for draft in networks[1:]]
             recursion = Recursion(Drawing(model, options, report), parallel, *drafts)
-            show = None if on_step is None else _whole(on_step, canvas, known, part, length)
-            canvas[..., part] = recursion.fill(0, work, show)[0]
+            show = None if on_step is None else _whole(on_step, canvas, known, row, part, length)
+            canvas[row, ..., part] = recursion.fill(0, work, show)[0]
             # 5. the next window has it as known context
-            known[..., part] = True
+            known[members, ..., part] = True
     return canvas[..., :length]
 
 
@@ -158,24 +161,31 @@ def _check_request(
         raise ValueError(f"known cells must be in 0..{model.codec.alphabet - 1}, the symbols of the model's codec")
 
 
-def _windows(known: Tensor, length: int, width: int, patch: int) -> Iterator[slice]:
-    """Columns to be filled next, ``width`` at most, until all of the first ``length`` are known.
+def _windows(known: Tensor, length: int, width: int, patch: int) -> Iterator[tuple[list[int], slice]]:
+    """Columns to be filled next, ``width`` at most, and in which canvases, until all of the first ``length`` are known.
 
-    At most half of a window lies before the first unknown column, and it begins with a whole patch.
+    At most half of a window lies before the first unknown column, and it begins with a whole patch. A canvas has the
+    windows that it has alone; those whose windows are the same have them together.
     """
     while not bool(known[..., :length].all()):
-        first = int((~known).flatten(0, 2).any(0).nonzero()[0, 0])
-        start = max(0, min(first - width // 2, known.shape[3] - width)) // patch * patch
-        start = max(start, (first // patch + 1) * patch - width)  # a window of one patch has no room for context
-        yield slice(start, start + width)
+        unknown = (~known[..., :length]).flatten(1, 2).any(1)  # [B, length]
+        starts = []
+        for first, left in zip(unknown.int().argmax(1).tolist(), unknown.any(1).tolist(), strict=True):
+            start = max(0, min(first - width // 2, known.shape[3] - width)) // patch * patch
+            start = max(start, (first // patch + 1) * patch - width)  # a window of one patch has no room for context
+            starts.append(start if left else known.shape[3])
+        start = min(starts)
+        # a canvas that is full goes along where there is one window, and changes nothing
+        rows = [row for row, own in enumerate(starts) if own == start or known.shape[3] <= width]
+        yield rows, slice(start, start + width)
 
 
-def _whole(on_step: OnStep, canvas: Tensor, known: Tensor, part: slice, length: int) -> OnStep:
+def _whole(on_step: OnStep, canvas: Tensor, known: Tensor, row: Tensor | slice, part: slice, length: int) -> OnStep:
     """The same call for a step of a window, which shows the whole canvas."""
 
     def show(window: Tensor, done: Tensor) -> None:
         shown, finished = canvas.clone(), known.to(canvas.device, copy=True)
-        shown[..., part], finished[..., part] = window, done
+        shown[row, ..., part], finished[row, ..., part] = window, done
         on_step(shown[..., :length], finished[..., :length])
 
     return show

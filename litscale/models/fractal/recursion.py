@@ -261,7 +261,8 @@ class _Patches:
             revealed = schedule[k - 1] - schedule[k]
             drawn = revealed
             if self.drawing.scored:
-                drawn = (revealed * options.confidence_oversampling).ceil().long().minimum(schedule[k - 1])
+                oversampling = min(options.confidence_oversampling, number)  # that many are all
+                drawn = (revealed * oversampling).ceil().long().minimum(schedule[k - 1])
             # 3. conditions of all patches, from those that are visible
             renewed = renewed_patches(queue, schedule, k, drawn) if (k - 1) % period else None
             handed = self._conditions(steps, hidden, renewed)

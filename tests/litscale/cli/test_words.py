@@ -6,7 +6,7 @@ import pytest
 import yaml
 from cli_runs import printed
 
-from litscale.cli.words import with_hyphens
+from litscale.cli.words import as_options
 
 GIVEN = {
     "model.optimization.lr": 1e-05,
@@ -44,5 +44,6 @@ def test_arguments_of_wandb_mean_what_a_config_does(form, tmp_path, capsys):
 
 
 def test_values_of_options_stay():
-    words = ["fit", "--config", "a=b.yaml", "c.d=1", "--e=2", "f+=g", "--h", "i=j", "k l=m"]
-    assert with_hyphens(words) == ["fit", "--config", "a=b.yaml", "--c.d=1", "--e=2", "--f+=g", "--h", "i=j", "k l=m"]
+    words = ["fit", "--config", "a=b.yaml", "c.d=1", "--e=2", "f+=g", "--h", "i=j", "k l=m", "--n=None", "--o", "None"]
+    expected = [*words[:3], "--c.d=1", "--e=2", "--f+=g", "--h", "i=j", "k l=m", "--n=null", "--o", "null"]
+    assert as_options(words) == expected

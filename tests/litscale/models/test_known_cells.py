@@ -1,5 +1,7 @@
 """Known cells stay as they are, and what is generated depends on them."""
 
+import itertools
+
 import pytest
 import torch
 from products import every_pair
@@ -113,6 +115,27 @@ def test_windows_of_a_single_patch_come_to_an_end(stir):
     assert generate(
         model, options=Generation(iterations=1), canvas=known.to(torch.uint8), known=known, seed=0
     ).shape == (1, 1, 4, 14)
+
+
+@pytest.mark.parametrize("generators", [["ar", "ar", "ar"], ["mar", "ar", "ar"]])
+def test_rows_of_a_wide_canvas_have_the_windows_that_they_have_alone(model_of, generators):
+    """Canvases of 24 steps, windows of 8, and rows of which 0, 6, 24, 13 and 6 steps are known."""
+    model, shown = model_of(generators), []
+    canvas = given(steps=24)[[0, 1, 0, 1, 0]]
+    known = torch.zeros_like(canvas, dtype=torch.bool)
+    for row, count in enumerate((0, 6, 24, 13, 6)):
+        known[row, ..., :count] = True
+    together = generate(
+        model, canvas=canvas, known=known, seed=0, on_step=lambda made, done: shown.append((made.clone(), done.clone()))
+    )
+    for row in range(5):
+        one = slice(row, row + 1)
+        alone = generate(model, canvas=canvas[one], known=known[one], seed=0, index=torch.tensor([row]))
+        assert torch.equal(alone, together[one])
+    assert torch.equal(together[known], canvas[known])
+    assert torch.equal(shown[-1][0], together)
+    assert shown[-1][1].all()
+    assert all((later[1] | ~sooner[1]).all() for sooner, later in itertools.pairwise(shown))
 
 
 def test_a_wide_canvas_depends_on_its_beginning(model_of):

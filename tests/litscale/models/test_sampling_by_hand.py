@@ -194,6 +194,8 @@ def test_the_log_probability_counts_every_cell_and_every_guiding_value(draws, ge
     ("oversampling", "wanted", "seen"),
     [
         (100, [1, 0, 3, 2], [4, 3, 2, 1]),  # all that is hidden is drawn, and the surest is kept
+        (1e30, [1, 0, 3, 2], [4, 3, 2, 1]),
+        (math.inf, [1, 0, 3, 2], [4, 3, 2, 1]),
         (2, None, [2, 2, 2, 1]),  # two are drawn
         (1, None, [1, 1, 1, 1]),
     ],

@@ -134,8 +134,8 @@ def test_an_int8_row_does_not_depend_on_the_rows_beside_it():
 
 
 @pytest.mark.parametrize("weights", SMALL)
-@pytest.mark.parametrize("dtype", HALVES)
-def test_halves_stay_halves(weights, dtype):
+@pytest.mark.parametrize("dtype", [*HALVES, torch.float64])
+def test_halves_and_doubles_stay_what_they_are(weights, dtype):
     linear, x = nn.Linear(512, 520).to(dtype), (inputs() / 10).to(dtype)
     given = under(weights, linear, x)
     assert given.dtype == dtype

@@ -115,7 +115,9 @@ def test_diffs_are_files_that_equal_ones_share(tmp_path):
 def test_what_cannot_be_read(tmp_path):
     with pytest.raises(FileNotFoundError):
         read_manifest(tmp_path)
-    for text in ("{", "[]", '{"attempts": []}', '{"attempts": [{"status": "asleep", "process": {}}]}'):
+    whole = {"status": "running", "start": "2026-01-01T00:00:00+00:00", "process": {"host": "a", "id": 1, "boot": None}}
+    lists = [[], [whole], [{"status": "asleep", "process": {}}]]
+    for text in ("{", "[]", *(json.dumps({"attempts": attempts}) for attempts in lists)):
         (tmp_path / "manifest.json").write_text(text)
         with pytest.raises(ValueError, match=r"manifest\.json: damaged"):
             read_manifest(tmp_path)

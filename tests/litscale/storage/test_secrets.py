@@ -15,6 +15,8 @@ from litscale.storage.secrets import mask_code, mask_command, mask_text
         (['--logger={"class_path": "W", "apikey": "a b"}'], ['--logger={"class_path": "W", "apikey": ***}']),
         (["WANDB_API_KEY=abc", "{secret: xyz, lr: 1}"], ["WANDB_API_KEY=***", "{secret: ***, lr: 1}"]),
         (["--hub", "https://me:abc@host/x"], ["--hub", "https://***@host/x"]),
+        (["--db", "postgres://me:a@b@host/x"], ["--db", "postgres://***@host/x"]),
+        (["--header", "Authorization: Bearer abc.def-1"], ["--header", "Authorization: Bearer ***"]),
         # names that only resemble them
         (["--data.tokens", "8", "--tokenizer", "a", "--monkey", "b"],) * 2,
         (["fit", "--config", "configs/demo.yaml", "--trainer.max_steps=3"],) * 2,

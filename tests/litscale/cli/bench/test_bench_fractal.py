@@ -6,13 +6,15 @@ import math
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from fractal_runs import write_run
+from lightning.pytorch import LightningDataModule
 from PIL import Image
 
 from datamodules import DigitsDataModule
 from lit_models import load_run
-from litscale.cli.bench.fractal_grid import FractalBench, Way
+from litscale.cli.bench.fractal_grid import FractalBench, Way, validation_canvases
 from litscale.cli.bench.fractal_networks import Networks
 from litscale.cli.main import main
 from litscale.models.fractal import Fractal, Generation
@@ -161,6 +163,25 @@ def test_an_interrupted_benchmark_goes_on(config, tmp_path, monkeypatch):
     (tmp_path / "run" / "bench_fractal_unfinished.json").write_text(json.dumps({"key": "other", "rows": {"x": {}}}))
     main([*arguments, "--repeats", "1"])
     assert len(taken) == 1 + 2 * 5
+
+
+def test_canvases_are_scored_where_they_begin():
+    """A network that is told the phase of each column gives canvases that begin elsewhere another likelihood."""
+    torch.manual_seed(0)
+    network = Fractal(**NETWORK | {"num_classes": 0, "periods": [3, 8]})
+    torch.nn.init.normal_(network.levels[0].generator.phase_emb)
+    canvas, start = torch.randint(0, 256, (2, 1, 8, 8), dtype=torch.uint8), torch.tensor([2, 7])
+
+    class Data(LightningDataModule):
+        def val_dataloader(self):
+            return [{"canvas": canvas, "start": start}]
+
+    canvases = validation_canvases(Data(), 2)
+    bench = FractalBench(Networks(network, trained=True), 1, 1, 1, 0, canvases)
+    way = Way("AR sequential", "AR", Generation())
+    found = bench._likelihood(lambda width: {"AR": network}, way, 8)["nats"]
+    assert found == pytest.approx(network.nll(canvas, start=start).mean().item() / 8)
+    assert found != pytest.approx(network.nll(canvas).mean().item() / 8, rel=1e-4)
 
 
 def test_a_row_holds_medians_over_rounds():

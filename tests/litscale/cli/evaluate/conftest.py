@@ -78,8 +78,7 @@ def status(tmp_path):
     def write(value, process=None):
         (tmp_path / "run").mkdir(exist_ok=True)
         process = process or {"boot": None, "id": 0, "started": 0}
-        (tmp_path / "run" / "manifest.json").write_text(
-            json.dumps({"attempts": [{"status": value, "process": process}]})
-        )
+        attempt = {"status": value, "start": "2026-01-01T00:00:00+00:00", "process": process | {"host": "node7"}}
+        (tmp_path / "run" / "manifest.json").write_text(json.dumps({"attempts": [attempt]}))
 
     return write

@@ -44,7 +44,7 @@ def test_loggers_of_files_get_a_place_of_their_own_in_the_newest_log(run):
         {"class_path": "mine.Logger"},
     ]
     targets = dashboards(run, loggers)
-    assert [target.key for target in targets] == ["tensorboard version_10", "csv version_10"]
+    assert [target.key for target in targets] == ["tensorboard tensorboard/version_10", "csv logs/version_10"]
     send(run, [record(50, 31.5)], targets, at_work=True)
     send(run, [record(20, 60.5), record(50, 31.5)], targets, at_work=True)
     events = EventAccumulator(str(run / "tensorboard" / "version_10" / "evaluation_first")).Reload()
@@ -54,6 +54,15 @@ def test_loggers_of_files_get_a_place_of_their_own_in_the_newest_log(run):
     with (run / "logs" / "version_10" / "evaluation_first.csv").open() as file:
         rows = list(csv.reader(file))
     assert rows == [["step", "evaluation/first/val/fid"], ["20", "60.5"], ["50", "31.5"]]
+
+
+def test_two_loggers_of_a_kind_both_get_the_scores(run):
+    for name in ("one", "two"):
+        (run / name / "version_0").mkdir(parents=True)
+    send(
+        run, [record(50, 31.5)], dashboards(run, [of("CSVLogger", save_dir=".", name=name) for name in ("one", "two")])
+    )
+    assert all((run / name / "version_0" / "evaluation_first.csv").exists() for name in ("one", "two"))
 
 
 @pytest.mark.parametrize(

@@ -47,6 +47,9 @@ def test_all_steps_are_done_once_in_order(tmp_path, evaluator, save):
     assert (done, end) == ([10, 20, 100], End(f"3 steps are scored in {tmp_path / 'run' / 'evaluations' / 'first'}"))
     assert work(evaluator())[0] == []
     assert steps(tmp_path) == [10, 20, 100]
+    for path in (tmp_path / "run" / "checkpoints").iterdir():  # all is scored, also where no checkpoint is left
+        path.unlink()
+    assert work(evaluator()) == ([], end)
 
 
 def test_two_evaluators_share_the_work(tmp_path, evaluator, save):

@@ -36,7 +36,7 @@ def main():
     for step in range(begun, STEPS):
         time.sleep(SECONDS)
         if width == 13:
-            sys.exit("no weights\nValueError: a width of 13 brings bad luck\n\n")
+            sys.exit("no weights\nValueError: a width of 13 brings bad luck\n\n\x1b[34mwandb\x1b[0m: synced\n")
         metric = "val/other" if width == 14 else "val/loss"
         if report(*trial, step + 1, {metric: (lr - 0.3) ** 2 + width + 1 / (step + 1)}):
             return
