@@ -48,9 +48,16 @@ class Scores:
         else:
             path = Path(self.checkpoint)
             weights = path.name + ("" if self.step is None else f", step {self.step}") + self._fate(path)
-        precision, batches = self.settings["precision"], self.settings["batches"]
+        precision = self.settings["precision"]
         weights += "" if precision == "32-true" else f", {precision}"
-        return weights + ("" if batches == 1.0 else f", {batches} of the batches")
+        return weights + self.part
+
+    @property
+    def part(self) -> str:
+        """How much of the data was evaluated, as ``, 5 of the batches``; empty for all of it."""
+        batches = self.settings["batches"]
+        whole = isinstance(batches, float) and batches == 1.0  # the whole number is one batch
+        return "" if whole else f", {batches} of the batches"
 
     def _fate(self, path: Path) -> str:
         """Whether the checkpoint was removed or overwritten since, as text; empty if it was not."""

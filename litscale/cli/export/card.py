@@ -66,6 +66,11 @@ def card(given: Exported) -> str:
         else "Unknown.",
         "## Scores",
         _score_table(scores).markdown() if scores else "These weights were not evaluated.",
+        *(
+            [f"The scores were measured before the weights were rounded to {given.dtype}."]
+            if _rounded(given, scores)
+            else []
+        ),
         *_training(given.run),
         "## How to load",
         _loading(given),
@@ -78,15 +83,21 @@ def _header(given: Exported, scores: dict[str, dict[str, float | None]]) -> dict
     data = given.config.get("data", "unknown")
     dataset = str(data.get("class_path", "unknown") if isinstance(data, dict) else data).rsplit(".", 1)[-1]
     header: dict[str, Any] = {"library_name": "litscale", "tags": ["litscale", type(given.module).__name__]}
+    rounded = ", before rounding" if _rounded(given, scores) else ""
     results = [
         {
             "task": {"type": "other", "name": "generation"},
-            "dataset": {"type": dataset, "name": f"{dataset}, {evaluation}"},
+            "dataset": {"type": dataset, "name": f"{dataset}, {evaluation}{rounded}"},
             "metrics": [{"type": name, "name": name, "value": v} for name, v in values.items() if v is not None],
         }
         for evaluation, values in scores.items()
     ]
     return header | ({"model-index": [{"name": given.name, "results": results}]} if results else {})
+
+
+def _rounded(given: Exported, scores: dict[str, dict[str, float | None]]) -> bool:
+    """Whether there are scores, and of other weights than those of the file."""
+    return bool(scores) and given.dtype != "float32"
 
 
 def _parameters(module: LightningModule) -> ResultTable:
@@ -112,7 +123,7 @@ def _scores(given: Exported) -> dict[str, dict[str, float | None]]:
     for stage in ("validate", "test"):
         newest = newest_scores(given.run, stage)
         if newest is not None and newest.sha256 == given.record.sha256:
-            found[stage] = newest.scores
+            found[f"{stage}{newest.part}"] = newest.scores
     return found
 
 

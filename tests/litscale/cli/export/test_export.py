@@ -148,6 +148,10 @@ def test_the_card_says_what_it_is(runs, tmp_path):
     assert f"| all | {count:,} |" in text
     assert 'LitFractal.from_pretrained("FOLDER")' in text
     assert "DigitsDataModule" in text
+    assert "1 of the batches" in text  # as the config says
+    assert "rounded" not in header + text
+    export_run(run, tmp_path / "half", dtype="bfloat16")
+    assert "before the weights were rounded to bfloat16" in (tmp_path / "half" / "README.md").read_text()
     # other weights have none of these scores
     main(["export", str(run), "--checkpoint", "last", "--overwrite"])
     assert "These weights were not evaluated." in (run / "export" / "README.md").read_text()

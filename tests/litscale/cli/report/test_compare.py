@@ -83,6 +83,10 @@ def test_evaluations_of_other_settings_stand_beside_each_other_and_are_named(tmp
     assert weights == ["weights", "last.ckpt,", "step", "9,", "5", "of", "the", "batches"]
 
 
+def test_one_batch_is_not_all_of_them(tmp_path, written):
+    assert read_scores(written("run", "test", 9, {"test/a": 4.0}, batches=1)).source.endswith(", 1 of the batches")
+
+
 def test_each_checkpoint_keeps_its_scores_and_the_newest_are_shown(tmp_path, capsys, written):
     names = [
         written("run", "test", 9, {"test/a": 3.0}, minute=2, content=b"9").name,
