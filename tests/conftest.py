@@ -1,5 +1,8 @@
 """What all tests share."""
 
+import os
+import sys
+
 import pytest
 import torch
 
@@ -11,3 +14,12 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def own_wandb():
+    """W&B reads its variables once a process, and ``litscale`` names the commit by one: a test must not see another's."""
+    yield
+    os.environ.pop("WANDB_GIT_COMMIT", None)
+    if "wandb" in sys.modules:
+        sys.modules["wandb"].teardown()

@@ -83,7 +83,7 @@ def test_from_midi_to_midi(tmp_path, monkeypatch, capsys, caplog, config, midi_f
         (
             "fit",
             ["--ckpt_path", "nowhere.ckpt"],
-            "--ckpt_path nowhere.ckpt: no such file; give the path of a checkpoint, or last or best",
+            "--ckpt_path nowhere.ckpt: no such file; give the path of a checkpoint, last or best",
         ),
         ("predict", ["--data.predict.prefix", "nowhere.mid"], "nowhere.mid"),
         ("predict", ["--data.predict.prefix", "PIECE", "--data.predict.prefix_steps", "99"], "prefix_steps"),
