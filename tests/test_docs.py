@@ -171,7 +171,7 @@ def test_commands_run(tmp_path):
 
 def make_sweep(folder):
     """The sweep of the page, with one trial that takes two steps."""
-    (text,) = re.findall(r"```yaml\n(# sweep.yaml\n.*?)```", (ROOT / "docs/clusters.md").read_text(), flags=re.DOTALL)
+    (text,) = re.findall(r"```yaml\n(# sweep.yaml\n.*?)```", (ROOT / "docs/sweeps.md").read_text(), flags=re.DOTALL)
     content = yaml.safe_load(text)
     (folder / "validated.yaml").write_text(yaml.safe_dump({"trainer": {"check_val_every_n_epoch": 1}}))
     content |= {"config": [*content["config"], "short.yaml", "validated.yaml"], "trials": 1}
