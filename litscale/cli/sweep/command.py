@@ -35,7 +35,7 @@ POLL = 0.5  # seconds between two looks
 DESCRIPTION = """Train with other options each time, as a YAML file says, and tell which of them are the best.
 
 Each trial is a run folder of its own in FOLDER/trials. The same command again goes on with a sweep that was ended, and
-shows the table of one that is complete. docs/clusters.md says what the file may hold."""
+shows the table of one that is complete. docs/sweeps.md says what the file may hold."""
 
 
 class SweepRun:
