@@ -43,6 +43,6 @@ def load_companion(option: str, path: str, check: Callable[[Fractal], None]) -> 
     except (FileNotFoundError, ValueError) as error:
         raise type(error)(
             f"{option} {path}: {error}. Give a run folder with its config.yaml, or FOLDER/checkpoints/NAME.ckpt in "
-            "one, of a network with the options of this one except widths, blocks and heads"
+            "one, of a network with the options of this one except widths, blocks, heads, positions and dropout"
         ) from error
     return network.requires_grad_(False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
@@ -54,10 +55,16 @@ def evaluated_weights(trainer: Trainer, pl_module: LightningModule) -> Evaluated
     """What was loaded. Ask as soon as it is, before a training run that is going on writes the next checkpoint.
 
     Raises:
-        FileNotFoundError: a file is gone already.
+        FileNotFoundError: a file of the model is not there, naming its option; or the checkpoint is gone already.
         ValueError: the checkpoint was damaged since it was loaded.
     """
     if trainer.ckpt_path is not None:
         return EvaluatedWeights(record_checkpoint(str(trainer.ckpt_path), "--ckpt_path"), {})
     options = pl_module.weight_files() if isinstance(pl_module, LitModule) else {}
+    for name, path in options.items():
+        if not Path(path).is_file():
+            raise FileNotFoundError(
+                f"{name} {path}: no such file; train the run that writes it first, or give another file as "
+                f"model.init_args.{name}"
+            )
     return EvaluatedWeights(None, {name: {"file": path, "sha256": of_file(path)} for name, path in options.items()})

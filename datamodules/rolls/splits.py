@@ -80,6 +80,12 @@ class Splits:
             assigned = {name: split_by_hash(name, self.val_fraction, self.test_fraction) for name in cache.names}
         chosen = np.array([i for i, name in enumerate(cache.names) if assigned.get(name) == split], np.int64)
         if not len(chosen):
+            if self.lists is None and self.published() is not None:
+                raise ValueError(
+                    f"the source was published without a {split} split: "
+                    + ("run litscale validate, or " if split == "test" else "")
+                    + f"list pieces for {split} in data.split_files"
+                )
             raise ValueError(f"no piece of {len(cache.names)} is in the {split} split: {self._mend(split)}")
         lengths = cache.steps[chosen]
         if lengths.max() < window:
@@ -99,8 +105,6 @@ class Splits:
         """What to change when a split is empty."""
         if self.lists is not None:
             return f"list readable files for {split} in split_files"
-        if self.published() is not None:
-            return "the source is published without it; list pieces for it in split_files, or leave it out"
         if split == "train":
             return "lower val_fraction or test_fraction, add files, or list them in split_files"
         return f"raise {split}_fraction (now {self._fraction(split)}), add files, or list them in split_files"

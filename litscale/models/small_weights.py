@@ -57,9 +57,15 @@ def small_weights(network: nn.Module, weights: str) -> Iterator[None]:
             output channel to 127 steps, and what goes into a layer to 255 steps for each token.
 
     Raises:
-        ValueError: int8 on a device that is neither a CPU with FBGEMM nor a CUDA GPU.
+        ValueError: no layer is large enough, so that nothing would change; or int8 on a device that is neither a CPU
+            with FBGEMM nor a CUDA GPU.
     """
     layers = [] if weights == "float32" else [layer for layer in network.modules() if is_large(layer)]
+    if weights != "float32" and not layers:
+        raise ValueError(
+            f"weights {weights} changes nothing: no linear layer has {SMALLEST} weights or more, and sides that are "
+            "multiples of 8; set generation.weights to float32"
+        )
     changed = {layer: _linear(layer, weights) for layer in layers}
     for layer, linear in changed.items():
         vars(layer)["forward"] = partial(linear, bias=layer.bias)

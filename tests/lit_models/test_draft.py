@@ -113,7 +113,10 @@ def test_a_guess_without_a_draft_and_a_draft_without_its_guess_are_refused(draft
     ("options", "message"),
     [
         ({"num_classes": 3}, "the draft has num_classes 0 instead of 3"),
-        ({"generators": ["ar", "mar"]}, "needs two networks of AR levels only"),
+        (
+            {"generators": ["ar", "mar"]},
+            r"needs two networks of AR levels only.*: here the levels of the network are ar, mar\. ",
+        ),
         ({"scan": "row_major"}, "give it the same scan"),
         ({"codec": "binary"}, "the draft has codec onset_hold instead of binary, alphabet 3 instead of 2"),
     ],

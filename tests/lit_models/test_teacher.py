@@ -100,7 +100,7 @@ def test_a_student_learns_its_teacher(tmp_path, toy_data, teacher):
                 (folder / "config.yaml").read_text().replace("guiding: true", "guiding: false")
             ),
             ValueError,
-            "does not fit the model of .*except widths, blocks and heads",
+            "does not fit the model of .*except widths, blocks, heads, positions and dropout",
         ),
     ],
 )

@@ -30,13 +30,20 @@ def check_draft(model: Fractal, draft: Fractal, parallel: int) -> None:
         parallel: the level whose canvases are decoded in parallel.
 
     Raises:
-        ValueError: the first level's patches are not decoded in parallel, or naming all options that differ.
+        ValueError: the first level's patches are not decoded in parallel, naming what prevents it; or naming all
+            options that differ.
     """
-    if parallel != 1 or not all(level.generator.causal for network in (model, draft) for level in network.levels):
-        raise ValueError(
-            "guess 'draft' needs two networks of AR levels only, parallel_level 1 or none, and decoding 'jacobi' "
-            "('auto' on rolls)"
-        )
+    needed = (
+        "guess 'draft' needs two networks of AR levels only, parallel_level 1 or none, and decoding 'jacobi' "
+        "('auto' on rolls)"
+    )
+    for role, network in (("network", model), ("draft", draft)):
+        if not all(level.generator.causal for level in network.levels):
+            raise ValueError(f"{needed}: here the levels of the {role} are {', '.join(kinds(network))}")
+    if parallel == len(model.levels):
+        raise ValueError(f"{needed}: here decoding is sequential")
+    if parallel != 1:
+        raise ValueError(f"{needed}: here parallel_level is {parallel}")
     check_same("draft", model, draft, SYMBOLS)
     if model.levels[0].generator.config.scan != draft.levels[0].generator.config.scan:
         raise ValueError("the draft must visit the first level's patches in the network's order: give it the same scan")

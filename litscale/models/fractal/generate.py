@@ -112,9 +112,9 @@ def generate(
     report = GenerationReport() if report is None else report
     networks = [model] if options.guess != "draft" or draft is None else [model, draft]
     with ExitStack() as modes:
+        modes.enter_context(small_weights(torch.nn.ModuleList(networks), options.weights))  # drafts may be too small
         for network in networks:
             modes.enter_context(evaluating(network))
-            modes.enter_context(small_weights(network, options.weights))
             modes.enter_context(set_stance("default") if options.compile else prepared_layers(network))
         for members, part in _windows(known, length, window or width, patch):
             row: Tensor | slice = slice(None) if len(members) == len(canvas) else torch.tensor(members, device=device)

@@ -226,6 +226,27 @@ def test_parameters_and_state_dict_stay_and_layers_are_as_before_afterwards():
     assert not any("forward" in vars(each) for each in network.modules())
 
 
+@pytest.mark.parametrize("weights", SMALL)
+def test_weights_that_change_nothing_are_refused(weights):
+    """Where no layer is large enough, equal scores would look like small weights without a loss."""
+    wanted = rf"weights {weights} changes nothing: no linear layer has 262144 weights .*set generation.weights to float"
+    with pytest.raises(ValueError, match=wanted), small_weights(layer(504, 512), weights):
+        pass
+    with pytest.raises(ValueError, match=wanted):
+        generate(fractal(), torch.tensor([1]), Generation(2, weights=weights))
+    with small_weights(layer(504, 512), "float32"):
+        pass
+
+
+def test_a_draft_need_not_be_large(monkeypatch):
+    monkeypatch.setattr(module, "SMALLEST", 32 * 64)
+    model = fractal(["ar", "ar"])
+    draft = Fractal([(4, 8), (2, 2), (1, 1)], ["ar", "ar"], [8] * 3, [1] * 3, [2] * 3, num_classes=3, codec="rgb")
+    options = Generation(decoding="jacobi", guess="draft", weights="bfloat16")
+    drawn = generate(model, torch.tensor([1]), options, seed=0, draft=draft.eval())
+    assert torch.equal(drawn, generate(model, torch.tensor([1]), Generation(weights="bfloat16"), seed=0))
+
+
 def test_a_device_without_a_fast_product_is_refused():
     linear = nn.Linear(512, 512, device="meta")
     wanted = r"weights int8 need a CUDA GPU or an x86 .* for device meta: give weights bfloat16 or float32"
