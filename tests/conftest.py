@@ -18,7 +18,7 @@ def one_thread():
 
 @pytest.fixture(autouse=True)
 def own_wandb():
-    """W&B reads its variables once a process, and ``litscale`` names the commit by one: a test must not see another's."""
+    """W&B reads its variables once a process, and ``litscale`` names the commit by one: no test sees another's."""
     yield
     os.environ.pop("WANDB_GIT_COMMIT", None)
     if "wandb" in sys.modules:
