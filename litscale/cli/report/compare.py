@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from callbacks.reporting.result_table import Column, ResultTable
 from litscale.cli.scores import Scores, newest_scores
+from litscale.storage.run_folders import EVALUATIONS
 
 
 def newest(folder: Path) -> tuple[Scores, str]:
@@ -25,11 +27,15 @@ def newest(folder: Path) -> tuple[Scores, str]:
     for stage in ("test", "validate"):
         if scores := newest_scores(folder, stage):
             return scores, stage
-    raise FileNotFoundError(f"{folder} holds no scores of a test or validation: run litscale test with it first")
+    tables = sorted(map(str, folder.glob(f"{EVALUATIONS}/*/scores.md")))
+    apart = f"; those of its evaluations stand in {', '.join(tables)}" if tables else ""
+    raise FileNotFoundError(f"{folder} holds no scores of a test or validation: run litscale test with it first{apart}")
 
 
 def score_table(runs: Mapping[str, tuple[Scores, str]]) -> ResultTable:
     """Scores as rows below the weights that they are of, runs as columns.
+
+    A column is headed by the name of the run's folder, or by the whole path where several folders have that name.
 
     Names that do not say of which data they are, such as those of music statistics, are followed by the stage, so that
     scores of the test data and of the validation data do not share a row.
@@ -37,7 +43,9 @@ def score_table(runs: Mapping[str, tuple[Scores, str]]) -> ResultTable:
     Args:
         runs: run -> its scores and their stage.
     """
-    columns = {run: Column(Path(run).name, missing="") for run in runs}
+    names = {run: Path(run).resolve().name for run in runs}
+    shared = {name for name, count in Counter(names.values()).items() if count > 1}
+    columns = {run: Column(run if name in shared else name, missing="") for run, name in names.items()}
     rows: dict[str, dict[str, float | str | None]] = {}
     for run, (scores, stage) in runs.items():
         rows.setdefault("weights", {})[run] = scores.source

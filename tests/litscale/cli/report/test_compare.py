@@ -154,3 +154,22 @@ def test_a_folder_that_is_not_there(tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["compare", str(tmp_path / "gone")])
     assert f"{tmp_path / 'gone'}: no such folder; give the folder of a run" in capsys.readouterr().err
+
+
+def test_columns_are_headed_by_names_that_tell_runs_apart(tmp_path, capsys, written, monkeypatch):
+    for run in ("a/run", "b/run"):
+        (tmp_path / run).mkdir(parents=True)
+        written(run, "test", 7, {"test/a": 1.5})
+    monkeypatch.chdir(tmp_path / "a" / "run")
+    assert ["score", "run"] in shown(capsys, ".")
+    monkeypatch.chdir(tmp_path)
+    assert ["score", "a/run", "b/run"] in shown(capsys, "a/run", "b/run")
+
+
+def test_evaluations_of_a_run_without_scores_are_named(tmp_path, capsys):
+    table = tmp_path / "run" / "evaluations" / "cheap" / "scores.md"
+    table.parent.mkdir(parents=True)
+    table.write_text("")
+    with pytest.raises(SystemExit):
+        main(["compare", str(tmp_path / "run")])
+    assert f"run litscale test with it first; those of its evaluations stand in {table}" in capsys.readouterr().err
