@@ -21,7 +21,7 @@ from torch import Tensor
 
 from datamodules import FashionMNISTDataModule
 from lit_models import load_run
-from lit_models.base import GeneratingModule
+from lit_models.generating import GeneratingModule
 from litscale.cli.allocator import keep_freed_memory
 from litscale.metrics import FashionFeatures, FeatureStatistics, PrecisionRecall
 from litscale.metrics.features import extract

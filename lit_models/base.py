@@ -1,13 +1,12 @@
-"""What all modules share: batches and results of steps, repeatable training, checks of losses and checkpoints."""
+"""What all modules share: repeatable training, and checks of losses and checkpoints."""
 
 from __future__ import annotations
 
 import math
 import os
-from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, replace
-from typing import Any, Never, Self, TypedDict
+from dataclasses import replace
+from typing import Any, Never, Self
 
 import torch
 from lightning.pytorch import LightningModule
@@ -18,10 +17,10 @@ from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 from torchmetrics import Metric
 
+from lit_models.batches import Batch
 from lit_models.optimization import Optimization, scales_loss
 from lit_models.runs import load_exported
 from lit_models.sharding import gather, release, shard
-from litscale.models.fractal import decoding_summary
 from litscale.models.labels import check_labels
 from litscale.models.precision import Convert, at_least_float32
 from litscale.models.state_dicts import mismatch
@@ -39,68 +38,6 @@ class DivergedError(FloatingPointError):
 
 class GradientError(FloatingPointError):
     """A gradient that is not finite; the step is not taken."""
-
-
-class Batch(TypedDict, total=False):
-    """A batch as data modules yield it; which entries it has depends on the data and on the stage.
-
-    Dimensions: B items of the batch, C channels, H rows, W columns, L tokens of all scales.
-
-    Attributes:
-        canvas: symbols, uint8 ``[B, C, H, W]``.
-        label: classes, int64 ``[B]``.
-        start: number of each canvas' first column within its piece, int64 ``[B]``.
-        counted: in evaluation of whole pieces, the columns whose likelihood counts, bool ``[B, W]``.
-        side_by_side: there, the canvases that do not overlap and are filled, bool ``[B]``.
-        tokens: in place of a canvas, the tokens of a cache, int64 ``[B, L]``.
-        known: in prediction, the cells of the canvas that are given, bool ``[B, C, H, W]``.
-        index: in prediction, the number of each sample of the request, int64 ``[B]``.
-        seed: in prediction, the seed of the batch.
-    """
-
-    canvas: Tensor
-    label: Tensor
-    start: Tensor
-    counted: Tensor
-    side_by_side: Tensor
-    tokens: Tensor
-    known: Tensor
-    index: Tensor
-    seed: int
-
-
-class StepOutput(TypedDict):
-    """What a training step returns.
-
-    Attributes:
-        loss: the scalar that is minimised.
-        report: scalars by name, which callbacks log.
-    """
-
-    loss: Tensor
-    report: dict[str, Tensor]
-
-
-class Prediction(TypedDict):
-    """A batch of generated canvases.
-
-    Attributes:
-        canvas: symbols, uint8 ``[B, C, H, W]``.
-        known: the cells that were given, bool ``[B, C, H, W]``.
-        index: the number of each sample of the request, int64 ``[B]``.
-        label: classes, int64 ``[B]``, or None.
-        settings: the options of generation, and the seed.
-        decoding: what decoding took, by name.
-        frames: after each step, the canvas and a mask of its finished cells; None unless they are recorded.
-    """
-
-    canvas: Tensor
-    known: Tensor
-    index: Tensor
-    label: Tensor | None
-    settings: dict[str, Any]
-    decoding: dict[str, float]
-    frames: list[tuple[Tensor, Tensor]] | None
 
 
 class LitModule(LightningModule):
@@ -359,72 +296,3 @@ class LitModule(LightningModule):
                 "(config.yaml in its run folder)"
             )
         return super().load_state_dict(state_dict, strict, assign)
-
-
-class GeneratingModule(LitModule, ABC):
-    """A module that generates canvases.
-
-    Attributes:
-        generation: the options of generation, a frozen dataclass.
-        record_frames: whether predictions hold the canvas after each step, for animations.
-        sampling_threads: number of threads of a CPU that generate, see `lit_models.sampling_threads`.
-    """
-
-    generation: Any
-    record_frames: bool = False
-    sampling_threads: int | None = None
-
-    def described_generation(self) -> dict[str, Any]:
-        """Return the options of generation, for files that record how samples were made."""
-        return asdict(self.generation)
-
-    @abstractmethod
-    def generate(
-        self,
-        label: Tensor | None = None,
-        *,
-        batch_size: int = 1,
-        canvas: Tensor | None = None,
-        known: Tensor | None = None,
-        seed: int | None = None,
-        index: Tensor | None = None,
-        frames: list[tuple[Tensor, Tensor]] | None = None,
-    ) -> Tensor:
-        """Generate canvases.
-
-        Args:
-            label: classes, int64 ``[B]``; None generates without a class.
-            batch_size: B, if neither label nor canvas gives it.
-            canvas: symbols, uint8 ``[B, C, H, W]``, whose known cells are kept.
-            known: which cells of the canvas are known, bool ``[B, C, H, W]``; None for no cell.
-            seed: the seed of the noise; None takes one from torch's generator.
-            index: the number of each sample, int64 ``[B]``, by which its noise is keyed beside the seed; 0, 1, ... if
-                it is None. A sample of a seed and a number is the same in every batch.
-            frames: a list to which the canvas and the mask of its finished cells are appended after each step, on the
-                CPU.
-
-        Returns:
-            Symbols, uint8 ``[B, C, H, W]``, on the device of the module.
-        """
-
-    def decoding_counts(self) -> dict[str, float]:
-        """Return the counts of parallel decoding in the last call of :meth:`generate`; empty if there are none.
-
-        They are those of `litscale.models.fractal.GenerationReport`.
-        """
-        return {}
-
-    def predict_step(self, batch: Batch, batch_idx: int) -> Prediction:
-        """Generate a batch of requests: ``canvas``, ``known``, ``index``, ``seed`` and possibly ``label``."""
-        frames: list[tuple[Tensor, Tensor]] | None = [] if self.record_frames else None
-        label, canvas, known = batch.get("label"), batch["canvas"], batch["known"]
-        seed, index = batch["seed"], batch["index"]
-        return {
-            "canvas": self.generate(label, canvas=canvas, known=known, seed=seed, index=index, frames=frames),
-            "known": known,
-            "index": index,
-            "label": label,
-            "settings": self.described_generation() | {"seed": seed},
-            "decoding": decoding_summary(self.decoding_counts()),
-            "frames": frames,
-        }

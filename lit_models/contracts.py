@@ -29,7 +29,7 @@ class Generates(Protocol):
         index: Tensor | None = None,
         frames: list[tuple[Tensor, Tensor]] | None = None,
     ) -> Tensor:
-        """Canvases, uint8 ``[B, C, H, W]``; see `lit_models.base.GeneratingModule.generate`."""
+        """Canvases, uint8 ``[B, C, H, W]``; see `lit_models.generating.GeneratingModule.generate`."""
 
 
 class GenerationOptions(Protocol):

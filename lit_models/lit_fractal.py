@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from datamodules.base import CanvasData, VoiceData, data_of, offered, required
-from lit_models.base import Batch, GeneratingModule, StepOutput
+from lit_models.batches import Batch, StepOutput
 from lit_models.companions import load_companion
+from lit_models.generating import GeneratingModule
 from lit_models.optimization import Optimization
 from lit_models.sampling_threads import checked_threads, limited_threads
 from litscale.metrics.mean import Mean

@@ -12,7 +12,8 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
 from datamodules.base import data_of
-from lit_models.base import Batch, GeneratingModule, StepOutput
+from lit_models.batches import Batch, StepOutput
+from lit_models.generating import GeneratingModule
 from lit_models.optimization import Optimization
 from lit_models.sampling_threads import checked_threads, limited_threads
 from lit_models.speculative.comparison import Comparison, compare

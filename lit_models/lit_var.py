@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from datamodules.base import data_of
-from lit_models.base import Batch, GeneratingModule, StepOutput
+from lit_models.batches import Batch, StepOutput
+from lit_models.generating import GeneratingModule
 from lit_models.optimization import Optimization
 from lit_models.sampling_threads import checked_threads, limited_threads
 from lit_models.token_metrics import TokenMetrics, by_scale, token_scores

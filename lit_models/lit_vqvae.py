@@ -12,7 +12,8 @@ from torch.nn import functional as F  # noqa: N812
 from torch.optim import Optimizer
 
 from datamodules.base import data_of
-from lit_models.base import Batch, LitModule, StepOutput
+from lit_models.base import LitModule
+from lit_models.batches import Batch, StepOutput
 from lit_models.optimization import Optimization
 from lit_models.tokenizer.codebook import UsageAlarm, report
 from lit_models.tokenizer.data_checks import check_canvas, token_metadata

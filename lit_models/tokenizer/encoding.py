@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lit_models.base import Batch
+from lit_models.batches import Batch
 from lit_models.token_metrics import by_scale
 from litscale.models.codec import Codec
 from litscale.models.var import VAR, VQVAE

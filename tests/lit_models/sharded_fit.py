@@ -18,7 +18,7 @@ from var_toys import LATE_DISCRIMINATOR, ToyImages, lit_var, lit_vqvae, quiet
 from callbacks import GradientNorms, Samples
 from datamodules.images.renderer import ImageRenderer
 from lit_models import DiscriminatorConfig
-from lit_models.base import GeneratingModule
+from lit_models.generating import GeneratingModule
 from litscale.music import RollFormat, RollRenderer
 
 

@@ -15,7 +15,7 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lit_models.base import Batch
+from lit_models.batches import Batch
 from litscale.cli.bench.fractal_networks import Networks
 from litscale.cli.bench.measured import Numbers, measured
 from litscale.metrics.features import identity
