@@ -188,7 +188,7 @@ class BenchTrainer(Trainer):
         # 2. measure it
         unit, nats = list(model.units.items())[-1]
         bench = FractalBench(
-            networks, batch_size, train_batch_size, repeats, uncached, canvases, model.nll_passes, nats
+            networks, batch_size, train_batch_size, repeats, uncached, canvases, model.nll_passes, unit, nats
         )
         settings = {name: value for name, value in asdict(model.generation).items() if name not in VARIED}
         settings |= {"batch_size": batch_size, "train_batch_size": train_batch_size}

@@ -128,7 +128,8 @@ class FractalBench:
         uncached: most patches at which AR is sampled without a cache.
         canvases: batches of the validation data, for the likelihood.
         passes: over which the likelihood is averaged.
-        unit: nats of a column that are one of what the likelihood is reported in.
+        unit: what the likelihood is reported in, ``bits_per_dim`` or ``nats_per_step``.
+        nats: of a column, that are one of this unit.
     """
 
     networks: Networks
@@ -138,7 +139,8 @@ class FractalBench:
     uncached: int
     canvases: list[Batch] = field(default_factory=list)
     passes: int = 1
-    unit: float = 1.0
+    unit: str = "nats_per_step"
+    nats: float = 1.0
 
     def rows(
         self, patches: Sequence[int], grid: Sequence[Way], unfinished: Path, settings: Mapping[str, Any]
@@ -186,7 +188,7 @@ class FractalBench:
             with Operators() as operators:
                 work()
             parameters = sum(parameter.numel() for parameter in network.parameters())
-            return {"parameters": parameters / 1e6, "operators": operators.count}
+            return {"parameters": parameters, "operators": operators.count}
         seconds = clock(device)
         start = seconds()
         work()
@@ -218,7 +220,7 @@ class FractalBench:
             start = batch["start"].to(canvas.device) if "start" in batch else None
             of_passes = network.nll_of_passes(canvas, label, passes, seed=0, start=start, masking=steps)
             nats.append(of_passes.mean(0) / canvas.shape[3])
-        return {"nats": torch.cat(nats).mean().item() / self.unit}
+        return {self.unit: torch.cat(nats).mean().item() / self.nats}
 
     def _row(self, found: Mapping[str, Numbers], count: int, case: Way) -> Numbers:
         """Medians over the rounds; the ratio is that of the ratios within rounds."""
@@ -229,6 +231,7 @@ class FractalBench:
         row["seconds"] = median(each["seconds"] for each in rounds) / canvases
         pairs = zip(rounds, references, strict=True)
         row["ratio"] = median(each["seconds"] / reference["seconds"] for each, reference in pairs)
+        row["seconds_min"], row["seconds_max"] = (f(each["seconds"] for each in rounds) / canvases for f in (min, max))
         for name in rounds[0].keys() - {"seconds"}:
             row[name] = median(each[name] for each in rounds)
         return row | found.get(f"{count}, {case.label}, quality", {})

@@ -29,27 +29,34 @@ def fractal_report(
         device: what it ran on.
     """
     columns = {
-        "parameters": Column("parameters", "{:.2f} M", right=True),
+        "parameters": Column("parameters", "{:,.0f}", right=True),
         "seconds": Column("seconds per canvas", "{:.3g}", right=True),
-        "ratio": Column("/ AR", "{:.2f}", right=True),
+        "seconds_min": Column("fastest", "{:.3g}", right=True),
+        "seconds_max": Column("slowest", "{:.3g}", right=True),
+        "ratio": Column("time / AR's", "{:.2f}", right=True),
         "operators": Column("operators", "{:.0f}", right=True),
         "passes_per_patch": Column("passes per patch", "{:.1f}", right=True),
         "accepted_per_pass": Column("symbols per pass", "{:.1f}", right=True),
-        "nats": Column(unit.replace("_", " "), "{:.4f}", right=True),
+        unit: Column(unit.replace("_", " "), "{:.4f}", right=True),
     }
     clock = "CPU seconds of one thread" if device == "cpu" and settings["threads"] == 1 else f"seconds, {device}"
     facts = f"{weights}; {clock}, medians of {settings['repeats']}"
     likelihood = unit.replace("_", " ").capitalize()
     drawn = ", ".join(f"{option} {value}" for option, value in settings.items() if value is not None)
     remark = (
-        "/ AR: time by that of an AR training step, or of sequential AR sampling. Operators: dispatched for a batch."
+        "Seconds per canvas: the median round, by the canvases that are worked on together; fastest and slowest: the "
+        f"same of single rounds. A training step is of a batch of {settings['train_batch_size']} canvases.\n\n"
+        "Time / AR's: by an AR training step, or by sequential AR sampling.\n\n"
+        "Operators: dispatched for a batch.\n\n"
+        "Passes per patch: of the network over all symbols of a patch that is decoded in parallel; symbols per pass: "
+        "those that each of them finishes."
     )
-    if any("nats" in row for row in rows.values()):
+    if any(unit in row for row in rows.values()):
         remark += (
-            f" {likelihood}: negative log-likelihood of the validation data, with MAR in as many steps of random "
-            "orders, at temperature 1 and without guidance."
+            f"\n\n{likelihood}: negative log-likelihood of the validation data, with MAR in as many steps of random "
+            "orders, at temperature 1 and without guidance. AR's is exact, MAR's an upper bound."
         )
-    remark += f" With {drawn}."
+    remark += f"\n\nWith {drawn}."
     data = {"name": "bench_fractal", "facts": facts, "settings": dict(settings), "rows": dict(rows)}
     table = ResultTable("way", columns, rows, facts)
     return Report("bench_fractal", "AR and MAR", [table], data, remark=remark)
@@ -69,7 +76,7 @@ def seconds_picture(rows: Mapping[str, Mapping[str, float]], unit: str) -> Figur
         if not label.endswith(TRAINING):
             sampled.setdefault(label, []).append(row)
     sizes = sorted({int(row["patches"]) for row in rows.values()})
-    quality = "nats" if any("nats" in row for row in rows.values()) else "ratio"
+    quality = unit if any(unit in row for row in rows.values()) else "ratio"
     # 2. a line for each way
     figure = Figure(figsize=(10, 5), dpi=120, layout="constrained")
     axis = figure.subplots()

@@ -78,7 +78,7 @@ def test_random_weights_are_measured_at_any_number_of_patches(config, tmp_path, 
     ]
     for name, row in found.items():
         assert row["seconds"] > 0
-        assert "nats" not in row
+        assert "bits_per_dim" not in row
         assert ("passes_per_patch" in row) == ("jacobi" in name)
         assert (row["ratio"] == 1) or name.split(", ", 1)[1] not in ("AR training step", "AR sequential")
     # a step of the sampler dispatches the same operators for each patch; MAR's depend on the steps
@@ -115,15 +115,15 @@ def test_trained_weights_are_scored(config, tmp_path):
             network = load_run(tmp_path / "run", "last").network
             nats = network.nll(batch["canvas"][..., :width], batch["label"]).mean().item()
             row = found[f"{count} patches, AR {name}"]
-            assert row["nats"] == pytest.approx(nats / math.log(2) / (8 * width), rel=1e-5)
+            assert row["bits_per_dim"] == pytest.approx(nats / math.log(2) / (8 * width), rel=1e-5)
     assert found["16 patches, AR jacobi, draft"]["passes_per_patch"] > 0
     network = load_run(tmp_path / "mar", "last").network
     # the second level has four patches and three steps, so its likelihood is not the network's own
     nats = network.nll(batch["canvas"], batch["label"], passes=4, seed=0).mean().item() / math.log(2) / 64
-    many, few = (found[f"16 patches, MAR {steps} steps, random"]["nats"] for steps in (16, 2))
+    many, few = (found[f"16 patches, MAR {steps} steps, random"]["bits_per_dim"] for steps in (16, 2))
     assert many == pytest.approx(nats, rel=0.05)
     assert few != many
-    assert not any("nats" in row for name, row in found.items() if "confidence" in name or "training" in name)
+    assert not any("bits_per_dim" in row for name, row in found.items() if "confidence" in name or "training" in name)
 
 
 def test_the_networks_of_a_mixed_config_are_three(tmp_path):
@@ -179,7 +179,7 @@ def test_canvases_are_scored_where_they_begin():
     canvases = validation_canvases(Data(), 2)
     bench = FractalBench(Networks(network, trained=True), 1, 1, 1, 0, canvases)
     way = Way("AR sequential", "AR", Generation())
-    found = bench._likelihood(lambda width: {"AR": network}, way, 8)["nats"]
+    found = bench._likelihood(lambda width: {"AR": network}, way, 8)["nats_per_step"]
     assert found == pytest.approx(network.nll(canvas, start=start).mean().item() / 8)
     assert found != pytest.approx(network.nll(canvas).mean().item() / 8, rel=1e-4)
 
@@ -192,14 +192,23 @@ def test_a_row_holds_medians_over_rounds():
         Way("MAR x", "MAR", Generation()),
         Way("MAR training step", "MAR"),
     ]
-    found = {f"4, {way.label}, 0": {"operators": 7} for way in ways} | {"4, MAR x, quality": {"nats": 0.5}}
+    found = {f"4, {way.label}, 0": {"operators": 7} for way in ways} | {"4, MAR x, quality": {"nats_per_step": 0.5}}
     for way, seconds in zip(
         [*ways, Way("AR training step", "AR")], ([4, 1, 2], [6, 3, 1], [8, 8, 1], [1, 2, 4]), strict=True
     ):
         found |= {f"4, {way.label}, {i}": {"seconds": value} for i, value in enumerate(seconds, start=1)}
-    assert bench._row(found, 4, ways[0]) == {"patches": 4, "operators": 7, "seconds": 1, "ratio": 1}
-    assert bench._row(found, 4, ways[1]) == {"patches": 4, "operators": 7, "seconds": 1.5, "ratio": 1.5, "nats": 0.5}
-    assert bench._row(found, 4, ways[2]) == {"patches": 4, "operators": 7, "seconds": 2, "ratio": 4}
+    assert bench._row(found, 4, ways[0]) == {
+        "patches": 4,
+        "operators": 7,
+        "seconds": 1,
+        "ratio": 1,
+        "seconds_min": 0.5,
+        "seconds_max": 2,
+    }
+    times = {"seconds": 1.5, "ratio": 1.5, "seconds_min": 0.5, "seconds_max": 3}
+    assert bench._row(found, 4, ways[1]) == {"patches": 4, "operators": 7, **times, "nats_per_step": 0.5}
+    times = {"seconds": 2, "ratio": 4, "seconds_min": 0.25, "seconds_max": 2}
+    assert bench._row(found, 4, ways[2]) == {"patches": 4, "operators": 7, **times}
 
 
 @pytest.mark.parametrize(
