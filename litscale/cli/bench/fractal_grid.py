@@ -27,6 +27,7 @@ from litscale.storage.fingerprints import of_tensors
 
 REFERENCE = "AR sequential"
 TRAINING = "training step"
+Row = dict[str, float | str]
 VARIED = ("iterations", "order", "decoding", "guess", "parallel_level", "use_cache")  # options that ways set
 
 
@@ -144,8 +145,10 @@ class FractalBench:
 
     def rows(
         self, patches: Sequence[int], grid: Sequence[Way], unfinished: Path, settings: Mapping[str, Any]
-    ) -> dict[str, Numbers]:
-        """Numbers of each case at each number of patches; those that ``unfinished`` has already are taken from there.
+    ) -> dict[str, Row]:
+        """What each case is, and its numbers, at each number of patches.
+
+        Measurements that ``unfinished`` has already are taken from there.
 
         Raises:
             ValueError: numbers of patches that do not fit.
@@ -155,7 +158,7 @@ class FractalBench:
         at = lru_cache(maxsize=1)(self.networks.at)
         runs: dict[str, Callable[[], Numbers]] = {}
         for count, width in widths.items():
-            chosen = [case for case in grid if case.options is None or case.options.use_cache or count <= self.uncached]
+            chosen = [case for case in grid if self._is_measured(case, count)]
             for number in range(self.repeats + 1):
                 for case in chosen:
                     runs[f"{count}, {case.label}, {number}"] = partial(self._run, at, case, width, number)
@@ -169,11 +172,26 @@ class FractalBench:
         found = measured(runs, unfinished, known, "measurement")
         # 3. a row for each case
         return {
-            f"{count} patches, {case.label}": self._row(found, count, case)
+            f"{count} patches, {case.label}": self._described(case) | self._row(found, count, case)
             for count in patches
             for case in grid
             if f"{count}, {case.label}, 0" in found
         }
+
+    def _is_measured(self, case: Way, count: int) -> bool:
+        """Whether a case is worth measuring at so many patches."""
+        steps = self._described(case).get("steps", 0)
+        if isinstance(steps, int) and steps > count:
+            print(f"{count} patches, {case.label}: left out, as more steps than patches are the same computation")
+            return False
+        return case.options is None or case.options.use_cache or count <= self.uncached
+
+    def _described(self, case: Way) -> Row:
+        """The network of a case, and of MAR the steps of the first level and the order of its patches."""
+        if case.options is None or "mar" not in self.networks.generators[case.network]:
+            return {"kind": case.network}
+        steps, *_ = per_level("iterations", case.options.iterations, len(self.networks.own.levels))
+        return {"kind": case.network, "steps": steps, "order": case.options.order}
 
     def _run(self, at: Callable[[int], dict[str, Fractal]], case: Way, width: int, number: int) -> Numbers:
         """One turn of a case; the first one warms up, and operators are counted in it instead of seconds."""

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -66,16 +67,25 @@ def rows(folder):
     """The table by way."""
     with (folder / "bench_fractal.csv").open() as file:
         return {
-            row.pop("way"): {key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)
+            row.pop("way"): {
+                key: value if key in ("kind", "order") else float(value) for key, value in row.items() if value
+            }
+            for row in csv.DictReader(file)
         }
 
 
 def test_random_weights_are_measured_at_any_number_of_patches(config, tmp_path, capsys):
-    main(["bench", "fractal", "--config", config, *SHORT, "--repeats", "1", "--patches", "[4,8]", "--uncached", "4"])
+    given = ["--repeats", "1", "--iterations", "[2,8]", "--patches", "[4,8]", "--uncached", "4"]
+    main(["bench", "fractal", "--config", config, *SHORT, *given])
     found = rows(tmp_path / "run")
     assert list(found) == [
-        f"{count} patches, {way}" for count in (4, 8) for way in WAYS if (count, way) != (8, "AR no cache")
+        f"{count} patches, {way}"
+        for count in (4, 8)
+        for way in (each.replace("16", "8") for each in WAYS)
+        if (count, way) != (8, "AR no cache") and not (count == 4 and "8 steps" in way)
     ]
+    row = found["8 patches, MAR 2 steps, random"]
+    assert (row["kind"], row["steps"], row["order"]) == ("MAR", 2, "random")
     for name, row in found.items():
         assert row["seconds"] > 0
         assert "bits_per_dim" not in row
@@ -84,9 +94,10 @@ def test_random_weights_are_measured_at_any_number_of_patches(config, tmp_path, 
     # a step of the sampler dispatches the same operators for each patch; MAR's depend on the steps
     operators = {name: row["operators"] for name, row in found.items()}
     assert operators["8 patches, AR sequential"] > 1.7 * operators["4 patches, AR sequential"]
-    assert operators["8 patches, MAR 2 steps, random"] < operators["8 patches, MAR 16 steps, random"]
+    assert operators["8 patches, MAR 2 steps, random"] < operators["8 patches, MAR 8 steps, random"]
     out = capsys.readouterr().out
     assert "AR: random weights, MAR: random weights" in out
+    assert "4 patches, MAR 8 steps, random: left out" in out
     assert "CPU seconds of one thread, medians of 1" in out
     settings = json.loads((tmp_path / "run" / "bench_fractal.json").read_text())["settings"]
     assert (settings["cfg"], settings["repeats"], settings["batch_size"]) == (2.0, 1, 1)
@@ -104,6 +115,14 @@ def test_trained_weights_are_scored(config, tmp_path):
     given = ["--ckpt_path", "last", "--other_checkpoint", str(tmp_path / "mar")]
     given += ["--draft_checkpoint", str(tmp_path / "draft" / "checkpoints" / "last.ckpt")]
     main(["bench", "fractal", "--config", config, *SHORT, *given, "--repeats", "1", "--patches", "[16,8]"])
+    report = json.loads((tmp_path / "run" / "bench_fractal.json").read_text())
+    assert report["settings"]["scored_canvases"] == 5
+    assert report["settings"]["lower_iterations"] == [3]
+    text = (tmp_path / "run" / "bench_fractal.md").read_text()
+    for option, name in (("ckpt_path", "run"), ("other_checkpoint", "mar"), ("draft_checkpoint", "draft")):
+        path = tmp_path / name / "checkpoints" / "last.ckpt"
+        assert report["checkpoints"][option]["checkpoint"] == str(path)
+        assert sha256(path.read_bytes()).hexdigest() in text
     # 2. what a way draws exactly is scored as the network is; of MAR, few steps are worse than one for each patch
     data = DigitsDataModule(size=8, batch_size=5)
     data.prepare_data()
@@ -129,13 +148,26 @@ def test_trained_weights_are_scored(config, tmp_path):
 def test_the_networks_of_a_mixed_config_are_three(tmp_path):
     path = write_config(tmp_path / "run", generators=["mar", "ar"])
     main(
-        ["bench", "fractal", "--config", path, *SHORT[:2], "--orders", "[raster]", "--repeats", "1", "--patches", "[4]"]
+        [
+            "bench",
+            "fractal",
+            "--config",
+            path,
+            "--iterations",
+            "[2,4]",
+            "--orders",
+            "[raster]",
+            "--repeats",
+            "1",
+            "--patches",
+            "[4]",
+        ]
     )
     labels = [name.removeprefix("4 patches, ") for name in rows(tmp_path / "run")]
     assert [name for name in labels if name.startswith("configured")] == [
         "configured training step",
         "configured 2 steps, raster",
-        "configured 16 steps, raster",
+        "configured 4 steps, raster",
     ]
     assert len(labels) == 3 + 3 + 2 + 2
 
