@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from lit_models.runs import kept_checkpoint, load_run
+from lit_models.runs import checkpoint_path, kept_checkpoint, load_run
 from litscale.models.fractal import Fractal
 
 
@@ -46,3 +46,13 @@ def load_companion(option: str, path: str, check: Callable[[Fractal], None]) -> 
             "one, of a network with the options of this one except widths, blocks, heads, positions and dropout"
         ) from error
     return network.requires_grad_(False)
+
+
+def companion_file(path: str) -> Path:
+    """The checkpoint that :func:`load_companion` reads of a run folder; a file itself.
+
+    Raises:
+        FileNotFoundError: the folder holds no checkpoint.
+    """
+    given = Path(path)
+    return checkpoint_path(given, kept_checkpoint(given)) if given.is_dir() else given

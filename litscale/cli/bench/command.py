@@ -15,6 +15,7 @@ from callbacks.reporting.figures import write_picture
 from callbacks.reporting.result_table import Column, Report, ResultTable
 from callbacks.reporting.trainer_state import run_folder
 from lit_models import LitFractal, LitSDVAR
+from lit_models.companions import companion_file
 from lit_models.sampling_threads import limited_threads
 from litscale.cli.bench.decoder_grid import Bench, Case, Quality, decoders
 from litscale.cli.bench.fractal_grid import VARIED, FractalBench, validation_canvases, ways
@@ -23,8 +24,10 @@ from litscale.cli.bench.fractal_report import fractal_report, seconds_picture
 from litscale.cli.bench.speed_quality import speed_and_quality
 from litscale.cli.runs import check_weights
 from litscale.models.fractal import Fractal
+from litscale.models.fractal.options import per_level
 from litscale.models.modes import evaluating
 from litscale.models.sdvar import KL, Acceptance, Costs, Coupled, GammaPolicy, Rejection, TopK
+from litscale.storage.checkpoint_record import record_checkpoint
 from litscale.storage.checkpoints import read_checkpoint
 
 NAME = "bench_decode"
@@ -156,7 +159,8 @@ class BenchTrainer(Trainer):
             draft_checkpoint: the same of a smaller AR network that guesses for the AR one; null = the model's.
             patches: numbers of patches of the first level, of canvases as high as the config's; null = 64, 256 and 1024
                 for random weights, those of the config for trained ones.
-            iterations: steps of MAR on the first level; the others take those of model.generation.
+            iterations: steps of MAR on the first level, left out where there are fewer patches; the others
+                take those of model.generation.
             orders: of MAR's patches: random, raster or confidence.
             uncached: most patches at which AR is sampled without a cache, too.
             batch_size: canvases that are sampled together.
@@ -188,20 +192,26 @@ class BenchTrainer(Trainer):
         # 2. measure it
         unit, nats = list(model.units.items())[-1]
         bench = FractalBench(
-            networks, batch_size, train_batch_size, repeats, uncached, canvases, model.nll_passes, nats
+            networks, batch_size, train_batch_size, repeats, uncached, canvases, model.nll_passes, unit, nats
         )
         settings = {name: value for name, value in asdict(model.generation).items() if name not in VARIED}
         settings |= {"batch_size": batch_size, "train_batch_size": train_batch_size}
         settings |= {"repeats": repeats, "threads": threads, "precision": self.precision}
+        settings["lower_iterations"] = per_level("iterations", model.generation.iterations, len(network.levels))[1:]
+        settings["scored_canvases"] = sum(len(batch["canvas"]) for batch in canvases)
+        given = {"ckpt_path": ckpt_path, "other_checkpoint": other_checkpoint, "draft_checkpoint": draft}
+        checkpoints = {
+            option: asdict(record_checkpoint(companion_file(path), option)) for option, path in given.items() if path
+        }
         unfinished = run_folder(self) / "bench_fractal_unfinished.json"
         autocast = self.precision_plugin.forward_context()
         with limited_threads(network, threads), evaluating(model), torch.no_grad(), autocast:
             rows = bench.rows(patches, grid, unfinished, settings)
         # 3. the table and the picture
-        report = fractal_report(networks.weights, settings, rows, unit, model.device.type)
+        report = fractal_report(networks.weights, checkpoints, settings, rows, unit, model.device.type)
         report.show()
         files = report.write(run_folder(self), with_csv=True)
-        files.append(write_picture(seconds_picture(rows, unit), run_folder(self) / "bench_fractal.png"))
+        files.append(write_picture(seconds_picture(report.data, unit), run_folder(self) / "bench_fractal.png"))
         unfinished.unlink(missing_ok=True)
         print("Written to " + ", ".join(map(str, files)))
         return report

@@ -27,6 +27,7 @@ from litscale.storage.fingerprints import of_tensors
 
 REFERENCE = "AR sequential"
 TRAINING = "training step"
+Row = dict[str, float | str]
 VARIED = ("iterations", "order", "decoding", "guess", "parallel_level", "use_cache")  # options that ways set
 
 
@@ -132,7 +133,8 @@ class FractalBench:
         uncached: most patches at which AR is sampled without a cache.
         canvases: batches of the validation data, for the likelihood.
         passes: over which the likelihood is averaged.
-        unit: nats of a column that are one of what the likelihood is reported in.
+        unit: what the likelihood is reported in, ``bits_per_dim`` or ``nats_per_step``.
+        nats: of a column, that are one of this unit.
     """
 
     networks: Networks
@@ -142,12 +144,15 @@ class FractalBench:
     uncached: int
     canvases: list[Batch] = field(default_factory=list)
     passes: int = 1
-    unit: float = 1.0
+    unit: str = "nats_per_step"
+    nats: float = 1.0
 
     def rows(
         self, patches: Sequence[int], grid: Sequence[Way], unfinished: Path, settings: Mapping[str, Any]
-    ) -> dict[str, Numbers]:
-        """Numbers of each case at each number of patches; those that ``unfinished`` has already are taken from there.
+    ) -> dict[str, Row]:
+        """What each case is, and its numbers, at each number of patches.
+
+        Measurements that ``unfinished`` has already are taken from there.
 
         Raises:
             ValueError: numbers of patches that do not fit.
@@ -157,7 +162,7 @@ class FractalBench:
         at = lru_cache(maxsize=1)(self.networks.at)
         runs: dict[str, Callable[[], Numbers]] = {}
         for count, width in widths.items():
-            chosen = [case for case in grid if case.options is None or case.options.use_cache or count <= self.uncached]
+            chosen = [case for case in grid if self._is_measured(case, count)]
             for number in range(self.repeats + 1):
                 for case in chosen:
                     runs[f"{count}, {case.label}, {number}"] = partial(self._run, at, case, width, number)
@@ -171,11 +176,26 @@ class FractalBench:
         found = measured(runs, unfinished, known, "measurement")
         # 3. a row for each case
         return {
-            f"{count} patches, {case.label}": self._row(found, count, case)
+            f"{count} patches, {case.label}": self._described(case) | self._row(found, count, case)
             for count in patches
             for case in grid
             if f"{count}, {case.label}, 0" in found
         }
+
+    def _is_measured(self, case: Way, count: int) -> bool:
+        """Whether a case is worth measuring at so many patches."""
+        steps = self._described(case).get("steps", 0)
+        if isinstance(steps, int) and steps > count:
+            print(f"{count} patches, {case.label}: left out, as more steps than patches are the same computation")
+            return False
+        return case.options is None or case.options.use_cache or count <= self.uncached
+
+    def _described(self, case: Way) -> Row:
+        """The network of a case, and of MAR the steps of the first level and the order of its patches."""
+        if case.options is None or "mar" not in self.networks.generators[case.network]:
+            return {"kind": case.network}
+        steps, *_ = per_level("iterations", case.options.iterations, len(self.networks.own.levels))
+        return {"kind": case.network, "steps": steps, "order": case.options.order}
 
     def _run(self, at: Callable[[int], dict[str, Fractal]], case: Way, width: int, number: int) -> Numbers:
         """One turn of a case; the first one warms up, and operators are counted in it instead of seconds."""
@@ -190,7 +210,7 @@ class FractalBench:
             with Operators() as operators:
                 work()
             parameters = sum(parameter.numel() for parameter in network.parameters())
-            return {"parameters": parameters / 1e6, "operators": operators.count}
+            return {"parameters": parameters, "operators": operators.count}
         seconds = clock(device)
         start = seconds()
         work()
@@ -222,7 +242,7 @@ class FractalBench:
             start = batch["start"].to(canvas.device) if "start" in batch else None
             of_passes = network.nll_of_passes(canvas, label, passes, seed=0, start=start, masking=steps)
             nats.append(of_passes.mean(0) / canvas.shape[3])
-        return {"nats": torch.cat(nats).mean().item() / self.unit}
+        return {self.unit: torch.cat(nats).mean().item() / self.nats}
 
     def _row(self, found: Mapping[str, Numbers], count: int, case: Way) -> Numbers:
         """Medians over the rounds; the ratio is that of the ratios within rounds."""
@@ -233,6 +253,7 @@ class FractalBench:
         row["seconds"] = median(each["seconds"] for each in rounds) / canvases
         pairs = zip(rounds, references, strict=True)
         row["ratio"] = median(each["seconds"] / reference["seconds"] for each, reference in pairs)
+        row["seconds_min"], row["seconds_max"] = (f(each["seconds"] for each in rounds) / canvases for f in (min, max))
         for name in rounds[0].keys() - {"seconds"}:
             row[name] = median(each[name] for each in rounds)
         return row | found.get(f"{count}, {case.label}, quality", {})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -17,84 +18,113 @@ MARKERS = "osD^vP*X<>hd"
 
 
 def fractal_report(
-    weights: str, settings: Mapping[str, Any], rows: Mapping[str, Mapping[str, float]], unit: str, device: str
+    weights: str,
+    checkpoints: Mapping[str, Mapping[str, Any]],
+    settings: Mapping[str, Any],
+    rows: Mapping[str, Mapping[str, Any]],
+    unit: str,
+    device: str,
 ) -> Report:
     """All ways beside each other.
 
     Args:
         weights: which networks are trained, in words.
+        checkpoints: option -> ``checkpoint``, ``step`` and ``sha256`` of each that was given.
         settings: what the numbers depend on.
         rows: for each way in words its numbers.
         unit: of the likelihood.
         device: what it ran on.
     """
     columns = {
-        "parameters": Column("parameters", "{:.2f} M", right=True),
+        "parameters": Column("parameters", "{:,.0f}", right=True),
         "seconds": Column("seconds per canvas", "{:.3g}", right=True),
-        "ratio": Column("/ AR", "{:.2f}", right=True),
+        "seconds_min": Column("fastest", "{:.3g}", right=True),
+        "seconds_max": Column("slowest", "{:.3g}", right=True),
+        "ratio": Column("time / AR's", "{:.2f}", right=True),
         "operators": Column("operators", "{:.0f}", right=True),
         "passes_per_patch": Column("passes per patch", "{:.1f}", right=True),
         "accepted_per_pass": Column("symbols per pass", "{:.1f}", right=True),
-        "nats": Column(unit.replace("_", " "), "{:.4f}", right=True),
+        unit: Column(unit.replace("_", " "), "{:.4f}", right=True),
     }
     clock = "CPU seconds of one thread" if device == "cpu" and settings["threads"] == 1 else f"seconds, {device}"
     facts = f"{weights}; {clock}, medians of {settings['repeats']}"
     likelihood = unit.replace("_", " ").capitalize()
     drawn = ", ".join(f"{option} {value}" for option, value in settings.items() if value is not None)
     remark = (
-        "/ AR: time by that of an AR training step, or of sequential AR sampling. Operators: dispatched for a batch."
+        "Seconds per canvas: the median round, by the canvases that are worked on together; fastest and slowest: the "
+        f"same of single rounds. A training step is of a batch of {settings['train_batch_size']} canvases.\n\n"
+        "Time / AR's: by an AR training step, or by sequential AR sampling.\n\n"
+        "Operators: dispatched for a batch.\n\n"
+        "Passes per patch: of the network over all symbols of a patch that is decoded in parallel; symbols per pass: "
+        "those that each of them finishes."
     )
-    if any("nats" in row for row in rows.values()):
+    if any(unit in row for row in rows.values()):
         remark += (
-            f" {likelihood}: negative log-likelihood of the validation data, with MAR in as many steps of random "
-            "orders, at temperature 1 and without guidance."
+            f"\n\n{likelihood}: negative log-likelihood of the validation data, with MAR in as many steps of random "
+            "orders, at temperature 1 and without guidance. AR's is exact, MAR's an upper bound."
         )
-    remark += f" With {drawn}."
-    data = {"name": "bench_fractal", "facts": facts, "settings": dict(settings), "rows": dict(rows)}
+    remark += f"\n\nWith {drawn}."
+    for option, each in checkpoints.items():
+        remark += f"\n\n{option}: `{each['checkpoint']}`, step {each['step']}, SHA-256 {each['sha256']}"
+    data = {
+        "name": "bench_fractal",
+        "facts": facts,
+        "checkpoints": dict(checkpoints),
+        "settings": dict(settings),
+        "rows": dict(rows),
+    }
     table = ResultTable("way", columns, rows, facts)
     return Report("bench_fractal", "AR and MAR", [table], data, remark=remark)
 
 
-def seconds_picture(rows: Mapping[str, Mapping[str, float]], unit: str) -> Figure:
-    """A point for each way of sampling: its seconds, and how well its network predicts, or else its ratio to AR.
+def seconds_picture(data: Mapping[str, Any], unit: str) -> Figure:
+    """A line for each way of sampling: how well its network predicts by its seconds; or its seconds by the patches.
 
     Args:
-        rows: as of :func:`fractal_report`.
+        data: that of :func:`fractal_report`.
         unit: of the likelihood.
     """
     # 1. the points of each way, which are of several numbers of patches
-    sampled: dict[str, list[Mapping[str, float]]] = {}
+    rows: dict[str, dict[str, Any]] = data["rows"]
+    sampled: dict[str, list[Mapping[str, Any]]] = {}
     for name, row in rows.items():
         _, label = name.split(", ", 1)
         if not label.endswith(TRAINING):
             sampled.setdefault(label, []).append(row)
     sizes = sorted({int(row["patches"]) for row in rows.values()})
-    quality = "nats" if any("nats" in row for row in rows.values()) else "ratio"
+    scored = any(unit in row for row in rows.values())
+    across, up = ("seconds", unit) if scored else ("patches", "seconds")
     # 2. a line for each way
     figure = Figure(figsize=(10, 5), dpi=120, layout="constrained")
     axis = figure.subplots()
     used: Counter[str] = Counter()
     for label, every in sampled.items():
         kind = label.split()[0]
-        points = [(row["seconds"], row[quality], row["patches"]) for row in every if quality in row]
+        points = [(row[across], row[up], row["patches"]) for row in every if up in row]
         if not points:
             continue
-        seconds, values, _ = zip(*points, strict=True)
+        xs, ys, _ = zip(*points, strict=True)
         marker = MARKERS[used[kind] % len(MARKERS)]
         used[kind] += 1
-        axis.plot(seconds, values, color=COLOURS[kind], marker=marker, linewidth=0.8, label=label)
-        for x, y, patches in points if len(sizes) > 1 else []:
+        axis.plot(xs, ys, color=COLOURS[kind], marker=marker, linewidth=0.8, label=label)
+        for x, y, patches in points if scored and len(sizes) > 1 else []:
             axis.annotate(f"{patches:.0f}", (x, y), textcoords="offset points", xytext=(5, 4), fontsize=7)
     # 3. axes
     axis.set_xscale("log")
-    if quality == "ratio":
+    if not scored:
         axis.set_yscale("log")
-        axis.axhline(1, color="#c5c9ce", linewidth=1)
     for scale in (axis.xaxis, axis.yaxis):
         scale.set_major_formatter("{x:g}")
         scale.set_minor_formatter("{x:g}" if scale.get_scale() == "log" else "")
+    if not scored:
+        axis.set_xticks(sizes)
+        axis.set_xticks([], minor=True)
     places = "; at the points: patches" if len(sizes) > 1 else f", {sizes[0]} patches"
-    heading = "time / that of AR, sequential" if quality == "ratio" else unit.replace("_", " ")
-    axis.set(xlabel=f"seconds per canvas{places}", ylabel=heading)
+    seconds = "seconds per canvas (logarithmic)"
+    names = (seconds + places, unit.replace("_", " ")) if scored else ("patches (logarithmic)", seconds)
+    axis.set(xlabel=names[0], ylabel=names[1])
+    steps = ", ".join(f"{Path(each['checkpoint']).name} step {each['step']}" for each in data["checkpoints"].values())
+    title = f"{data['facts']}\ncfg {data['settings']['cfg']:g}" + (f"; {steps}" if steps else "")
+    axis.set_title(title, fontsize=9, loc="left")
     figure.legend(loc="outside right upper", frameon=False, fontsize=8)
     return figure

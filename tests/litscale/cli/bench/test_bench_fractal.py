@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -66,27 +67,37 @@ def rows(folder):
     """The table by way."""
     with (folder / "bench_fractal.csv").open() as file:
         return {
-            row.pop("way"): {key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)
+            row.pop("way"): {
+                key: value if key in ("kind", "order") else float(value) for key, value in row.items() if value
+            }
+            for row in csv.DictReader(file)
         }
 
 
 def test_random_weights_are_measured_at_any_number_of_patches(config, tmp_path, capsys):
-    main(["bench", "fractal", "--config", config, *SHORT, "--repeats", "1", "--patches", "[4,8]", "--uncached", "4"])
+    given = ["--repeats", "1", "--iterations", "[2,8]", "--patches", "[4,8]", "--uncached", "4"]
+    main(["bench", "fractal", "--config", config, *SHORT, *given])
     found = rows(tmp_path / "run")
     assert list(found) == [
-        f"{count} patches, {way}" for count in (4, 8) for way in WAYS if (count, way) != (8, "AR no cache")
+        f"{count} patches, {way}"
+        for count in (4, 8)
+        for way in (each.replace("16", "8") for each in WAYS)
+        if (count, way) != (8, "AR no cache") and not (count == 4 and "8 steps" in way)
     ]
+    row = found["8 patches, MAR 2 steps, random"]
+    assert (row["kind"], row["steps"], row["order"]) == ("MAR", 2, "random")
     for name, row in found.items():
         assert row["seconds"] > 0
-        assert "nats" not in row
+        assert "bits_per_dim" not in row
         assert ("passes_per_patch" in row) == ("jacobi" in name)
         assert (row["ratio"] == 1) or name.split(", ", 1)[1] not in ("AR training step", "AR sequential")
     # a step of the sampler dispatches the same operators for each patch; MAR's depend on the steps
     operators = {name: row["operators"] for name, row in found.items()}
     assert operators["8 patches, AR sequential"] > 1.7 * operators["4 patches, AR sequential"]
-    assert operators["8 patches, MAR 2 steps, random"] < operators["8 patches, MAR 16 steps, random"]
+    assert operators["8 patches, MAR 2 steps, random"] < operators["8 patches, MAR 8 steps, random"]
     out = capsys.readouterr().out
     assert "AR: random weights, MAR: random weights" in out
+    assert "4 patches, MAR 8 steps, random: left out" in out
     assert "CPU seconds of one thread, medians of 1" in out
     settings = json.loads((tmp_path / "run" / "bench_fractal.json").read_text())["settings"]
     assert (settings["cfg"], settings["repeats"], settings["batch_size"]) == (2.0, 1, 1)
@@ -104,6 +115,14 @@ def test_trained_weights_are_scored(config, tmp_path):
     given = ["--ckpt_path", "last", "--other_checkpoint", str(tmp_path / "mar")]
     given += ["--draft_checkpoint", str(tmp_path / "draft" / "checkpoints" / "last.ckpt")]
     main(["bench", "fractal", "--config", config, *SHORT, *given, "--repeats", "1", "--patches", "[16,8]"])
+    report = json.loads((tmp_path / "run" / "bench_fractal.json").read_text())
+    assert report["settings"]["scored_canvases"] == 5
+    assert report["settings"]["lower_iterations"] == [3]
+    text = (tmp_path / "run" / "bench_fractal.md").read_text()
+    for option, name in (("ckpt_path", "run"), ("other_checkpoint", "mar"), ("draft_checkpoint", "draft")):
+        path = tmp_path / name / "checkpoints" / "last.ckpt"
+        assert report["checkpoints"][option]["checkpoint"] == str(path)
+        assert sha256(path.read_bytes()).hexdigest() in text
     # 2. what a way draws exactly is scored as the network is; of MAR, few steps are worse than one for each patch
     data = DigitsDataModule(size=8, batch_size=5)
     data.prepare_data()
@@ -115,27 +134,40 @@ def test_trained_weights_are_scored(config, tmp_path):
             network = load_run(tmp_path / "run", "last").network
             nats = network.nll(batch["canvas"][..., :width], batch["label"]).mean().item()
             row = found[f"{count} patches, AR {name}"]
-            assert row["nats"] == pytest.approx(nats / math.log(2) / (8 * width), rel=1e-5)
+            assert row["bits_per_dim"] == pytest.approx(nats / math.log(2) / (8 * width), rel=1e-5)
     assert found["16 patches, AR jacobi, draft"]["passes_per_patch"] > 0
     network = load_run(tmp_path / "mar", "last").network
     # the second level has four patches and three steps, so its likelihood is not the network's own
     nats = network.nll(batch["canvas"], batch["label"], passes=4, seed=0).mean().item() / math.log(2) / 64
-    many, few = (found[f"16 patches, MAR {steps} steps, random"]["nats"] for steps in (16, 2))
+    many, few = (found[f"16 patches, MAR {steps} steps, random"]["bits_per_dim"] for steps in (16, 2))
     assert many == pytest.approx(nats, rel=0.05)
     assert few != many
-    assert not any("nats" in row for name, row in found.items() if "confidence" in name or "training" in name)
+    assert not any("bits_per_dim" in row for name, row in found.items() if "confidence" in name or "training" in name)
 
 
 def test_the_networks_of_a_mixed_config_are_three(tmp_path):
     path = write_config(tmp_path / "run", generators=["mar", "ar"])
     main(
-        ["bench", "fractal", "--config", path, *SHORT[:2], "--orders", "[raster]", "--repeats", "1", "--patches", "[4]"]
+        [
+            "bench",
+            "fractal",
+            "--config",
+            path,
+            "--iterations",
+            "[2,4]",
+            "--orders",
+            "[raster]",
+            "--repeats",
+            "1",
+            "--patches",
+            "[4]",
+        ]
     )
     labels = [name.removeprefix("4 patches, ") for name in rows(tmp_path / "run")]
     assert [name for name in labels if name.startswith("configured")] == [
         "configured training step",
         "configured 2 steps, raster",
-        "configured 16 steps, raster",
+        "configured 4 steps, raster",
     ]
     assert len(labels) == 3 + 3 + 2 + 2
 
@@ -179,7 +211,7 @@ def test_canvases_are_scored_where_they_begin():
     canvases = validation_canvases(Data(), 2)
     bench = FractalBench(Networks(network, trained=True), 1, 1, 1, 0, canvases)
     way = Way("AR sequential", "AR", Generation())
-    found = bench._likelihood(lambda width: {"AR": network}, way, 8)["nats"]
+    found = bench._likelihood(lambda width: {"AR": network}, way, 8)["nats_per_step"]
     assert found == pytest.approx(network.nll(canvas, start=start).mean().item() / 8)
     assert found != pytest.approx(network.nll(canvas).mean().item() / 8, rel=1e-4)
 
@@ -192,14 +224,23 @@ def test_a_row_holds_medians_over_rounds():
         Way("MAR x", "MAR", Generation()),
         Way("MAR training step", "MAR"),
     ]
-    found = {f"4, {way.label}, 0": {"operators": 7} for way in ways} | {"4, MAR x, quality": {"nats": 0.5}}
+    found = {f"4, {way.label}, 0": {"operators": 7} for way in ways} | {"4, MAR x, quality": {"nats_per_step": 0.5}}
     for way, seconds in zip(
         [*ways, Way("AR training step", "AR")], ([4, 1, 2], [6, 3, 1], [8, 8, 1], [1, 2, 4]), strict=True
     ):
         found |= {f"4, {way.label}, {i}": {"seconds": value} for i, value in enumerate(seconds, start=1)}
-    assert bench._row(found, 4, ways[0]) == {"patches": 4, "operators": 7, "seconds": 1, "ratio": 1}
-    assert bench._row(found, 4, ways[1]) == {"patches": 4, "operators": 7, "seconds": 1.5, "ratio": 1.5, "nats": 0.5}
-    assert bench._row(found, 4, ways[2]) == {"patches": 4, "operators": 7, "seconds": 2, "ratio": 4}
+    assert bench._row(found, 4, ways[0]) == {
+        "patches": 4,
+        "operators": 7,
+        "seconds": 1,
+        "ratio": 1,
+        "seconds_min": 0.5,
+        "seconds_max": 2,
+    }
+    times = {"seconds": 1.5, "ratio": 1.5, "seconds_min": 0.5, "seconds_max": 3}
+    assert bench._row(found, 4, ways[1]) == {"patches": 4, "operators": 7, **times, "nats_per_step": 0.5}
+    times = {"seconds": 2, "ratio": 4, "seconds_min": 0.25, "seconds_max": 2}
+    assert bench._row(found, 4, ways[2]) == {"patches": 4, "operators": 7, **times}
 
 
 @pytest.mark.parametrize(
