@@ -100,6 +100,7 @@ def test_the_cost_of_small_weights_is_reported(tmp_path, monkeypatch, toy_data, 
     monkeypatch.setattr(small_weights, "SMALLEST", 0)
     options = {"guiding": False, "num_classes": 3, "nll_passes": 2}
     module, data = toy_module(("mar", "ar"), generation=Generation(weights=weights), **options), toy_data(windows=6)
+    torch.manual_seed(0)
     for parameter in module.network.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
     label = torch.arange(6) % 3

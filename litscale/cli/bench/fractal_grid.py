@@ -176,7 +176,7 @@ class FractalBench:
         found = measured(runs, unfinished, known, "measurement")
         # 3. a row for each case
         return {
-            f"{count} patches, {case.label}": self._described(case) | self._row(found, count, case)
+            f"{count} patches, {case.label}": {**self._described(case), **self._row(found, count, case)}
             for count in patches
             for case in grid
             if f"{count}, {case.label}, 0" in found

@@ -115,7 +115,7 @@ class Evaluator:
         if at_work or not self._seen.issuperset(candidates):
             self._news_at = time.monotonic()
         self._seen.update(candidates)
-        if not self._watch.on and not self._seen and not self._folder.evaluated():
+        if not self._watch.on and self._nothing():
             raise FileNotFoundError(self._selection.nothing(self._run))
         # 2. a checkpoint that nobody has scored or is at
         busy, replaced = [], False
@@ -206,7 +206,7 @@ class Evaluator:
         Raises:
             FileNotFoundError: it has seen nothing, and nothing is scored.
         """
-        if not self._seen and not self._folder.evaluated():
+        if self._nothing():
             raise FileNotFoundError(self._selection.nothing(self._run))
         reason = f"{len(self._folder.evaluated())} steps are scored in {self._folder.path}"
         if busy:
@@ -214,6 +214,11 @@ class Evaluator:
         if impatient:
             reason += f"; nothing new for {self._watch.patience:g} minutes (--patience)"
         return reason
+
+    def _nothing(self) -> bool:
+        """Whether no checkpoint that is wanted was ever there: those that are gone may have their scores."""
+        scored = (Path(record.checkpoint).name for record in self._folder.evaluated().values())
+        return not self._seen and not any(map(self._selection.wants, scored))
 
     def _tell(self, line: str) -> None:
         """Print a line once."""

@@ -62,26 +62,17 @@ def recorder(monkeypatch):
     return build
 
 
-class Recorder:
+class Recorder(torch.nn.Module):
     """Stands in for a model of 2 x ``width``: fills what is unknown with the call's number, and keeps the calls."""
 
-    no_class, num_classes, training = torch.zeros(1), 0, False
+    no_class, num_classes = torch.zeros(1), 0
     codec = SimpleNamespace(alphabet=256, channels=1, is_image=True)
 
     def __init__(self, width, patch):
+        super().__init__()
         self.sizes = [(2, width), (2, patch)]
         self.levels = [SimpleNamespace(patch=(2, patch), generator=SimpleNamespace(causal=False))]
         self.calls = []
-
-    def eval(self):
-        """As a module's."""
-
-    def modules(self):
-        """As a module's."""
-        return []
-
-    def train(self, mode):
-        """As a module's."""
 
     def root(self, canvas, label):
         """Conditions that are the labels, or zeros."""
