@@ -112,10 +112,7 @@ def _code(folder: Path) -> Code:
             kept = json.loads((parent / SNAPSHOT).read_text())
             return Code(**kept | {"diff": kept["diff"].encode(), "new_files": tuple(kept["new_files"])})
     try:
-        top = Path(git(folder, "rev-parse", "--show-toplevel").decode().strip())
-        commit = git(top, "rev-parse", "HEAD").decode().strip()
-        diff = mask_code(git(top, "diff", "HEAD", "--no-color", "--no-ext-diff").decode(errors="replace")).encode()
-        new = git(top, "ls-files", "--others", "--exclude-standard", "-z").decode(errors="replace").split("\0")
+        return _repository(Path(git(folder, "rev-parse", "--show-toplevel").decode().strip()))
     except FileNotFoundError:
         return Code(str(folder), "git is not installed")
     except subprocess.TimeoutExpired:
@@ -123,6 +120,14 @@ def _code(folder: Path) -> Code:
     except subprocess.CalledProcessError as error:
         reason = error.stderr.decode(errors="replace").partition("\n")[0]
         return Code(str(folder), NO_REPOSITORY if "not a git repository" in reason else reason)
+
+
+@cache
+def _repository(top: Path) -> Code:
+    """The state of a repository by its top folder; raises what git's commands do."""
+    commit = git(top, "rev-parse", "HEAD").decode().strip()
+    diff = mask_code(git(top, "diff", "HEAD", "--no-color", "--no-ext-diff").decode(errors="replace")).encode()
+    new = git(top, "ls-files", "--others", "--exclude-standard", "-z").decode(errors="replace").split("\0")
     names = tuple(name for name in new[:MOST_NEW_FILES] if name)
     return Code(str(top), commit, diff[:MOST_DIFF], len(diff) > MOST_DIFF, names)
 
