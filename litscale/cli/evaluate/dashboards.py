@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from callbacks.reporting.json_text import json_text
 from litscale.cli.evaluate.folder import Evaluated
@@ -144,22 +144,34 @@ class WandbRun(Dashboard):
 
 
 @dataclass
-class TensorBoardFolder(Dashboard):
-    """A folder of event files, with one of its own for the evaluation, which TensorBoard shows as a run.
+class LogFolder(Dashboard, ABC):
+    """The folder of a logger that writes files, to which one of the evaluation's own is added.
 
-    Files in one folder are read one after the other: another one there would hide what a training writes afterwards.
+    Attributes:
+        kind: of the logger.
+        folder: of the training's files.
     """
 
+    kind: ClassVar[str]
     folder: Path
 
     @property
     def key(self) -> str:  # type: ignore[override]
         """By the folder and the logger's name, as two loggers may have folders of one name."""
-        return f"tensorboard {self.folder.parent.name}/{self.folder.name}"
+        return f"{self.kind} {self.folder.parent.name}/{self.folder.name}"
 
     def sent(self) -> set[str]:
-        """Nothing: a point that is sent again is the same point."""
+        """Nothing: what is sent again is the same."""
         return set()
+
+
+class TensorBoardFolder(LogFolder):
+    """A folder of event files, with one of its own for the evaluation, which TensorBoard shows as a run.
+
+    Files in one folder are read one after the other: another one there would hide what a training writes afterwards.
+    """
+
+    kind = "tensorboard"
 
     def send(self, name: str, new: Sequence[Evaluated], every: Sequence[Evaluated]) -> None:
         """Write an event file."""
@@ -171,20 +183,10 @@ class TensorBoardFolder(Dashboard):
                     writer.add_scalar(metric, value, record.step)
 
 
-@dataclass
-class CsvFolder(Dashboard):
+class CsvFolder(LogFolder):
     """The folder of a CSV log, with a file of its own for the evaluation, as a training rewrites its own."""
 
-    folder: Path
-
-    @property
-    def key(self) -> str:  # type: ignore[override]
-        """By the folder and the logger's name, as two loggers may have folders of one name."""
-        return f"csv {self.folder.parent.name}/{self.folder.name}"
-
-    def sent(self) -> set[str]:
-        """Nothing: the file is written anew."""
-        return set()
+    kind = "csv"
 
     def send(self, name: str, new: Sequence[Evaluated], every: Sequence[Evaluated]) -> None:
         """Write the file with all scores."""
