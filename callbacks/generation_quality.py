@@ -230,9 +230,11 @@ class GenerationQuality(SampleEvaluation):
 
     def report(self, trainer: Trainer, pl_module: LightningModule) -> Report:
         """The scores and what they depend on; keeps or deletes the images."""
+        # 1. the images
         stage, _ = stage_of(trainer)
         if trainer.is_global_zero:
             self._finish(run_folder(trainer) / f"quality_{stage}")
+        # 2. what is recorded
         with self._changed(pl_module):
             settings = self._settings(pl_module)
         count = self._real.statistics.count
@@ -248,6 +250,7 @@ class GenerationQuality(SampleEvaluation):
             "settings": settings,
             "scores": scores,
         }
+        # 3. what is shown
         number = "" if count is None else f" ({count} images)"
         title = f"{self.num_samples} samples against {self._real.name}{number} in {type(self.features).__name__}"
         rows = {name: {"score": value} for name, value in scores.items()}

@@ -72,12 +72,14 @@ class Splits:
             ValueError: there are none, or the lists do not fit the files; the message names the option.
             FileNotFoundError: no such text file.
         """
+        # 1. the splits of all pieces
         if self.lists is not None:
             assigned = split_by_lists([*cache.names, *cache.errors], self.lists)
         elif (published := self.published()) is not None:
             assigned = dict(published)
         else:
             assigned = {name: split_by_hash(name, self.val_fraction, self.test_fraction) for name in cache.names}
+        # 2. the pieces of this one
         chosen = np.array([i for i, name in enumerate(cache.names) if assigned.get(name) == split], np.int64)
         if not len(chosen):
             if self.lists is None and self.published() is not None:
@@ -87,6 +89,7 @@ class Splits:
                     + f"list pieces for {split} in data.split_files"
                 )
             raise ValueError(f"no piece of {len(cache.names)} is in the {split} split: {self._mend(split)}")
+        # 3. those that are long enough
         lengths = cache.steps[chosen]
         if lengths.max() < window:
             raise ValueError(

@@ -35,6 +35,7 @@ def fractal_report(
         unit: of the likelihood.
         device: what it ran on.
     """
+    # 1. the table
     columns = {
         "parameters": Column("parameters", "{:,.0f}", right=True),
         "seconds": Column("seconds per canvas", "{:.3g}", right=True),
@@ -48,24 +49,16 @@ def fractal_report(
     }
     clock = "CPU seconds of one thread" if device == "cpu" and settings["threads"] == 1 else f"seconds, {device}"
     facts = f"{weights}; {clock}, medians of {settings['repeats']}"
-    likelihood = unit.replace("_", " ").capitalize()
+    table = ResultTable("way", columns, rows, facts)
+    # 2. what its columns mean, and what they depend on
+    explained = _explained(settings["train_batch_size"], unit if any(unit in row for row in rows.values()) else None)
     drawn = ", ".join(f"{option} {value}" for option, value in settings.items() if value is not None)
-    remark = (
-        "Seconds per canvas: the median round, by the canvases that are worked on together; fastest and slowest: the "
-        f"same of single rounds. A training step is of a batch of {settings['train_batch_size']} canvases.\n\n"
-        "Time / AR's: by an AR training step, or by sequential AR sampling.\n\n"
-        "Operators: dispatched for a batch.\n\n"
-        "Passes per patch: of the network over all symbols of a patch that is decoded in parallel; symbols per pass: "
-        "those that each of them finishes."
-    )
-    if any(unit in row for row in rows.values()):
-        remark += (
-            f"\n\n{likelihood}: negative log-likelihood of the validation data, with MAR in as many steps of random "
-            "orders, at temperature 1 and without guidance. AR's is exact, MAR's an upper bound."
-        )
-    remark += f"\n\nWith {drawn}."
-    for option, each in checkpoints.items():
-        remark += f"\n\n{option}: `{each['checkpoint']}`, step {each['step']}, SHA-256 {each['sha256']}"
+    used = [
+        f"{option}: `{each['checkpoint']}`, step {each['step']}, SHA-256 {each['sha256']}"
+        for option, each in checkpoints.items()
+    ]
+    remark = "\n\n".join([*explained, f"With {drawn}.", *used])
+    # 3. the same for programs
     data = {
         "name": "bench_fractal",
         "facts": facts,
@@ -73,8 +66,25 @@ def fractal_report(
         "settings": dict(settings),
         "rows": dict(rows),
     }
-    table = ResultTable("way", columns, rows, facts)
     return Report("bench_fractal", "AR and MAR", [table], data, remark=remark)
+
+
+def _explained(train_batch_size: int, unit: str | None) -> list[str]:
+    """Paragraphs about the columns; ``unit`` is that of the likelihood, None where there is none."""
+    paragraphs = [
+        "Seconds per canvas: the median round, by the canvases that are worked on together; fastest and slowest: the "
+        f"same of single rounds. A training step is of a batch of {train_batch_size} canvases.",
+        "Time / AR's: by an AR training step, or by sequential AR sampling.",
+        "Operators: dispatched for a batch.",
+        "Passes per patch: of the network over all symbols of a patch that is decoded in parallel; symbols per pass: "
+        "those that each of them finishes.",
+    ]
+    if unit is not None:
+        paragraphs.append(
+            f"{unit.replace('_', ' ').capitalize()}: negative log-likelihood of the validation data, with MAR in as "
+            "many steps of random orders, at temperature 1 and without guidance. AR's is exact, MAR's an upper bound."
+        )
+    return paragraphs
 
 
 def seconds_picture(data: Mapping[str, Any], unit: str) -> Figure:

@@ -117,6 +117,7 @@ class EvaluateCLI(LitscaleCLI):
                 scores = self._evaluate(stage, decision)
                 self._by_first(partial(evaluator.keep, scores))
                 failed += [decision.step] if not_finite(scores) else []
+        # Whatever made it fail would make the next evaluator fail, too, if it took up this one's snapshot.
         except Exception:
             evaluator.give_up()
             raise

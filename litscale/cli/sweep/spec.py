@@ -174,6 +174,7 @@ def _check(spec: SweepSpec) -> None:
         SweepError: there is such a setting.
     """
     path = spec.path
+    # 1. kinds of values
     if not isinstance(spec.space, dict):
         raise SweepError(f"{path}: space must give for each option a list of values or a range, not {spec.space!r}")
     if spec.mode not in ("min", "max"):
@@ -188,6 +189,7 @@ def _check(spec: SweepSpec) -> None:
             raise SweepError(f"{path}: {name} must be a name, or {{name: ..., options}}, not {given!r}")
     if spec.slurm is not None and not isinstance(spec.slurm, dict):
         raise SweepError(f"{path}: slurm must give options, such as {{partition: gpu}}, not {spec.slurm!r}")
+    # 2. the sampler and the space
     if spec.sampler_options["name"] not in SAMPLERS or (spec.planned and len(spec.sampler_options) > 1):
         raise SweepError(
             f"{path}: sampler must be one of {', '.join(SAMPLERS)} ({' and '.join(PLANNED)} have no options), not "
@@ -198,10 +200,12 @@ def _check(spec: SweepSpec) -> None:
         other = short.setdefault(name.replace("init_args.", ""), name)
         if other != name:
             raise SweepError(f"{path}: space: {other} and {name} are the same option")
+    # 3. how many trials; a grid's points are made here, as they may be too many or of a range without a step
     if spec.sampler_options["name"] == "grid":
         _ = spec.points
     elif spec.trials is None:
         raise SweepError(f"{path}: give trials, how many there shall be")
+    # 4. the options of Optuna's classes, which know them alone
     try:
         if spec.sampler_options["name"] != "grid":
             make(optuna.samplers, "Sampler", spec.sampler_options, seed=0)
