@@ -64,6 +64,7 @@ def test_a_job_runs_the_code_of_its_submission(repository, capsys):
     assert {"--nodes=2", "--ntasks-per-node=8", "--gpus-per-node=8", "--time=24:00:00", "--requeue"} <= set(options)
     assert {"--signal=SIGUSR1@90", "--mem=100G", "--job-name=mine", "--open-mode=append"} <= set(options)
     (code,) = Path(RUN).glob("code-*")
+    names = {str(path.relative_to(code)) for path in code.rglob("*") if not path.is_dir()}
     # 2. afterwards all is edited
     Path("mine.py").write_text("VALUE = 4")
     Path("configs/mine.yaml").write_text("lr: 2")
@@ -78,7 +79,6 @@ def test_a_job_runs_the_code_of_its_submission(repository, capsys):
     assert words[7:] == ["--model.name=a b", "--trainer.num_nodes=2", "--trainer.devices=8"]
     assert repository == [["fit", "--config", "configs/mine.yaml", *words[7:]]]
     # 4. the snapshot holds what git does, and says what it is of
-    names = {str(path.relative_to(code)) for path in code.rglob("*") if not path.is_dir()}
     expected = {"mine.py", "configs/mine.yaml", ".gitignore", "link.py", "new.py", provenance.SNAPSHOT}
     assert names == expected
     assert (code / "link.py").is_symlink()
