@@ -202,7 +202,7 @@ CASES = {
     "class map": Case(class_map, read_class_map, count=10),
     "parquet": Case(parquet, read_pages),
     "parquet images": Case(parquet, read_parquet_images, count=60),
-    "tar images": Case(tar, read_tar_images),
+    "tar images": Case(tar, read_tar_images, count=60),
     "tokens": Case(shard(0), read_tokens),
     "record of tokens": Case(shard(1), read_tokens),
     "index of tokens": Case(index, lambda path: TokenMetadata.read(path.parent)),

@@ -2,17 +2,19 @@ import gzip
 import io
 import os
 import pickle
+import re
 import tarfile
 from pathlib import Path
 
 import numpy as np
 import pytest
-from image_files import encoded, photo, published
+from image_files import encoded, photo, published, write_folder
 from PIL import Image
 from tar_files import write_shards, write_tar
 
 from datamodules.images.decoding import Crop, UnreadableImageError
 from datamodules.images.imagenet import tar
+from datamodules.images.imagenet.folder import FolderSource
 from datamodules.images.imagenet.tar import TarImages, TarSource, index_shard
 
 CROP = Crop(16, upsample=False)
@@ -47,6 +49,20 @@ def test_images_are_those_of_pillow_and_no_file_stays_open(tmp_path: Path, rows:
     assert sorted(Path("/dev/fd").iterdir()) == before
     copy = pickle.loads(pickle.dumps(images))
     assert np.array_equal(copy.canvas(7), images.canvas(7))
+
+
+def test_the_page_packs_a_folder_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).parents[4] / "docs" / "data.md").read_text()
+    (program,) = (each for each in re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL) if "tarfile" in each)
+    write_folder(tmp_path / "imagenet", "train", 5)
+    monkeypatch.chdir(tmp_path)
+    exec(program.replace(", 1000\n", ", 4\n"), {})
+    assert len(list(Path("shards/train").iterdir())) == 4
+    images = opened(Path("shards"))
+    expected = FolderSource(Path("imagenet"), True, None, None).open("train", CROP)
+    assert images.labels.tolist() == expected.labels.tolist()
+    for index in range(15):
+        assert np.array_equal(images.canvas(index), expected.canvas(index))
 
 
 @pytest.mark.parametrize("options", [{}, {"format": tarfile.USTAR_FORMAT}, {"format": tarfile.GNU_FORMAT}])
