@@ -25,11 +25,18 @@ def shard_files(folder: Path, split: str, form: str, patterns: Mapping[str, str]
         patterns: split -> name of its shards, from ``folder`` on, with ``{000..146}``, ``{a,b}`` and ``*``.
 
     Raises:
-        FileNotFoundError: a pattern is missing, or names a file that is not there.
+        FileNotFoundError: a pattern is missing, or names a file that is not there; a shard is a folder, or a link that
+            leads nowhere.
         ValueError: a pattern cannot be read.
     """
-    if patterns is not None:
-        return _matching(folder, split, patterns)
+    files = _found(folder, split, form) if patterns is None else _matching(folder, split, patterns)
+    if strange := [str(path) for path in files if not path.is_file()]:
+        raise FileNotFoundError(f"{abridged(strange)}: no file, though named as a shard of {split}; remove or mend it")
+    return files
+
+
+def _found(folder: Path, split: str, form: str) -> list[Path]:
+    """The files that are named as shards of a split."""
     for root in (folder / "data", folder):
         for name in SPLIT_NAMES[split]:
             for suffix in SUFFIXES[form]:
@@ -96,11 +103,11 @@ def _matching(folder: Path, split: str, patterns: Mapping[str, str]) -> list[Pat
         if set("*?[") & set(name):
             found = sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
         else:
-            found = [path] if path.is_file() else []
+            found = [path] if path.exists() else []
         files += found
         missing += [] if found else [str(path)]
     if missing:
-        raise FileNotFoundError(f"shards.{split}: {len(missing)} of the files are not there: {abridged(missing)}")
+        raise FileNotFoundError(f"shards.{split}: there is no {abridged(missing)}")
     if twice := len(files) - len(set(files)):
         raise ValueError(f"shards.{split}: {pattern} names {twice} files twice")
     return files

@@ -63,7 +63,7 @@ class TarSource(ImageSource):
         """Index the shards of a split, unless that is done.
 
         Raises:
-            FileNotFoundError: there are no shards, or no images in them.
+            FileNotFoundError: there are no shards.
             ValueError: a shard is damaged, compressed or of another layout; the message names it and the mend.
             OSError: the cache cannot be written.
         """
@@ -78,11 +78,6 @@ class TarSource(ImageSource):
             finally:
                 pool.shutdown(cancel_futures=True)  # after an error, the other shards do not matter
         whole = np.concatenate(found)
-        if not len(whole):
-            raise FileNotFoundError(
-                f"the {split} shards in {self.folder} hold no images ({', '.join(SUFFIXES)}): a sample is KEY.jpg and "
-                "KEY.cls"
-            )
         columns = dict(zip(("starts", "sizes", "labels"), whole.T, strict=True))
         counts = np.array([len(one) for one in found])
         with writing_cache(path.parent, "tar shards"), atomic_file(path) as file:
@@ -180,10 +175,12 @@ def index_shard(path: Path, labels: bool) -> np.ndarray:
 
     Raises:
         FileNotFoundError: there is no such shard.
-        ValueError: it is damaged, an image has no class, or a key has two images; the message names it and the mend.
+        ValueError: it is damaged, holds no images, or an image has no class or no key of its own; the message names it
+            and the mend.
     """
     # 1. what there is of each key
     images: dict[str, tuple[int, int]] = {}
+    others: dict[str, str] = {}  # further images of a key, such as KEY.mask.png
     described: dict[str, dict[str, bytes]] = {"cls": {}, "json": {}}
     try:
         for member in tar_members(path, (".cls", ".json") if labels else ()):
@@ -194,15 +191,24 @@ def index_shard(path: Path, labels: bool) -> np.ndarray:
                 if key in images:
                     raise ValueError(f"{path}: two images have the key {key!r}; give each a key of its own")
                 images[key] = (member.start, member.size)
+            elif ending.endswith(SUFFIXES):
+                others[key] = member.name
             elif ending in described and member.content is not None:
                 described[ending][key] = member.content
     except DamagedError as error:
         raise DamagedError(f"{error}; get the shard again, or pack it anew") from error
-    # 2. the class of each image
+    # 2. what would be lost
+    if dotted := sorted(others[key] for key in others.keys() - images.keys()):
+        raise ValueError(
+            f"{path}: {dotted[0]} belongs to no image, as a key ends at the first dot; name it without dots"
+        )
+    if not images:
+        raise ValueError(f"{path}: it holds no images ({', '.join(SUFFIXES)}); a sample is KEY.jpg and KEY.cls")
     if labels and (lonely := sorted(described["cls"].keys() - images.keys())):
         raise ValueError(f"{path}: {lonely[0]}.cls has no image beside it; its shard is not whole, or of other data")
+    # 3. the class of each image
     rows = [(*place, _class_of(path, key, described) if labels else -1) for key, place in images.items()]
-    return np.array(rows, np.int64).reshape(-1, 3)
+    return np.array(rows, np.int64)
 
 
 def _class_of(path: Path, key: str, described: Mapping[str, Mapping[str, bytes]]) -> int:
@@ -223,7 +229,7 @@ def _class_of(path: Path, key: str, described: Mapping[str, Mapping[str, bytes]]
             f"{path}: the image of {key!r} has no class: pack {key}.cls, the number of its class, beside it, or set "
             "labels to false"
         )
-    if re.fullmatch(r"-?\d{1,18}", str(value)) is None:
+    if re.fullmatch(r"-?[0-9]{1,18}", str(value)) is None:
         raise ValueError(f"{path}: {name} holds no number of a class, but {str(value)[:40]!r}; or set labels to false")
     return int(str(value))
 

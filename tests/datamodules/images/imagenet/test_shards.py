@@ -46,9 +46,9 @@ def test_patterns(tmp_path: Path) -> None:
     assert files("../{b,a}/09.tar") == ["b/09.tar", "a/09.tar"]
     assert files("../c-*.tar") == ["c-1.tar", "c-2.tar"]
     assert files(f"{tmp_path}/c-{{2,1}}.tar") == ["c-2.tar", "c-1.tar"]
-    with pytest.raises(FileNotFoundError, match=r"shards\.val: 2 of the files are not there: .*a/06\.tar; .*a/07\.tar"):
+    with pytest.raises(FileNotFoundError, match=r"shards\.val: there is no .*a/06\.tar; .*a/07\.tar"):
         files("../a/{06..09}.tar")
-    with pytest.raises(FileNotFoundError, match=r"shards\.val: 1 of the files are not there: .*d-\*\.tar"):
+    with pytest.raises(FileNotFoundError, match=r"shards\.val: there is no .*d-\*\.tar"):
         files("../d-*.tar")
     with pytest.raises(ValueError, match=r"shards\.val: .* names 1 files twice"):
         files("../a/{08,08}.tar")
@@ -57,6 +57,17 @@ def test_patterns(tmp_path: Path) -> None:
             files(address)
     with pytest.raises(FileNotFoundError, match="shards: there is no pattern for train, but for val"):
         shard_files(tmp_path, "train", "tar", {"val": "c-*.tar"})
+
+
+def test_what_is_named_as_a_shard_and_is_no_file(tmp_path: Path) -> None:
+    touch(tmp_path, "val-0.tar")
+    (tmp_path / "train-0.tar").mkdir()
+    (tmp_path / "val-1.tar").symlink_to("nowhere")
+    with pytest.raises(FileNotFoundError, match=r"train-0\.tar: no file, though named as a shard of train; remove or"):
+        shard_files(tmp_path, "train", "tar")
+    for patterns in (None, {"val": "*.tar"}):
+        with pytest.raises(FileNotFoundError, match=r"val-1\.tar: no file, though named as a shard of val"):
+            shard_files(tmp_path, "val", "tar", patterns)
 
 
 def test_braces() -> None:
