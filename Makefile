@@ -79,7 +79,7 @@ test: $(READY)
 	$(MAKE) --no-print-directory --jobs 2 lint tests
 
 tests: $(READY)
-	$(BIN)/python -m pytest -n 2 -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow
