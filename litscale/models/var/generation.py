@@ -59,6 +59,10 @@ class VARGeneration:
         """Return the options that hold at scale ``k``: those without guidance from ``cfg_until`` on."""
         return self if self.cfg_until is None or k < self.cfg_until else replace(self, cfg=0.0)
 
+    def complete(self) -> VARGeneration:
+        """Return the options without those that save arithmetic at the expense of quality."""
+        return replace(self, cfg_until=None)
+
     def logits(self, raw: Tensor, progress: float) -> Tensor:
         """Compute the logits to draw from.
 
