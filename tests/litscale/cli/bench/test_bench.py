@@ -100,6 +100,7 @@ def test_the_grid_is_measured_and_written(config, tmp_path, capsys):
         "greedy": False,
         "smooth": False,
         "cfg_until": None,
+        "prune": None,
         "images": 6,
         "batch_size": 4,
         "seeds": 2,
