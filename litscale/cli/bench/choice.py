@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -105,7 +105,10 @@ def layer(case: Case, own: Decoder) -> str:
         case: the decoder.
         own: the decoder of the config, whose options are left as they are there.
     """
-    options: dict[str, Any] = {"generation": {"cfg_until": case.options.cfg_until}}
+    saving = asdict(case.options)
+    options: dict[str, Any] = {"generation": {name: saving[name] for name in ("cfg_until", "prune")}}
+    if case.options.prune is not None:
+        saving["prune"]["ratios"] = list(case.options.prune.ratios)
     if case.draft is not None:
         options["draft_checkpoint"] = case.draft
     if case.decoder is not own:

@@ -28,6 +28,7 @@ from litscale.models.fractal import Fractal
 from litscale.models.fractal.options import per_level
 from litscale.models.modes import evaluating
 from litscale.models.sdvar import KL, Acceptance, Costs, Coupled, GammaPolicy, Rejection, TopK
+from litscale.models.var import Pruning
 from litscale.storage.checkpoint_record import record_checkpoint
 from litscale.storage.checkpoints import read_checkpoint
 
@@ -54,6 +55,7 @@ class BenchTrainer(Trainer):
         masks: tuple[str, ...] = ("causal",),
         large_scales: tuple[int, ...] | None = None,
         cfg_untils: tuple[int, ...] | None = None,
+        prunes: tuple[Pruning, ...] = (),
         num_images: int = 200,
         batch_size: int = 50,
         seeds: int = 5,
@@ -68,10 +70,11 @@ class BenchTrainer(Trainer):
 
         The rows are the target alone, the draft alone, the module's own decoder, refinement for each number of large
         scales, collaborative decoding for each entry_num and mask, and speculative decoding for each gamma, acceptance
-        and threshold; the target alone and refinement once more without guidance on late scales. All draw tokens as
-        the module does (model.generation). Time is measured in rounds in which all decoders take their turn; medians
-        count. The table is printed and written to the run's folder as bench_decode.csv, .json and .md, with a picture
-        of speed against quality, bench_decode.png. An interrupted benchmark goes on where it was.
+        and threshold; the target alone and refinement once more without guidance on late scales, and with late scales
+        pruned. All draw tokens as the module does (model.generation). Time is measured in rounds in which all decoders
+        take their turn; medians count. The table is printed and written to the run's folder as bench_decode.csv, .json
+        and .md, with a picture of speed against quality, bench_decode.png. An interrupted benchmark goes on where it
+        was.
 
         Args:
             model: a LitSDVAR.
@@ -87,6 +90,7 @@ class BenchTrainer(Trainer):
             masks: what the target sees of them.
             large_scales: numbers of the target's scales in refinement; null = all from 1 to S - 1.
             cfg_untils: first scales without guidance; null = the middle one.
+            prunes: late scales of which some tokens are computed, such as {from_scale: 5, ratios: [0.5]}.
             num_images: images for each seed; their labels take turns.
             batch_size: images decoded together.
             seeds: number of seeds 0, 1, ... of the noise; FID is a mean over them.
@@ -116,7 +120,7 @@ class BenchTrainer(Trainer):
         inner = range(1, model.scales)
         entries, large = (inner if given is None else given for given in (entry_nums, large_scales))
         grid = decoders(model, gammas, RULES if acceptances is None else acceptances, thresholds, entries, masks, large)
-        cases = cases_of(model, grid, (model.scales // 2,) if cfg_untils is None else cfg_untils)
+        cases = cases_of(model, grid, (model.scales // 2,) if cfg_untils is None else cfg_untils, prunes)
         for name, path in (drafts or {}).items():
             cases += [replace(case, label=f"{name}: {case.label}", draft=path) for case in with_draft(cases)]
         check_weights("bench decode", model, ckpt_path, untrained)

@@ -35,7 +35,7 @@ from litscale.models.sdvar import (
     Speculative,
     TargetOnly,
 )
-from litscale.models.var import VARGeneration
+from litscale.models.var import Pruning, VARGeneration
 
 TIMES = ("ms_per_image", "target_only_ms_per_image", "speedup")  # of rates that are measured in turns instead
 
@@ -83,26 +83,32 @@ def decoders(
     return {str(decoder): decoder for decoder in grid}
 
 
-def cases_of(model: LitSDVAR, grid: Mapping[str, Decoder], cfg_untils: Sequence[int]) -> list[Case]:
+def cases_of(
+    model: LitSDVAR, grid: Mapping[str, Decoder], cfg_untils: Sequence[int], prunes: Sequence[Pruning] = ()
+) -> list[Case]:
     """The decoders of the grid as rows, the target alone first.
 
-    Those that verify nothing come once more for each of ``cfg_untils``, the first scales without guidance; the module's
-    own decoder draws as the module says, and all others save nothing else.
+    The target alone and refinement come once more for each of ``cfg_untils``, the first scales without guidance, and
+    for each of ``prunes``. The module's own decoder draws as the module says, and all others save nothing else.
     """
     plain = model.generation.complete()
-    untils = [until for until in cfg_untils if plain.cfg and until < model.scales]
+    savings = [replace(plain, cfg_until=until) for until in cfg_untils if plain.cfg and until < model.scales]
+    savings += [replace(plain, prune=prune) for prune in prunes]
     pairs = [(each, model.generation if each is model.decoder else plain) for each in grid.values()]
     pairs += [
-        (decoder, replace(plain, cfg_until=until))
-        for until in untils
-        for decoder in grid.values()
-        if type(decoder) in (TargetOnly, Refine)
+        (decoder, options) for options in savings for decoder in grid.values() if type(decoder) in (TargetOnly, Refine)
     ]
-    cases = {}
-    for decoder, options in pairs:
-        saving = "" if options.cfg_until is None else f", cfg_until {options.cfg_until}"
-        cases[f"{decoder}{saving}"] = Case(f"{decoder}{saving}", decoder, options)
-    return list(cases.values())
+    cases = [Case(", ".join([str(decoder), *saved(options)]), decoder, options) for decoder, options in pairs]
+    return list({case.label: case for case in cases}.values())
+
+
+def saved(options: VARGeneration) -> list[str]:
+    """What options save, for the name of a row."""
+    words = [] if options.cfg_until is None else [f"cfg_until {options.cfg_until}"]
+    if options.prune is not None:
+        shares = ", ".join(map(str, options.prune.ratios))
+        words.append(f"pruned from scale {options.prune.from_scale} to {shares}")
+    return words
 
 
 def with_draft(cases: Sequence[Case]) -> list[Case]:

@@ -113,17 +113,19 @@ def test_the_grid_is_measured_and_written(config, tmp_path, capsys):
 
 
 def test_savings_are_rows_beside_the_whole_target(config, tmp_path):
-    saving = ["--large_scales", "[1,2]", "--cfg_untils", "[1]", "--speed_batches", "[1,3]", "--acceptances", "[]"]
+    saving = ["--large_scales", "[1,2]", "--cfg_untils", "[1]", "--prunes", "[{from_scale: 2, ratios: [0.5]}]"]
+    saving += ["--speed_batches", "[1,3]", "--acceptances", "[]"]
     main(["bench", "decode", "--config", config, *SHORT, *saving, "--entry_nums", "[]", *EXTRACTOR])
     found = rows(tmp_path / "run")
     names = ["target only", *(f"refine (large_scales {n})" for n in (1, 2))]
     assert list(found) == [
         *("target only", "draft only", "speculative (gamma 1, Rejection)", *names[1:]),
-        *(f"{name}, cfg_until 1" for name in names),
+        *(f"{name}, {words}" for words in ("cfg_until 1", "pruned from scale 2 to 0.5") for name in names),
     ]
     alone, until = found["target only"], found["target only, cfg_until 1"]
     assert (alone["target_tokens_per_image"], alone["draft_tokens_per_image"]) == (2 * 21, 0)
     assert (until["target_tokens_per_image"], until["target_calls_per_image"]) == (21 + 1, 3)
+    assert found["target only, pruned from scale 2 to 0.5"]["target_tokens_per_image"] == 2 * (1 + 4 + 8)
     refined = found["refine (large_scales 1)"]
     assert (refined["target_tokens_per_image"], refined["draft_tokens_per_image"]) == (2 * 1, 2 * 21)
     assert alone["arithmetic"] == alone["speedup"] == alone["speedup_3"] == 1
@@ -154,7 +156,7 @@ def test_the_fastest_decoder_within_a_bound_is_chosen(config, tmp_path, capsys, 
     chosen = yaml.safe_load(out[out.index("\nmodel:") :])
     kind = "litscale.models.sdvar.Refine"
     decoder = {"class_path": kind, "init_args": {"large_scales": 1}}
-    assert chosen["model"]["init_args"] == {"generation": {"cfg_until": None}, "decoder": decoder}
+    assert chosen["model"]["init_args"] == {"generation": {"cfg_until": None, "prune": None}, "decoder": decoder}
     # 10 + 1 + 1 seconds, where the draft reads the first scale together with its own first one
     assert rows(tmp_path / "run")["refine (large_scales 1)"]["network_ms"] == pytest.approx(1e3 * (10 + 2 + 1) / 2)
     # and it is a layer
