@@ -61,7 +61,7 @@ class MusicEvaluation(SampleEvaluation):
         self.baselines = baselines
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Start anew.
+        """Start from the beginning.
 
         Raises:
             MisconfigurationException: no renderer of rolls, or a module that cannot generate.
