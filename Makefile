@@ -83,6 +83,7 @@ test tests test-slow: export PYTHONDONTWRITEBYTECODE =
 test: $(READY)
 	$(MAKE) --no-print-directory --jobs 2 lint tests
 
+# not --dist worksteal: in a process that has compiled, autograd refuses forks, so tests that fork must come first
 tests: $(READY)
 	$(BIN)/python -m pytest -n 2 -m "not slow"
 

@@ -18,11 +18,11 @@ from lit_models.optimization import Optimization
 from lit_models.sampling_threads import checked_threads, limited_threads
 from lit_models.speculative.comparison import Comparison, compare
 from lit_models.speculative.distillation import divergence, teacher_forced, teacher_tokens
-from lit_models.token_metrics import by_scale
+from lit_models.token_metrics import by_scale, trained_tokens
 from lit_models.tokenizer.data_checks import check_cache, check_canvas, check_classes
 from lit_models.tokenizer.encoding import codec_of, count_tokens, labels_of, tokens_of
 from lit_models.tokenizer.weights import packed_tokenizer, unpack_tokenizer
-from lit_models.transformer_files import load_pair, save_as_lit_var
+from lit_models.transformer_files import load_networks, save_as_lit_var
 from litscale.metrics.mean import Mean
 from litscale.models.keyed import host_random
 from litscale.models.sdvar import Decoder, DecoderFactory, Speculative, TargetOnly
@@ -62,6 +62,8 @@ class LitSDVAR(GeneratingModule):
             is needed with official files of the networks, which do not hold the tokenizer.
         teacher_share: Fraction of the images of a training batch, in 0..1, for whose labels the target draws the
             tokens; the other images keep the tokens of the data.
+        scales: The scales on which the draft is trained, ``[first, end]`` without ``end``, as of `LitVAR`: a draft that
+            refines is trained on the late ones, given the scales before of the target or of the data. Null trains all.
         fit_images: Number of images that each device decodes in a validation of ``fit``; other stages decode all
             labels.
         seed: Seed of the noise in evaluation.
@@ -91,6 +93,7 @@ class LitSDVAR(GeneratingModule):
         target_checkpoint: str | None = None,
         tokenizer_checkpoint: str | None = None,
         teacher_share: float = 0.5,
+        scales: tuple[int, int] | None = None,
         fit_images: int = 64,
         seed: int = 0,
         codec: str | None = None,
@@ -104,6 +107,7 @@ class LitSDVAR(GeneratingModule):
         if fit_images < 1:
             raise ValueError(f"fit_images must be at least 1, not {fit_images}")
         self.draft, self.target = draft(vqvae), target(vqvae).requires_grad_(False)
+        self.trained_tokens = trained_tokens(self.draft, scales)
         if self.draft.num_classes != self.target.num_classes:
             raise ValueError(
                 f"the draft has {self.draft.num_classes} classes, the target {self.target.num_classes}: make "
@@ -182,7 +186,7 @@ class LitSDVAR(GeneratingModule):
         """
         if self._loaded:
             return
-        load_pair(self.draft, self.target, self.files)
+        load_networks({"target": self.target, "draft": self.draft}, self.files)
         self._loaded = True
 
     def on_fit_start(self) -> None:
@@ -213,7 +217,7 @@ class LitSDVAR(GeneratingModule):
             tokens = [torch.cat([made, given[count:]]) for made, given in zip(drawn, tokens, strict=True)]
         # 3. compare the networks
         nats, overlap = self._divergence(labels, tokens)
-        loss = self.finite(nats.mean())
+        loss = self.finite(nats[:, self.trained_tokens].mean())
         self.log("train/loss", loss.detach(), sync_dist=True)
         report = {
             f"{name}/scale_{k}": part.detach().mean()

@@ -15,11 +15,12 @@ from lit_models.batches import Batch, StepOutput
 from lit_models.generating import GeneratingModule
 from lit_models.optimization import Optimization
 from lit_models.sampling_threads import checked_threads, limited_threads
-from lit_models.token_metrics import TokenMetrics, by_scale, token_scores
+from lit_models.token_metrics import TokenMetrics, by_scale, token_scores, trained_tokens
 from lit_models.tokenizer.data_checks import check_cache, check_canvas, check_classes
 from lit_models.tokenizer.encoding import codec_of, count_tokens, labels_of, tokens_of
 from lit_models.tokenizer.known_tokens import known_tokens
-from lit_models.tokenizer.weights import load_tokenizer, packed_tokenizer, unpack_tokenizer
+from lit_models.tokenizer.weights import packed_tokenizer, unpack_tokenizer
+from lit_models.transformer_files import load_networks
 from litscale.models.var import VAR, VARGeneration, generate
 from litscale.models.var.attention_times import attention_times
 
@@ -44,6 +45,11 @@ class LitVAR(GeneratingModule):
         generation: Options of generation.
         tokenizer_checkpoint: File with the weights of the tokenizer: a checkpoint of LitVQVAE, or an official file. It
             is read unless a checkpoint is given; null leaves the tokenizer as it is.
+        network_checkpoint: File with the weights that training starts from: a checkpoint of LitVAR, the draft of one of
+            LitSDVAR, or an official file. It is read unless a checkpoint is given; null starts from random weights.
+        scales: The scales that are trained, ``[first, end]`` without ``end``, for a network that makes only these, such
+            as the one that refines (:class:`litscale.models.sdvar.Refine`); those before are read as they are in the
+            data. Null trains all scales.
         label_smoothing: Label smoothing of the training loss, in 0..1.
         progressive_steps: Number of optimiser steps over which training proceeds from the leading scales to all; 0
             trains all scales from the start.
@@ -75,6 +81,8 @@ class LitVAR(GeneratingModule):
         optimization: Optimization = Optimization(),
         generation: VARGeneration = GENERATION,
         tokenizer_checkpoint: str | None = None,
+        network_checkpoint: str | None = None,
+        scales: tuple[int, int] | None = None,
         label_smoothing: float = 0.0,
         progressive_steps: int = 0,
         progressive_first: int = 1,
@@ -92,6 +100,8 @@ class LitVAR(GeneratingModule):
                 f"progressive_steps must not be negative and progressive_first must be in 1..{network.scales}, the "
                 f"number of scales, not {progressive_steps} and {progressive_first}"
             )
+        if progressive_steps and scales is not None:
+            raise ValueError("progressive_steps goes through all scales: make it 0, or scales null")
         if measure_attention and network.attention is not None:
             raise ValueError(
                 f"the network's attention is {network.attention}, and measure_attention is to choose it: make one of "
@@ -99,7 +109,8 @@ class LitVAR(GeneratingModule):
             )
         self.network = network
         self.optimization, self.generation = optimization, generation
-        self.tokenizer_checkpoint, self.label_smoothing = tokenizer_checkpoint, label_smoothing
+        self.tokenizer_checkpoint, self.network_checkpoint = tokenizer_checkpoint, network_checkpoint
+        self.trained_tokens, self.label_smoothing = trained_tokens(network, scales), label_smoothing
         self.progressive_steps, self.progressive_first = progressive_steps, progressive_first
         self.codec = codec_of(network.vqvae, codec, velocity_bins)
         self._has_tokenizer = False
@@ -131,17 +142,19 @@ class LitVAR(GeneratingModule):
         check_classes(self.network.num_classes, data_of(self.trainer))
 
     def _prepare(self) -> None:
-        """Load the tokenizer, unless a checkpoint brought it, and check that it wrote the cache, if there is one.
+        """Load the files, unless a checkpoint was loaded, and check that the tokenizer wrote the cache, if any.
 
         Raises:
-            FileNotFoundError: there is no such tokenizer_checkpoint.
-            ValueError: the file holds another tokenizer, there is no trained tokenizer to train with, or another one
-                wrote the cache.
+            FileNotFoundError: there is no such file.
+            ValueError: a file is of another network or tokenizer, there is no trained tokenizer to train with, or
+                another one wrote the cache.
         """
         quantizer = self.network.vqvae.to(self.device).quantizer  # not every strategy moves what is no submodule
-        if self.tokenizer_checkpoint is not None and not self._has_tokenizer:
-            load_tokenizer(self.network.vqvae, self.tokenizer_checkpoint)
-        elif self.trainer.training and not self._has_tokenizer and not quantizer.hits.any():
+        files = {"tokenizer_checkpoint": self.tokenizer_checkpoint, "network_checkpoint": self.network_checkpoint}
+        if not self._has_tokenizer and any(files.values()):
+            load_networks({"network": self.network}, files)
+        known = self._has_tokenizer or self.tokenizer_checkpoint is not None or bool(quantizer.hits.any())
+        if self.trainer.training and not known:
             raise ValueError(
                 "the tokenizer was never trained: give tokenizer_checkpoint, a checkpoint of LitVQVAE or an official "
                 "file"
@@ -170,9 +183,8 @@ class LitVAR(GeneratingModule):
         # 2. the loss of the scales that are trained
         scales = self.active_scales(self.global_step)
         logits, wanted = self._logits(batch, tokens, scales), torch.cat(tokens[:scales], dim=1)
-        loss = self.finite(
-            F.cross_entropy(logits.flatten(0, 1), wanted.flatten(), label_smoothing=self.label_smoothing)
-        )
+        trained = logits[:, self.trained_tokens].flatten(0, 1), wanted[:, self.trained_tokens].flatten()
+        loss = self.finite(F.cross_entropy(*trained, label_smoothing=self.label_smoothing))
         self.log("train/loss", loss.detach(), sync_dist=True)
         # 3. report
         report: dict[str, Tensor] = {}
@@ -185,7 +197,8 @@ class LitVAR(GeneratingModule):
 
     def batch_counts(self, batch: Batch) -> dict[str, int]:
         """How many ``samples``, ``tokens`` of the trained scales, and with canvases ``cells`` a batch holds."""
-        return count_tokens(batch, self.network.bounds[self.active_scales(self.global_step)])
+        reached = self.network.bounds[self.active_scales(self.global_step)]
+        return count_tokens(batch, len(range(reached)[self.trained_tokens]))
 
     def _take_fastest_attention(self, batch_size: int) -> None:
         """Let all ranks use the attention that is the fastest on the device of rank zero."""

@@ -5,7 +5,7 @@ Dimensions: B images, L tokens of all scales, n tokens of a scale, S scales, V c
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 from torch import Tensor, nn
@@ -67,6 +67,25 @@ def by_scale(model: VAR, values: Tensor) -> list[Tensor]:
     """Split values ``[B, L]`` into those of each scale, ``[B, n]``; L may end after any scale."""
     ends = [end for end in model.bounds[1:] if end <= values.shape[1]]
     return list(values.split([end - start for start, end in zip([0, *ends], ends, strict=False)], dim=1))
+
+
+def trained_tokens(model: VAR, scales: Sequence[int] | None) -> slice:
+    """Return the positions whose loss is trained, as a slice of all L.
+
+    Args:
+        model: The transformer, which gives the bounds of the scales.
+        scales: The first scale that is trained and the first one after it that is not; None for all scales.
+
+    Raises:
+        ValueError: the scales are empty or out of range.
+    """
+    first, end = (0, model.scales) if scales is None else scales
+    if not 0 <= first < end <= model.scales:
+        raise ValueError(
+            f"scales must be [first, end] with 0 <= first < end <= {model.scales}, the number of scales, not "
+            f"{[first, end]}"
+        )
+    return slice(model.bounds[first], model.bounds[end])
 
 
 def unigram_nats(frequencies: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ def load_transformer(network: VAR, path: str, option: str, role: str) -> dict[st
         network: The transformer to fill.
         path: The file, which is read as weights and plain values only.
         option: The option by which the file was given, for messages.
-        role: ``draft`` or ``target``, the network to take from a checkpoint of LitSDVAR.
+        role: ``draft`` or ``target``, the network to take from a checkpoint of LitSDVAR; ``network`` takes the draft.
 
     Returns:
         The tokenizer in the checkpoint, see :func:`packed_tokenizer`, or None for official files, which hold none.
@@ -43,7 +43,7 @@ def load_transformer(network: VAR, path: str, option: str, role: str) -> dict[st
         if "state_dict" not in checkpoint:
             fill_official(network, checkpoint)
             return None
-        fill(network, _part(checkpoint["state_dict"], (LIT_VAR, f"{role}.")))
+        fill(network, _part(checkpoint["state_dict"], (LIT_VAR, "draft." if role == "network" else f"{role}.")))
     except ValueError as error:
         raise ValueError(
             f"{option} {path} is of another network ({error}): make {role} the one that it was trained as "
@@ -52,24 +52,22 @@ def load_transformer(network: VAR, path: str, option: str, role: str) -> dict[st
     return checkpoint.get("tokenizer")
 
 
-def load_pair(draft: VAR, target: VAR, files: Mapping[str, str | None]) -> None:
-    """Load the weights of two transformers and of the tokenizer that they share.
+def load_networks(networks: Mapping[str, VAR], files: Mapping[str, str | None]) -> None:
+    """Load the weights of transformers and of the tokenizer that they share.
 
     Args:
-        draft: The small transformer.
-        target: The large transformer.
-        files: ``tokenizer_checkpoint``, ``target_checkpoint`` and ``draft_checkpoint``; null leaves the weights as they
-            are.
+        networks: The transformers by their roles, ``network`` alone, or ``target`` and ``draft``.
+        files: ``tokenizer_checkpoint``, and the option ``<role>_checkpoint`` of each; null leaves weights as they are.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: a file does not fit, or the transformers were trained with different tokenizers.
     """
-    vqvae, source = target.vqvae, None
+    vqvae, source = next(iter(networks.values())).vqvae, None
     if (path := files["tokenizer_checkpoint"]) is not None:
         load_tokenizer(vqvae, path)
         source = f"tokenizer_checkpoint {path}"
-    for role, network in (("target", target), ("draft", draft)):
+    for role, network in networks.items():
         path = files[option := f"{role}_checkpoint"]
         packed = None if path is None else load_transformer(network, path, option, role)
         if packed is None:
@@ -79,8 +77,8 @@ def load_pair(draft: VAR, target: VAR, files: Mapping[str, str | None]) -> None:
             unpack_tokenizer(vqvae, packed, source)
         elif packed["checksum"] != checksum(vqvae):
             raise ValueError(
-                f"different tokenizers: {option} {path} was trained with another one than that of {source}; draft and "
-                "target must be trained on the tokens of one"
+                f"different tokenizers: {option} {path} was trained with another one than that of {source}; all must "
+                "be trained on the tokens of one"
             )
 
 

@@ -35,7 +35,10 @@ def teacher_forced(network: VAR, labels: Tensor, tokens: Sequence[Tensor], optio
         labels, inputs = torch.cat([labels, torch.full_like(labels, -1)]), inputs.repeat(2, 1, 1)
     with evaluating(network):
         raw = network(labels, inputs)
-    parts = [options.logits(part, network.progress(k)) for k, part in enumerate(by_scale(network, raw))]
+    parts = []
+    for k, part in enumerate(by_scale(network, raw)):
+        drawn = options.at(k)
+        parts.append(drawn.logits(part if drawn.cfg else part[: len(tokens[0])], network.progress(k)))
     return torch.cat(parts, dim=1)
 
 

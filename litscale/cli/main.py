@@ -6,6 +6,8 @@ import difflib
 import sys
 from importlib import import_module
 
+from litscale import __version__
+from litscale.cli.errors import WRONG_USE, end, one_line_errors, take_debug_option
 from litscale.cli.imports import prepare_imports
 
 COMMANDS = {
@@ -48,20 +50,43 @@ def main(args: list[str] | None = None) -> None:
     """Run a command.
 
     Args:
-        args: its words; by default those that the process was started with.
+        args: its words. By default those that the process was started with; then errors are shown as one line, and
+            end the process.
+
+    Raises:
+        Exception: of whatever kind, where ``args`` are given.
+    """
+    if args is not None:
+        run(args, args)
+        return
+    take_debug_option(sys.argv)
+    words = sys.argv[1:]
+    named = words[: 2 if words[:1] == ["bench"] else 1]
+    with one_line_errors(" ".join(["litscale", *(word for word in named if not word.startswith("-"))])):
+        run(words, None)
+
+
+def run(words: list[str], args: list[str] | None) -> None:
+    """Run a command, whose errors are raised.
+
+    Args:
+        words: the command and its options.
+        args: the same; None where the process was started with them.
 
     Raises:
         ImportError: another module would be imported in place of one of our packages.
     """
-    words = sys.argv[1:] if args is None else args
     if not words or words[0] in ("-h", "--help"):
         print(HELP)
+        return
+    if words[0] in ("-V", "--version"):
+        print(f"litscale {__version__}")
         return
     names = list(dict.fromkeys(name.split()[0] for name in COMMANDS))
     if words[0] not in names and not words[0].startswith("-"):
         similar = difflib.get_close_matches(words[0], names, n=1)
         hint = f"; did you mean {similar[0]}?" if similar else f"; there are {', '.join(names)}"
-        sys.exit(f"litscale: there is no command {words[0]}{hint}")
+        end("litscale", f"there is no command {words[0]}{hint}", WRONG_USE)
     prepare_imports()
     if words[0] in OWN_OPTIONS:
         import_module(f"litscale.cli.{OWN_OPTIONS[words[0]]}").main(words[1:])

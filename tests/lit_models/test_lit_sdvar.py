@@ -127,6 +127,14 @@ def test_the_loss_is_the_divergence_of_what_tokens_are_drawn_from(tmp_path):
     assert report.keys() == {f"{name}/scale_{k}" for name in ("loss", "overlap") for k in range(3)}
 
 
+def test_a_refiner_learns_from_the_target_on_late_scales(tmp_path):
+    """The loss is the divergence at their tokens, which the target drew together with the scales before."""
+    module, data, seen = lit_sdvar(teacher_share=1.0, scales=(1, 3)), ToyImages(4), Outputs()
+    quiet(tmp_path, max_steps=1, callbacks=[seen], limit_val_batches=0).fit(module, data)
+    by_scale = [seen.reports[0][f"loss/scale_{k}"].item() for k in range(3)]
+    assert seen.losses == pytest.approx([(4 * by_scale[1] + 16 * by_scale[2]) / 20], rel=1e-5)
+
+
 def test_equal_networks_do_not_diverge():
     module = lit_sdvar(draft=network("target"), **speculative())
     module.draft.load_state_dict(module.target.state_dict())

@@ -9,7 +9,7 @@ from torch.nn import functional as F  # noqa: N812
 from torch.utils.data import DataLoader
 from var_toys import Outputs, ToyImages, lit_var, lit_vqvae, quiet, resumed, same, vqvae
 
-from lit_models import LitVAR, VARGeneration
+from lit_models import LitVAR, Optimization, VARGeneration
 from lit_models.tokenizer.weights import checksum
 from litscale.models.var import VAR, to_official
 
@@ -106,6 +106,38 @@ def test_progressive_training_adds_scale_after_scale(tmp_path):
         weights = SIZES[: k + 1]
         mean = sum(a * b for a, b in zip(means, weights, strict=True)) / sum(weights)
         assert seen.losses[index] == pytest.approx(mean, rel=1e-5)
+
+
+def test_late_scales_are_trained_alone(tmp_path):
+    """The loss is that of their tokens; the report still has all scales."""
+    module, seen = lit_var(label_drop=0.0, scales=(1, 3), optimization=Optimization(lr=1e-12)), Outputs()
+    data = ToyImages(4)
+    quiet(tmp_path, max_steps=1, callbacks=[seen], limit_val_batches=0).fit(module, data)
+    logits, tokens = teacher_forced(module.eval(), data.canvas, data.label)
+    nats = -logits.log_softmax(-1).gather(-1, tokens[..., None])[..., 0]
+    assert seen.losses == pytest.approx([nats[:, 1:].mean().item()], rel=1e-5)
+    assert seen.reports[0]["loss/scale_0"].item() == pytest.approx(nats[:, 0].mean().item(), rel=1e-5)
+    assert {f"loss/scale_{k}" for k in range(3)} <= seen.reports[0].keys()
+    assert module.batch_counts(next(iter(data.train_dataloader())))["tokens"] == 4 * (4 + 16)
+    with pytest.raises(ValueError, match=r"scales must be \[first, end\] with 0 <= first < end <= 3.* not \[2, 4\]"):
+        lit_var(scales=(2, 4))
+    with pytest.raises(ValueError, match="progressive_steps goes through all scales: make it 0, or scales null"):
+        lit_var(scales=(1, 3), progressive_steps=4)
+
+
+def test_a_fit_starts_from_the_weights_of_another_run(tmp_path):
+    first = lit_var()
+    trainer = quiet(tmp_path, max_steps=2, limit_val_batches=0)
+    trainer.fit(first, ToyImages())
+    trainer.save_checkpoint(path := str(tmp_path / "first.ckpt"))
+    tokenizer = vqvae()
+    torch.nn.init.normal_(tokenizer.quantizer.codebook.weight)  # another one, which the file replaces
+    second = lit_var(tokenizer, network_checkpoint=path, scales=(2, 3), optimization=Optimization(lr=1e-12))
+    quiet(tmp_path, max_steps=1, limit_val_batches=0).fit(second, ToyImages())
+    torch.testing.assert_close(dict(second.network.state_dict()), dict(first.network.state_dict()))
+    assert torch.equal(tokenizer.quantizer.codebook.weight, first.network.vqvae.quantizer.codebook.weight)
+    with pytest.raises(ValueError, match=r"is of another network.*make network the one"):
+        quiet(tmp_path, max_steps=1).fit(lit_var(depth=1, network_checkpoint=path), ToyImages())
 
 
 def test_label_smoothing_changes_the_loss_but_not_the_report(tmp_path):

@@ -246,7 +246,7 @@ class BenchTrainer(Trainer):
             raise ValueError("batch_size and repeats must be at least 1, and acceptance in 0..1")
         model.to(self.strategy.root_device)
         with self.precision_plugin.forward_context():
-            costs = Costs.measure(model.draft, model.target, batch_size, model.generation.cfg > 0, repeats)
+            costs = Costs.measure(model.draft, model.target, batch_size, model.generation, repeats)
         gammas, seconds = costs.plan([acceptance] * model.scales)
         rows = {
             str(k): {"draft_ms": 1e3 * draft, "target_ms": 1e3 * target, "gamma": gamma}

@@ -15,6 +15,7 @@ from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 
+from litscale.cli.errors import CommandParser
 from litscale.cli.evaluate.evaluator import End, Evaluator, Task, Wait, Watch
 from litscale.cli.evaluate.folder import EvaluationFolder
 from litscale.cli.evaluate.selection import Selection
@@ -193,14 +194,12 @@ def _monitor(text: str) -> tuple[str, str]:
     return name, mode or "min"
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> CommandParser:
     """The options beside those of ``litscale validate`` and ``test``."""
-    made = argparse.ArgumentParser(
+    made = CommandParser(
         "litscale evaluate",
+        DESCRIPTION,
         usage="litscale evaluate RUN [options] [--config LAYER ...] [options of litscale validate or test]",
-        description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     made.add_argument("--name", help="of the evaluation, one for each set of settings; by default the stage")
     made.add_argument("--stage", choices=("validate", "test"), default="validate", help="the data and the scores")

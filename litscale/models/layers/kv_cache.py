@@ -25,10 +25,11 @@ class KVCache:
         self._values: Tensor | None = None
 
     def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Add tokens and return all that are held.
+        """Add tokens and return all that are held of their sequences.
 
         Args:
-            keys: ``[B, heads, new, d]``.
+            keys: ``[B, heads, new, d]``; with fewer sequences than before, they are the first ones, and the others must
+                not be read again beyond their last token.
             values: ``[B, heads, new, d]``.
 
         Returns:
@@ -43,10 +44,11 @@ class KVCache:
         self._reserve(keys)
         assert self._keys is not None
         assert self._values is not None
-        self._keys[:, :, self.length : end] = keys
-        self._values[:, :, self.length : end] = values
+        rows = len(keys)
+        self._keys[:rows, :, self.length : end] = keys
+        self._values[:rows, :, self.length : end] = values
         self.length = end
-        return self.held()
+        return self._keys[:rows, :, :end], self._values[:rows, :, :end]
 
     def _reserve(self, keys: Tensor) -> None:
         """Take memory for sequences whose keys are like these, ``[B, heads, new, d]``, unless it is there."""
@@ -60,6 +62,11 @@ class KVCache:
         assert self._keys is not None
         assert self._values is not None
         return self._keys[:, :, : self.length], self._values[:, :, : self.length]
+
+    def keep_leading(self, rows: int) -> None:
+        """Forget all sequences but the first ``rows``, and free their memory."""
+        if self._keys is not None and self._values is not None:
+            self._keys, self._values = self._keys[:rows].clone(), self._values[:rows].clone()
 
     def truncate(self, length: int) -> None:
         """Forget all tokens from ``length`` on.

@@ -18,6 +18,7 @@ from litscale.models.sdvar.decoders import (
     Decoder,
     DecoderFactory,
     DraftOnly,
+    Refine,
     TargetOnly,
     Task,
 )
@@ -45,6 +46,7 @@ __all__ = [
     "Forced",
     "GammaPolicy",
     "Proposal",
+    "Refine",
     "Rejection",
     "Round",
     "Speculative",

@@ -15,8 +15,8 @@ import torch
 
 from litscale.models.modes import evaluating
 from litscale.models.sdvar.clock import Stopwatch
-from litscale.models.sdvar.state import NetworkState
-from litscale.models.var import VAR
+from litscale.models.var import VAR, NetworkState, VARGeneration
+from litscale.models.var.generation import PLAIN
 
 
 @dataclass(frozen=True)
@@ -45,14 +45,14 @@ class Costs:
 
     @classmethod
     @torch.no_grad()
-    def measure(cls, draft: VAR, target: VAR, batch: int = 1, guided: bool = True, repeats: int = 3) -> Self:
+    def measure(cls, draft: VAR, target: VAR, batch: int = 1, options: VARGeneration = PLAIN, repeats: int = 3) -> Self:
         """Time both networks, without class: every scale alone, and all scales in one call of the target.
 
         Args:
             draft: proposes.
             target: verifies.
             batch: number of images.
-            guided: with unconditional rows beside the conditional ones.
+            options: how tokens are drawn, which says what is computed.
             repeats: how often; medians are kept. One more run comes first to warm up.
         """
         # 1. time each call: the draft's scales one by one, the target's one by one, all of the target's at once
@@ -64,7 +64,7 @@ class Costs:
             for _ in range(repeats + 1):
                 seconds = []
                 for model, calls in ((draft, target.scales), (target, target.scales), (target, 1)):
-                    stream = NetworkState.open(model, labels, guided)
+                    stream = NetworkState.open(model, labels, options)
                     for _ in range(calls):
                         begun = watch.now()
                         stream.read(f_hats[: target.scales // calls])

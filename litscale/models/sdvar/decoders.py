@@ -19,9 +19,10 @@ from litscale.models.sdvar.clock import Stopwatch
 from litscale.models.sdvar.described import Described
 from litscale.models.sdvar.masks import check_mask, prefix_mask
 from litscale.models.sdvar.report import DecodeReport, Round
-from litscale.models.sdvar.state import NetworkState, draw_scale
-from litscale.models.var import VAR, VQVAE, VARGeneration
-from litscale.models.var.generate import PLAIN, filled_in
+from litscale.models.sdvar.state import draw_scale
+from litscale.models.var import VAR, VQVAE, NetworkState, Pass, VARGeneration
+from litscale.models.var.generate import filled_in
+from litscale.models.var.generation import PLAIN
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class Task:
         seed: of the noise.
         watch: the stopwatch.
         rounds: what has been done so far.
+        passes: of both networks so far; the states of :meth:`Decoder.open` record theirs.
         margin: see :class:`litscale.models.sdvar.DecodeReport`.
     """
 
@@ -59,6 +61,7 @@ class Task:
     seed: int
     watch: Stopwatch
     rounds: list[Round] = field(default_factory=list)
+    passes: list[Pass] = field(default_factory=list)
     margin: float = float("inf")
 
 
@@ -137,7 +140,8 @@ class Decoder(Described, ABC):
                 tokens, f_hat = self.make(task)
                 with task.watch.part("vae"):
                     pictures = self.vqvae.decode(f_hat).add(1).div(2)
-        report = DecodeReport(self.scales, len(classes), tuple(task.rounds), task.watch.seconds, task.margin)
+        rounds, passes = tuple(task.rounds), tuple(task.passes)
+        report = DecodeReport(self.scales, len(classes), rounds, task.watch.seconds, task.margin, passes)
         return Decoded(pictures, tokens, report)
 
     def prepare(self, task: Task) -> None:
@@ -152,9 +156,17 @@ class Decoder(Described, ABC):
             Tokens int64 ``[B, n]`` of each scale, and the accumulation of all ``[B, dim, h, h]``.
         """
 
-    def open(self, model: VAR, task: Task) -> NetworkState:
-        """Return the state of a network that has read no scale of the images yet."""
-        return NetworkState.open(model, task.labels, task.options.cfg > 0)
+    def open(self, model: VAR, task: Task, role: str | None = None) -> NetworkState:
+        """Return the state of a network that has read no scale of the images yet.
+
+        Args:
+            model: the network.
+            task: the batch, whose record its passes join.
+            role: ``draft`` or ``target``, for the record; by default the last of the decoder's models is the target.
+        """
+        if role is None:
+            role = "target" if model is self.models[-1] else "draft"
+        return NetworkState.open(model, task.labels, task.options, role, task.passes)
 
     def add_scale(self, task: Task, model: VAR, raw: Tensor, tokens: list[Tensor], f_hats: list[Tensor]) -> None:
         """Draw the next scale from a network's logits.
@@ -174,84 +186,133 @@ class Decoder(Described, ABC):
 
 
 class CollaborativeDecoding(Decoder):
-    """The draft makes the first scales, the target reads them in one call and makes the others (arXiv 2411.17787).
+    """One network makes the first scales; the other reads them in one call and makes the rest. No scale is verified.
 
-    No scale is verified, so this is lossy: the picture's layout is the draft's. With the models swapped, a large one
-    opens and a small one refines.
-
-    With ``entry_num`` 0 it is :class:`TargetOnly`, with S it is :class:`DraftOnly`. Otherwise the mask covers the
-    draft's scales and the target's first one in the target's first call; later scales see all of them. Only ``causal``
-    is what the target was trained with.
+    By default the draft opens, so that the picture's layout is its own; with ``target_first`` the target opens and the
+    draft refines (:class:`Refine`). Either is lossy. With ``entry_num`` 0 or S one network makes all scales, as in
+    :class:`TargetOnly` and :class:`DraftOnly`. The mask covers the scales of the opening network and the first one of
+    the other in the latter's first call; later scales see all of them. Only ``causal`` is what networks are trained
+    with.
 
     Args:
-        draft: makes the first scales.
-        target: makes the others.
+        draft: the small network.
+        target: the large network.
         vqvae: their tokenizer; may be left out.
-        entry_num: number of the draft's scales, 0..S.
+        entry_num: number of scales of the network that opens, 0..S.
         mask: one of :data:`litscale.models.sdvar.MASKS`, see :func:`litscale.models.sdvar.prefix_mask`.
+        target_first: whether the target opens, instead of the draft.
 
     Raises:
         ValueError: the models do not fit together, unknown mask, or entry_num outside 0..S.
     """
 
     def __init__(
-        self, draft: VAR, target: VAR, vqvae: VQVAE | None = None, entry_num: int = 2, mask: str = "causal"
+        self,
+        draft: VAR,
+        target: VAR,
+        vqvae: VQVAE | None = None,
+        entry_num: int = 2,
+        mask: str = "causal",
+        target_first: bool = False,
     ) -> None:
         super().__init__((draft, target), vqvae)
         check_mask(mask)
         if not 0 <= entry_num <= self.scales:
             raise ValueError(f"entry_num must be in 0..{self.scales}, the number of scales, not {entry_num}")
         self.draft, self.target, self.entry_num, self.mask = draft, target, entry_num, mask
+        self.target_first = target_first
 
     def __str__(self) -> str:
-        alone = {0: "target only", self.scales: "draft only"}
-        return alone.get(self.entry_num, f"collaborative (entry_num {self.entry_num}, {self.mask})")
+        alone = {self.scales: "target", 0: "draft"} if self.target_first else {0: "target", self.scales: "draft"}
+        if self.entry_num in alone:
+            return f"{alone[self.entry_num]} only"
+        first = ", target first" if self.target_first else ""
+        return f"collaborative (entry_num {self.entry_num}, {self.mask}{first})"
 
     def make(self, task: Task) -> tuple[list[Tensor], Tensor]:
-        # 1. the draft's scales, one by one
         tokens: list[Tensor] = []
         f_hats = [self.vqvae.quantizer.start(len(task.labels))]
-        entry = self.entry_num
-        if entry:
-            with task.watch.part("draft"):
-                state = self.open(self.draft, task)
-            for k in range(entry):
-                with task.watch.part("draft"):
-                    raw = state.read(f_hats[k:])[-1]
-                self.add_scale(task, self.draft, raw, tokens, f_hats)
-        # 2. the target's: its first call reads the draft's scales, too
-        mask = None
-        if entry < self.scales:
-            with task.watch.part("target"):
-                state = self.open(self.target, task)
-            if entry:
-                mask = prefix_mask(self.mask, self.target.patch_nums, entry).to(task.labels.device)
-            for k in range(entry, self.scales):
-                with task.watch.part("target"):
-                    raw = state.read(f_hats[state.scale :], mask if k == entry else None)[-1]
-                self.add_scale(task, self.target, raw, tokens, f_hats)
+        # 1. who makes which scales
+        turns = [("draft", self.draft), ("target", self.target)]
+        spans = (range(self.entry_num), range(self.entry_num, self.scales))
+        # 2. the scales, one by one; the first call of the second network reads those of the other, too
+        for (role, model), span in zip(turns[:: -1 if self.target_first else 1], spans, strict=True):
+            if not span:
+                continue
+            with task.watch.part(role):
+                state = self.open(model, task, role)
+            for k in span:
+                state.settle(k)
+                with task.watch.part(role):
+                    mask = self._entry_mask(task) if k == self.entry_num and k > 0 else None
+                    raw = state.read(f_hats[state.scale :], mask)[-1]
+                self.add_scale(task, model, raw, tokens, f_hats)
         # 3. the record
         self._trace(task)
         return tokens, f_hats[-1]
 
+    def _entry_mask(self, task: Task) -> Tensor | None:
+        """What the second network sees in its first call; none for the mask of training, which is the default."""
+        if self.mask == "causal":
+            return None
+        return prefix_mask(self.mask, self.target.patch_nums, self.entry_num).to(task.labels.device)
+
     def _trace(self, task: Task) -> None:
-        """Record the draft's scales with the call that takes them over, then the target's scales one by one."""
-        images, bounds, entry = tuple(range(len(task.labels))), self.target.bounds, self.entry_num
-        for k in range(entry, max(self.scales, entry + 1)):
-            drafted = entry if k == entry else 0
-            end = min(k + 1, self.scales)
+        """Record the target's scales one by one; those of the draft belong to one round, without verification.
+
+        It is the round of the target's call that takes them over, or, where the target opens, the last round.
+        """
+        entry, bounds = self.entry_num, self.target.bounds
+        if self.target_first:
+            rounds = [(k, 0, 1) for k in range(entry)] + (
+                [(entry, self.scales - entry, 0)] if entry < self.scales else []
+            )
+        else:
+            rounds = [(0, entry, int(entry < self.scales))] if entry else []
+            rounds += [(k, 0, 1) for k in range(entry + len(rounds), self.scales)]
+        images = tuple(range(len(task.labels)))
+        for first, drafted, own in rounds:
+            end = first + drafted + own
             task.rounds.append(
                 Round(
                     images=images,
-                    first=k - drafted,
+                    first=first,
                     drafted=drafted,
                     accepted=(drafted,) * len(images),
-                    kept=(end - k + drafted,) * len(images),
-                    draft_tokens=bounds[drafted],
-                    target_tokens=bounds[end] - bounds[k - drafted] if k < self.scales else 0,
+                    kept=(drafted + own,) * len(images),
+                    draft_tokens=bounds[end - own] if drafted else 0,
+                    target_tokens=bounds[end] - bounds[first] if own else 0,
                     verified=False,
                 )
             )
+
+
+class Refine(CollaborativeDecoding):
+    """The target makes the first scales, the draft reads them in one call and makes the late ones (CoDe).
+
+    Late scales hold most tokens and need the fewest parameters (collaborative decoding, arXiv 2411.17787), so this
+    saves most of the arithmetic and keeps the target's layout. It is lossy; a draft that was trained for the late
+    scales (``scales`` of `lit_models.LitVAR` and `lit_models.LitSDVAR`) loses less. With ``large_scales`` S it is
+    :class:`TargetOnly`, with 0 :class:`DraftOnly`.
+
+    Args:
+        draft: makes the late scales.
+        target: makes the first scales.
+        vqvae: their tokenizer; may be left out.
+        large_scales: number of scales that the target makes, 0..S.
+
+    Raises:
+        ValueError: the models do not fit together, or large_scales outside 0..S.
+    """
+
+    def __init__(self, draft: VAR, target: VAR, vqvae: VQVAE | None = None, *, large_scales: int) -> None:
+        if not 0 <= large_scales <= target.scales:
+            raise ValueError(f"large_scales must be in 0..{target.scales}, the number of scales, not {large_scales}")
+        super().__init__(draft, target, vqvae, large_scales, target_first=True)
+
+    def __str__(self) -> str:
+        alone = self.entry_num in (0, self.scales)
+        return super().__str__() if alone else f"refine (large_scales {self.entry_num})"
 
 
 class TargetOnly(CollaborativeDecoding):

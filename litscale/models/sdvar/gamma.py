@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from litscale.models.sdvar.costs import Costs
 from litscale.models.sdvar.described import Described
-from litscale.models.var import VAR
+from litscale.models.var import VAR, VARGeneration
 
 
 class GammaPolicy(Described, ABC):
@@ -23,8 +23,8 @@ class GammaPolicy(Described, ABC):
     def choose(self, first: int) -> int:
         """Return gamma for a round that begins with scale ``first``; it may exceed the number of scales left over."""
 
-    def prepare(self, draft: VAR, target: VAR, batch: int, guided: bool) -> None:
-        """Prepare for a run of ``batch`` images, with or without guidance; the clock of the run is not started yet."""
+    def prepare(self, draft: VAR, target: VAR, batch: int, options: VARGeneration) -> None:
+        """Prepare for a run of ``batch`` images with these options; the clock of the run is not started yet."""
         return
 
     def update(self, first: int, verified: Sequence[int], accepted: Sequence[int]) -> None:
@@ -141,7 +141,7 @@ class CostGamma(GammaPolicy):
     If drafting does not pay, gamma is 0 and the target goes on alone.
 
     Args:
-        costs: of the calls; measured before the first run if none are given, for the batch and guidance of that run.
+        costs: of the calls; measured before the first run if none are given, for the batch and options of that run.
         low: least gamma; a positive one keeps on trying scales that were not accepted before.
         high: largest gamma; none for no bound.
         start: acceptance rate assumed at first, 0..1.
@@ -164,14 +164,14 @@ class CostGamma(GammaPolicy):
         _check_shares(self.start, self.memory)
         self.reset()
 
-    def prepare(self, draft: VAR, target: VAR, batch: int, guided: bool) -> None:
+    def prepare(self, draft: VAR, target: VAR, batch: int, options: VARGeneration) -> None:
         """Measure the costs if they are not known.
 
         Raises:
             ValueError: known costs are of another number of scales.
         """
         if self.costs is None:
-            self.costs = Costs.measure(draft, target, batch, guided)
+            self.costs = Costs.measure(draft, target, batch, options)
         if len(self.costs.target) != target.scales:
             raise ValueError(f"the costs are of {len(self.costs.target)} scales, but the target has {target.scales}")
 

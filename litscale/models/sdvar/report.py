@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from litscale.models.var import Pass
+
 PARTS = ("wall", "draft", "target", "sampling", "vae")
 """Parts of ``DecodeReport.seconds``: everything, the two networks, noise and draws and verification, the tokenizer."""
 LEGEND = {
@@ -59,8 +61,8 @@ class Round:
 class DecodeReport:
     """The counts of one or several decoding runs; all are sums over images, so that reports can be added.
 
-    A call is one pass of a network for one image: a batch of 8 images in one pass counts as 8 calls. Tokens count once,
-    although guidance runs them twice.
+    A call is one pass of a network for one image: a batch of 8 images in one pass counts as 8 calls. Tokens that are
+    read count once, although guidance runs them twice; those that are computed count twice then.
 
     Attributes:
         scales: S.
@@ -70,6 +72,7 @@ class DecodeReport:
         margin: least lead, in logits, of a drawn token over the runner-up; measured where the rule returns the
             target's own tokens (:class:`litscale.models.sdvar.Coupled`). Where it is
             well above the rounding of the logits, the tokens are certainly those of the target alone.
+        passes: what both networks computed, in order.
     """
 
     scales: int
@@ -77,6 +80,7 @@ class DecodeReport:
     rounds: tuple[Round, ...]
     seconds: dict[str, float] = field(default_factory=dict)
     margin: float = float("inf")
+    passes: tuple[Pass, ...] = ()
 
     def __add__(self, other: DecodeReport) -> DecodeReport:
         """Return the counts of both runs; images of the other one are numbered after those of this one.
@@ -93,6 +97,7 @@ class DecodeReport:
             (*self.rounds, *moved),
             {part: self.seconds.get(part, 0.0) + other.seconds.get(part, 0.0) for part in self.seconds | other.seconds},
             min(self.margin, other.margin),
+            self.passes + other.passes,
         )
 
     @property
@@ -124,6 +129,21 @@ class DecodeReport:
     def draft_tokens(self) -> int:
         """Tokens that the draft read, over all images."""
         return sum(entry.draft_tokens * len(entry.images) for entry in self.rounds)
+
+    @property
+    def target_computed_tokens(self) -> int:
+        """Tokens that the target computed, over all images; guidance computes each twice."""
+        return sum(entry.tokens * entry.images for entry in self.passes if entry.role == "target")
+
+    @property
+    def draft_computed_tokens(self) -> int:
+        """Tokens that the draft computed, over all images; guidance computes each twice."""
+        return sum(entry.tokens * entry.images for entry in self.passes if entry.role == "draft")
+
+    @property
+    def flops(self) -> int:
+        """Floating-point operations of both networks, over all images; see `litscale.models.var.Pass`."""
+        return sum(entry.flops * entry.images for entry in self.passes)
 
     @property
     def accepted_scales(self) -> int:
@@ -174,11 +194,12 @@ class DecodeReport:
     def totals(self) -> dict[str, float]:
         """Return all counts as numbers that may be summed over reports and processes before they are divided.
 
-        They are the calls and tokens of both networks, images, seconds by part, and ``drafted/scale_0``,
+        They are the calls and tokens of both networks, ``flops``, images, seconds by part, and ``drafted/scale_0``,
         ``verified/scale_0``, ``accepted/scale_0``, ... The keys depend on the number of scales only.
         """
         names = ("images", "target_calls", "draft_calls", "target_passes", "draft_passes", "target_tokens")
-        sums = {name: float(getattr(self, name)) for name in (*names, "draft_tokens", "accepted_scales")}
+        names = (*names, "draft_tokens", "target_computed_tokens", "draft_computed_tokens", "flops", "accepted_scales")
+        sums = {name: float(getattr(self, name)) for name in names}
         sums |= {f"seconds/{part}": self.seconds.get(part, 0.0) for part in PARTS}
         for name in ("drafted", "verified", "accepted"):
             for k, count in enumerate(getattr(self, f"{name}_by_scale").tolist()):

@@ -85,13 +85,13 @@ class Speculative(Decoder):
         self.gamma.reset()
 
     def prepare(self, task: Task) -> None:
-        self.gamma.prepare(self.draft, self.target, len(task.labels), task.options.cfg > 0)
+        self.gamma.prepare(self.draft, self.target, len(task.labels), task.options)
 
     def make(self, task: Task) -> tuple[list[Tensor], Tensor]:
         with task.watch.part("draft"):
-            draft = self.open(self.draft, task)
+            draft = self.open(self.draft, task, "draft")
         with task.watch.part("target"):
-            target = self.open(self.target, task)
+            target = self.open(self.target, task, "target")
         rows = torch.arange(len(task.labels), device=task.labels.device)
         start = self.vqvae.quantizer.start(len(rows))
         states = {0: DecodeState(rows, task.images, [], [start], draft, target)}  # by finished scales
@@ -197,3 +197,4 @@ class Speculative(Decoder):
         state.tokens.append(tokens)
         with task.watch.part("vae"):
             state.f_hats.append(self.vqvae.quantizer.accumulate(state.f_hats[last], tokens, last))
+        state.settle()

@@ -13,8 +13,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from litscale.models.var import VAR, Cache, Condition, VARGeneration
-from litscale.models.var.generate import gumbel_max, keep_likely
+from litscale.models.var import VAR, Condition, NetworkState, VARGeneration
+from litscale.models.var.generate import gumbel_max
+from litscale.models.var.generation import keep_likely
 
 
 class DrawnScale(NamedTuple):
@@ -54,7 +55,7 @@ def draw_scale(
 
     Args:
         model: the network whose logits they are.
-        raw: ``[B, n, V]``, or ``[2 B, n, V]`` with the unconditional rows second where there is guidance.
+        raw: ``[B, n, V]``, or ``[2 B, n, V]`` with the unconditional rows second where the scale is guided.
         k: scale.
         options: how tokens are drawn.
         seed: of the noise.
@@ -62,7 +63,7 @@ def draw_scale(
         noise: of this scale, where it is known already.
     """
     # 1. guidance and temperature
-    full = replace(options, top_k=0, top_p=0.0).logits(raw, model.progress(k))
+    full = replace(options.at(k), top_k=0, top_p=0.0).logits(raw, model.progress(k))
     # 2. filters
     logits = keep_likely(full, options.top_k, options.top_p)
     # 3. keyed noise, and the tokens that it chooses
@@ -70,61 +71,6 @@ def draw_scale(
         noise = options.noise(seed, images, k, logits.shape[1], logits.shape[2])
         assert noise is not None  # it is none for greedy sampling only
     return DrawnScale(full, logits, noise, gumbel_max(logits, noise))
-
-
-@dataclass
-class NetworkState:
-    """One network, and the scales that it has read of some images.
-
-    Attributes:
-        model: the network.
-        condition: of the images' classes, and of no class below them where there is guidance.
-        cache: keys and values of the scales read.
-        copies: rows for each image: 2 with guidance, 1 without.
-    """
-
-    model: VAR
-    condition: Condition
-    cache: Cache
-    copies: int
-
-    @classmethod
-    def open(cls, model: VAR, labels: Tensor, guided: bool) -> NetworkState:
-        """Nothing read yet, for classes int64 ``[B]``.
-
-        Raises:
-            ValueError: labels out of range.
-        """
-        rows = torch.cat([labels, torch.full_like(labels, -1)]) if guided else labels
-        return cls(model, model.condition(rows), model.new_cache(), 2 if guided else 1)
-
-    @property
-    def scale(self) -> int:
-        """Number of scales read, and so the next to read."""
-        return self.model.bounds.index(self.cache.length)
-
-    def read(self, f_hats: Sequence[Tensor], mask: Tensor | None = None) -> list[Tensor]:
-        """Read the next scales in one call.
-
-        Args:
-            f_hats: for each of them the accumulation of the scales before it, ``[B, dim, h, h]``.
-            mask: as in :meth:`litscale.models.var.VAR.extend`.
-
-        Returns:
-            Raw logits of each scale, ``[copies * B, n, V]``.
-        """
-        first, bounds = self.scale, self.model.bounds
-        quantizer = self.model.vqvae.quantizer
-        parts = [quantizer.scale_input(f_hat, first + j) for j, f_hat in enumerate(f_hats) if first + j]
-        inputs = torch.cat(parts, dim=1).repeat(self.copies, 1, 1) if parts else None
-        raw = self.model.extend(inputs, self.condition, self.cache, first, mask)
-        sizes = [bounds[k + 1] - bounds[k] for k in range(first, first + len(f_hats))]
-        return list(raw.split(sizes, dim=1))
-
-    def rollback(self, scales: int) -> None:
-        """Keep at most the first ``scales``."""
-        if self.scale > scales:
-            self.cache.truncate(self.model.bounds[scales])
 
 
 @dataclass
@@ -164,6 +110,11 @@ class DecodeState:
         everything = torch.arange(len(self.rows) + len(other.rows), device=self.rows.device)
         return _assembled([self, other], [everything])[0]
 
+    def settle(self) -> None:
+        """Free what only finished scales need."""
+        self.draft.settle(self.finished)
+        self.target.settle(self.finished)
+
     def rollback(self, scale: int) -> None:
         """Back to before the tokens of ``scale``.
 
@@ -197,20 +148,19 @@ def _assembled_networks(states: Sequence[NetworkState], choices: Sequence[Tensor
     The caches go over layer by layer, so that memory holds them once, and one layer twice.
     """
     # 1. states without tokens, with the conditions of their images
-    model, copies = states[0].model, states[0].copies
+    like, copies = states[0], states[0].copies
     pick = partial(_picked, copies=copies)
     conditions = [state.condition for state in states]
     length = min(state.cache.length for state in states)
     made = [
-        NetworkState(
-            model,
-            Condition(
+        replace(
+            like,
+            condition=Condition(
                 pick([condition.embedding for condition in conditions], rows),
                 [pick(blocks, rows) for blocks in zip(*(condition.blocks for condition in conditions), strict=True)],
                 pick([condition.head for condition in conditions], rows),
             ),
-            model.new_cache(),
-            copies,
+            cache=like.model.new_cache(),
         )
         for rows in choices
     ]

@@ -25,6 +25,12 @@ class Condition(NamedTuple):
     blocks: list[Tensor]
     head: Tensor
 
+    def leading(self, rows: int) -> Condition:
+        """Return the modulation of the first rows only."""
+        if rows == len(self.embedding):
+            return self
+        return Condition(self.embedding[:rows], [block[:rows] for block in self.blocks], self.head[:rows])
+
 
 class Cache:
     """Keys and values of all blocks.
@@ -50,3 +56,8 @@ class Cache:
         """
         for layer in self.layers:
             layer.truncate(length)
+
+    def keep_leading(self, rows: int) -> None:
+        """Forget all sequences but the first ``rows``, and free their memory."""
+        for layer in self.layers:
+            layer.keep_leading(rows)

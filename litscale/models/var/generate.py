@@ -1,11 +1,10 @@
-"""Generation with VAR, scale by scale: guidance, filters, keyed noise, known tokens.
+"""Generation with VAR, scale by scale, with known tokens.
 
 Dimensions: B images, S scales, n tokens of a scale, V vocabulary.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -15,68 +14,9 @@ from torch import Tensor
 
 from litscale.models.labels import check_labels
 from litscale.models.modes import evaluating
-from litscale.models.var.noise import gumbel_noise
+from litscale.models.var.generation import PLAIN, VARGeneration
+from litscale.models.var.network_state import NetworkState
 from litscale.models.var.transformer import VAR
-
-
-@dataclass(frozen=True)
-class VARGeneration:
-    """How tokens are drawn. The published scores are those of cfg 1.5, top_k 900 and top_p 0.96.
-
-    Args:
-        cfg: classifier-free guidance at the last scale; it grows from 0 at the first one, and logits are
-            ``(1 + t) * conditional - t * unconditional``. 0 is off, at half the cost; the published value is 1.5.
-        top_k: draw among the k likeliest tokens; 0 is off, the published value is 900.
-        top_p: draw among the likeliest tokens that hold this share of the probability; 0 is off, the published value
-            is 0.96.
-        temperature: divides the logits; below 1 is safer.
-        greedy: take the likeliest tokens.
-        smooth: make the picture from mixtures of codes instead of the tokens drawn (Gumbel softmax): smoother, for
-            viewing, not for measuring.
-
-    Raises:
-        ValueError: an option is out of range; the message names it.
-    """
-
-    cfg: float = 1.5
-    top_k: int = 0
-    top_p: float = 0.0
-    temperature: float = 1.0
-    greedy: bool = False
-    smooth: bool = False
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.cfg < math.inf:
-            raise ValueError(f"cfg must not be negative, not {self.cfg}; 0 is without guidance")
-        if self.top_k < 0:
-            raise ValueError(f"top_k must not be negative, not {self.top_k}; 0 draws among all tokens")
-        if not 0 <= self.top_p <= 1:
-            raise ValueError(f"top_p must be in 0..1, not {self.top_p}; 0 draws among all tokens")
-        if not 0 < self.temperature < math.inf:
-            raise ValueError(f"temperature must be positive, not {self.temperature}; greedy takes the likeliest token")
-
-    def logits(self, raw: Tensor, progress: float) -> Tensor:
-        """Compute the logits to draw from.
-
-        Args:
-            raw: the network's, ``[B, n, V]``, or ``[2 B, n, V]`` with the unconditional rows second where ``cfg`` is
-                above 0.
-            progress: :meth:`litscale.models.var.VAR.progress` of the scale.
-
-        Returns:
-            ``[B, n, V]``; removed tokens are -inf.
-        """
-        logits = guided(raw, self.cfg * progress) if self.cfg else raw
-        return keep_likely(logits / self.temperature, self.top_k, self.top_p)
-
-    def noise(self, seed: int, images: Tensor, k: int, n: int, vocab: int) -> Tensor | None:
-        """Return the noise of scale ``k`` for images int64 ``[B]``, float32 ``[B, n, V]``; none when greedy."""
-        if self.greedy:
-            return None
-        return gumbel_noise(seed, images, k, torch.arange(n, device=images.device), vocab)
-
-
-PLAIN = VARGeneration()
 
 
 @dataclass
@@ -98,7 +38,8 @@ class Step(NamedTuple):
     """One scale of :func:`generate_scales`.
 
     Attributes:
-        raw: logits of the network ``[B, n, V]``, or ``[2 B, n, V]`` with the unconditional rows second.
+        raw: logits of the network ``[B, n, V]``, or ``[2 B, n, V]`` with the unconditional rows second where the scale
+            is guided.
         logits: after guidance, temperature and filters, ``[B, n, V]``; removed tokens are -inf.
         tokens: int64 ``[B, n]``.
         f_hat: accumulation after this scale, ``[B, dim, h, h]``.
@@ -167,17 +108,14 @@ def generate_scales(
     quantizer = model.vqvae.quantizer
     images = torch.arange(len(labels), device=labels.device) if image_index is None else image_index
     # 1. the modulation by the classes; guidance runs each image without class, too
-    copies = 2 if options.cfg else 1
-    condition = model.condition(torch.cat([labels, torch.full_like(labels, -1)]) if options.cfg else labels)
-    cache = model.new_cache()
+    state = NetworkState.open(model, labels, options)
     f_hat = quantizer.start(len(labels))
     for k in range(model.scales):
         # 2. all logits of the scale in one pass, given the scales before
-        inputs = quantizer.scale_input(f_hat, k).repeat(copies, 1, 1) if k else None
+        (raw,) = state.read([f_hat])
         progress = model.progress(k)
-        raw = model.extend(inputs, condition, cache, k)
         # 3. guidance and filters; then draw
-        logits = options.logits(raw, progress)
+        logits = options.at(k).logits(raw, progress)
         noise = options.noise(seed, images, k, logits.shape[1], model.vocab)
         drawn = gumbel_max(logits, noise)
         # 4. known tokens stay as they are
@@ -192,6 +130,7 @@ def generate_scales(
             f_hat = quantizer.add(f_hat, vectors, k)
         else:
             f_hat = quantizer.accumulate(f_hat, drawn, k)
+        state.settle(k + 1)
         yield Step(raw, logits, drawn, f_hat)
 
 
@@ -216,42 +155,6 @@ def filled_in(
     if images.shape != classes.shape:
         raise ValueError(f"image_index must have the shape of labels {list(classes.shape)}, not {list(images.shape)}")
     return classes.to(device, torch.long), images, int(torch.randint(2**62, ())) if seed is None else seed
-
-
-def guided(logits: Tensor, strength: float) -> Tensor:
-    """Classifier-free guidance (arXiv 2207.12598).
-
-    Args:
-        logits: ``[2 B, n, V]``, conditional rows first.
-        strength: t in ``(1 + t) * conditional - t * unconditional``.
-
-    Returns:
-        ``[B, n, V]``.
-    """
-    conditional, unconditional = logits.chunk(2)
-    return (1 + strength) * conditional - strength * unconditional
-
-
-def keep_likely(logits: Tensor, top_k: int, top_p: float) -> Tensor:
-    """Set unlikely tokens to -inf: first all below the k-th largest logit (ties stay), then the tail beyond ``top_p``.
-
-    Args:
-        logits: ``[..., V]``.
-        top_k: number of tokens, 0 for all.
-        top_p: share of what is left, 0 for all; the likeliest token always stays (nucleus sampling, arXiv 1904.09751).
-
-    Returns:
-        ``[..., V]``.
-    """
-    if top_k:
-        lowest = logits.topk(min(top_k, logits.shape[-1]), dim=-1).values[..., -1:]
-        logits = logits.masked_fill(logits < lowest, float("-inf"))
-    if top_p:
-        ascending, order = logits.sort(dim=-1)
-        tail = ascending.softmax(-1).cumsum(-1) <= 1 - top_p
-        tail[..., -1] = False
-        logits = logits.masked_fill(torch.zeros_like(tail).scatter(-1, order, tail), float("-inf"))
-    return logits
 
 
 def gumbel_max(logits: Tensor, noise: Tensor | None) -> Tensor:

@@ -49,6 +49,7 @@ def test_layers_choose_the_decoder_and_keep_how_tokens_are_drawn(name, models):
         "temperature": 1.0,
         "greedy": False,
         "smooth": False,
+        "cfg_until": None,
     }
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("decoder", type=DecoderFactory)

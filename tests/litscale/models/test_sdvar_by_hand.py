@@ -9,7 +9,8 @@ from sdvar_toys import pair
 from litscale.models.sdvar import AdaptiveGamma, CollaborativeDecoding, CostGamma, Costs, DecodeReport, Round
 from litscale.models.sdvar.acceptance import KL, Coupled, Proposal, Rejection, TopK
 from litscale.models.sdvar.clock import Stopwatch
-from litscale.models.sdvar.state import DrawnScale, NetworkState
+from litscale.models.sdvar.state import DrawnScale
+from litscale.models.var import NetworkState
 
 
 def proposal(draft, target, tokens, drawn=None):
@@ -193,9 +194,9 @@ def test_measured_costs_hold_the_calls_alone(monkeypatch):
     clock = [0.0]
     opened = NetworkState.open.__func__
 
-    def slow_open(cls, model, labels, guided):
+    def slow_open(cls, *arguments):
         clock[0] += 100
-        return opened(cls, model, labels, guided)
+        return opened(cls, *arguments)
 
     def read(self, f_hats, mask=None):
         before = self.cache.length

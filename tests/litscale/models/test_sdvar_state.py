@@ -9,8 +9,7 @@ from sdvar_toys import LABELS, pair
 
 from litscale.models.layers.kv_cache import KVCache
 from litscale.models.sdvar import Coupled, Forced, Rejection, Speculative, TopK
-from litscale.models.sdvar.state import NetworkState
-from litscale.models.var import VARGeneration
+from litscale.models.var import NetworkState, VARGeneration
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +38,7 @@ def test_after_every_round_the_state_is_that_of_a_fresh_pass(models, cfg, argume
                 lags.add(state.finished - scales)
                 if not scales:
                     continue
-                fresh = NetworkState.open(network.model, labels[state.rows], cfg > 0)
+                fresh = NetworkState.open(network.model, labels[state.rows], VARGeneration(cfg=cfg))
                 inputs = quantizer.teacher_input(state.tokens)[:, : network.model.bounds[scales] - 1]
                 fresh.model.extend(inputs.repeat(fresh.copies, 1, 1), fresh.condition, fresh.cache, 0)
                 for mine, expected in zip(network.cache.layers, fresh.cache.layers, strict=True):

@@ -1,0 +1,119 @@
+"""Options of generation with VAR: guidance, temperature, filters, keyed noise.
+
+Dimensions: B images, n tokens of a scale, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from litscale.models.var.noise import gumbel_noise
+
+
+@dataclass(frozen=True)
+class VARGeneration:
+    """How tokens are drawn. The published scores are those of cfg 1.5, top_k 900 and top_p 0.96.
+
+    Args:
+        cfg: classifier-free guidance at the last scale; it grows from 0 at the first one, and logits are
+            ``(1 + t) * conditional - t * unconditional``. 0 is off, at half the cost; the published value is 1.5.
+        top_k: draw among the k likeliest tokens; 0 is off, the published value is 900.
+        top_p: draw among the likeliest tokens that hold this share of the probability; 0 is off, the published value
+            is 0.96.
+        temperature: divides the logits; below 1 is safer.
+        greedy: take the likeliest tokens.
+        smooth: make the picture from mixtures of codes instead of the tokens drawn (Gumbel softmax): smoother, for
+            viewing, not for measuring.
+        cfg_until: the first scale that is drawn without guidance, by conditional logits. From there on no unconditional
+            rows are computed, which halves the work of the scales that hold most tokens. Null guides all scales.
+
+    Raises:
+        ValueError: an option is out of range; the message names it.
+    """
+
+    cfg: float = 1.5
+    top_k: int = 0
+    top_p: float = 0.0
+    temperature: float = 1.0
+    greedy: bool = False
+    smooth: bool = False
+    cfg_until: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.cfg < math.inf:
+            raise ValueError(f"cfg must not be negative, not {self.cfg}; 0 is without guidance")
+        if self.cfg_until is not None and self.cfg_until < 0:
+            raise ValueError(f"cfg_until must not be negative, not {self.cfg_until}; null guides all scales")
+        if self.top_k < 0:
+            raise ValueError(f"top_k must not be negative, not {self.top_k}; 0 draws among all tokens")
+        if not 0 <= self.top_p <= 1:
+            raise ValueError(f"top_p must be in 0..1, not {self.top_p}; 0 draws among all tokens")
+        if not 0 < self.temperature < math.inf:
+            raise ValueError(f"temperature must be positive, not {self.temperature}; greedy takes the likeliest token")
+
+    def at(self, k: int) -> VARGeneration:
+        """Return the options that hold at scale ``k``: those without guidance from ``cfg_until`` on."""
+        return self if self.cfg_until is None or k < self.cfg_until else replace(self, cfg=0.0)
+
+    def logits(self, raw: Tensor, progress: float) -> Tensor:
+        """Compute the logits to draw from.
+
+        Args:
+            raw: the network's, ``[B, n, V]``, or ``[2 B, n, V]`` with the unconditional rows second where ``cfg`` is
+                above 0.
+            progress: :meth:`litscale.models.var.VAR.progress` of the scale.
+
+        Returns:
+            ``[B, n, V]``; removed tokens are -inf.
+        """
+        logits = guided(raw, self.cfg * progress) if self.cfg else raw
+        return keep_likely(logits / self.temperature, self.top_k, self.top_p)
+
+    def noise(self, seed: int, images: Tensor, k: int, n: int, vocab: int) -> Tensor | None:
+        """Return the noise of scale ``k`` for images int64 ``[B]``, float32 ``[B, n, V]``; none when greedy."""
+        if self.greedy:
+            return None
+        return gumbel_noise(seed, images, k, torch.arange(n, device=images.device), vocab)
+
+
+PLAIN = VARGeneration()
+
+
+def guided(logits: Tensor, strength: float) -> Tensor:
+    """Classifier-free guidance (arXiv 2207.12598).
+
+    Args:
+        logits: ``[2 B, n, V]``, conditional rows first.
+        strength: t in ``(1 + t) * conditional - t * unconditional``.
+
+    Returns:
+        ``[B, n, V]``.
+    """
+    conditional, unconditional = logits.chunk(2)
+    return (1 + strength) * conditional - strength * unconditional
+
+
+def keep_likely(logits: Tensor, top_k: int, top_p: float) -> Tensor:
+    """Set unlikely tokens to -inf: first all below the k-th largest logit (ties stay), then the tail beyond ``top_p``.
+
+    Args:
+        logits: ``[..., V]``.
+        top_k: number of tokens, 0 for all.
+        top_p: share of what is left, 0 for all; the likeliest token always stays (nucleus sampling, arXiv 1904.09751).
+
+    Returns:
+        ``[..., V]``.
+    """
+    if top_k:
+        lowest = logits.topk(min(top_k, logits.shape[-1]), dim=-1).values[..., -1:]
+        logits = logits.masked_fill(logits < lowest, float("-inf"))
+    if top_p:
+        ascending, order = logits.sort(dim=-1)
+        tail = ascending.softmax(-1).cumsum(-1) <= 1 - top_p
+        tail[..., -1] = False
+        logits = logits.masked_fill(torch.zeros_like(tail).scatter(-1, order, tail), float("-inf"))
+    return logits

@@ -1,0 +1,129 @@
+"""One network reading scale after scale of a batch of images.
+
+Dimensions: B images, S scales, n tokens of a scale, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from litscale.models.var.cache import Cache, Condition
+from litscale.models.var.flops import pass_flops
+from litscale.models.var.generation import VARGeneration
+from litscale.models.var.transformer import VAR
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One pass of a network over one or several scales.
+
+    Attributes:
+        role: ``draft`` or ``target``.
+        first: first scale that is read.
+        scales: number of scales.
+        images: number of images.
+        tokens: number of tokens computed for one image, where the unconditional rows of guidance count, too.
+        flops: floating-point operations for one image, see :func:`litscale.models.var.flops.pass_flops`.
+    """
+
+    role: str
+    first: int
+    scales: int
+    images: int
+    tokens: int
+    flops: int
+
+
+@dataclass
+class NetworkState:
+    """One network, and the scales that it has read of some images.
+
+    Attributes:
+        model: the network.
+        options: how tokens are drawn, which says what scales are guided.
+        condition: of the images' classes, and of no class below them where there is guidance.
+        cache: keys and values of the scales read.
+        copies: rows for each image: 2 with guidance, 1 without.
+        role: ``draft`` or ``target``, for the record.
+        passes: the record, to which each pass is appended.
+    """
+
+    model: VAR
+    options: VARGeneration
+    condition: Condition
+    cache: Cache
+    copies: int
+    role: str = "target"
+    passes: list[Pass] = field(default_factory=list)
+
+    @classmethod
+    def open(
+        cls,
+        model: VAR,
+        labels: Tensor,
+        options: VARGeneration,
+        role: str = "target",
+        passes: list[Pass] | None = None,
+    ) -> NetworkState:
+        """Nothing read yet, for classes int64 ``[B]``.
+
+        Raises:
+            ValueError: labels out of range.
+        """
+        guided = options.at(0).cfg > 0
+        rows = torch.cat([labels, torch.full_like(labels, -1)]) if guided else labels
+        record = [] if passes is None else passes
+        return cls(model, options, model.condition(rows), model.new_cache(), 2 if guided else 1, role, record)
+
+    @property
+    def scale(self) -> int:
+        """Number of scales read, and so the next to read."""
+        return self.model.bounds.index(self.cache.length)
+
+    def read(self, f_hats: Sequence[Tensor], mask: Tensor | None = None) -> list[Tensor]:
+        """Read the next scales in one pass.
+
+        Without guidance from the first of them on, no unconditional rows are computed.
+
+        Args:
+            f_hats: for each of them the accumulation of the scales before it, ``[B, dim, h, h]``.
+            mask: as in :meth:`litscale.models.var.VAR.extend`.
+
+        Returns:
+            Raw logits of each scale, ``[2 B, n, V]`` where it is guided, else ``[B, n, V]``.
+        """
+        # 1. the input of each scale, for as many rows as the first scale needs
+        first, images, bounds = self.scale, len(f_hats[0]), self.model.bounds
+        guided = [self.copies == 2 and self.options.at(first + j).cfg > 0 for j in range(len(f_hats))]
+        copies = 2 if guided[0] else 1
+        quantizer = self.model.vqvae.quantizer
+        parts = [quantizer.scale_input(f_hat, first + j) for j, f_hat in enumerate(f_hats) if first + j]
+        inputs = torch.cat(parts, dim=1).repeat(copies, 1, 1) if parts else None
+        # 2. the pass, and its record
+        sizes = [bounds[k + 1] - bounds[k] for k in range(first, first + len(f_hats))]
+        flops = copies * pass_flops(self.model, first, sizes, self.cache.length)
+        condition = self.condition.leading(copies * images)
+        raw = self.model.extend(inputs, condition, self.cache, first, mask)
+        self.passes.append(Pass(self.role, first, len(f_hats), images, copies * sum(sizes), flops))
+        # 3. the logits of each scale
+        return [part if kept else part[:images] for part, kept in zip(raw.split(sizes, dim=1), guided, strict=True)]
+
+    def settle(self, scale: int) -> None:
+        """Free what only the scales before ``scale`` need, which are final: unconditional rows, if none is guided now.
+
+        Call it when they will not be drawn again by this network.
+        """
+        if self.copies == 2 and not self.options.at(scale).cfg:
+            images = len(self.condition.embedding) // 2
+            self.condition = self.condition.leading(images)
+            self.cache.keep_leading(images)
+            self.copies = 1
+
+    def rollback(self, scales: int) -> None:
+        """Keep at most the first ``scales``."""
+        if self.scale > scales:
+            self.cache.truncate(self.model.bounds[scales])
