@@ -76,7 +76,7 @@ class MusicEvaluation(SampleEvaluation):
         self.baselines, self.sets, self.clamp_weights = baselines, sets, clamp_weights
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Start anew.
+        """Start from the beginning.
 
         Raises:
             MisconfigurationException: no renderer of rolls, or a module that cannot generate.

@@ -46,8 +46,8 @@ class PredictionWriter(Callback):
     first ones came into being, one a row. Use it with ``return_predictions=False``, or all samples are kept in memory
     as well.
 
-    It is no `BasePredictionWriter`: that one has Lightning look for the indices of a batch, and warn in vain, which
-    the batch itself knows.
+    It is no `BasePredictionWriter`, which has Lightning look for the indices of a batch and warn that there are none,
+    although the batch itself holds them.
     """
 
     def __init__(self, output_dir: str | None = None, gif: bool = False, wav: bool = False) -> None:
