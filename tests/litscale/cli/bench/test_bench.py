@@ -321,7 +321,9 @@ def test_help(capsys):
     ):
         with pytest.raises(SystemExit):
             main(words)
-        assert expected in " ".join(capsys.readouterr().out.split())
+        out = capsys.readouterr().out
+        assert expected in " ".join(out.split())
+        assert len(out.splitlines()) <= 100
 
 
 @pytest.mark.parametrize(
