@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -189,9 +190,17 @@ def _logger_options(given: Any) -> list[dict[str, Any]]:
 def _monitor(text: str) -> tuple[str, str]:
     """``NAME`` or ``NAME:max`` as a score and its mode."""
     name, _, mode = text.partition(":")
-    if mode not in ("", "min", "max"):
+    if not name or mode not in ("", "min", "max"):
         raise argparse.ArgumentTypeError(f"{text}: give NAME, NAME:min or NAME:max")
     return name, mode or "min"
+
+
+def _duration(text: str) -> float:
+    """A number of seconds or minutes."""
+    value = float(text)  # whose ValueError argparse words itself
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text}: give a number that is not negative")
+    return value
 
 
 def parser() -> CommandParser:
@@ -210,12 +219,12 @@ def parser() -> CommandParser:
     made.add_argument("--watch", action="store_true", help="go on as checkpoints appear, until the run has ended")
     made.add_argument(
         "--patience",
-        type=float,
+        type=_duration,
         default=60.0,
         metavar="MINUTES",
         help="end the watch after so long without a training at work or a new checkpoint (60)",
     )
-    made.add_argument("--poll", type=float, default=10.0, metavar="SECONDS", help="between two looks (10)")
+    made.add_argument("--poll", type=_duration, default=10.0, metavar="SECONDS", help="between two looks (10)")
     made.add_argument(
         "--monitor",
         type=_monitor,
