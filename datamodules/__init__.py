@@ -6,9 +6,9 @@ from datamodules.images.fashion_mnist import FashionMNISTDataModule
 from datamodules.images.imagenet.imagenet import ImageNetDataModule
 from datamodules.images.requests import ImageRequest
 from datamodules.images.source import ImageSource
-from datamodules.rolls.bach import BachChorales
 from datamodules.rolls.jsb import JSBChorales
 from datamodules.rolls.midi_folder import MidiFolder, MidiReader
+from datamodules.rolls.music21_corpus import BachChorales, Music21Corpus
 from datamodules.rolls.piano_roll import PianoRollDataModule
 from datamodules.rolls.requests import GenerationRequest
 from datamodules.rolls.source import RollSource
@@ -28,6 +28,7 @@ __all__ = [
     "JSBChorales",
     "MidiFolder",
     "MidiReader",
+    "Music21Corpus",
     "PianoRollDataModule",
     "RollEvaluation",
     "RollSource",

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from datamodules import BachChorales, PianoRollDataModule
-from datamodules.rolls import bach
-from datamodules.rolls.bach import _held_by_either, chorale_files, read_chorale
+from datamodules import BachChorales, Music21Corpus, PianoRollDataModule
+from datamodules.rolls import music21_corpus
+from datamodules.rolls.music21_corpus import _held_by_either, chorale_files, read_chorale
 from litscale import music
 from litscale.music.notes import NOTE
 from litscale.music.roll import RollFormat
@@ -67,7 +67,7 @@ def test_encodings_and_grids() -> None:
 
 def test_the_corpus_as_a_data_module(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     three = dict(list(chorale_files().items())[:3])
-    monkeypatch.setattr("datamodules.rolls.bach.chorale_files", lambda: three)
+    monkeypatch.setattr("datamodules.rolls.music21_corpus.chorale_files", lambda: three)
     module = PianoRollDataModule(
         source=BachChorales(),
         pitch_range=(36, 83),
@@ -85,6 +85,58 @@ def test_the_corpus_as_a_data_module(tmp_path, monkeypatch: pytest.MonkeyPatch) 
     assert "label" not in batch
 
 
+def test_collections_are_classes() -> None:
+    source = Music21Corpus(["weber", "miscFolk", "bach"])
+    names = source.names()
+    assert names[:350] == BachChorales().names()
+    assert {name: source.classes([name]) for name in names[350::9]} == {
+        name: [name.split("/")[0]] for name in names[350::9]
+    }
+    assert sorted(set(source.classes(names) or [])) == ["bach", "miscFolk", "weber"]
+    assert BachChorales().classes(names) is None
+    assert source.fingerprint() != Music21Corpus(["bach"]).fingerprint() == BachChorales().fingerprint()
+
+
+def test_tunes_of_one_file_are_pieces() -> None:
+    source = Music21Corpus(["airdsAirs"])
+    names = source.names()
+    assert names[:2] == ["airdsAirs/book1/1", "airdsAirs/book1/2"]
+    # The White Cockade in G, as the file has it: K:G, a pickup quarter, then (GA) G B | G...
+    first, second = (source.read(name, RollFormat()) for name in names[:2])
+    assert not np.array_equal(first.symbols, second.symbols)
+    played = music.notes(first)
+    assert played["start"][0] == 12
+    assert (first.symbols > 0).sum(axis=0).max() == 1
+    assert set(played["pitch"] % 12) <= {7, 9, 11, 0, 1, 2, 4, 6}
+
+
+def test_names_of_chords_are_not_played() -> None:
+    source = Music21Corpus(["nottingham-dataset"])
+    roll = source.read(source.names()[0], RollFormat())
+    assert (roll.symbols > 0).sum(axis=0).max() == 1
+
+
+def test_a_movement_of_a_mass() -> None:
+    roll = Music21Corpus(["palestrina"]).read("palestrina/Agnus", RollFormat())
+    assert roll.steps == 360 * 4
+    assert 3 <= (roll.symbols > 0).sum(axis=0).max() <= 5
+
+
+def test_scores_that_cannot_be_read_are_set_aside(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
+    source = Music21Corpus(["weber"])
+    (tmp_path / "broken.mxl").write_bytes(b"PK no archive")
+    monkeypatch.setattr(music21_corpus, "_pieces", lambda collection: {"weber/broken": (tmp_path / "broken.mxl", None)})
+    with pytest.raises(ValueError, match="weber/broken"):
+        source.read("weber/broken", RollFormat())
+
+
+def test_unknown_collections_are_named() -> None:
+    with pytest.raises(ValueError, match="music21 has no abba; there are airdsAirs, bach, beach"):
+        Music21Corpus(["abba", "bach"])
+    with pytest.raises(ValueError, match="collections: none is given; there are airdsAirs"):
+        Music21Corpus([])
+
+
 @pytest.mark.slow
 def test_all_chorales(tmp_path) -> None:
     module = PianoRollDataModule(source=BachChorales(), cache_dir=str(tmp_path), window=64)
@@ -95,4 +147,4 @@ def test_all_chorales(tmp_path) -> None:
     assert (len(cache.names), cache.errors, int(cache.steps.sum())) == (350, {}, 79348)
     used = np.flatnonzero(cache.notes.sum(axis=0))
     assert (used[0], used[-1]) == (36, 81)
-    assert bach.VOICES == ("soprano", "alto", "tenor", "bass")
+    assert music21_corpus.VOICES == ("soprano", "alto", "tenor", "bass")
