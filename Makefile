@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 DEMO := runs/demo
 FASHION := runs/fashion_demo
-.PHONY: demo demo-images demo-var demo-sdvar demo-fashion test tests test-slow mutants lint
+.PHONY: demo demo-images demo-var demo-sdvar demo-fashion test tests test-slow mutants lint docs
 
 $(READY): setup.cfg pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -69,6 +69,11 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/codespell
+
+# to build/site; opened as files, the pages need no server
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # several processes with as many threads each as there are cores get in each other's way
 test tests test-slow: export OMP_NUM_THREADS = 1
@@ -78,6 +83,7 @@ test tests test-slow: export PYTHONDONTWRITEBYTECODE =
 test: $(READY)
 	$(MAKE) --no-print-directory --jobs 2 lint tests
 
+# not --dist worksteal: in a process that has compiled, autograd refuses forks, so tests that fork must come first
 tests: $(READY)
 	$(BIN)/python -m pytest -n 2 -m "not slow"
 

@@ -1,4 +1,4 @@
-"""`MusicEvaluation`: statistics of generated music compared with those of the data, and likelihood baselines."""
+"""`MusicEvaluation`: generated music compared with the data and the training set, and likelihood baselines."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from callbacks.evaluation.likelihood_baselines import LikelihoodBaselines
 from callbacks.evaluation.sample_evaluation import SampleEvaluation, summed
+from callbacks.evaluation.set_comparison import ComparedSets, SetComparison, remark, set_numbers, set_tables
 from callbacks.reporting.result_table import Column, Report, ResultTable
 from callbacks.reporting.trainer_state import checkpoint_of, stage_of
 from datamodules.base import RenderedData, data_of, required
@@ -24,12 +25,18 @@ class MusicEvaluation(SampleEvaluation):
     """Compares generated music with the windows of validation (or test).
 
     Logs, over all ranks: ``music/<statistic>`` of the samples, ``music/ratio/<statistic>`` (samples over data) and
-    ``music/overlap/<statistic>`` (of the two histograms), see `MusicStatistics`. Statistics that the data does
+    ``music/histogram_overlap/<statistic>``, see `MusicStatistics`. Statistics that the data does
     not define are left out, outside of ``fit`` also those that the samples do not define. With ``baselines`` also
     ``val/nats_per_step/independent_pitches`` and ``.../repeat_or_redraw`` (``test/...`` in a test): what two small
     models, fitted to the training pieces, give to the windows on which the model's own ``val/nats_per_step`` is
     measured. Where the samples are decoded in parallel, ``music/decoding/passes_per_patch`` and the like say what that
     took, see `litscale.models.fractal.decoding_summary`.
+
+    With ``sets``, ``validate`` and ``test`` also compare the windows as sets: ``music/overlapping_area/<feature>`` and
+    ``music/kl_divergence/<feature>`` of the samples and the data, see `litscale.music.set_distances`, and
+    ``music/training/...``, the same of as many windows of the training pieces as there are samples. How much of the
+    samples was copied is ``music/copies/generated/longest_run``, ``longest_run_max`` and ``found``, beside
+    ``music/copies/data/...`` of the data's windows, see `callbacks.evaluation.set_comparison.copied`.
 
     Statistics of the data and baselines are measured once, in the first validation. Outside of ``fit`` the outcome is
     also printed as a table and written to the run's folder as ``music_validate.json`` and ``.md`` (``music_test...``).
@@ -42,6 +49,8 @@ class MusicEvaluation(SampleEvaluation):
         every_n_validations: int = 1,
         seed: int = 0,
         baselines: bool = True,
+        sets: bool = True,
+        clamp_weights: str | None = None,
     ) -> None:
         """Check the options.
 
@@ -53,18 +62,26 @@ class MusicEvaluation(SampleEvaluation):
                 ``validate`` and ``test``.
             seed: of the noise.
             baselines: also log the likelihood of the two baselines.
+            sets: outside of ``fit``, also compare the samples as a set with the data, and look for copies of training
+                pieces.
+            clamp_weights: weights file of CLaMP 2, for ``music/frechet_music_distance`` with ``sets``; this takes
+                the package frechet-music-distance.
 
         Raises:
-            ValueError: a number is below 1, or every_n_validations below 0.
+            ValueError: a number is below 1, every_n_validations below 0, or clamp_weights given without sets.
         """
         super().__init__(num_samples, batch_size, every_n_validations, seed)
-        self.baselines = baselines
+        if clamp_weights is not None and not sets:
+            raise ValueError("clamp_weights is for the comparison of sets: set the option sets to true")
+        self.baselines, self.sets, self.clamp_weights = baselines, sets, clamp_weights
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Start anew.
+        """Start from the beginning.
 
         Raises:
             MisconfigurationException: no renderer of rolls, or a module that cannot generate.
+            ModuleNotFoundError: ``clamp_weights`` is given, and the package that reads them is not there.
+            FileNotFoundError: there are no such weights.
         """
         super().setup(trainer, pl_module, stage)
         if not self.evaluates_in(stage):
@@ -78,6 +95,8 @@ class MusicEvaluation(SampleEvaluation):
             )
         self._format = renderer.format
         self._samples, self._data = MusicStatistics(), MusicStatistics()
+        self._sets = SetComparison(self._format, self.clamp_weights) if self.sets and stage != "fit" else None
+        self._compared_sets = ComparedSets()
         self._windows = 0
         self._baselines: LikelihoodBaselines | None = None
         self._baseline_nats: dict[str, float] = {}
@@ -96,12 +115,16 @@ class MusicEvaluation(SampleEvaluation):
     def take_samples(self, trainer: Trainer, first: int, canvases: Tensor) -> None:
         """Measure samples."""
         self._samples.update([Roll(canvas[0], self._format) for canvas in canvases.numpy()])
+        if self._sets is not None:
+            self._sets.add(self._sets.generated, canvases)
 
     def take_data(self, trainer: Trainer, batch: dict[str, Any]) -> None:
         """Take in windows, each in the meter of its piece."""
         windows = batch["canvas"][:, 0].cpu().numpy()
         meters = batch["beats_per_bar"].tolist() if "beats_per_bar" in batch else [None] * len(windows)
         self._windows += len(windows)
+        if self._sets is not None:
+            self._sets.add(self._sets.data, batch["canvas"])
         formats = [self._format.with_meter(meter) for meter in meters]
         self._data.update([Roll(window, form) for window, form in zip(windows, formats, strict=True)])
         if self._baselines is not None:
@@ -114,11 +137,14 @@ class MusicEvaluation(SampleEvaluation):
         self._baselines = None
 
     def outcome(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Tensor]:
-        """Statistics and the likelihood of the baselines, as the class names them."""
+        """Statistics, comparisons and the likelihood of the baselines, as the class names them."""
         values: dict[str, Tensor] = {}
         for name, row in self._compared().items():
             values |= {f"music/{name}": row["generated"]}
-            values |= {f"music/{kind}/{name}": row[kind] for kind in ("ratio", "overlap")}
+            values |= {f"music/{kind}/{name}": row[kind] for kind in ("ratio", "histogram_overlap")}
+        if self._sets is not None:
+            self._compared_sets = self._sets.compute(trainer, pl_module)
+            values |= {f"music/{name}": torch.tensor(value) for name, value in self._compared_sets.logged().items()}
         if trainer.state.fn != TrainerFn.FITTING:
             # Silent samples have no pitches, and the data may have a mean of 0: no score then, which is no failure.
             # Callbacks of `fit` that watch a score need it each time.
@@ -139,17 +165,18 @@ class MusicEvaluation(SampleEvaluation):
             self._windows,
             ({} if model is None else {"model": float(model)}) | self._baseline_nats,
             {name: {kind: float(value) for kind, value in row.items()} for name, row in self._compared().items()},
+            self._compared_sets,
         )
 
     def _compared(self) -> dict[str, dict[str, Tensor]]:
-        """Statistic -> ``generated``, ``data``, ``ratio``, ``overlap``, over all ranks, where the data defines it."""
+        """What `music_report` takes as ``statistics``, over all ranks; those that the data defines."""
         generated, data, compared = self._samples.compute(), self._data.compute(), self._samples.compare(self._data)
         return {
             name: {
                 "generated": generated[name],
                 "data": data[name],
                 "ratio": compared[f"{name}_ratio"],
-                "overlap": compared[f"{name}_overlap"],
+                "histogram_overlap": compared[f"{name}_histogram_overlap"],
             }
             for name in data
             if not data[name].isnan()
@@ -163,6 +190,7 @@ def music_report(
     windows: int,
     nats_per_step: dict[str, float],
     statistics: dict[str, dict[str, float]],
+    sets: ComparedSets,
 ) -> Report:
     """The outcome to be read.
 
@@ -172,16 +200,18 @@ def music_report(
         samples: number of generated samples.
         windows: number of windows of the data.
         nats_per_step: ``model`` and the baselines -> nats; lower is better.
-        statistics: name -> ``generated``, ``data``, ``ratio``, ``overlap``.
+        statistics: name -> ``generated``, ``data``, ``ratio``, ``histogram_overlap``.
+        sets: the comparison of sets; empty if there is none.
     """
     likelihoods = {name.replace("_", " "): {"nats": value} for name, value in nats_per_step.items()}
     likelihood = ResultTable(
         "nats per step (lower is better)", {"nats": Column("")}, likelihoods, caption=f"Likelihood ({stage})"
     )
-    columns = {kind: Column(kind) for kind in ("generated", "data", "ratio", "overlap")}
+    columns = {kind: Column(kind.replace("_", " ")) for kind in ("generated", "data", "ratio", "histogram_overlap")}
     title = f"{samples} generated samples beside {windows} windows of the data"
     compared = ResultTable("statistic", columns, statistics, title)
     tables = [likelihood, compared] if nats_per_step else [compared]
     facts = {"stage": stage, "checkpoint": checkpoint, "samples": samples, "windows": windows}
-    numbers = {"nats_per_step": nats_per_step, "statistics": statistics}
-    return Report(f"music_{stage}", f"Music evaluation ({stage})", tables, facts | numbers, checkpoint)
+    numbers = {"nats_per_step": nats_per_step, "statistics": statistics} | set_numbers(sets)
+    heading = f"Music evaluation ({stage})"
+    return Report(f"music_{stage}", heading, tables + set_tables(sets), facts | numbers, checkpoint, remark(sets))

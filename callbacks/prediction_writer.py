@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, cast
@@ -38,14 +39,15 @@ class PredictionWriter(Callback):
 
     In it are ``sample_00000.mid`` and ``.png`` (or what the data module's renderer writes), on demand ``.gif`` and
     ``.wav``, and ``sample_00000.json`` with the request, the checkpoint (path, step, SHA-256), settings, row of its
-    batch, label, name of the class where the data have names, and statistics. The number is the sample's own over all
+    batch, label, name of the class where the data have names, statistics, and the wall time of its batch in seconds
+    with the number of samples that share it. The number is the sample's own over all
     devices, each of which writes what it made; all must see the folder. Of images there is also ``sheet.png``, the
     first hundred of rank zero side by side with the names of their classes, and with ``gif`` ``steps.png``, how the
     first ones came into being, one a row. Use it with ``return_predictions=False``, or all samples are kept in memory
     as well.
 
-    It is no `BasePredictionWriter`: that one has Lightning look for the indices of a batch, and warn in vain, which
-    the batch itself knows.
+    It is no `BasePredictionWriter`, which has Lightning look for the indices of a batch and warn that there are none,
+    although the batch itself holds them.
     """
 
     def __init__(self, output_dir: str | None = None, gif: bool = False, wav: bool = False) -> None:
@@ -92,6 +94,10 @@ class PredictionWriter(Callback):
         self._weights = evaluated_weights(trainer, pl_module)
         self._precision = str(trainer.precision)
 
+    def on_predict_batch_start(self, *_: Any) -> None:
+        """Start the clock of a batch."""
+        self._began = time.perf_counter()
+
     def on_predict_batch_end(
         self,
         trainer: Trainer,
@@ -112,6 +118,7 @@ class PredictionWriter(Callback):
         # 1. what the sheets of the whole request show
         renderer = required(data_of(trainer), WrittenData, self).renderer
         canvases, known = outputs["canvas"].cpu().numpy(), outputs["known"].cpu().numpy()
+        seconds = time.perf_counter() - self._began  # the copies above have waited for the device
         if self.gif and not self._steps:
             self._steps = outputs["frames"]
         self._settings = self._settings or outputs["settings"]
@@ -135,6 +142,7 @@ class PredictionWriter(Callback):
                 "settings": outputs["settings"],
                 "decoding": outputs.get("decoding", {}),
                 "statistics": renderer.statistics(canvases[row]),
+                "seconds": {"batch": seconds, "samples": len(canvases)},
                 "files": files,
             }
             self._files += [*files, write_atomically(f"{stem}.json", json_text(record)).name]

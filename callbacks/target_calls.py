@@ -74,7 +74,7 @@ class TargetCalls(Callback):
         self._real: QualityReference | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Start anew.
+        """Start from the beginning.
 
         Raises:
             MisconfigurationException: the module compares nothing.

@@ -104,7 +104,7 @@ class Optimization:
     def reapply(self, trainer: Trainer) -> None:
         """Apply these options to optimisers and schedules that were restored from a checkpoint.
 
-        Otherwise the learning rate and weight decay of the checkpoint would win over those that the user resumes with,
+        Otherwise the learning rate and weight decay of the checkpoint would override those that the user resumes with,
         and a checkpoint of an update that was not fused would bring it back.
         """
         peak = self.learning_rate(trainer)

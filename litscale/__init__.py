@@ -1,0 +1,3 @@
+"""Training, evaluation and sampling of hierarchical autoregressive generators."""
+
+__version__ = "0.2.0"

@@ -5,7 +5,9 @@ import io
 import json
 import os
 import signal
+import sys
 import time
+import traceback
 from functools import cache
 from typing import Any, ClassVar
 
@@ -69,6 +71,9 @@ def forked(*arguments, **environment):
             status = 0
         except SystemExit as stop:
             status = stop.code
+        except BaseException:
+            traceback.print_exc()
+            sys.stderr.flush()
         finally:
             os._exit(status)
     return child

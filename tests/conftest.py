@@ -4,12 +4,15 @@ import os
 import sys
 
 import pytest
-import torch
+
+# What takes seconds to import is imported where it is used: the process that hands out tests runs none.
 
 
 @pytest.fixture(autouse=True)
 def one_thread():
     """Small models run many times faster on one core than on cores that others use too."""
+    import torch
+
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -23,3 +26,11 @@ def own_wandb():
     os.environ.pop("WANDB_GIT_COMMIT", None)
     if "wandb" in sys.modules:
         sys.modules["wandb"].teardown()
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory):
+    """A folder of one run for each module; copy a run before changing it."""
+    from module_runs import train
+
+    return train(tmp_path_factory.mktemp("runs"))

@@ -13,12 +13,13 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from rank_runs import run
 
 from litscale.models.fractal import Fractal, to_official
 from litscale.models.fractal.checkpoints import official_arguments
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted(set((ROOT / "docs").glob("*.md")) - set((ROOT / "docs").glob("tutorial_*.md")))]
 TRAINER = {
     "max_epochs": 1,
     "max_steps": 2,
@@ -105,6 +106,15 @@ def commands(page):
     return [line for line in lines if line.startswith("litscale ")]
 
 
+def test_python_prints_what_the_page_shows(tmp_path):
+    """The block of output after a block of Python is what that prints."""
+    ((code, printed),) = re.findall(
+        r"```python\n(.*?)```\n\n```text\n(.*?)```", (ROOT / "docs" / "var_shapes.md").read_text(), flags=re.DOTALL
+    )
+    (tmp_path / "program.py").write_text(code)
+    assert run(tmp_path / "program.py", tmp_path) == printed
+
+
 def test_pages_show_commands_and_existing_files():
     assert sum(len(commands(page)) for page in PAGES) >= 12
     for page in PAGES:
@@ -165,10 +175,10 @@ def test_commands_run(tmp_path):
             words += ["--patience", "0"]  # the training has no manifest, or has ended
         if "song.mid" in words:
             words += ["--data.predict.length", "80"]  # the small model's window is shorter than what is given
-        run = subprocess.run(
+        done = subprocess.run(
             [sys.executable, "-m", "litscale", *words], cwd=tmp_path, capture_output=True, text=True, timeout=600
         )
-        assert run.returncode == 0, f"{line}\n{run.stdout[-1500:]}\n{run.stderr[-3000:]}"
+        assert done.returncode == 0, f"{line}\n{done.stdout[-1500:]}\n{done.stderr[-3000:]}"
 
 
 def make_sweep(folder):

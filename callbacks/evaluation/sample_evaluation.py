@@ -22,7 +22,7 @@ from litscale.metrics.decoding_statistics import DecodingStatistics
 class SampleEvaluation(Callback, ABC):
     """Generates samples in validations (or the test) and compares them with the data that go through there.
 
-    The data are measured once, in the first validation; the samples anew each time, with the weights of that moment
+    The data are measured once, in the first validation. Samples are generated in each, with the weights of that moment
     (averaged ones, if `EMAWeightAveraging` is among the callbacks), spread over the ranks. Outside of ``fit`` a
     report is shown and written to the run's folder.
     """
@@ -86,7 +86,7 @@ class SampleEvaluation(Callback, ABC):
     # When it is measured.
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Start anew."""
+        """Start from the beginning."""
         self._reset()
 
     def evaluates_in(self, stage: str) -> bool:

@@ -100,7 +100,7 @@ def write_pngs(folder: Path, batches: Iterator[Tensor]) -> Path:
     """Write images as ``000000.png``, ``000001.png``, ...
 
     Args:
-        folder: is made anew.
+        folder: is emptied if it exists, else created.
         batches: uint8 ``[B, C, H, W]`` each, RGB or grey.
 
     Returns:

@@ -56,7 +56,7 @@ def send_sounds(trainer: Trainer, key: str, files: Sequence[Path]) -> None:
 
 
 def send_animations(trainer: Trainer, key: str, files: Sequence[Path]) -> None:
-    """Send GIFs to W&B; TensorBoard would have to encode them anew and gets none.
+    """Send GIFs to W&B; TensorBoard would have to encode them again and gets none.
 
     Args:
         trainer: whose loggers get them; call on rank zero.

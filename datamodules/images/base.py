@@ -117,7 +117,7 @@ class ImageDataModule(RankedDataModule):
         return list(self.source.known_names) if self.num_classes else []
 
     def images(self, split: str) -> Images:
-        """The images of a split, opened anew; raises as `setup` does."""
+        """The images of a split, opened again at each call; raises as `setup` does."""
         images = self.source.open(split, self.wide_crop if split == "train" else self.crop)
         if not self.num_classes:
             images.labels = None

@@ -13,7 +13,7 @@ from datamodules.requests import Requests, titled
 
 @dataclass(frozen=True)
 class ImageRequest:
-    """What ``litscale predict`` generates: images from nothing, or a region of an image anew.
+    """What ``litscale predict`` generates: images from nothing, or a region of an image.
 
     Args:
         num_samples: how many samples, each with noise of its own; a multiple of the number of classes gives each class
@@ -21,7 +21,7 @@ class ImageRequest:
         labels: classes to generate, in turn: sample k is of ``labels[k % len(labels)]``. None is all classes in turn,
             or no class where the data has none.
         unconditional: generate without a class from a model that has classes.
-        inpaint: an image of which a region is generated anew, to fit what stays; one of another size than the canvas
+        inpaint: an image of which a region is regenerated to fit what stays; one of another size than the canvas
             is reduced and cut as training images are.
         region: top, left, bottom and right (the last two not included) of what to generate in ``inpaint``, in pixels
             of the canvas.

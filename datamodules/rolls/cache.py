@@ -69,7 +69,7 @@ def cache_path(cache_dir: Path, options: Mapping[str, object]) -> Path:
 
 @dataclass
 class RollCache:
-    """An open cache, read-only. Cheap to send to worker processes: they map the file anew.
+    """An open cache, read-only. Cheap to send to worker processes: each of them maps the file itself.
 
     Attributes:
         path: its folder.

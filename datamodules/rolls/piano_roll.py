@@ -24,6 +24,7 @@ from datamodules.rolls.source import CachedPieces, RollSource
 from datamodules.rolls.splits import Splits
 from datamodules.rolls.whole_pieces import RollEvaluation, WholePieces
 from litscale import music
+from litscale.music.audio import PIANO, Sound
 from litscale.music.roll import PITCHES, Roll, RollFormat
 
 STAGE_SPLITS = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ()}
@@ -81,6 +82,7 @@ class PianoRollDataModule(RankedDataModule):
         longest: int = LONGEST,
         predict: GenerationRequest = SAMPLES,
         evaluation: RollEvaluation = SIDE_BY_SIDE,
+        sound: Sound = PIANO,
     ) -> None:
         """Check the options; nothing is read yet.
 
@@ -120,6 +122,7 @@ class PianoRollDataModule(RankedDataModule):
                 40 bytes can claim a length that would fill the memory.
             predict: what `litscale predict` generates.
             evaluation: how validation and test go through the pieces.
+            sound: what samples are played on, where they are written as WAV files.
 
         Raises:
             ValueError: an option is impossible, or contradicts another one; the message names it.
@@ -139,6 +142,7 @@ class PianoRollDataModule(RankedDataModule):
         self.samples_per_epoch, self.transpose, self.seed = samples_per_epoch, transpose, seed
         self.labels, self.strict, self.num_workers = labels, strict, num_workers
         self.beats_per_bar, self.request, self.evaluation = beats_per_bar, predict, evaluation
+        self.sound = sound
         self._given: RollFormat | None = None  # of the file that a request goes on from
         self._trained_meter: float | None = None  # of the data that a checkpoint was trained on
         self._cache: RollCache | None = None
@@ -156,7 +160,7 @@ class PianoRollDataModule(RankedDataModule):
     def renderer(self) -> music.RollRenderer:
         """Turns canvases into files, pictures and sound, and MIDI files into canvases."""
         form = self.format if self._given is None else replace(self.format, tempo=self._given.tempo)
-        return music.RollRenderer(form, phase=self.reader.phase)
+        return music.RollRenderer(form, phase=self.reader.phase, sound=self.sound)
 
     @property
     def alphabet(self) -> int:

@@ -19,7 +19,7 @@ from litscale.music.roll import Roll, RollFormat
 
 @dataclass(frozen=True)
 class GenerationRequest:
-    """What ``litscale predict`` generates: from nothing, on from a prefix, or a region of a piece anew.
+    """What ``litscale predict`` generates: from nothing, on from a prefix, or a region of a piece.
 
     Args:
         num_samples: how many samples, each with noise of its own.
@@ -27,7 +27,7 @@ class GenerationRequest:
             largest patch.
         prefix: a MIDI file to go on from; its first steps become the first steps of every sample.
         prefix_steps: how many steps of ``prefix`` to take; None is the whole piece.
-        inpaint: a MIDI file of which a region is generated anew, to fit what stays: its first ``length`` steps.
+        inpaint: a MIDI file of which a region is regenerated to fit what stays: its first ``length`` steps.
         region: first and last step (not included) to generate in ``inpaint``; None is all of them.
         region_pitches: lowest and highest MIDI pitch (both included) to generate in ``inpaint``; None is all of them.
         label: class to generate; None is no class.

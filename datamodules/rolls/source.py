@@ -60,7 +60,7 @@ class RollSource(ABC):
     def splits(self) -> Mapping[str, str] | None:
         """Piece -> ``train``, ``val`` or ``test``, where the collection is published with splits; None if it is not.
 
-        They win over ``val_fraction`` and ``test_fraction`` of the data module, and its ``split_files`` over them.
+        They override ``val_fraction`` and ``test_fraction`` of the data module, and its ``split_files`` overrides them.
         """
         return None
 

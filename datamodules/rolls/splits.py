@@ -25,8 +25,8 @@ class Splits:
     Args:
         val_fraction: see there.
         test_fraction: see there.
-        lists: ``split_files`` there; it wins over all others.
-        published: gives the split of each piece as its source publishes it, which wins over the fractions; None if the
+        lists: ``split_files`` there; it overrides all others.
+        published: gives the split of each piece as its source publishes it, which overrides the fractions; None if the
             source has no splits.
 
     Raises:

@@ -73,7 +73,7 @@ class TokenMetadata:
             with named_errors(path, "damaged"):
                 return cls._checked(**read_json(path))
         except DamagedError as error:
-            raise ValueError(f"{error}: write the cache anew with litscale predict") from error
+            raise ValueError(f"{error}: write the cache again with litscale predict") from error
 
     @classmethod
     def _checked(cls, **entries: Any) -> TokenMetadata:

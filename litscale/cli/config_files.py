@@ -73,7 +73,10 @@ def with_layers(path: str, above: tuple[Path, ...] = ()) -> list[str]:
     try:
         content = yaml.safe_load(file.read_text())
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise TypeError(f"{path} is no YAML file: {error}") from error
+        reason = " ".join(str(error).split())
+        if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+            reason = f"{error.problem} in line {error.problem_mark.line + 1}"
+        raise TypeError(f"{path} is no YAML file: {reason}") from error
     layers = content.get("layers", []) if isinstance(content, dict) else []
     if not isinstance(layers, list) or not all(isinstance(layer, str) for layer in layers):
         raise TypeError(f"{path}: layers must be a list of files, not {layers!r}")

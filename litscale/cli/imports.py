@@ -38,12 +38,12 @@ def passed_over(message: str) -> str:
         message: quotes the class path.
 
     Returns:
-        A line for each module of the working directory that has the name of one of our packages, and so is not where
-        the class was looked for.
+        The end of the message: each module of the working directory that has the name of one of our packages, and so is
+        not where the class was looked for.
     """
-    lines = ""
+    text = ""
     for name in OWN:
         for path in (Path.cwd() / f"{name}.py", Path.cwd() / name / "__init__.py"):
             if f"'{name}." in message and path.is_file() and path.parent not in (HOME, HOME / name):
-                lines += f"\n{path} was not looked at, since {name} is a package of litscale's own: rename it"
-    return lines
+                text += f"; {path} was not looked at, since {name} is a package of litscale's own: rename it"
+    return text

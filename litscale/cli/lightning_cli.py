@@ -6,22 +6,23 @@ import os
 import sys
 import tempfile
 from argparse import SUPPRESS
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, ClassVar
 
 import lightning
 import yaml
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, _InstantiatorFn
 
 from callbacks import Checkpoints
 from litscale.cli.allocator import keep_freed_memory
 from litscale.cli.config_files import LayeredConfig
+from litscale.cli.errors import keep_traceback_in
 from litscale.cli.evaluation import Evaluation
-from litscale.cli.imports import passed_over
+from litscale.cli.parser import HelpAll, Parser
 from litscale.cli.runs import (
     AUTO,
     WORDS,
@@ -34,24 +35,11 @@ from litscale.cli.runs import (
 from litscale.cli.saved_config import SaveConfig
 from litscale.cli.scores import not_finite, write_scores
 from litscale.cli.signals import ending_at_sigterm
-from litscale.cli.words import as_options
 from litscale.storage.exported import ENDING
 from litscale.storage.provenance import code_of
 from litscale.storage.run_folders import CHECKPOINTS, refuse_used_folder
 
 EVALUATIONS = ("validate", "test", "predict")
-
-
-class Parser(LightningArgumentParser):
-    """A parser whose errors also name modules that are passed over for ours, and that takes W&B's arguments."""
-
-    def parse_args(self, args: Any = None, **kwargs: Any) -> Any:  # type: ignore[override]
-        """Parse words, see `as_options`."""
-        return super().parse_args(as_options(sys.argv[1:] if args is None else args), **kwargs)
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Print the error and exit."""
-        super().error(message + passed_over(message), ex)
 
 
 class LitscaleCLI(LightningCLI):
@@ -69,6 +57,12 @@ class LitscaleCLI(LightningCLI):
         super().__init__(args=args, parser_class=Parser, **options)
 
     commands = staticmethod(LightningCLI.subcommands)
+    descriptions: ClassVar[Mapping[str, str]] = {
+        "fit": "Train a model, or continue a training with --ckpt_path last.",
+        "validate": "Evaluate a checkpoint on the validation data.",
+        "test": "Evaluate a checkpoint on the test data.",
+        "predict": "Generate, continue, fill in or reconstruct, and write the results as files.",
+    }
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
         """Return the command that is run and its arguments that are no options; the others' parsers take as long."""
@@ -91,6 +85,13 @@ class LitscaleCLI(LightningCLI):
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         """Read checkpoints with weights only; predictions go to files, not to memory."""
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        assert isinstance(parser, Parser)
+        parser.command = f"{self.parser.prog} {subcommand}"
+        parser.usage = f"{parser.command} --config CONFIG [--OPTION VALUE ...]"
+        parser.description = self.descriptions.get(subcommand, parser.description)
+        for name, group in parser.groups.items():
+            group.title = name.capitalize()  # in place of a line of the class's docstring
+        parser.add_argument("--help_all", action=HelpAll, help="Show all options and exit.")
         wanted = {"weights_only": True, "return_predictions": False, "trainer.default_root_dir": "runs/default"}
         parser.set_defaults({key: value for key, value in wanted.items() if key in parser.get_defaults()})
         if subcommand == "fit":
@@ -115,6 +116,7 @@ class LitscaleCLI(LightningCLI):
         """
         given = self.config[self.config.subcommand]
         trainer = given.trainer
+        keep_traceback_in(Path(trainer.default_root_dir))
         if self.config.subcommand != "fit":
             make_folder(Path(trainer.default_root_dir))
         elif not (given.overwrite or trainer.fast_dev_run or trainer.enable_checkpointing is False):
@@ -195,6 +197,10 @@ class LitscaleCLI(LightningCLI):
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
         if config.get("enable_checkpointing") is False:
             callbacks = [callback for callback in callbacks if not isinstance(callback, Checkpoints)]
+        if config.get("logger") in (False, []) and isinstance(config["callbacks"], list):
+            # Lightning's refuses to train where nothing is logged.
+            own = [callback for callback in config["callbacks"] if not isinstance(callback, LearningRateMonitor)]
+            config["callbacks"] = own
         return super()._instantiate_trainer(config, callbacks)
 
     def _run_subcommand(self, subcommand: str) -> None:
@@ -325,7 +331,13 @@ def train_or_evaluate(args: list[str] | None) -> None:
         args: the words after ``litscale``; None for those that the process was started with.
     """
     keep_freed_memory()
-    LitscaleCLI(save_config_callback=SaveConfig, save_config_kwargs={"save_to_log_dir": False}, args=args, **COMMON)
+    LitscaleCLI(
+        save_config_callback=SaveConfig,
+        save_config_kwargs={"save_to_log_dir": False},
+        parser_kwargs={"prog": "litscale"},
+        args=args,
+        **COMMON,
+    )
 
 
 def bench(args: list[str] | None) -> None:

@@ -6,23 +6,25 @@ import difflib
 import sys
 from importlib import import_module
 
+from litscale import __version__
+from litscale.cli.errors import WRONG_USE, end, one_line_errors, take_debug_option
 from litscale.cli.imports import prepare_imports
 
 COMMANDS = {
-    "fit": "train, or go on with a run (--ckpt_path last)",
-    "validate": "scores of a checkpoint on the validation data",
-    "test": "scores of a checkpoint on the test data",
+    "fit": "train a model, or continue a run (--ckpt_path last)",
+    "validate": "evaluate a checkpoint on the validation data",
+    "test": "evaluate a checkpoint on the test data",
     "predict": "generate, continue, fill in or reconstruct, as files",
-    "evaluate RUN": "scores of all checkpoints of a run, also while it trains (--watch)",
-    "sweep SWEEP.yaml": "trainings with other options each, and which is the best",
-    "launch -- fit ...": "a command as a job of SLURM, with a snapshot of the code",
-    "compare RUN ...": "scores of several runs as one table",
-    "report RUN ...": "one or several runs as one HTML file, or shown in the browser (--serve)",
-    "export RUN": "the model of a run as a folder to share: safetensors, config and model card",
-    "bench decode": "what each way of speculative decoding gains and costs",
-    "bench fractal": "what training and each way of sampling AR and MAR networks cost",
-    "bench costs": "what a call of each network costs, and the best gamma for that",
-    "bench masks": "pictures of what the prefix masks hide",
+    "evaluate RUN": "evaluate all checkpoints of a run, also while it trains",
+    "sweep SWEEP.yaml": "train with several sets of options, and compare them",
+    "launch -- fit ...": "submit a command to SLURM, with a snapshot of the code",
+    "compare RUN ...": "show the scores of several runs as one table",
+    "report RUN ...": "write an HTML report on runs, or show it in a browser",
+    "export RUN": "export a model to share: weights, config, model card",
+    "bench decode": "measure what speculative decoding gains and costs",
+    "bench fractal": "compare training and sampling of AR and MAR networks",
+    "bench costs": "time a call of each network, and plan the best gamma",
+    "bench masks": "draw what the prefix masks hide",
 }
 OWN_OPTIONS = {
     "evaluate": "evaluate.command",
@@ -34,34 +36,63 @@ OWN_OPTIONS = {
 }
 """Commands that are no LightningCLI -> the module of `litscale.cli` whose ``main`` takes the words after them."""
 _LINES = "\n".join(f"  {name:<17} {what}" for name, what in COMMANDS.items())
-HELP = f"""usage: litscale COMMAND --config CONFIG [--config CONFIG ...] [--OPTION VALUE ...]
+HELP = f"""usage: litscale COMMAND --config CONFIG [--config CONFIG ...] [--OPTION VALUE]
 
-Train, evaluate and sample hierarchical autoregressive generators.
+litscale trains, evaluates and samples hierarchical autoregressive generators
+of piano rolls and images: fractal MAR and AR models, VAR with its tokenizer,
+and speculative decoding of VAR.
 
 commands:
 {_LINES}
 
-litscale COMMAND --help lists the options of a command; --print_config shows what configs and options come to."""
+example: litscale fit --config demo.yaml
+
+litscale COMMAND --help lists the options of a command. --print_config shows the
+resulting config, --debug the traceback of an error, litscale --version the
+version. Options override configs, wherever they stand."""
 
 
 def main(args: list[str] | None = None) -> None:
     """Run a command.
 
     Args:
-        args: its words; by default those that the process was started with.
+        args: its words. By default those that the process was started with; then errors are shown as one line, and
+            end the process.
+
+    Raises:
+        Exception: of whatever kind, where ``args`` are given.
+    """
+    if args is not None:
+        run(args, args)
+        return
+    take_debug_option(sys.argv)
+    words = sys.argv[1:]
+    named = words[: 2 if words[:1] == ["bench"] else 1]
+    with one_line_errors(" ".join(["litscale", *(word for word in named if not word.startswith("-"))])):
+        run(words, None)
+
+
+def run(words: list[str], args: list[str] | None) -> None:
+    """Run a command, whose errors are raised.
+
+    Args:
+        words: the command and its options.
+        args: the same; None where the process was started with them.
 
     Raises:
         ImportError: another module would be imported in place of one of our packages.
     """
-    words = sys.argv[1:] if args is None else args
     if not words or words[0] in ("-h", "--help"):
         print(HELP)
+        return
+    if words[0] in ("-V", "--version"):
+        print(f"litscale {__version__}")
         return
     names = list(dict.fromkeys(name.split()[0] for name in COMMANDS))
     if words[0] not in names and not words[0].startswith("-"):
         similar = difflib.get_close_matches(words[0], names, n=1)
         hint = f"; did you mean {similar[0]}?" if similar else f"; there are {', '.join(names)}"
-        sys.exit(f"litscale: there is no command {words[0]}{hint}")
+        end("litscale", f"there is no command {words[0]}{hint}", WRONG_USE)
     prepare_imports()
     if words[0] in OWN_OPTIONS:
         import_module(f"litscale.cli.{OWN_OPTIONS[words[0]]}").main(words[1:])

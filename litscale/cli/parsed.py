@@ -23,7 +23,5 @@ def parsed(words: Sequence[str]) -> dict[str, Any]:
     """
     run = subprocess.run([*COMMAND, *words, "--print_config"], capture_output=True, text=True)
     if run.returncode:
-        said = run.stderr.strip() or run.stdout.strip()
-        message = said.rpartition("\nerror: ")[2] if "\nerror: " in said else said.rpartition("\n")[2]
-        raise ValueError(message)
+        raise ValueError(run.stderr.strip().rpartition("\n")[2].partition(": error: ")[2])
     return yaml.safe_load(run.stdout)

@@ -1,10 +1,11 @@
-"""The words of a command line as W&B's sweeps write them."""
+"""The words of a command line: as W&B's sweeps write them, and configs before options."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 
+CONFIG = ("--config", "-c")
 _OPTION = re.compile(r"[A-Za-z_][\w.]*\+?=")
 
 
@@ -24,3 +25,33 @@ def as_options(words: Sequence[str]) -> list[str]:
         made.append("null" if value and word == "None" else word)
         value = word.startswith("-") and "=" not in word
     return made
+
+
+def configs_first(words: Sequence[str]) -> list[str]:
+    """The words with all configs before all options, so that options override configs whatever their order.
+
+    Args:
+        words: of a command line, its command first.
+    """
+    if not words or words[0].startswith("-"):
+        return list(words)
+    configs: list[str] = []
+    options: list[str] = []
+    part = options
+    for word in words[1:]:
+        name, equals, _ = word.partition("=")
+        if name in CONFIG:
+            part = configs
+        elif word.startswith("--"):
+            part = options
+        part.append(word)
+        if part is configs and (equals or name not in CONFIG):  # the config is complete
+            part = options
+    return [words[0], *configs, *options]
+
+
+def given_configs(words: Sequence[str]) -> list[str]:
+    """The values of ``--config``, in order."""
+    pairs = zip(words, [*words[1:], ""], strict=True)
+    found = ((word.partition("="), after) for word, after in pairs)
+    return [value if equals else after for (name, equals, value), after in found if name in CONFIG]

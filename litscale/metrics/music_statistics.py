@@ -65,10 +65,11 @@ class MusicStatistics(Metric):
             reference: The statistics of other rolls, such as real music.
 
         Returns:
-            For each statistic the float32 scalars ``{name}_ratio`` and ``{name}_overlap``. The ratio is that of the
-            mean to the mean of the reference, and 1 if both are 0. The overlap, in 0..1, is the area that both
+            For each statistic the float32 scalars ``{name}_ratio`` and ``{name}_histogram_overlap``. The ratio is that
+            of the mean to the mean of the reference, and 1 if both are 0. The overlap, in 0..1, is the area that both
             normalised histograms share; their bins divide the joint range evenly, and it is 1 if all values are equal.
-            Both are NaN if one of the two has no value.
+            Both are NaN if one of the two has no value. (The overlapping area that papers report is of densities of
+            distances: `litscale.music.set_distances`.)
         """
         result = {}
         for name, own, other in zip(NAMES, self._gathered().T, reference._gathered().T, strict=True):
@@ -76,7 +77,7 @@ class MusicStatistics(Metric):
             ratio = own.mean() / other.mean()
             both_zero = len(own) > 0 and len(other) > 0 and own.mean() == 0 and other.mean() == 0
             result[f"{name}_ratio"] = torch.ones_like(ratio) if both_zero else ratio
-            result[f"{name}_overlap"] = _overlap(own, other, self.bins)
+            result[f"{name}_histogram_overlap"] = _histogram_overlap(own, other, self.bins)
         return result
 
     def _table(self) -> Tensor:
@@ -92,7 +93,7 @@ class MusicStatistics(Metric):
             return self._table().clone()
 
 
-def _overlap(own: Tensor, other: Tensor, bins: int) -> Tensor:
+def _histogram_overlap(own: Tensor, other: Tensor, bins: int) -> Tensor:
     """Return the area that the normalised histograms of two float vectors share, a scalar."""
     if not len(own) or not len(other):
         return own.new_tensor(float("nan"))

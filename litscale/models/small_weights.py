@@ -49,7 +49,7 @@ _copies: WeakKeyDictionary[nn.Linear, dict[str, _Copy]] = WeakKeyDictionary()  #
 def small_weights(network: nn.Module, weights: str) -> Iterator[None]:
     """Let the large linear layers of a network read small copies of their weights meanwhile, without gradients.
 
-    A copy lives as long as its layer, and is made anew when the weight has changed. Contexts must not be nested.
+    A copy lives as long as its layer, and is made again when the weight has changed. Contexts must not be nested.
 
     Args:
         network: the network, whose parameters and state dict stay as they are.

@@ -1,6 +1,6 @@
 """Music without networks: piano rolls, MIDI, pictures, sound, statistics and baselines."""
 
-from litscale.music.audio import render, write_wav
+from litscale.music.audio import Sound, render, write_wav
 from litscale.music.baselines import IndependentPitches, RepeatOrRedraw
 from litscale.music.features import features, set_distances
 from litscale.music.midi import MidiError, from_pretty_midi, read_midi, to_pretty_midi, write_midi
@@ -17,6 +17,7 @@ __all__ = [
     "Roll",
     "RollFormat",
     "RollRenderer",
+    "Sound",
     "animation",
     "features",
     "from_pretty_midi",

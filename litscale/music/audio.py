@@ -1,61 +1,146 @@
-"""Sound of rolls, from sines alone: no sound fonts, no other programs."""
+"""Sound of rolls, played on the sampled instruments of a sound font."""
 
 from __future__ import annotations
 
 import io
+import math
 import wave
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
+import pretty_midi
+from pretty_midi.constants import INSTRUMENT_MAP
 
 from litscale.music.notes import notes
 from litscale.music.roll import Roll
+from litscale.music.sound_fonts import with_root_keys
 from litscale.storage.files import write_atomically
 
-PARTIALS = 8
-ATTACK, RELEASE = 0.004, 0.12  # seconds
+DEFAULT_FONT = Path(pretty_midi.__file__).with_name("TimGM6mb.sf2")
+RELEASE = 0.3  # seconds in which a note dies away
 PEAK = 0.9
+LOUDEST = 127
+TICKS = 100  # per second, of what symusic is given
+QUALITY = 4  # of symusic's interpolation between samples
 
 
-def render(roll: Roll, rate: int = 22050) -> np.ndarray:
-    """Play a roll on a simple struck string.
+@dataclass(frozen=True)
+class Sound:
+    """What rolls are played on.
 
-    A note is a sum of up to eight partials below half the rate, each dying away faster than the one below it,
-    with a short attack and release; louder notes are also brighter.
+    Args:
+        instrument: a name of General MIDI, such as "church organ", or a part of one, of which the first that has it is
+            taken: piano, choir, organ, strings.
+        font: a sound font (.sf2 or .sf3); null = the small one that comes with pretty_midi.
+
+    Raises:
+        ValueError: there is no such instrument.
+        FileNotFoundError: there is no such font.
+    """
+
+    instrument: str = "piano"
+    font: str | None = None
+
+    def __post_init__(self) -> None:
+        _ = self.program  # checks the instrument
+        if not self.path.is_file():
+            raise FileNotFoundError(f"sound.font: there is no file {self.path}")
+
+    @cached_property
+    def program(self) -> int:
+        """The number of the instrument, 0..127."""
+        asked = self.instrument.strip().lower()
+        names = [name.lower() for name in INSTRUMENT_MAP]
+        if asked in names:
+            return names.index(asked)
+        having = [number for number, name in enumerate(names) if asked in name]
+        if not asked or not having:
+            raise ValueError(
+                f"sound.instrument: General MIDI has no instrument {self.instrument!r}; it has {', '.join(names)}"
+            )
+        return having[0]
+
+    @property
+    def path(self) -> Path:
+        """The file of the font."""
+        return DEFAULT_FONT if self.font is None else Path(self.font).expanduser()
+
+
+PIANO = Sound()
+
+
+def render(roll: Roll, rate: int = 22050, sound: Sound = PIANO) -> np.ndarray:
+    """Play a roll.
 
     Args:
         roll: any roll; its notes are those of `litscale.music.notes`, its speed is ``format.tempo``.
         rate: samples per second.
+        sound: instrument and sound font.
 
     Returns:
-        float32 ``[n]``, the length of the roll and 0.12 s for the last note to die away. The highest absolute
-        value is 0.9, so it never clips; all zeros for a roll without notes.
+        float32 ``[n]``, the length of the roll and 0.3 s for the last notes to die away. The highest absolute value is
+        0.9, so it never clips; all zeros for a roll without notes that the instrument has.
 
     Raises:
-        ValueError: ``rate`` is below 1.
+        ValueError: ``rate`` is below 1, or the font cannot be read.
     """
     if rate < 1:
         raise ValueError(f"rate must be at least 1, not {rate}")
     seconds = 60 / roll.format.tempo / roll.format.steps_per_beat
-    release = int(RELEASE * rate)
-    sound = np.zeros(round(roll.steps * seconds * rate) + release, dtype=np.float64)
-    played = notes(roll)
+    release = round(RELEASE * rate)
     fall = np.cos(np.linspace(0, np.pi / 2, release)) ** 2
-    rise = np.sin(np.linspace(0, np.pi / 2, max(1, int(ATTACK * rate)))) ** 2
-    for pitch in np.unique(played["pitch"]):
+    result = np.zeros(round(roll.steps * seconds * rate) + release)
+    played = notes(roll)
+    for pitch in np.unique(played["pitch"]).tolist():
+        # 1. the longest note of a pitch, from which the others are cut
         struck = played[played["pitch"] == pitch]
-        longest = round(int((struck["end"] - struck["start"]).max()) * seconds * rate) + 1 + release
-        low, high = _string(int(pitch), longest, rate)
+        longest = float((struck["end"] - struck["start"]).max()) * seconds + RELEASE
+        tone = _tone(sound, rate, pitch, longest)
+        # 2. each note, as loud as sound fonts ask by default, and dying away behind its end
         for note in struck:
             start, end = round(note["start"] * seconds * rate), round(note["end"] * seconds * rate)
-            loudness = note["velocity"] / 127
-            tone = loudness**1.5 * (low[: end - start + release] + loudness * high[: end - start + release])
-            attack = min(len(rise), len(tone))
-            tone[:attack] *= rise[:attack]
-            tone[len(tone) - release :] *= fall
-            sound[start : start + len(tone)] += tone
-    peak = np.abs(sound).max(initial=0.0)
-    return (sound * (PEAK / peak if peak > 0 else 0.0)).astype(np.float32)
+            part = tone[: end - start + release] * (note["velocity"] / 127) ** 2
+            part[end - start :] *= fall
+            result[start : start + len(part)] += part
+    peak = np.abs(result).max(initial=0.0)
+    return (result * (PEAK / peak if peak > 0 else 0.0)).astype(np.float32)
+
+
+def _tone(sound: Sound, rate: int, pitch: int, seconds: float) -> np.ndarray:
+    """One note of at least so many seconds, both channels as one, float ``[n]``.
+
+    It is broken off at its end and equally loud at each velocity, as symusic heeds neither release nor velocity.
+    """
+    # symusic takes half a second to import, which programs that play nothing need not wait for
+    from symusic import Note, Score, Tempo, Track
+
+    track = Track(program=sound.program, is_drum=False)
+    track.notes.append(Note(0, math.ceil(seconds * TICKS) + TICKS, pitch, LOUDEST))
+    score = Score(TICKS)
+    score.tracks.append(track)
+    score.tempos.append(Tempo(0, qpm=60))
+    path = sound.path.resolve()
+    synthesizer = _synthesizer(path, path.stat().st_mtime_ns, rate)
+    return np.nan_to_num(np.asarray(synthesizer.render(score, stereo=True)).mean(0), nan=0, posinf=0, neginf=0)
+
+
+@lru_cache(maxsize=2)
+def _synthesizer(path: Path, changed: int, rate: int) -> Any:
+    """What plays a font; ``changed`` is the file's time of change, so that another font of that name is read anew."""
+    from symusic import Synthesizer
+
+    try:
+        font = with_root_keys(path.read_bytes())
+        with TemporaryDirectory(prefix="litscale-") as folder:
+            copy = Path(folder, path.name)
+            copy.write_bytes(font)
+            return Synthesizer(str(copy), rate, QUALITY)
+    except (ValueError, RuntimeError) as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def write_wav(samples: np.ndarray, path: str | Path, rate: int = 22050) -> Path:
@@ -84,17 +169,3 @@ def write_wav(samples: np.ndarray, path: str | Path, rate: int = 22050) -> Path:
         file.setframerate(rate)
         file.writeframes(np.round(samples * 32767).astype("<i2").tobytes())
     return write_atomically(path, buffer.getvalue())
-
-
-def _string(pitch: int, length: int, rate: int) -> tuple[np.ndarray, np.ndarray]:
-    """The two lowest partials and the rest of a struck string, each float64 ``[length]``."""
-    time = np.arange(length) / rate
-    frequency = 440 * 2 ** ((pitch - 69) / 12)
-    # Short strings are silent sooner: about 3.5 s at C2, 0.5 s at C7.
-    decay = 1.2 * 2 ** ((pitch - 60) / 22)
-    parts = np.zeros((2, length))
-    for partial in range(1, PARTIALS + 1):
-        if partial * frequency < rate / 2:
-            weight = np.exp(-decay * (0.6 + 0.4 * partial) * time) / partial**1.3
-            parts[int(partial > 2)] += weight * np.sin(2 * np.pi * partial * frequency * time)
-    return parts[0], parts[1]

@@ -91,6 +91,9 @@ def set_distances(generated: Sequence[Roll], data: Sequence[Roll]) -> dict[str, 
     Raises:
         ValueError: too few pieces, or a piece with too few notes.
     """
+    # scipy takes half a second to import, which programs that only read MIDI files need not wait for
+    from scipy.spatial.distance import cdist
+
     if len(generated) < 3 or len(data) < 2:
         raise ValueError(f"needs 3 generated pieces and 2 of data at least, not {len(generated)} and {len(data)}")
     own, other = ([features(roll) for roll in rolls] for rolls in (generated, data))
@@ -98,7 +101,7 @@ def set_distances(generated: Sequence[Roll], data: Sequence[Roll]) -> dict[str, 
     for name in FEATURES:
         ours, theirs = (np.stack([piece[name].ravel() for piece in pieces]) for pieces in (own, other))
         apart = ~np.eye(len(ours), dtype=bool)
-        intra, inter = _distances(ours, ours)[apart], _distances(ours, theirs).ravel()
+        intra, inter = cdist(ours, ours)[apart], cdist(ours, theirs).ravel()
         area, divergence = _compared(intra, inter)
         result[name] = {
             "intra_mean": float(intra.mean()),
@@ -109,14 +112,8 @@ def set_distances(generated: Sequence[Roll], data: Sequence[Roll]) -> dict[str, 
     return result
 
 
-def _distances(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Euclidean distances ``[P, Q]`` of the rows of ``[P, F]`` and ``[Q, F]``."""
-    return np.linalg.norm(first[:, None] - second[None], axis=-1)
-
-
 def _compared(intra: np.ndarray, inter: np.ndarray) -> tuple[float, float]:
     """Overlapping area and Kullback-Leibler divergence of the densities of two samples of distances."""
-    # scipy.stats takes half a second to import, which programs that only read MIDI files need not wait for
     from scipy.special import logsumexp
     from scipy.stats import gaussian_kde
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from litscale.music.audio import render, write_wav
+from litscale.music.audio import PIANO, Sound, render, write_wav
 from litscale.music.midi import MidiError, read_midi, write_midi
 from litscale.music.notes import notes
 from litscale.music.pictures import animation, picture
@@ -27,11 +27,19 @@ class RollRenderer:
         form: what the symbols mean.
         beats_per_bar: quarter notes per bar, for bar lines and the groove; None is those of ``form``.
         phase: where the grid of files lies that `read` is given; see `music.read_midi`.
+        sound: what they are played on.
     """
 
-    def __init__(self, form: RollFormat, beats_per_bar: float | None = None, phase: str | float = "auto") -> None:
+    def __init__(
+        self,
+        form: RollFormat,
+        beats_per_bar: float | None = None,
+        phase: str | float = "auto",
+        sound: Sound = PIANO,
+    ) -> None:
         self.format = form.with_meter(beats_per_bar)
         self.phase = phase
+        self.sound = sound
 
     @property
     def beats_per_bar(self) -> float:
@@ -60,7 +68,7 @@ class RollRenderer:
         Returns:
             float32 ``[n]`` within [-0.9, 0.9], and the samples per second.
         """
-        return render(self._roll(symbols), RATE), RATE
+        return render(self._roll(symbols), RATE, self.sound), RATE
 
     def statistics(self, symbols: np.ndarray) -> dict[str, float]:
         """Statistics of symbols, uint8 ``[1, pitch, step]``; see `litscale.music.statistics`."""
@@ -102,7 +110,7 @@ class RollRenderer:
             masks = None if unknown is None else [_mask(mask) for mask in unknown]
             paths.append(animation(planes, f"{stem}.gif", self.format, known=given, unknown=masks))
         if wav:
-            paths.append(write_wav(render(roll, RATE), f"{stem}.wav", RATE))
+            paths.append(write_wav(render(roll, RATE, self.sound), f"{stem}.wav", RATE))
         return paths
 
     def read(self, path: str | Path) -> np.ndarray:

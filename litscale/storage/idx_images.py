@@ -68,8 +68,8 @@ class IdxImages:
         images, labels = read_idx(paths["images"], (SIDE, SIDE)), read_idx(paths["labels"], ())
         if len(images) != len(labels):
             raise ValueError(
-                f"{paths['images']} holds {len(images)} images, {paths['labels']} {len(labels)} labels: get both anew, "
-                f"with {WAYS}"
+                f"{paths['images']} holds {len(images)} images, {paths['labels']} {len(labels)} labels: get both "
+                f"again, with {WAYS}"
             )
         # 2. take the split's share
         if split != "test":
@@ -127,7 +127,7 @@ def read_idx(path: Path, shape: tuple[int, ...]) -> np.ndarray:
                     raise ValueError(f"it does not end after the {count} items that it declares")
             return np.frombuffer(data, np.uint8).reshape(count, *shape)
     except DamagedError as error:
-        raise ValueError(f"{error}: get it anew, with {WAYS}") from error
+        raise ValueError(f"{error}: get it again, with {WAYS}") from error
 
 
 def to_canvases(images: np.ndarray, size: int) -> np.ndarray:

@@ -6,8 +6,10 @@ import re
 from collections.abc import Sequence
 
 MASK = "***"
-_BEFORE, _AFTER = r"(?<![A-Za-z])", r"(?![A-Za-z])"  # whole words: `tokens` and `monkey` are none
-_SURE = r"(?:(?:api|access|secret|private)[_-]?key|token|password|passwd|passphrase|secret|credentials?)"
+# Whole words: `tokens` and `monkey` are none. In `dbToken` and `APIToken` a word begins with its capital letter.
+_CAPITAL = r"(?-i:(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z]))"
+_BEFORE, _AFTER = rf"(?:(?<![A-Za-z])|{_CAPITAL})", r"(?![A-Za-z])"
+_SURE = r"(?:(?:api|access|secret|private)[_-]?key|token|password|passwd|pwd|passphrase|secret|credentials?)"
 _NAME = rf"(?:{_SURE}|key|auth)"
 _OPTION = re.compile(rf"--?[\w.-]*{_BEFORE}{_NAME}", re.IGNORECASE)
 _IN_WORDS = re.compile(
@@ -20,6 +22,7 @@ _IN_CODE = re.compile(
     re.IGNORECASE,
 )
 _IN_ADDRESS = re.compile(r"""(?<=://)[^/\s"']+(?=@)""")  # up to the last @, as passwords may hold some
+_SIGNATURE = re.compile(r"""([?&][\w.-]*\bsig(?:nature)?=)[^&\s"']+""", re.IGNORECASE)  # who has the address may read
 _BEARER = re.compile(r"(\bBearer\s+)[\w+/=.~-]{6,}", re.IGNORECASE)  # of an Authorization header
 
 
@@ -48,4 +51,4 @@ def mask_code(text: str) -> str:
 
 
 def _addressed(text: str) -> str:
-    return _BEARER.sub(rf"\1{MASK}", _IN_ADDRESS.sub(MASK, text))
+    return _SIGNATURE.sub(rf"\1{MASK}", _BEARER.sub(rf"\1{MASK}", _IN_ADDRESS.sub(MASK, text)))

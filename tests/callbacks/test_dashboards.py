@@ -26,7 +26,7 @@ def test_wandb_has_all_names_and_values(tmp_path, monkeypatch):
     assert [row["grad_norm/level_0"] for row in steps] == pytest.approx([2**0.5] * 3)
     assert [row["grad_norm/total"] for row in steps] == pytest.approx([20**0.5] * 3)
     (music,) = (row for row in rows if "music/pitch_range" in row)
-    for name in ("music/ratio/pitch_range", "music/overlap/pitch_range"):
+    for name in ("music/ratio/pitch_range", "music/histogram_overlap/pitch_range"):
         assert music[name] == pytest.approx(run.callback_metrics[name].item())
     assert music["val/nats_per_step/repeat_or_redraw"] < music["val/nats_per_step/independent_pitches"]
     (pictures,) = (row for row in rows if "samples/picture/count" in row)

@@ -15,8 +15,9 @@ from torch.utils.data import DataLoader
 from callbacks import MusicEvaluation
 from callbacks.evaluation.likelihood_baselines import LikelihoodBaselines
 from callbacks.evaluation.sample_evaluation import measured
+from callbacks.evaluation.set_comparison import ComparedSets, copied
 from callbacks.music_evaluation import music_report
-from litscale.music import IndependentPitches, RepeatOrRedraw, RollRenderer, statistics
+from litscale.music import IndependentPitches, RepeatOrRedraw, RollRenderer, set_distances, statistics
 from litscale.music.roll import Roll
 
 WINDOWS = [roll(index) for index in range(len(Windows()))]
@@ -38,14 +39,14 @@ def test_values(tmp_path):
         own, other = mean(name, samples), mean(name, WINDOWS)
         assert values[f"music/{name}"] == pytest.approx(own, rel=1e-5)
         assert values[f"music/ratio/{name}"] == pytest.approx(own / other, rel=1e-5)
-    assert values["music/overlap/note_density"] == 1
+    assert values["music/histogram_overlap/note_density"] == 1
     own, other = (
         [statistics(Roll(symbols, FORM))["pitch_class_entropy"] for symbols in rolls] for rolls in (samples, WINDOWS)
     )
     edges = np.linspace(min(own + other), max(own + other), 21)
     shares = [np.histogram(found, edges)[0] / len(found) for found in (own, other)]
     assert 0 < np.minimum(*shares).sum() < 1
-    assert values["music/overlap/pitch_class_entropy"] == pytest.approx(np.minimum(*shares).sum(), rel=1e-5)
+    assert values["music/histogram_overlap/pitch_class_entropy"] == pytest.approx(np.minimum(*shares).sum(), rel=1e-5)
     for name, kind in (("independent_pitches", IndependentPitches), ("repeat_or_redraw", RepeatOrRedraw)):
         model = kind.fit(TRAINING, FORM.alphabet, FORM.hold)
         expected = sum(model.nats(window) for window in WINDOWS) / (len(WINDOWS) * STEPS)
@@ -103,11 +104,97 @@ def test_table(tmp_path, capsys, stage):
     assert found["statistics"]["pitch_range"]["data"] == pytest.approx(mean("pitch_range", WINDOWS), rel=1e-5)
     markdown = (tmp_path / f"music_{stage}.md").read_text()
     row = found["statistics"]["pitch_range"]
-    texts = [f"{row[kind]:.4g}" for kind in ("generated", "data", "ratio", "overlap")]
+    texts = [f"{row[kind]:.4g}" for kind in ("generated", "data", "ratio", "histogram_overlap")]
     assert f"| pitch_range | {' | '.join(texts)} |" in markdown
     out = capsys.readouterr().out
     assert "repeat or redraw" in out
     assert "pitch_class_entropy" in out
+
+
+class Copying(Drawing):
+    """Each third sample is a part of a training piece."""
+
+    def generate(self, label=None, *, batch_size=1, seed=0, index=None, frames=None):
+        canvas = super().generate(label, batch_size=batch_size, seed=seed, index=index, frames=frames)
+        for row, number in enumerate(index.tolist()):
+            if number % 3 == 1:
+                canvas[row, 0] = torch.from_numpy(TRAINING[1][:, 8 : 8 + STEPS].copy())
+        return canvas
+
+
+@pytest.mark.parametrize("stage", ["validate", "test"])
+def test_sets_are_compared_outside_of_fit(tmp_path, stage, capsys):
+    run = trainer(tmp_path, callbacks=[MusicEvaluation(num_samples=5, batch_size=2, baselines=False)])
+    getattr(run, stage)(Copying(), ToyRolls(), verbose=False)
+    part = TRAINING[1][:, 8 : 8 + STEPS]
+    samples = [part if number % 3 == 1 else drawn(0, number) for number in range(5)]
+    # 12 windows of the training side by side, of which five are taken
+    windows = [piece[:, start : start + STEPS] for piece in TRAINING for start in range(0, 64, STEPS)]
+    known = [windows[number] for number in (0, 3, 6, 8, 11)]
+    values = run.callback_metrics
+    report = json.loads((tmp_path / f"music_{stage}.json").read_text())
+    for prefix, name, rolls in (("", "generated", samples), ("training/", "training", known)):
+        ours, theirs = ([Roll(symbols, FORM) for symbols in part] for part in (rolls, WINDOWS))
+        for feature, row in set_distances(ours, theirs).items():
+            for kind in ("overlapping_area", "kl_divergence"):
+                logged = values.get(f"music/{prefix}{kind}/{feature}", torch.tensor(float("nan")))
+                assert logged.item() == pytest.approx(row[kind], rel=1e-5, nan_ok=True)
+            assert report["set_distances"][name][feature]["intra_mean"] == pytest.approx(row["intra_mean"])
+    copies = report["copies"]["generated"]
+    assert values["music/copies/generated/found"] == pytest.approx(2 / 5)
+    assert values["music/copies/generated/longest_run_max"] == copies["longest_run_max"] == STEPS
+    assert values["music/copies/data/found"] == 0
+    assert 1 <= values["music/copies/data/longest_run"] <= values["music/copies/data/longest_run_max"] < STEPS
+    assert values["music/copies/generated/longest_run"] > values["music/copies/data/longest_run"]
+    markdown = (tmp_path / f"music_{stage}.md").read_text()
+    assert "| generated | " in markdown
+    assert "| 40.0% |" in markdown
+    assert "overlapping area" in capsys.readouterr().out
+
+
+def test_too_few_windows_or_notes_have_no_distances(tmp_path):
+    class Silent(Drawing):
+        def generate(self, label=None, *, batch_size=1, **_):
+            return torch.zeros(batch_size, 1, FORM.pitches, STEPS, dtype=torch.uint8)
+
+    run = trainer(tmp_path, callbacks=[MusicEvaluation(num_samples=4, baselines=False)])
+    run.validate(Silent(), ToyRolls(), verbose=False)
+    assert not [name for name in run.callback_metrics if "overlapping" in name]
+    assert json.loads((tmp_path / "music_validate.json").read_text())["set_distances"]["generated"] == {}
+    assert "4 windows have fewer than 2 notes" in (tmp_path / "music_validate.md").read_text()
+    assert "at least 3 samples" in (tmp_path / "music_validate.md").read_text()
+    assert copied(np.zeros((0, 12, 4), np.uint8), TRAINING) == {}
+
+
+def test_without_sets_no_training_piece_is_read(tmp_path):
+    data = ToyRolls()
+    run = trainer(tmp_path, callbacks=[MusicEvaluation(num_samples=4, baselines=False, sets=False)])
+    run.validate(Drawing(), data, verbose=False)
+    assert data.fits == 0
+    assert "copies" not in json.loads((tmp_path / "music_validate.json").read_text())
+    assert "Distances" not in (tmp_path / "music_validate.md").read_text()
+
+
+def test_the_learned_distance_is_asked_for_by_its_weights(tmp_path, monkeypatch):
+    seen = []
+
+    class Stub:
+        def __init__(self, weights):
+            assert weights == "clamp.pth"
+
+        def __call__(self, generated, data):
+            seen.append((len(generated), len(data)))
+            return 12.5
+
+    monkeypatch.setattr("callbacks.evaluation.set_comparison.FrechetMusicDistance", Stub)
+    callback = MusicEvaluation(num_samples=4, baselines=False, clamp_weights="clamp.pth")
+    run = trainer(tmp_path, callbacks=[callback])
+    run.validate(Drawing(), ToyRolls(), verbose=False)
+    assert seen == [(4, 6)]
+    assert run.callback_metrics["music/frechet_music_distance"] == 12.5
+    assert "| CLaMP 2 | 12.5 |" in (tmp_path / "music_validate.md").read_text()
+    with pytest.raises(ValueError, match="set the option sets to true"):
+        MusicEvaluation(sets=False, clamp_weights="clamp.pth")
 
 
 def test_zero_leaves_the_evaluation_to_validate(tmp_path):
@@ -160,8 +247,8 @@ def test_a_real_model(tmp_path):
 
 
 def test_undefined_numbers_are_null_and_dashes(tmp_path):
-    row = {"generated": float("nan"), "data": 1.0, "ratio": float("nan"), "overlap": float("nan")}
-    report = music_report("test", "last.ckpt", 1, 1, {}, {"polyphony": row})
+    row = {"generated": float("nan"), "data": 1.0, "ratio": float("nan"), "histogram_overlap": float("nan")}
+    report = music_report("test", "last.ckpt", 1, 1, {}, {"polyphony": row}, ComparedSets())
     json_file, markdown = report.write(tmp_path / "new")
     assert json.loads(json_file.read_text())["statistics"]["polyphony"]["ratio"] is None
     assert "| polyphony | - | 1 | - | - |" in markdown.read_text()

@@ -2,6 +2,7 @@
 
 import json
 import platform
+import time
 from hashlib import sha256
 
 import numpy as np
@@ -27,6 +28,7 @@ def predict(folder, module=None, **options):
 
 
 def test_each_sample_has_its_files(tmp_path, capsys):
+    began = time.perf_counter()
     folder, canvases = predict(tmp_path)
     names = [f"sample_0000{i}.{kind}" for i in range(6) for kind in ("json", "mid", "png")]
     assert sorted(path.name for path in folder.iterdir()) == names
@@ -49,6 +51,8 @@ def test_each_sample_has_its_files(tmp_path, capsys):
             {},
         )
         assert record["request"] == {"batches": 3}
+        assert record["seconds"]["samples"] == 2
+        assert 0 < record["seconds"]["batch"] < time.perf_counter() - began
         assert record["files"] == [f"sample_0000{i}.mid", f"sample_0000{i}.png"]
         expected = RollRenderer(FORM).statistics(canvas)
         assert record["statistics"]["note_density"] == expected["note_density"]

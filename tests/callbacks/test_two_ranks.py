@@ -54,7 +54,7 @@ def check_music_is_the_same_for_one_rank_and_two(ranks, folder, output, alone):
     for seen in ranks:
         assert seen["music"] == pytest.approx(expected, rel=1e-5)
     assert [seen["asked"] for seen in ranks] == [[[0, 1], [4]], [[2, 3]]]
-    assert [seen["fits"] for seen in ranks] == [1, 0]
+    assert [seen["fits"] for seen in ranks] == [2, 0]  # for the baselines and for the sets
     one, two = (json.loads((path / "music_validate.json").read_text()) for path in (alone, folder))
     assert (one["samples"], one["windows"]) == (two["samples"], two["windows"]) == (5, 6)
     assert output.count("Likelihood") == 2  # of two evaluations, each by one rank

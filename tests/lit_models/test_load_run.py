@@ -7,16 +7,10 @@ import torch
 import yaml
 from cli_runs import Predictions
 from lightning.pytorch import LightningModule
-from module_runs import CLASSES, train
+from module_runs import CLASSES
 
 from lit_models import LitFractal, load_run
 from litscale.cli.main import main
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    """A folder of one run for each module."""
-    return train(tmp_path_factory.mktemp("runs"))
 
 
 @pytest.mark.parametrize(

@@ -16,12 +16,14 @@ import torch
 from idx_files import idx
 from image_files import encoded, photo, write_parquet
 from mutations import mutations, outcome
+from tar_files import write_shards
 
 from callbacks.evaluation.sample_store import SampleStore
 from datamodules.images.decoding import Crop, UnreadableImageError, decode
 from datamodules.images.imagenet.arrays import ArraySource
 from datamodules.images.imagenet.classes import read_class_map
 from datamodules.images.imagenet.parquet import ParquetSource
+from datamodules.images.imagenet.tar import TarSource
 from datamodules.rolls.cache import RollCache, build_cache
 from datamodules.tokens.cache import TokenMetadata, read_shard, shard_paths, write_shard
 from litscale import music
@@ -114,6 +116,18 @@ def read_parquet_images(path: Path) -> list[int]:
     return [int(images.canvas(number).sum()) for number in range(min(len(images), 20))]
 
 
+def tar(folder: Path) -> Path:
+    (path,) = write_shards(folder, "val", [(encoded(photo(9, 8, seed)), seed % 3) for seed in range(3)], shards=1)
+    return path
+
+
+def read_tar_images(path: Path) -> list[int]:
+    source = TarSource(path.parent, True, path.parent / "cache")
+    source.prepare("val")
+    images = source.open("val", Crop(4, upsample=True))
+    return [int(images.canvas(number).sum()) for number in range(len(images))]
+
+
 METADATA = TokenMetadata("abc", [1, 2], 100, 3, {"train": 1})
 
 
@@ -188,6 +202,7 @@ CASES = {
     "class map": Case(class_map, read_class_map, count=10),
     "parquet": Case(parquet, read_pages),
     "parquet images": Case(parquet, read_parquet_images, count=60),
+    "tar images": Case(tar, read_tar_images, count=60),
     "tokens": Case(shard(0), read_tokens),
     "record of tokens": Case(shard(1), read_tokens),
     "index of tokens": Case(index, lambda path: TokenMetadata.read(path.parent)),

@@ -146,7 +146,7 @@ class ArraySource(ImageSource):
 
 @dataclass
 class ArrayImages(Images):
-    """The images of a split. Cheap to send to worker processes: they map the files anew.
+    """The images of a split. Cheap to send to worker processes: each of them maps the files itself.
 
     Attributes:
         files: uncompressed ``.npz`` files.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,13 +12,15 @@ from datamodules.images.base import ImageDataModule
 from datamodules.images.decoding import Crop
 from datamodules.images.imagenet.arrays import BATCH_NAME, ArraySource
 from datamodules.images.imagenet.folder import FolderSource
-from datamodules.images.imagenet.parquet import ParquetSource, shards
+from datamodules.images.imagenet.parquet import ParquetSource
+from datamodules.images.imagenet.shards import SPLIT_NAMES, SUFFIXES, form_of, shard_files
+from datamodules.images.imagenet.tar import TarSource
 from datamodules.images.source import Images, ImageSource
 from litscale.storage.caches import cache_root
 
 
 class ImageNetDataModule(ImageDataModule):
-    """ImageNet: image files, down-sampled batches or parquet shards; also other data in these forms.
+    """ImageNet: image files, down-sampled batches, parquet or tar shards; also other data in these forms.
 
     Class k is the k-th of the sorted WordNet ids. The forms, found by what is in the folder:
 
@@ -26,6 +29,8 @@ class ImageNetDataModule(ImageDataModule):
       without running code), with ``map_clsloc.txt``, which says what their labels mean.
     - parquet: ``data/train-*.parquet``, ``data/validation-*.parquet`` with the columns image and label. Labels are
       taken as they are, which for ImageNet on the Hugging Face hub is the sorted order.
+    - tar: ``train-*.tar``, ``validation-*.tar`` or ``train/*.tar``, ``val/*.tar`` in the layout of webdataset:
+      ``KEY.jpg`` and ``KEY.cls``, the number of its class. They are indexed once, and read at random places.
 
     ``validate`` and ``test`` go through ``val``. What cannot be read is treated as `ImageDataModule` says; so is a page
     of a parquet shard; a batch of arrays that cannot be read is left out, and a warning names it.
@@ -35,7 +40,8 @@ class ImageNetDataModule(ImageDataModule):
         self,
         folder: str,
         *,
-        form: Literal["folder", "arrays", "parquet"] | None = None,
+        form: Literal["folder", "arrays", "parquet", "tar"] | None = None,
+        shards: dict[str, str] | None = None,
         num_classes: int = 1000,
         labels: bool = True,
         class_map: str | None = None,
@@ -50,6 +56,8 @@ class ImageNetDataModule(ImageDataModule):
         Args:
             folder: where the data is.
             form: of the data; null = found by what is in the folder.
+            shards: split (train or val) -> names of its parquet or tar shards, seen from folder, such as
+                in-train-{000000..001023}.tar; null = found by name.
             num_classes: number of classes; the data must have as many.
             labels: give batches their labels; false for models without classes.
             class_map: what the class numbers of arrays and of the devkit's ground truth mean: map_clsloc.txt, or the
@@ -61,7 +69,8 @@ class ImageNetDataModule(ImageDataModule):
             flip: mirror half of the training images, at random.
             strict: stop at images, or batches of arrays, that cannot be read.
             cache_dir: where arrays go that cannot be mapped as they are (pickles, compressed files), 12 GB at 64
-                pixels; null = the environment variable LITSCALE_CACHE, else litscale in XDG_CACHE_HOME or ~/.cache.
+                pixels, and the index of tar shards, 41 MB; null = the environment variable LITSCALE_CACHE, else
+                litscale in XDG_CACHE_HOME or ~/.cache.
             **options: those of `ImageDataModule`.
 
         Raises:
@@ -69,11 +78,13 @@ class ImageNetDataModule(ImageDataModule):
         """
         if num_classes < 1:
             raise ValueError(f"num_classes must be at least 1, not {num_classes}; set labels to false to do without")
-        if form not in (None, "folder", "arrays", "parquet"):
-            raise ValueError(f"form must be folder, arrays or parquet, not {form!r}")
+        if form not in (None, "folder", "arrays", "parquet", "tar"):
+            raise ValueError(f"form must be folder, arrays, parquet or tar, not {form!r}")
+        if shards is not None and form not in (None, form_of(shards)):
+            raise ValueError(f"form is {form}, but shards names {form_of(shards)} files: leave one of the two out")
         root = Path(folder).expanduser()
         super().__init__(
-            ImageNet(root, form, labels, class_map, val_labels, cache_root(cache_dir), strict),
+            ImageNet(root, form, labels, class_map, val_labels, cache_root(cache_dir), strict, shards),
             num_classes=num_classes if labels else 0,
             flip=flip,
             strict=strict,
@@ -92,6 +103,7 @@ class ImageNet(ImageSource):
     val_labels: str | None
     cache_dir: Path
     strict: bool
+    shards: Mapping[str, str] | None
     test_split = "val"
 
     def open(self, split: str, crop: Crop) -> Images:
@@ -99,11 +111,11 @@ class ImageNet(ImageSource):
         return self._of_form.open(split, crop)
 
     def prepare(self, split: str) -> None:
-        """Convert arrays that cannot be mapped, unless that is done.
+        """Convert arrays that cannot be mapped, or index tar shards, unless that is done.
 
         Raises:
             FileNotFoundError: there is no data.
-            ValueError: there are several forms; an array is damaged, or could run code.
+            ValueError: there are several forms; an array or a tar shard is damaged, or an array could run code.
             OSError: the cache cannot be written.
         """
         self._of_form.prepare(split)
@@ -117,12 +129,14 @@ class ImageNet(ImageSource):
         """The source of the folder's form."""
         if not self.folder.is_dir():
             raise FileNotFoundError(f"folder: there is no folder {self.folder}; give one that holds ImageNet")
-        form = self.form or find_form(self.folder)
+        form = form_of(self.shards) if self.shards is not None else self.form or find_form(self.folder)
         if form == "folder":
             return FolderSource(self.folder, self.labels, self.class_map, self.val_labels)
         if form == "arrays":
             return ArraySource(self.folder, self.labels, self.class_map, self.cache_dir, self.strict)
-        return ParquetSource(self.folder, self.labels)
+        if form == "tar":
+            return TarSource(self.folder, self.labels, self.cache_dir, self.shards)
+        return ParquetSource(self.folder, self.labels, self.shards)
 
     def __str__(self) -> str:
         """The folder."""
@@ -130,22 +144,23 @@ class ImageNet(ImageSource):
 
 
 def find_form(folder: Path) -> str:
-    """Which form of ImageNet a folder holds: ``folder``, ``arrays`` or ``parquet``.
+    """Which form of ImageNet a folder holds: ``folder``, ``arrays``, ``parquet`` or ``tar``.
 
     Raises:
         FileNotFoundError: none of them.
         ValueError: several of them.
     """
+    shards = {form: [path for split in SPLIT_NAMES for path in shard_files(folder, split, form)] for form in SUFFIXES}
+    of_shards = {path.parent for paths in shards.values() for path in paths}
     evidence = {
-        "folder": (folder / "train").is_dir() or (folder / "val").is_dir(),
+        "folder": any((folder / split).is_dir() and folder / split not in of_shards for split in SPLIT_NAMES),
         "arrays": any(BATCH_NAME.fullmatch(path.name) for path in folder.iterdir()),
-        "parquet": bool(shards(folder, "train") or shards(folder, "val")),
-    }
+    } | {form: bool(paths) for form, paths in shards.items()}
     forms = [form for form, there in evidence.items() if there]
     if not forms:
         raise FileNotFoundError(
             f"folder: {folder} holds neither train or val (image files), nor train_data_batch_1 or val_data (arrays), "
-            "nor train-*.parquet or validation-*.parquet"
+            "nor train-*.parquet or validation-*.parquet, nor train-*.tar or validation-*.tar"
         )
     if len(forms) > 1:
         raise ValueError(f"{folder} holds {' and '.join(forms)}: say which to read with the option form")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from datamodules.images.decoding import Crop, UnreadableImageError, decode
+from datamodules.images.imagenet.shards import SPLIT_NAMES, shard_files
 from datamodules.images.source import Images, ImageSource
 from datamodules.messages import abridged
 from litscale.storage.files import DamagedError, named_errors
@@ -25,20 +27,21 @@ from litscale.storage.parquet import read_column, shard_facts
 
 BLOCK_BYTES = 128 * 2**20  # of encoded images that are mixed
 KEPT_BYTES = 2 * BLOCK_BYTES  # that a worker keeps: two blocks, as batches may reach into the next one
-SPLIT_NAMES = {"train": ("train",), "val": ("validation", "valid", "val")}
 
 
 @dataclass(frozen=True)
 class ParquetSource(ImageSource):
-    """A folder with shards, directly or in ``data``.
+    """A folder with shards.
 
     Args:
-        folder: where they are.
+        folder: where they are, see `shard_files`.
         labels: whether classes are wanted.
+        shards: split -> pattern of its shards; None = found in the folder.
     """
 
     folder: Path
     labels: bool
+    shards: Mapping[str, str] | None = None
     test_split = "val"
 
     def class_names(self) -> list[str]:
@@ -47,8 +50,8 @@ class ParquetSource(ImageSource):
         Raises:
             ValueError: a shard is damaged; the message names it.
         """
-        for split in SPLIT_NAMES:
-            for shard in shards(self.folder, split)[:1]:
+        for split in self.shards or SPLIT_NAMES:
+            for shard in self._files(split)[:1]:
                 with named_errors(shard, "its metadata do not describe images as the hub's do"):
                     described = json.loads(shard_facts(shard).metadata.get(b"huggingface", b"{}"))
                     names = described.get("info", {}).get("features", {}).get("label", {}).get("names")
@@ -67,7 +70,7 @@ class ParquetSource(ImageSource):
             FileNotFoundError: there are no shards.
             ValueError: a shard is damaged or lacks a column.
         """
-        files = shards(self.folder, split)
+        files = self._files(split)
         if not files:
             raise FileNotFoundError(f"folder: there is no {split}-*.parquet in {self.folder} or the data folder in it")
         groups, rows, size, labels = [], [], 0, []
@@ -89,6 +92,9 @@ class ParquetSource(ImageSource):
         block = max(1, BLOCK_BYTES * sum(rows) // max(size, 1))
         everything = np.concatenate(labels) if labels else None
         return ParquetImages(files, np.array(groups), np.cumsum([0, *rows]), block, everything, crop)
+
+    def _files(self, split: str) -> list[Path]:
+        return shard_files(self.folder, split, "parquet", self.shards)
 
 
 @dataclass
@@ -172,12 +178,3 @@ class ParquetImages(Images):
 def _size(column: pa.ChunkedArray | str) -> int:
     """Bytes of images."""
     return 0 if isinstance(column, str) else column.nbytes
-
-
-def shards(folder: Path, split: str) -> list[Path]:
-    """The shards of a split, sorted."""
-    for root in (folder / "data", folder):
-        for name in SPLIT_NAMES[split]:
-            if files := sorted([*root.glob(f"{name}-*.parquet"), *root.glob(f"{name}.parquet")]):
-                return files
-    return []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -15,6 +16,7 @@ from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 
+from litscale.cli.errors import CommandParser
 from litscale.cli.evaluate.evaluator import End, Evaluator, Task, Wait, Watch
 from litscale.cli.evaluate.folder import EvaluationFolder
 from litscale.cli.evaluate.selection import Selection
@@ -188,19 +190,25 @@ def _logger_options(given: Any) -> list[dict[str, Any]]:
 def _monitor(text: str) -> tuple[str, str]:
     """``NAME`` or ``NAME:max`` as a score and its mode."""
     name, _, mode = text.partition(":")
-    if mode not in ("", "min", "max"):
+    if not name or mode not in ("", "min", "max"):
         raise argparse.ArgumentTypeError(f"{text}: give NAME, NAME:min or NAME:max")
     return name, mode or "min"
 
 
-def parser() -> argparse.ArgumentParser:
+def _duration(text: str) -> float:
+    """A number of seconds or minutes."""
+    value = float(text)  # whose ValueError argparse words itself
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text}: give a number that is not negative")
+    return value
+
+
+def parser() -> CommandParser:
     """The options beside those of ``litscale validate`` and ``test``."""
-    made = argparse.ArgumentParser(
+    made = CommandParser(
         "litscale evaluate",
+        DESCRIPTION,
         usage="litscale evaluate RUN [options] [--config LAYER ...] [options of litscale validate or test]",
-        description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     made.add_argument("--name", help="of the evaluation, one for each set of settings; by default the stage")
     made.add_argument("--stage", choices=("validate", "test"), default="validate", help="the data and the scores")
@@ -211,12 +219,12 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--watch", action="store_true", help="go on as checkpoints appear, until the run has ended")
     made.add_argument(
         "--patience",
-        type=float,
+        type=_duration,
         default=60.0,
         metavar="MINUTES",
         help="end the watch after so long without a training at work or a new checkpoint (60)",
     )
-    made.add_argument("--poll", type=float, default=10.0, metavar="SECONDS", help="between two looks (10)")
+    made.add_argument("--poll", type=_duration, default=10.0, metavar="SECONDS", help="between two looks (10)")
     made.add_argument(
         "--monitor",
         type=_monitor,

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from litscale.cli.errors import CommandParser
 from litscale.cli.export.exporter import DTYPES, export_run
 from litscale.storage.run_folders import EXPORT
 
@@ -21,9 +21,7 @@ def main(words: Sequence[str]) -> None:
     Args:
         words: those after ``litscale export``.
     """
-    parser = argparse.ArgumentParser(
-        "litscale export", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = CommandParser("litscale export", DESCRIPTION)
     parser.add_argument("run", type=Path, help="the run folder (trainer.default_root_dir)")
     parser.add_argument("--folder", type=Path, help=f"where to; by default RUN/{EXPORT}")
     parser.add_argument("--checkpoint", help="best, last or the path of one; by default best if the run keeps it")

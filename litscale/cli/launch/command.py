@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+from litscale.cli.errors import CommandParser
 from litscale.cli.imports import HOME
 from litscale.cli.launch.script import Resources, check, script, sized
 from litscale.cli.launch.snapshot import take
@@ -81,13 +81,11 @@ def _run_folder(command: Sequence[str]) -> Path:
     return Path(command[1])
 
 
-def _parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(
+def _parser() -> CommandParser:
+    made = CommandParser(
         "litscale launch",
+        DESCRIPTION,
         usage="litscale launch [options] -- COMMAND ...",
-        description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     made.add_argument("--nodes", type=int, default=1, help="how many (1)")
     made.add_argument("--gpus", type=int, default=1, help="of each node, each with a process; 0 for none (1)")

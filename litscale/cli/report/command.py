@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from litscale.cli.errors import CommandParser
 from litscale.cli.report.contents import Limits
 from litscale.cli.report.page import METRICS, MOST_CURVES, Selection, report
 from litscale.cli.report.server import Server
@@ -22,7 +22,7 @@ def main(words: Sequence[str]) -> None:
     Args:
         words: those after ``litscale report``.
     """
-    parser = argparse.ArgumentParser("litscale report", description=DESCRIPTION)
+    parser = CommandParser("litscale report", DESCRIPTION)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folders; with --serve a folder of runs")
     parser.add_argument("--out", type=Path, help=f"the file; by default {REPORT} in the run, of several runs here")
     parser.add_argument("--samples", type=int, default=4, help="at most so many of each folder of samples (4)")

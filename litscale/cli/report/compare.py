@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from callbacks.reporting.result_table import Column, ResultTable
+from litscale.cli.errors import CommandParser
 from litscale.cli.scores import Scores, newest_scores
 from litscale.storage.run_folders import EVALUATIONS
 
@@ -61,7 +61,7 @@ def main(args: Sequence[str]) -> None:
     Args:
         args: words after ``litscale compare``.
     """
-    parser = argparse.ArgumentParser("litscale compare", description="The scores of several runs as one table.")
+    parser = CommandParser("litscale compare", "The scores of several runs as one table.")
     parser.add_argument("runs", nargs="+", help="run folders (trainer.default_root_dir)")
     given = parser.parse_args(args)
     try:

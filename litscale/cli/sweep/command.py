@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import os
 import re
@@ -22,6 +21,7 @@ except ImportError:
     sys.exit("litscale sweep needs optuna: pip install 'optuna>=5' (or litscale[sweep])")
 from optuna.trial import FrozenTrial, TrialState
 
+from litscale.cli.errors import CommandParser
 from litscale.cli.parsed import parsed
 from litscale.cli.sweep.processes import Ended, LocalRunner, Runner, SubmititRunner, slurm_executor
 from litscale.cli.sweep.proposals import direction, needed, propose
@@ -226,9 +226,7 @@ def main(words: Sequence[str]) -> None:
         words: those after ``litscale sweep``.
     """
     # 1. what to do
-    parser = argparse.ArgumentParser(
-        "litscale sweep", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = CommandParser("litscale sweep", DESCRIPTION)
     parser.add_argument("sweep", type=Path, metavar="SWEEP.yaml", help="config, space, metric and how to search")
     given = parser.parse_args(words)
     try:

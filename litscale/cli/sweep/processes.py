@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -26,7 +27,7 @@ INTERRUPTED = (128 + signal.SIGINT, 128 + signal.SIGTERM, -signal.SIGINT, -signa
 SECONDS_TO_SAVE = 60.0
 MOST_ERROR = 500  # characters
 PR_SET_PDEATHSIG = 1
-_LIBC = ctypes.CDLL(None)
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 _COLORS = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -123,7 +124,8 @@ class LocalRunner(Runner):
 class FitProcess:
     """A process that trains in a folder, as soon as no other one does.
 
-    It gets SIGTERM if this process is killed. Ctrl-C in a terminal does not reach it directly.
+    On Linux it gets SIGTERM if this process is killed; elsewhere it trains to its end. Ctrl-C in a terminal does not
+    reach it directly.
 
     Args:
         command: its words.
@@ -180,8 +182,9 @@ class FitProcess:
 
 
 def _end_with_parent() -> None:
-    """In a new process: SIGTERM when the process is killed that started it."""
-    _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    """In a new process: SIGTERM when the process is killed that started it, where the system can do that."""
+    if _LIBC is not None:
+        _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # of submitit, for the process that started this one
 
 

@@ -60,7 +60,7 @@ class MAR(Generator):
 
 
 class MARSteps:
-    """Conditions of canvases that are revealed step by step, where a step need not compute all patches anew.
+    """Conditions of canvases that are revealed step by step, where a step need not compute all patches again.
 
     Keys, values and states of the others stay what they were in the last step that computed them: the token cache of
     LazyMAR (arXiv 2503.12450), which changes samples slightly.

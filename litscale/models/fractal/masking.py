@@ -233,7 +233,7 @@ def generation_queue(unknown: Tensor, partial: Tensor, order: Tensor) -> Tensor:
 
 
 def renewed_patches(queue: Tensor, schedule: Tensor, step: int, drawn: Tensor) -> Tensor:
-    """Patches that a step with a token cache computes anew: those revealed last, and those that it draws.
+    """Patches that a step with a token cache computes again: those revealed last, and those that it draws.
 
     A row alone decides which of its patches these are, so that a sample is the same in any batch.
 

@@ -205,7 +205,7 @@ def _multipliers(state: Mapping[str, Tensor], given: Mapping[str, Any]) -> list[
 
 def _vqvae_name(model: Any, name: str) -> str | None:
     if name == "quantizer.hit_updates":
-        return None  # the official code counts anew after each start
+        return None  # the official code counts from zero after each start
     if name.startswith("quantizer.phis."):
         shared = {0: "quant_resi.{}", 1: "quant_resi.qresi"}.get(model.quantizer.phi_count, "quant_resi.qresi_ls.{}")
         _, _, number, rest = name.split(".")

@@ -26,10 +26,10 @@ from litscale.models.var.vqvae import VQVAE
 class VAR(nn.Module):
     """Predicts the tokens of each scale from the class and the scales before.
 
-    The model holds its tokenizer frozen, without owning it: the tokenizer follows ``.to(device)``, but is in neither
-    ``parameters()`` nor ``state_dict()``, and several models may hold the same one. Scales, vocabulary and the width of
-    codes are read from it. It stays in float32 when the model is converted to half precision, since other weights would
-    give other tokens.
+    The model holds its tokenizer frozen, without owning it: the tokenizer follows ``.to(device)``, but is excluded
+    from ``parameters()`` and ``state_dict()``, and several models may hold the same one. Scales, vocabulary and the
+    width of codes are read from it. It stays in float32 when the model is converted to half precision, since other
+    weights would give other tokens.
 
     Args:
         vqvae: the trained tokenizer; it is switched to evaluation and frozen.

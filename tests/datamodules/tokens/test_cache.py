@@ -226,7 +226,7 @@ def test_a_folder_without_a_cache(tmp_path):
     ):
         TokenDataModule(str(tmp_path)).setup("fit")
     (tmp_path / "index.json").write_text('{"vocab": 3}')
-    with pytest.raises(ValueError, match=r"index.json: damaged .* write the cache anew"):
+    with pytest.raises(ValueError, match=r"index.json: damaged .* write the cache again"):
         TokenDataModule(str(tmp_path)).setup("fit")
 
 

@@ -12,6 +12,7 @@ from wandb_files import offline_history, records
 
 from litscale import music
 
+SLOW = pytest.mark.slow  # the constructors' own tests hold the same error
 SAVED = {"checkpoints", "config.yaml", "manifest.json"}  # and the diff of the code, if there is one
 
 
@@ -45,14 +46,14 @@ def test_from_midi_to_midi(tmp_path, monkeypatch, capsys, caplog, config, midi_f
     assert "test/nats_per_step" in capsys.readouterr().out
     assert yaml.safe_load((run / "config.yaml").read_text()) == saved
     options = ["--data.predict.prefix", prefix, "--data.predict.prefix_steps", 10, "--data.predict.length", 24]
-    options += ["--trainer.callbacks.gif", "true", "--trainer.callbacks.wav", "true"]
+    options += ["--trainer.callbacks.gif", "true", "--trainer.callbacks.wav", "true", "--data.predict.num_samples", 2]
     main(["predict", *map(str, [*known, writer, *options])])
     (predictions,) = (run / "predictions").iterdir()
     assert predictions.name.startswith("prefix_piece_0_10_steps-step_12-")
     files = sorted(path.name for path in predictions.iterdir())
-    assert files == [f"sample_{i:05d}.{end}" for i in range(4) for end in ("gif", "json", "mid", "png", "wav")]
+    assert files == [f"sample_{i:05d}.{end}" for i in range(2) for end in ("gif", "json", "mid", "png", "wav")]
     given = music.read_midi(prefix, velocity_bins=1).symbols[:, :10]
-    for i in range(4):
+    for i in range(2):
         sample = music.read_midi(predictions / f"sample_{i:05d}.mid", velocity_bins=1)
         assert sample.steps == 24
         assert (sample.symbols[:, :10] == given).all()
@@ -69,16 +70,29 @@ def test_from_midi_to_midi(tmp_path, monkeypatch, capsys, caplog, config, midi_f
         ("fit", ["--data.folder", "."], "no .mid or .midi file"),
         ("fit", ["--data.window", "96"], "window"),
         ("fit", ["--data.pitch_range", "[48,60]"], "make the network's codec, velocity_bins and sizes[0] agree"),
-        ("fit", ["--model.network.widths", "[16,16]"], "widths has 2 entries, but 3 generators and a leaf need 4"),
-        ("fit", ["--model.network.generators", "[ar,mar,gan]"], "generators must be among ar, mar, not 'gan'"),
+        pytest.param(
+            "fit",
+            ["--model.network.widths", "[16,16]"],
+            "widths has 2 entries, but 3 generators and a leaf need 4",
+            marks=SLOW,
+        ),
+        pytest.param(
+            "fit",
+            ["--model.network.generators", "[ar,mar,gan]"],
+            "generators must be among ar, mar, not 'gan'",
+            marks=SLOW,
+        ),
         ("fit", ["--model.network.sizes", "[[24,16],[24,1],[9,1],[1,1]]"], "a patch of 9x1 does not divide"),
-        (
+        pytest.param(
             "fit",
             ["--model.generation.order", "spiral"],
             "order must be among random, raster, confidence, not 'spiral'",
+            marks=SLOW,
         ),
-        ("fit", ["--model.generation.temperature", "-1"], "temperature must be positive, not -1"),
-        ("fit", ["--model.generation.iterations", "0"], "iterations must be at least 1, not 0"),
+        pytest.param(
+            "fit", ["--model.generation.temperature", "-1"], "temperature must be positive, not -1", marks=SLOW
+        ),
+        pytest.param("fit", ["--model.generation.iterations", "0"], "iterations must be at least 1, not 0", marks=SLOW),
         ("fit", ["--model.generation.iterations", "[4,4]"], "iterations has 2 entries for 3 levels"),
         (
             "fit",

@@ -58,8 +58,12 @@ def test_a_module_in_place_of_ours_is_named(tmp_path, file):
     path.parent.mkdir(exist_ok=True)
     path.touch()
     name = file.split("/")[0].removesuffix(".py")
-    told = run(tmp_path, "-m", "litscale", "fit", "--config", "demo.yaml").stderr.splitlines()[-1]
-    assert told.startswith(f"ImportError: {path} is found in place of litscale's own package {name} ({ROOT / name})")
+    ended = run(tmp_path, "-m", "litscale", "fit", "--config", "demo.yaml")
+    assert ended.returncode == 2
+    (told,) = ended.stderr.splitlines()
+    assert told.startswith(
+        f"litscale fit: error: {path} is found in place of litscale's own package {name} ({ROOT / name})"
+    )
 
 
 def test_a_folder_of_another_kind_is_not_in_the_way(tmp_path):
@@ -86,7 +90,7 @@ def test_a_module_that_is_passed_over_for_ours_is_named(tmp_path, monkeypatch, c
     with pytest.raises(SystemExit):
         main(["fit", "--config", "demo.yaml", option])
     name = file.split("/")[0].removesuffix(".py")
-    told = f"\n{tmp_path / file} was not looked at, since {name} is a package of litscale's own: rename it\n"
+    told = f"; {tmp_path / file} was not looked at, since {name} is a package of litscale's own: rename it\n"
     errors = capsys.readouterr().err
     assert told in errors
     assert errors.count("was not looked at") == 1

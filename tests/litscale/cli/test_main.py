@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+import litscale
 from litscale.cli.main import COMMANDS, main
 
 
@@ -15,6 +16,9 @@ def test_help_names_every_command(words, capsys):
     for name, what in COMMANDS.items():
         assert f"  {name} " in out
         assert what in out
+    lines = out.splitlines()
+    assert len(lines) <= 30
+    assert max(map(len, lines)) <= 80
 
 
 def test_help_is_quick():
@@ -36,7 +40,14 @@ def test_help_is_quick():
         ),
     ],
 )
-def test_an_unknown_command_names_those_there_are(word, message):
+def test_an_unknown_command_names_those_there_are(word, message, capsys):
     with pytest.raises(SystemExit) as stop:
         main([word])
-    assert stop.value.code == f"litscale: {message}"
+    assert stop.value.code == 2
+    assert capsys.readouterr().err == f"litscale: error: {message}\n"
+
+
+@pytest.mark.parametrize("word", ["-V", "--version"])
+def test_version(word, capsys):
+    main([word])
+    assert capsys.readouterr().out == f"litscale {litscale.__version__}\n"

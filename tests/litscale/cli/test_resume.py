@@ -14,10 +14,10 @@ def run(*arguments):
 
 
 def test_the_command_line_wins_over_the_checkpoint(tmp_path, config):
-    run("fit", "--config", config, "--trainer.max_steps", 4)
+    run("fit", "--config", config, "--trainer.max_steps", 1)
     last = tmp_path / "run" / "checkpoints" / "last.ckpt"
     before = torch.load(last, weights_only=True)["optimizer_states"][0]["param_groups"][0]
-    options = ["--model.optimization.lr", 0.5, "--model.optimization.schedule", "constant", "--trainer.max_steps", 8]
+    options = ["--model.optimization.lr", 0.5, "--model.optimization.schedule", "constant", "--trainer.max_steps", 4]
     run("fit", "--config", config, "--ckpt_path", last, *options, "--model.optimization.weight_decay", 0.25)
     after = torch.load(last, weights_only=True)["optimizer_states"][0]["param_groups"]
     assert before["initial_lr"] == 0.003

@@ -229,13 +229,14 @@ def test_a_run_after_a_search_is_the_run_with_what_was_found(tmp_path, config, n
     finder += [f"--trainer.callbacks.{option}={value}" for option, value in FINDERS[name].items()]
     for folder, words in (("searched", finder), ("given", [])):
         path = tmp_path / "searched" / "config.yaml" if folder == "given" else config
-        main(["fit", "--config", str(path), "--trainer.default_root_dir", str(tmp_path / folder), *words])
+        words += ["--trainer.max_steps", "4", "--trainer.default_root_dir", str(tmp_path / folder)]
+        main(["fit", "--config", str(path), *words])
     saved = yaml.safe_load((tmp_path / "searched" / "config.yaml").read_text())
     assert not [callback for callback in saved["trainer"]["callbacks"] if name in callback["class_path"]]
     if name == "LearningRateFinder":
         assert 1e-4 < saved["model"]["init_args"]["optimization"]["lr"] < 0.1
     searched, given = (torch.load(tmp_path / run / "checkpoints" / "last.ckpt") for run in ("searched", "given"))
-    assert searched["global_step"] == given["global_step"] == 12
+    assert searched["global_step"] == given["global_step"] == 4
     assert searched["lr_schedulers"] == given["lr_schedulers"]
     for key, value in given["state_dict"].items():
         assert torch.equal(searched["state_dict"][key], value), key

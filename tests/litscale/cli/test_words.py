@@ -6,7 +6,7 @@ import pytest
 import yaml
 from cli_runs import printed
 
-from litscale.cli.words import as_options
+from litscale.cli.words import as_options, configs_first, given_configs
 
 GIVEN = {
     "model.optimization.lr": 1e-05,
@@ -47,3 +47,22 @@ def test_values_of_options_stay():
     words = ["fit", "--config", "a=b.yaml", "c.d=1", "--e=2", "f+=g", "--h", "i=j", "k l=m", "--n=None", "--o", "None"]
     expected = [*words[:3], "--c.d=1", "--e=2", "--f+=g", "--h", "i=j", "k l=m", "--n=null", "--o", "null"]
     assert as_options(words) == expected
+
+
+def test_configs_come_before_options():
+    words = ["fit", "--a", "1", "-c", "x.yaml", "--b=2", "--print_config", "--config=y.yaml", "rest", "--d", "-1"]
+    expected = ["fit", "-c", "x.yaml", "--config=y.yaml", "--a", "1", "--b=2", "--print_config", "rest", "--d", "-1"]
+    assert configs_first(words) == expected
+    assert given_configs(expected) == ["x.yaml", "y.yaml"]
+    assert configs_first(["--config", "x.yaml", "fit"]) == ["--config", "x.yaml", "fit"]
+    assert configs_first([]) == []
+
+
+def test_an_option_overrides_a_config_that_follows_it(capsys):
+    from litscale.cli.main import main
+
+    words = ["fit", "--trainer.default_root_dir", "mine", "--config", "demo.yaml", "--trainer.max_steps=7"]
+    with pytest.raises(SystemExit):
+        main([*words, "--print_config"])
+    trainer = yaml.safe_load(capsys.readouterr().out)["trainer"]
+    assert (trainer["default_root_dir"], trainer["max_steps"], trainer["check_val_every_n_epoch"]) == ("mine", 7, 3)

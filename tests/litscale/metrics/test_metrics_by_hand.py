@@ -11,7 +11,7 @@ from music_ranks import filled
 
 from litscale.metrics import FeatureStatistics, MusicStatistics
 from litscale.metrics.fid import Statistics, frechet_distance
-from litscale.metrics.music_statistics import _overlap
+from litscale.metrics.music_statistics import _histogram_overlap
 from litscale.metrics.reference import read_reference
 from litscale.metrics.standard_error import StandardError
 from litscale.music import Roll
@@ -28,7 +28,7 @@ def test_overlap_of_sets_of_unequal_size() -> None:
     own, other = filled([density(n) for n in (1, 1, 2, 3)]), filled([density(n) for n in (1, 3, 3)])
     for one, two in ((own, other), (other, own)):
         # the lowest value: 1/2 and 1/3; the middle: 1/4 and 0; the highest: 1/4 and 2/3
-        assert one.compare(two)["note_density_overlap"].item() == pytest.approx(1 / 3 + 1 / 4)
+        assert one.compare(two)["note_density_histogram_overlap"].item() == pytest.approx(1 / 3 + 1 / 4)
     assert own.compare(other)["note_density_ratio"].item() == pytest.approx((7 / 4) / (7 / 3))
 
 
@@ -37,14 +37,14 @@ def test_overlap_depends_on_the_bins() -> None:
     # bins of 10, 5 and 2.5 units; 10 itself falls into the last
     for bins, share in ((1, 1.0), (2, 0.75), (4, 0.25 + 0.25)):
         found = MusicStatistics(bins=bins)
-        assert _overlap(own, other, found.bins).item() == pytest.approx(share)
+        assert _histogram_overlap(own, other, found.bins).item() == pytest.approx(share)
 
 
 def test_means_of_undefined_and_zero_statistics() -> None:
     silent = density(0)
     found = filled([silent]).compare(filled([silent, silent]))
     assert found["note_density_ratio"] == 1
-    assert found["note_density_overlap"] == 1
+    assert found["note_density_histogram_overlap"] == 1
     assert found["polyphony_ratio"].isnan()
     found = filled([density(2)]).compare(filled([silent]))
     assert found["note_density_ratio"].isinf()

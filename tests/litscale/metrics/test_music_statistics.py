@@ -70,13 +70,13 @@ def test_the_same_rolls_overlap_fully() -> None:
     found = filled(random_rolls(5, 0)).compare(filled(random_rolls(5, 0)))
     for name in NAMES:
         assert found[f"{name}_ratio"].item() == pytest.approx(1)
-        assert found[f"{name}_overlap"].item() == pytest.approx(1)
+        assert found[f"{name}_histogram_overlap"].item() == pytest.approx(1)
 
 
 def test_rolls_of_other_density_do_not_overlap() -> None:
     sparse, dense = filled(random_rolls(5, 0, 0.01)), filled(random_rolls(5, 0, 0.2))
     found = sparse.compare(dense)
-    assert found["note_density_overlap"] == 0
+    assert found["note_density_histogram_overlap"] == 0
     assert found["note_density_ratio"].item() == pytest.approx(0.05, abs=0.02)
     torch.testing.assert_close(dense.compare(sparse)["note_density_ratio"], 1 / found["note_density_ratio"])
 
@@ -90,10 +90,10 @@ def test_overlap_by_hand() -> None:
         return Roll(symbols, RollFormat())
 
     found = filled([density(n) for n in (1, 1, 2, 3)]).compare(filled([density(n) for n in (1, 3, 3, 3)]))
-    assert found["note_density_overlap"].item() == pytest.approx(0.5)
+    assert found["note_density_histogram_overlap"].item() == pytest.approx(0.5)
     assert found["note_density_ratio"].item() == pytest.approx(1.75 / 2.5)
     # Constants: the same pitch range of 0 on both sides.
-    assert found["pitch_range_overlap"] == 1
+    assert found["pitch_range_histogram_overlap"] == 1
     assert found["pitch_range_ratio"] == 1
 
 
@@ -101,7 +101,7 @@ def test_binary_rolls_have_no_velocity_to_compare() -> None:
     binary = filled([Roll(np.ones((128, 4), np.uint8), RollFormat("binary"))])
     found = binary.compare(filled(random_rolls(1, 0)))
     assert math.isnan(found["mean_velocity_ratio"])
-    assert math.isnan(found["mean_velocity_overlap"])
+    assert math.isnan(found["mean_velocity_histogram_overlap"])
 
 
 def test_bins_must_be_positive() -> None:

@@ -40,11 +40,16 @@ def network(stir, **options):
 @pytest.mark.parametrize(
     ("build", "options", "graphs"),
     [
-        ({}, {}, 3),  # two levels and the leaf
-        ({}, {"greedy": True}, 3),
+        pytest.param({}, {}, 3, marks=pytest.mark.slow),  # two levels and the leaf
+        pytest.param({}, {"greedy": True}, 3, marks=pytest.mark.slow),
         ({"guiding": True, "scan": "column_major"}, {"cfg": 2.5, "temperature": 0.9}, 4),  # and a guide head
-        ({"codec": "velocity", "positions": ["rope", "learned"]}, {"cfg": 2.5, "cfg_schedule": "constant"}, 3),
-        ({"zero_prefix_rope": True, "root_conditions": 3, "codec": "gray"}, {}, 3),
+        pytest.param(
+            {"codec": "velocity", "positions": ["rope", "learned"]},
+            {"cfg": 2.5, "cfg_schedule": "constant"},
+            3,
+            marks=pytest.mark.slow,
+        ),
+        pytest.param({"zero_prefix_rope": True, "root_conditions": 3, "codec": "gray"}, {}, 3, marks=pytest.mark.slow),
         ({"scan": "column_major", "periods": [3], "preceding_columns": 2, "preceding_margin": 1}, {"cfg": 2.0}, 3),
     ],
 )

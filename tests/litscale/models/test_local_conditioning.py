@@ -98,7 +98,7 @@ def test_probabilities_sum_to_one(build, generators, guiding):
     every = torch.tensor(list(itertools.product((0, 1), repeat=8)), dtype=torch.uint8).reshape(-1, 1, 2, 4)
     if generators[1] == "mar":
         # of an order-agnostic bound, that of any one pass sums to at most 1
-        assert model.nll(every, passes=200, seed=0).double().neg().exp().sum() < 1.001
+        assert model.nll(every, passes=40, seed=0).double().neg().exp().sum() < 1.001
     else:
         total = model.nll(every).double().neg().exp().sum().item()
         assert total == pytest.approx(1, abs=1e-5) if not guiding else total < 1
@@ -145,7 +145,7 @@ def test_all_ways_of_decoding_agree(build, label, guiding):
     model = build(guiding=guiding, num_classes=2)
     draft = build(num_classes=2, seed=5, preceding_columns=1, preceding_margin=0, periods=[5])
     cfg = 1.0 if label is None else 2.0
-    request = {"batch_size": 3, "label": label, "length": 19, "seed": 2, "start": torch.tensor([0, 4, 1])}
+    request = {"batch_size": 3, "label": label, "length": 11, "seed": 2, "start": torch.tensor([0, 4, 1])}
     wanted = generate(model, options=Generation(decoding="sequential", cfg=cfg), **request)
     for options in ({}, {"parallel_level": 2}, {"use_cache": False}, {"guess": "previous"}):
         assert torch.equal(generate(model, options=Generation(cfg=cfg, **options), **request), wanted)

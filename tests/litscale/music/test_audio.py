@@ -1,4 +1,4 @@
-"""Sound: as long as the roll, at the right pitch, never clipping."""
+"""Sound: as long as the roll, in tune, neither clipping nor silent."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from litscale.music import Roll, RollFormat, render, write_wav
+from litscale.music import Roll, RollFormat, Sound, render, write_wav
+from litscale.music.audio import DEFAULT_FONT
 
 
 def one_note(pitch: int = 69, velocity: int = 100, start: int = 0, length: int = 8, steps: int = 8) -> Roll:
@@ -21,14 +22,19 @@ def one_note(pitch: int = 69, velocity: int = 100, start: int = 0, length: int =
 def test_length_and_type() -> None:
     sound = render(one_note(), 8000)
     assert sound.dtype == np.float32
-    assert sound.shape == (8000 + 960,)
+    assert sound.shape == (8000 + 2400,)
 
 
-@pytest.mark.parametrize("pitch", [45, 69, 93])
-def test_pitch(pitch: int) -> None:
-    sound = render(one_note(pitch), 22050)[:22050]
-    peak = np.abs(np.fft.rfft(sound)).argmax()
-    assert peak == pytest.approx(440 * 2 ** ((pitch - 69) / 12), abs=3)
+@pytest.mark.parametrize("instrument", ["piano", "choir", "organ", "church organ", "strings", "flute"])
+@pytest.mark.parametrize("pitch", [57, 64, 69])
+def test_pitch(pitch: int, instrument: str) -> None:
+    sound = render(one_note(pitch), 22050, Sound(instrument))[2205:22050]
+    spectrum = np.abs(np.fft.rfft(sound * np.hanning(len(sound)), 4 * len(sound)))
+    peak = spectrum.argmax() * 22050 / (4 * len(sound))
+    # A partial, or the octave below that organs have: a multiple of half the pitch, within a quarter of a semitone.
+    halves = peak / (440 * 2 ** ((pitch - 69) / 12) / 2)
+    assert round(halves) in (1, 2, 4, 6, 8)
+    assert 12 * abs(np.log2(halves / round(halves))) < 0.25
 
 
 def test_loud_chords_do_not_clip_and_soft_notes_are_heard() -> None:
@@ -46,11 +52,52 @@ def test_time_and_loudness() -> None:
     assert sound[4000:].max() < 0.5 * sound[:4000].max()
 
 
+def test_the_last_note_dies_away_and_does_not_end_at_once() -> None:
+    sound = np.abs(render(one_note(), 8000))
+    assert 0.2 < sound[8800:9200].max() / sound[7000:8000].max() < 0.9
+    assert sound[-80:].max() < 0.01
+    early = np.abs(render(one_note(length=2), 8000))
+    assert 0.2 < early[2800:3200].max() / early[1000:2000].max() < 0.9
+    assert early[4400:].max() == 0
+
+
+def test_notes_of_several_lengths_and_pitches_are_added() -> None:
+    long, short = one_note(60, 90, 0, 8), one_note(64, 90, 2, 3)
+    both, first, second = (render(roll, 8000) for roll in (Roll(long.symbols + short.symbols), long, short))
+    mixed = np.stack([first, second], 1)
+    weights = np.linalg.lstsq(mixed, both, rcond=None)[0]  # each was made as loud as may be
+    assert weights.min() > 0.2
+    assert mixed @ weights == pytest.approx(both, abs=1e-3)
+
+
 @pytest.mark.parametrize("steps", [0, 3])
 def test_silence(steps: int) -> None:
     sound = render(Roll(np.zeros((128, steps), np.uint8)), 8000)
-    assert len(sound) == steps * 1000 + 960
+    assert len(sound) == steps * 1000 + 2400
     assert not sound.any()
+
+
+def test_notes_that_an_instrument_does_not_have_are_silent() -> None:
+    assert not render(one_note(100), 8000, Sound("whistle")).any()
+
+
+def test_instruments_by_name(tmp_path: Path) -> None:
+    names = ("piano", " Church Organ", "organ", "choir", "Gunshot", "acoustic grand piano")
+    assert [Sound(name).program for name in names] == [0, 19, 16, 52, 127, 0]
+    for name in ("kazoo", ""):
+        with pytest.raises(ValueError, match=f"no instrument '{name}'; it has acoustic grand piano, .*gunshot"):
+            Sound(name)
+    with pytest.raises(FileNotFoundError, match=r"sound\.font: there is no file .*none\.sf2"):
+        Sound(font=str(tmp_path / "none.sf2"))
+
+
+def test_a_font_of_ones_own(tmp_path: Path) -> None:
+    font = tmp_path / "mine.sf2"
+    font.write_bytes(DEFAULT_FONT.read_bytes())
+    assert np.array_equal(render(one_note(), 8000, Sound(font=str(font))), render(one_note(), 8000))
+    font.write_bytes(b"RIFF1234")
+    with pytest.raises(ValueError, match=r"mine\.sf2: no sound font"):
+        render(one_note(), 8000, Sound(font=str(font)))
 
 
 def test_wav(tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ def test_audio_and_statistics(symbols: np.ndarray) -> None:
     renderer = RollRenderer(PIANO)
     samples, rate = renderer.audio(symbols)
     assert samples.dtype == np.float32
-    assert len(samples) / rate == pytest.approx(64 * 0.125 + 0.12, abs=1e-3)
+    assert len(samples) / rate == pytest.approx(64 * 0.125 + 0.3, abs=1e-3)
     assert renderer.statistics(symbols)["note_density"] > 0
 
 

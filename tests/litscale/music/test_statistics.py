@@ -8,7 +8,7 @@ import hypothesis.extra.numpy as hnp
 import muspy
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from litscale.music import Roll, RollFormat, notes, statistics
@@ -42,15 +42,21 @@ ROLLS = hnp.arrays(
 )
 
 
+def just_shorter(played: np.ndarray) -> muspy.Music:
+    """Notes in half steps that end half a step early, as muspy counts the beat and bar that begin where a note ends."""
+    music = muspy.Music(resolution=8, tracks=[muspy.Track()])
+    for pitch, start, end, velocity in played.tolist():
+        music.tracks[0].append(muspy.Note(2 * start, pitch, 2 * (end - start) - 1, velocity))
+    return music
+
+
+@settings(deadline=None)
 @given(ROLLS)
 def test_muspy_agrees(symbols: np.ndarray) -> None:
     whole = Roll(symbols, RollFormat())
     played, ours = notes(whole), statistics(whole)
     assume(len(played))
-    # In half steps, so that a note can end just before a beat: muspy counts the beat in which its end lies as sounding.
-    music = muspy.Music(resolution=8, tracks=[muspy.Track()])
-    for pitch, start, end, velocity in played.tolist():
-        music.tracks[0].append(muspy.Note(2 * start, pitch, 2 * (end - start) - 1, velocity))
+    music = just_shorter(played)
     assert ours["empty_beat_rate"] == pytest.approx(muspy.empty_beat_rate(music))
     for note in music.tracks[0]:
         note.duration += 1
@@ -59,6 +65,16 @@ def test_muspy_agrees(symbols: np.ndarray) -> None:
     assert ours["pitch_classes_used"] == muspy.n_pitch_classes_used(music)
     assert ours["pitch_class_entropy"] == pytest.approx(muspy.pitch_class_entropy(music))
     assert ours["scale_consistency"] == pytest.approx(muspy.scale_consistency(music))
+
+
+@settings(deadline=None)
+@given(ROLLS, st.sampled_from([1, 2, 3]))
+def test_muspy_agrees_on_the_groove(symbols: np.ndarray, quarters: int) -> None:
+    whole = Roll(symbols, RollFormat(beats_per_bar=quarters))
+    assume(len(notes(whole)))
+    # Half of the half steps never have an onset, so that bars differ in half the share.
+    theirs = muspy.groove_consistency(just_shorter(notes(whole)), 8 * quarters)
+    assert statistics(whole)["groove_consistency"] == pytest.approx(2 * theirs - 1, nan_ok=True)
 
 
 def test_groove_of_bars_with_two_of_sixteen_onsets_moved() -> None:

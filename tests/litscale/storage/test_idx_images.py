@@ -88,7 +88,7 @@ def test_several_data_sets_must_be_told_apart(tmp_path: Path) -> None:
 def test_labels_must_be_as_many_as_images(tmp_path: Path) -> None:
     write_idx(tmp_path)
     (tmp_path / "t10k-labels-idx1-ubyte.gz").write_bytes(gzip.compress(idx(np.zeros(19))))
-    with pytest.raises(ValueError, match=r"t10k-images.* holds 20 images, .*t10k-labels.* 19 labels: get both anew"):
+    with pytest.raises(ValueError, match=r"t10k-images.* holds 20 images, .*t10k-labels.* 19 labels: get both again"):
         IdxImages(tmp_path).read("test")
 
 
@@ -113,5 +113,5 @@ WHOLE = idx(np.zeros((3, 28, 28)))
 def test_damaged_files(tmp_path: Path, name: str, content: bytes, reason: str) -> None:
     path = tmp_path / name
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=rf"{path}: damaged.*{reason}.*: get it anew, with torchvision"):
+    with pytest.raises(ValueError, match=rf"{path}: damaged.*{reason}.*: get it again, with torchvision"):
         read_idx(path, (28, 28))

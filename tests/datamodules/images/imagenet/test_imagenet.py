@@ -12,6 +12,7 @@ from image_files import WNIDS, encoded, photo, published, write_arrays, write_fo
 from jsonargparse import ArgumentParser
 from PIL import Image
 from rank_runs import two_ranks
+from tar_files import write_shards
 
 from datamodules import ImageNetDataModule, ImageRequest
 
@@ -55,7 +56,7 @@ def pairs(canvases: torch.Tensor, labels: torch.Tensor) -> list[tuple[bytes, int
     return [(canvas.numpy().tobytes(), int(label)) for canvas, label in zip(canvases, labels, strict=True)]
 
 
-@pytest.mark.parametrize("form", ["folder", "parquet", "npz", "pickle"])
+@pytest.mark.parametrize("form", ["folder", "parquet", "npz", "pickle", "tar"])
 def test_all_forms_give_the_same_tensors(tmp_path: Path, module: Make, form: str) -> None:
     random = np.random.default_rng(0)
     labels = {"train": random.integers(0, 3, 10).tolist(), "val": random.integers(0, 3, 6).tolist()}
@@ -74,10 +75,10 @@ def test_all_forms_give_the_same_tensors(tmp_path: Path, module: Make, form: str
                 np.savez(root / f"{name}.npz", **batch)
             else:
                 (root / name).write_bytes(pickle.dumps(batch))
-    elif form == "parquet":
+    elif form in ("parquet", "tar"):
         for split, name in (("train", "train"), ("val", "validation")):
             encoding = [(encoded(image), label) for image, label in zip(images[split], labels[split], strict=True)]
-            write_parquet(root, name, encoding)
+            (write_parquet if form == "parquet" else write_shards)(root, name, encoding)
     else:
         for split in images:
             for k, (image, label) in enumerate(zip(images[split], labels[split], strict=True)):
@@ -98,7 +99,7 @@ def test_all_forms_give_the_same_tensors(tmp_path: Path, module: Make, form: str
         assert sorted(found) == sorted(expected)
         if split == "val" and form != "folder":
             assert found == expected
-    assert dm.class_names == (["0", "1", "2"] if form == "parquet" else WNIDS)
+    assert dm.class_names == (["0", "1", "2"] if form in ("parquet", "tar") else WNIDS)
 
 
 def test_files_are_cut_as_published(module: Make, folder: Path) -> None:
@@ -229,7 +230,12 @@ def test_what_is_in_the_folder(module: Make, folder: Path, tmp_path: Path) -> No
     ("options", "message"),
     [
         ({"size": 0}, "size must be at least 1, not 0"),
-        ({"form": "tar"}, "form must be folder, arrays or parquet, not 'tar'"),
+        ({"form": "zip"}, "form must be folder, arrays, parquet or tar, not 'zip'"),
+        ({"form": "folder", "shards": {"train": "a.tar"}}, "form is folder, but shards names tar files: leave one"),
+        ({"shards": {"test": "a.tar"}}, "shards: give patterns for train and val, not for test"),
+        ({"shards": {}}, "shards: give patterns for train and val, not for nothing"),
+        ({"shards": {"train": "a.zip"}}, r"shards: a\.zip: all must be \*\.tar, or all \*\.parquet"),
+        ({"shards": {"train": "a.tar", "val": "b.parquet"}}, r"shards: a\.tar; b\.parquet: all must be"),
         ({"num_classes": 0}, "num_classes must be at least 1, not 0; set labels to false to do without"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
         ({"val_images": -1}, "val_images must be at least 0, not -1"),
@@ -262,16 +268,17 @@ def test_options_of_the_command_line(folder: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*cannot be read")
-@pytest.mark.parametrize("form", ["folder", "parquet", "arrays"])
+@pytest.mark.parametrize("form", ["folder", "parquet", "arrays", "tar"])
 def test_a_run_resumes_in_the_middle_of_an_epoch(tmp_path: Path, module: Make, folder: Path, form: str) -> None:
     if form == "arrays":
         folder = tmp_path / form
         write_arrays(folder, "npz", [20, 10, 12], SIZE)
-    elif form == "parquet":
+    elif form in ("parquet", "tar"):
         images = [(path.read_bytes(), k % 3) for k, path in enumerate(sorted((folder / "train").glob("*/*")))]
         folder = tmp_path / form
-        write_parquet(folder, "train", images, shards=3)
-        write_parquet(folder, "val", images[:6], shards=1)
+        write = write_parquet if form == "parquet" else write_shards
+        write(folder, "train", images, shards=3)
+        write(folder, "val", images[:6], shards=1)
     else:
         (folder / "train" / WNIDS[0] / f"{WNIDS[0]}_0003.JPEG").write_text("text")
     whole = fit(module(folder), folder=tmp_path / "runs", max_epochs=2)
@@ -287,17 +294,25 @@ def test_overfitting_batches_repeats_them(module: Make) -> None:
     assert len(set(seen)) == 2
 
 
-def test_two_ranks(folder: Path, tmp_path: Path, module: Make) -> None:
+@pytest.mark.parametrize("form", ["folder", "tar"])
+def test_two_ranks(folder: Path, tmp_path: Path, module: Make, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Unreadable images change neither the number of batches in training, nor what the other rank evaluates."""
     (folder / "val" / WNIDS[0] / f"{WNIDS[0]}_0001.JPEG").write_text("text")
     (folder / "val" / WNIDS[0] / f"{WNIDS[0]}_0003.JPEG").write_text("text")
     (folder / "train" / WNIDS[2] / f"{WNIDS[2]}_0005.JPEG").write_text("text")
+    if form == "tar":
+        monkeypatch.setenv("LITSCALE_CACHE", str(tmp_path / "cache"))
+        paths = {split: sorted((folder / split).glob("*/*")) for split in ("train", "val")}
+        folder = tmp_path / form
+        for split, files in paths.items():
+            images = [(path.read_bytes(), WNIDS.index(path.parent.name)) for path in files]
+            write_shards(folder, split, images, shards=3)
     ranks, _ = two_ranks(Path(__file__).with_name("two_ranks_images.py"), tmp_path, folder)
     assert [len(rank["train"]) for rank in ranks] == [15, 15]
     together = flat(ranks[0]["train"] + ranks[1]["train"])
     assert len(set(together)) == 29  # one image stands in for the one that cannot be read
 
-    dm = ready(module(batch_size=1))
+    dm = ready(module(folder, batch_size=1))
     with pytest.warns(UserWarning, match="cannot be read"):
         alone = [zlib.crc32(batch["canvas"].numpy().tobytes()) for batch in dm.val_dataloader()]
     assert len(alone) == 10

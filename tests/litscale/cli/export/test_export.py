@@ -8,7 +8,7 @@ import torch
 import yaml
 from cli_runs import Predictions
 from lightning.pytorch import LightningModule
-from module_runs import CLASSES, MODELS, train
+from module_runs import CLASSES, MODELS
 from safetensors import safe_open
 
 from lit_models import LitFractal, LitVAR, LitVQVAE, load_run
@@ -20,12 +20,6 @@ from litscale.models.var import fill_official as fill_official_var
 
 NAMES = ("vqvae", "fractal", "var", "sdvar")
 FILES = ["README.md", "config.yaml", "model.safetensors"]
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    """A folder of one run for each module."""
-    return train(tmp_path_factory.mktemp("runs"))
 
 
 def same(ours, theirs):

@@ -17,7 +17,7 @@ def main():
     words = dict(word.removeprefix("--").partition("=")[::2] for word in sys.argv[2:] if "=" in word)
     unknown = [name for name in words if not name.startswith(KNOWN)]
     if unknown:
-        sys.exit(f"usage: litscale ...\nerror: Unrecognized arguments: {unknown}")
+        sys.exit(f"Seed set to 1\nlitscale fit: error: Unrecognized arguments: {unknown}")
     if "--print_config" in sys.argv:
         print("{}")
         return

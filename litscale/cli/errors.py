@@ -1,0 +1,153 @@
+"""Errors as a user meets them: one line on the terminal, a status, and a traceback only where it helps."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NoReturn
+
+WRONG_USE, FAILURE = 2, 1  # statuses of the process
+DEBUG = "LITSCALE_DEBUG"
+TRACEBACK = "traceback.txt"
+_OURS = ("litscale", "lit_models", "datamodules", "callbacks")
+_WRONG_USE = (ValueError, TypeError, ImportError, FileNotFoundError, FileExistsError, NotADirectoryError)
+_FAILURES = (OSError, RuntimeError, FloatingPointError)
+_run_folder: list[Path] = []  # where a traceback is kept, once it is known
+
+
+class CommandParser(argparse.ArgumentParser):
+    """A parser of the commands that are no LightningCLI: its errors are one line, without the usage.
+
+    Args:
+        name: the words of the command.
+        description: shown by ``--help``, with its line breaks.
+        usage: the first lines of the help; by default they are made of the options.
+    """
+
+    def __init__(self, name: str, description: str, usage: str | None = None) -> None:
+        super().__init__(
+            name,
+            usage=usage,
+            description=description,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+
+    def error(self, message: str) -> NoReturn:
+        """End the process with the message and the status of wrong use."""
+        end(self.prog, message, WRONG_USE)
+
+
+def end(command: str, message: str, status: int) -> NoReturn:
+    """End the process with one line on stderr, which names the process where there are several.
+
+    Args:
+        command: the words of the command, such as ``litscale fit``.
+        message: what went wrong, and what would be right.
+        status: of the process.
+    """
+    sys.stdout.flush()
+    print(f"{command}{_rank()}: error: {message}", file=sys.stderr)
+    sys.exit(status)
+
+
+def debugging() -> bool:
+    """Whether tracebacks are asked for, by ``--debug`` or ``LITSCALE_DEBUG=1``."""
+    return os.environ.get(DEBUG, "") not in ("", "0", "false")
+
+
+def take_debug_option(words: list[str]) -> None:
+    """Remove ``--debug`` from the words of a command, and ask for tracebacks, of processes started here, too."""
+    if "--debug" in words:
+        words.remove("--debug")
+        os.environ[DEBUG] = "1"
+
+
+def keep_traceback_in(folder: Path) -> None:
+    """From now on the traceback of an unexpected error is written to this folder, if it exists by then."""
+    _run_folder[:] = [folder]
+
+
+@contextmanager
+def one_line_errors(command: str) -> Iterator[None]:
+    """Show any error of the block as one line, and end the process.
+
+    The status is 2 where the command, its options or its files are wrong, 1 where something failed. An error that no
+    ``raise`` of ours has made is unexpected: its traceback is kept in a file, which the line names.
+
+    Args:
+        command: the words of the command, such as ``litscale fit``.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        end(command, "interrupted by Ctrl-C", 130)
+    # Whatever it is, a user is told of it here.
+    except Exception as error:
+        if debugging():
+            traceback.print_exception(error)
+        status = _expected_status(error)
+        message = _with_notes(error)
+        if status is None:
+            message = f"{type(error).__name__}: {message}" if message else type(error).__name__
+            if not debugging():
+                message += f" (unexpected; the traceback is in {_keep(error)}, and --debug shows it)"
+        end(command, message, FAILURE if status is None else status)
+
+
+def _expected_status(error: Exception) -> int | None:
+    """The status for an error whose message says all that a user needs; None for any other."""
+    if type(error).__name__ == "MisconfigurationException":  # Lightning's, which is not imported for this
+        return WRONG_USE
+    *_, (innermost, _) = traceback.walk_tb(error.__traceback__)
+    package = str(innermost.f_globals.get("__name__", "")).partition(".")[0]
+    line = traceback.extract_tb(error.__traceback__)[-1].line or ""
+    raised_here = package in _OURS and line.startswith("raise ")
+    if raised_here and isinstance(error, _WRONG_USE):
+        return WRONG_USE
+    if raised_here and isinstance(error, _FAILURES):
+        return FAILURE
+    # The system's own errors name the file.
+    return FAILURE if isinstance(error, OSError) and error.filename is not None else None
+
+
+def _with_notes(error: Exception) -> str:
+    """The message of an error, and where it happened, if that was noted."""
+    text = str(error).strip()
+    if "Traceback (most recent call last)" in text:  # of a worker that loads data
+        text = text.splitlines()[-1]
+    notes = [note for note in getattr(error, "__notes__", []) if note.strip() and note not in text]
+    return text + (f" ({'; '.join(notes)})" if notes else "")
+
+
+def _keep(error: Exception) -> Path:
+    """Write the traceback to the run folder, or else to the folder of temporary files."""
+    from litscale.storage.files import write_atomically  # takes a while to import
+
+    rank = os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or "0"
+    name = TRACEBACK if rank == "0" else f"{Path(TRACEBACK).stem}_rank_{rank}.txt"
+    text = "".join(traceback.format_exception(error)).encode()
+    for folder in _run_folder:
+        if folder.is_dir():
+            try:
+                return write_atomically(folder / name, text)
+            except OSError:
+                break  # a full disk may be the very error
+    handle, path = tempfile.mkstemp(prefix="litscale_", suffix=f"_{name}")
+    os.write(handle, text)
+    os.close(handle)
+    return Path(path)
+
+
+def _rank() -> str:
+    """The number of this process in brackets, where several run together."""
+    several = any(os.environ.get(name, "1") != "1" for name in ("WORLD_SIZE", "SLURM_NTASKS"))
+    numbers = (os.environ.get(name) for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
+    rank = next((number for number in numbers if number), "0")
+    return f" [rank {rank}]" if several else ""

@@ -1,0 +1,158 @@
+"""What a parser says of a wrong option, as one line: the option, its value, and what would be right."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from litscale.cli.config_files import find_config, with_layers
+from litscale.cli.words import given_configs
+
+TYPES = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "str": "text",
+    "NoneType": "null",
+    "list": "a list",
+    "dict": "a mapping",
+    "collections.abc.Iterable": "a list",
+}
+_KEY = re.compile(r'Parser key "([^"]+)"(?: element \d+)?')
+UNKNOWN = re.compile(
+    r"(?:(?:Group '([^']+)'|Subcommand '[^']+') does not accept option|Option) '([^']+)'(?: is not accepted)?(.*)"
+)
+_EXPECTED = re.compile(r"Expected an? (?!path but|dot import)(.+?)(?:\. Got value: (.*))?$", re.MULTILINE)
+_VALUE = re.compile(r"(?:Given value|Got value): (.*)")
+_CLASS = re.compile(r"Problem with given class_path '([^']+)':\s*(?!\s*Parser key|\s*Option)([^\n]+)")
+_LITERAL = "typing.Literal["
+_NO_PATH = re.compile(r"Expected a dot import path string: (.*)")
+_MISSING = re.compile(r"the following arguments are required: (.*)")
+_UNRECOGNIZED = re.compile(r"unrecognized arguments: (\S+)(.*)")
+_NESTED = re.compile(r"NestedArg\(key='[^']*', val='(.*)'\)")
+
+
+def similar_option(name: str, known: Iterable[str]) -> str:
+    """The last word of the option that is spelled most like a wrong one, as the end of a message; empty if none is.
+
+    Args:
+        name: the wrong one, with dots.
+        known: options; those count that have the same words before the last dot.
+    """
+    group, _, last = name.lstrip("-").rpartition(".")
+    names = {option.lstrip("-") for option in known}
+    first = name.lstrip("-").partition(".")[0]
+    if group and not any(f"{option}.".startswith(f"{first}.") for option in names):
+        return _similar(first, {option.partition(".")[0] for option in names})
+    parts = (option.rpartition(".") for option in names)
+    return _similar(last, [own for beside, _, own in parts if beside == group])
+
+
+def _similar(name: str, known: Iterable[str], prefix: str = "") -> str:
+    close = difflib.get_close_matches(name, sorted(known), n=1)
+    return f"; did you mean {prefix}{close[0]}?" if close else ""
+
+
+def in_one_line(message: str, words: Sequence[str]) -> str:
+    """A message of the parser, short.
+
+    Args:
+        message: as jsonargparse writes it, over many lines where a value is of none of several types.
+        words: the command line that was parsed; it tells where a value was given.
+    """
+    keys = ".".join(_KEY.findall(message))
+    if found := _MISSING.search(message):
+        return _missing(keys, found[1].split(", "))
+    if found := _UNRECOGNIZED.search(message):
+        return _unrecognized(keys, *found.groups(), words)
+    # Of several types that a value may have, the first that knows the option says what is wrong.
+    if (found := UNKNOWN.search(message)) and not _VALUE.search(message[: found.start()]):
+        group, name, rest = found.groups()
+        key = ".".join(part for part in (keys, group, name) if part)
+        return f"{_where(key, words)}: there is no such option{rest}"
+    if not keys:
+        return " ".join(message.split())
+    given = _VALUE.search(message)
+    value = _NESTED.sub(r"\1", given[1]) if given else ""
+    return f"{_where(keys, words)} {value}".rstrip() + f": {_reason(message, value)}"
+
+
+def _unrecognized(keys: str, word: str, rest: str, words: Sequence[str]) -> str:
+    _, mark, hint = rest.partition("; did you mean")
+    name = word.partition("=")[0]
+    if not name.startswith("-"):
+        return f"{word} is no option and no value of one: options begin with --"
+    key = ".".join(part for part in (keys, name.lstrip("-")) if part)
+    return f"{_where(key, words)}: there is no such option{mark}{hint}"
+
+
+def _missing(keys: str, names: Sequence[str]) -> str:
+    if keys:  # arguments of a class
+        options = [f"--{keys}.{name}" for name in names]
+        return f"{' and '.join(options)} must be given"
+    options = [f"--{name.partition('.')[2] or name}" for name in names]  # without the command
+    return f"{' and '.join(options)} must be given: by a config, such as --config demo.yaml, or as the name of a class"
+
+
+def _reason(message: str, value: str) -> str:
+    """What is wrong with a value."""
+    if found := _CLASS.search(message):
+        return _class_reason(*found.groups())
+    if found := _NO_PATH.search(message):
+        name = found[1]
+        return f"there is no class {name}{_similar(name.rpartition('.')[2], _classes())}"
+    types = [found[0] for found in _EXPECTED.findall(message)]
+    choices = [choice for name in types if name.startswith(_LITERAL) for choice in name[len(_LITERAL) : -1].split(", ")]
+    one_of = [f"one of {', '.join(dict.fromkeys(choice.strip(chr(39)) for choice in choices))}"] if choices else []
+    names = (name.removeprefix("<class '").removesuffix("'>") for name in types if not name.startswith(_LITERAL))
+    expected = [*one_of, *dict.fromkeys(TYPES.get(name, name) for name in names)]
+    if expected:
+        return f"expected {' or '.join(expected)}"
+    lines = [line.strip(" -") for line in message.splitlines() if line.strip(" -") and not _KEY.search(line)]
+    return " ".join(lines)
+
+
+def _class_reason(path: str, reason: str) -> str:
+    module, _, name = path.rpartition(".")
+    if "has no attribute" in reason and module in sys.modules:
+        public = [each for each, value in vars(sys.modules[module]).items() if isinstance(value, type)]
+        return f"{module} has no {name}{_similar(name, public, f'{module}.')}"
+    return reason.strip()
+
+
+def _classes() -> list[str]:
+    """The names of the classes that configs name without their module."""
+    packages = (sys.modules.get(name) for name in ("lit_models", "datamodules", "callbacks"))
+    return [name for package in packages for name in vars(package or sys) if name[:1].isupper()]
+
+
+def _where(key: str, words: Sequence[str]) -> str:
+    """The option that a key is of, as it was given, or the config that holds it."""
+    for word in words:
+        name = word.partition("=")[0]
+        if name.startswith("--") and f".{name[2:].rstrip('+')}".endswith(f".{key}"):
+            return name
+    for given in reversed(given_configs(words)):
+        for path in reversed(with_layers(find_config(given))):
+            file = Path(path)
+            if file.suffix and file.is_file() and _holds(yaml.safe_load(file.read_text()), key.split(".")):
+                return f"{path}: {key}"
+    return f"--{key}"
+
+
+def _holds(content: Any, keys: list[str]) -> bool:
+    """Whether nested dicts hold a key, at whatever depth and below whatever ``init_args``."""
+    if isinstance(content, list):
+        return any(_holds(entry, keys) for entry in content)
+    if not isinstance(content, dict):
+        return False
+    below = content.get(keys[0])
+    if keys[0] in content and (len(keys) == 1 or _holds(below, keys[1:])):
+        return True
+    return any(_holds(value, keys) for value in content.values())

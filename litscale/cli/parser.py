@@ -1,0 +1,81 @@
+"""The parser of the commands that are LightningCLIs."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import traceback
+from typing import Any, NoReturn
+
+from jsonargparse import Namespace
+from lightning.pytorch.cli import LightningArgumentParser
+
+from litscale.cli.errors import WRONG_USE, debugging, end
+from litscale.cli.help_text import short_help
+from litscale.cli.imports import passed_over
+from litscale.cli.messages import UNKNOWN, in_one_line, similar_option
+from litscale.cli.words import as_options, configs_first
+
+
+class HelpAll(argparse.Action):
+    """``--help_all``: the help as jsonargparse writes it, with all options, types and defaults."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(nargs=0, **kwargs)
+
+    def __call__(self, parser: Any, *args: Any, **kwargs: Any) -> None:
+        """Print it and end."""
+        parser.command = None
+        parser.print_help()
+        parser.exit()
+
+
+class Parser(LightningArgumentParser):
+    """A parser whose errors are one line, and that takes W&B's arguments, and configs after options.
+
+    jsonargparse makes parsers of the same class for the arguments of models, data, callbacks and their parts.
+    """
+
+    command: str | None = None  # the words of the command that has a short help
+    _words: tuple[str, ...] = ()  # of the command line
+
+    def parse_args(self, args: Any = None, **kwargs: Any) -> Any:  # type: ignore[override]
+        """Parse words, see `as_options` and `configs_first`."""
+        words = configs_first(as_options(sys.argv[1:] if args is None else args))
+        self._words = tuple(words)
+        return super().parse_args(words, **kwargs)
+
+    def validate(self, namespace: Namespace, *args: Any, **kwargs: Any) -> None:
+        """Check values, and name the option that is spelled most like one that there is not.
+
+        Raises:
+            KeyError: there is no such option.
+            TypeError: a value is of another type.
+        """
+        try:
+            super().validate(namespace, *args, **kwargs)
+        except KeyError as error:
+            text = str(error)
+            if "did you mean" in text:  # of a parser below this one
+                raise
+            found = UNKNOWN.match(text)
+            option = ".".join(part for part in found.groups()[:2] if part) if found else ""
+            raise type(error)(text + similar_option(option, [action.dest for action in self._actions])) from error
+
+    def format_help(self, formatter: argparse.HelpFormatter | None = None) -> str:
+        """The help of a command on a few screens; of all else as jsonargparse writes it."""
+        if self.command is None:
+            return super().format_help(formatter)
+        return short_help(self.command, self.description or "", self._actions, shutil.get_terminal_size().columns)
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """End the process with one line, or raise the error where this parser is part of another."""
+        if message.startswith("unrecognized arguments: -"):
+            name = message.split()[2].partition("=")[0]
+            message += similar_option(name, self._option_string_actions)
+        if not self.exit_on_error:
+            raise argparse.ArgumentError(None, message) from ex
+        if ex is not None and debugging():
+            traceback.print_exception(ex)
+        end(self.prog.replace(" [options]", ""), in_one_line(message, self._words) + passed_over(message), WRONG_USE)
