@@ -37,6 +37,8 @@ class TargetCalls(Callback):
     - the sums ``sdvar/images``, ``sdvar/target_calls``, ``sdvar/draft_calls`` and ``sdvar/accepted_scales``, where a
       batch that goes through a network counts once for each of its images,
     - what follows from sums: ``sdvar/target_calls_per_image``, ``sdvar/draft_calls_per_image``,
+      ``sdvar/target_tokens_per_image`` and ``sdvar/draft_tokens_per_image`` (computed, with those of guidance),
+      ``sdvar/gflops_per_image`` (of both networks),
       ``sdvar/accepted_scales_per_call``, ``sdvar/ms_per_image``, ``sdvar/target_only_ms_per_image``, ``sdvar/speedup``
       (the ratio of these two), ``sdvar/token_agreement`` with the target alone, ``sdvar/pixel_difference`` (mean,
       absolute, pixels in 0..1) and ``sdvar/acceptance/scale_<k>``, also as a histogram ``sdvar/accepted`` over the

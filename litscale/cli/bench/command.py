@@ -18,7 +18,7 @@ from lit_models import LitFractal, LitSDVAR
 from lit_models.companions import companion_file
 from lit_models.sampling_threads import limited_threads
 from litscale.cli.bench.choice import bound_of, choose_decoder, layer
-from litscale.cli.bench.decoder_grid import Bench, Quality, cases_of, decoders, with_draft
+from litscale.cli.bench.decoder_grid import Bench, Quality, cases_of, decoders
 from litscale.cli.bench.fractal_grid import VARIED, FractalBench, validation_canvases, ways
 from litscale.cli.bench.fractal_networks import load_networks
 from litscale.cli.bench.fractal_report import fractal_report, seconds_picture
@@ -27,7 +27,7 @@ from litscale.cli.runs import check_weights
 from litscale.models.fractal import Fractal
 from litscale.models.fractal.options import per_level
 from litscale.models.modes import evaluating
-from litscale.models.sdvar import KL, Acceptance, Costs, Coupled, GammaPolicy, Rejection, TopK
+from litscale.models.sdvar import KL, Acceptance, Costs, Coupled, GammaPolicy, Rejection, TargetOnly, TopK
 from litscale.models.var import Pruning
 from litscale.storage.checkpoint_record import record_checkpoint
 from litscale.storage.checkpoints import read_checkpoint
@@ -121,8 +121,9 @@ class BenchTrainer(Trainer):
         entries, large = (inner if given is None else given for given in (entry_nums, large_scales))
         grid = decoders(model, gammas, RULES if acceptances is None else acceptances, thresholds, entries, masks, large)
         cases = cases_of(model, grid, (model.scales // 2,) if cfg_untils is None else cfg_untils, prunes)
+        drafting = [case for case in cases if not isinstance(case.decoder, TargetOnly)]
         for name, path in (drafts or {}).items():
-            cases += [replace(case, label=f"{name}: {case.label}", draft=path) for case in with_draft(cases)]
+            cases += [replace(case, label=f"{name}: {case.label}", draft=path) for case in drafting]
         check_weights("bench decode", model, ckpt_path, untrained)
         model.check_data(datamodule)
         self._load(model, ckpt_path)

@@ -111,11 +111,6 @@ def saved(options: VARGeneration) -> list[str]:
     return words
 
 
-def with_draft(cases: Sequence[Case]) -> list[Case]:
-    """The cases that use the draft: all but those of the target alone."""
-    return [case for case in cases if not isinstance(case.decoder, TargetOnly)]
-
-
 def file_facts(path: str) -> tuple[str, int, int]:
     """Path, size and time of a file, by which a change is noticed.
 

@@ -197,8 +197,8 @@ class DecodeReport:
         They are the calls and tokens of both networks, ``flops``, images, seconds by part, and ``drafted/scale_0``,
         ``verified/scale_0``, ``accepted/scale_0``, ... The keys depend on the number of scales only.
         """
-        names = ("images", "target_calls", "draft_calls", "target_passes", "draft_passes", "target_tokens")
-        names = (*names, "draft_tokens", "target_computed_tokens", "draft_computed_tokens", "flops", "accepted_scales")
+        names = ["images", "target_calls", "draft_calls", "target_passes", "draft_passes", "target_tokens"]
+        names += ["draft_tokens", "target_computed_tokens", "draft_computed_tokens", "flops", "accepted_scales"]
         sums = {name: float(getattr(self, name)) for name in names}
         sums |= {f"seconds/{part}": self.seconds.get(part, 0.0) for part in PARTS}
         for name in ("drafted", "verified", "accepted"):

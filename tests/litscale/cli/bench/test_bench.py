@@ -138,7 +138,7 @@ def test_savings_are_rows_beside_the_whole_target(config, tmp_path):
 
 def test_the_fastest_decoder_within_a_bound_is_chosen(config, tmp_path, capsys, monkeypatch):
     # a call of the draft takes 1 s, one of the target 10 s: the draft alone is the fastest, and then refinement
-    costs = Costs((1.0,) * 3, (10.0,) * 3)
+    costs = Costs((1.0,) * 3, (10.0,) * 3, batch=2)
     monkeypatch.setattr(Costs, "measure", lambda *arguments: costs)
     losses = {"draft only": 0.5, "refine (large_scales 1)": 0.009}
     whole = Bench.row
