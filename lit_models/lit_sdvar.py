@@ -25,7 +25,7 @@ from lit_models.tokenizer.weights import packed_tokenizer, unpack_tokenizer
 from lit_models.transformer_files import load_networks, save_as_lit_var
 from litscale.metrics.mean import Mean
 from litscale.models.keyed import host_random
-from litscale.models.sdvar import Decoder, DecoderFactory, Speculative, TargetOnly
+from litscale.models.sdvar import Decoded, Decoder, DecoderFactory, Speculative, TargetOnly
 from litscale.models.sdvar.decoders import check_options
 from litscale.models.var import VAR, VQVAE, VARGeneration
 
@@ -123,13 +123,13 @@ class LitSDVAR(GeneratingModule):
         self.teacher_share, self.fit_images, self.seed = teacher_share, fit_images, seed
         self.codec = codec_of(vqvae, codec, velocity_bins)
         self.sampling_threads = checked_threads(sampling_threads)
-        # 2. what is known only later: whether the files are read, which decoders have run, how many images were counted
+        # 2. what is known only later: whether the files are read, the decoder has run, how many images were counted
         self._loaded = False
-        self._warm: set[Decoder] = set()
+        self._warm = False
         self._seen = 0
         # 3. the decoder, and what it is compared with
         self.decoder = decoder(draft=self.draft, target=self.target)
-        self._target_only = TargetOnly(self.target)
+        self.target_only = TargetOnly(self.target)
         self.register_buffer("frequencies", torch.zeros(self.scales, vqvae.vocab, dtype=torch.long))
         # 4. scores of the distillation
         names = ("divergence", "overlap", "accepted_scales_per_call")
@@ -276,25 +276,39 @@ class LitSDVAR(GeneratingModule):
             self.log(f"{prefix}/{name}", metric, prog_bar=shown, on_epoch=True, on_step=False, batch_size=1)
         return comparison
 
-    def compare(self, labels: Tensor, index: Tensor, seed: int, decoder: Decoder | None = None) -> Comparison:
-        """Compare a decoder with the target alone on the same labels and noise.
+    def compare(self, labels: Tensor, index: Tensor, seed: int) -> Comparison:
+        """Compare the decoder with the target alone, which saves nothing, on the same labels and noise.
 
-        Before a decoder is compared for the first time, both run once without being timed.
+        Before the first comparison both run once without being timed.
 
         Args:
             labels: int64 ``[B]``, -1 for no class.
             index: The number of each image, which keys its noise, int64 ``[B]``.
             seed: The seed of the noise.
-            decoder: The decoder; by default that of the module.
         """
-        decoder = self.decoder if decoder is None else decoder
+        runs = [(self.decoder, self.generation), (self.target_only, self.generation.complete())]
+        for decoder, options in () if self._warm else runs:
+            self.decode(decoder, options, labels, index, seed)
+        self._warm = True
+        made, alone = (self.decode(decoder, options, labels, index, seed) for decoder, options in runs)
+        return compare(made, alone, self.codec)
+
+    def decode(
+        self, decoder: Decoder, options: VARGeneration, labels: Tensor, index: Tensor | None, seed: int | None
+    ) -> Decoded:
+        """Let a decoder make images on ``sampling_threads``, the same in every run.
+
+        Args:
+            decoder: Any decoder of the networks.
+            options: How tokens are drawn.
+            labels: int64 ``[B]``, -1 for no class.
+            index: The number of each image, which keys its noise, int64 ``[B]``; None for 0, 1, ...
+            seed: The seed of the noise; None takes one from torch's generator.
+        """
+        if not decoder.lossless:
+            decoder.reset()  # what it has learned from earlier batches would change the images
         with limited_threads(self.target, self.sampling_threads):
-            if decoder not in self._warm:
-                for run in (decoder, self._target_only):
-                    run.decode(labels, self.generation, seed, image_index=index)
-                self._warm.add(decoder)
-            _make_repeatable(decoder)
-            return compare(decoder, self._target_only, self.codec, labels, index, self.generation, seed)
+            return decoder.decode(labels, options, seed, image_index=index)
 
     def generate(
         self,
@@ -328,10 +342,8 @@ class LitSDVAR(GeneratingModule):
         if known is not None and known.any():
             raise ValueError("the decoders make whole images and keep no known cells: inpaint with LitVAR")
         count = batch_size if canvas is None else len(canvas)
-        _make_repeatable(self.decoder)
         labels = labels_of(self.target, label, count)
-        with limited_threads(self.target, self.sampling_threads):
-            made = self.decoder.decode(labels, self.generation, seed, image_index=index)
+        made = self.decode(self.decoder, self.generation, labels, index, seed)
         if frames is not None:
             pictures = self.codec.to_symbols(self.vqvae.tokens_to_images(made.tokens, all_scales=True).flatten(0, 1))
             whole = torch.ones(pictures.shape, dtype=torch.bool).chunk(self.scales)
@@ -368,9 +380,3 @@ class LitSDVAR(GeneratingModule):
         """Write the draft to the run folder."""
         if self.trainer.is_global_zero:
             self.export_draft(Path(self.trainer.default_root_dir) / "draft.ckpt")
-
-
-def _make_repeatable(decoder: Decoder) -> None:
-    """Reset what a decoder has learned from earlier batches, if it would change the images."""
-    if not decoder.lossless:
-        decoder.reset()

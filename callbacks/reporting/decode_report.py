@@ -10,20 +10,28 @@ from callbacks.reporting.result_table import Column, Report, ResultTable
 COLUMNS = {
     "target_calls_per_image": Column("target calls", right=True),
     "draft_calls_per_image": Column("draft calls", right=True),
+    "target_tokens_per_image": Column("target tokens computed", "{:.0f}", right=True),
+    "draft_tokens_per_image": Column("draft tokens computed", "{:.0f}", right=True),
     "accepted_scales_per_call": Column("accepted per call", right=True),
     "ms_per_image": Column("ms per image", right=True),
     "speedup": Column("speed-up", "{:.2f}x", right=True),
+    "arithmetic": Column("by arithmetic", "{:.2f}x", right=True),
+    "network_ms": Column("networks' ms by costs", right=True),
     "token_agreement": Column("token agreement", "{:.1%}", right=True),
     "pixel_difference": Column("pixel difference", right=True),
     "fid": Column("FID", right=True),
     "fid_difference": Column("FID difference", right=True),
-    "fid_deviation": Column("+-", right=True),
+    "fid_error": Column("standard error", right=True),
     "fid_change": Column("FID change", "{:+.1%}", right=True),
 }
 
 
 def decode_report(
-    name: str, facts: str, settings: Mapping[str, Any], rows: Mapping[str, Mapping[str, float]]
+    name: str,
+    facts: str,
+    settings: Mapping[str, Any],
+    rows: Mapping[str, Mapping[str, float]],
+    more: Mapping[str, Column] | None = None,
 ) -> Report:
     """Decoders beside each other.
 
@@ -32,7 +40,14 @@ def decode_report(
         facts: what holds for all rows, in words.
         settings: what the numbers depend on.
         rows: for each decoder in words its numbers; those of :data:`COLUMNS` are shown.
+        more: columns of this report alone.
     """
     drawn = ", ".join(f"{option} {value}" for option, value in settings.items() if value is not None)
     data = {"name": name, "facts": facts, "settings": dict(settings), "rows": dict(rows)}
-    return Report(name, "Decoders", [ResultTable("decoder", COLUMNS, rows, facts)], data, remark=f"With {drawn}.")
+    return Report(
+        name,
+        "Decoders",
+        [ResultTable("decoder", {**COLUMNS, **(more or {})}, rows, facts)],
+        data,
+        remark=f"With {drawn}.",
+    )

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from litscale.models.codec import Codec
-from litscale.models.sdvar import Decoder, DecodeReport
-from litscale.models.var import VARGeneration
+from litscale.models.sdvar import Decoded, DecodeReport
 
 
 @dataclass(frozen=True)
@@ -24,7 +23,7 @@ class Comparison:
         canvas: Symbols of the decoder, uint8 ``[B, C, H, W]``.
         target_canvas: Symbols of the target alone, uint8 ``[B, C, H, W]``.
         report: The report of the decoder.
-        target_report: The report of the target alone, which ran right after the decoder.
+        target_report: The report of the target alone.
         agreement: Fraction of the tokens of each image that are equal, float64 ``[B]``.
         difference: Mean absolute difference of the pixels of each image, which are in 0..1, float32 ``[B]``.
     """
@@ -50,27 +49,14 @@ def no_totals(scales: int) -> dict[str, float]:
     return DecodeReport(scales, 0, ()).totals() | dict.fromkeys(("target_only/seconds", "agreement", "difference"), 0.0)
 
 
-def compare(
-    decoder: Decoder,
-    target_only: Decoder,
-    codec: Codec,
-    labels: Tensor,
-    index: Tensor,
-    options: VARGeneration,
-    seed: int,
-) -> Comparison:
-    """Decode labels with a decoder and with the target alone.
+def compare(made: Decoded, alone: Decoded, codec: Codec) -> Comparison:
+    """Compare what a decoder and the target alone made of the same labels and noise.
 
     Args:
-        decoder: The decoder.
-        target_only: The decoder that uses the target alone.
+        made: The images of the decoder.
+        alone: The images of the target alone.
         codec: The meaning of the channels of images.
-        labels: int64 ``[B]``, -1 for no class.
-        index: The number of each image, which keys its noise, int64 ``[B]``.
-        options: Options of generation.
-        seed: The seed of the noise.
     """
-    made, alone = (run.decode(labels, options, seed, image_index=index) for run in (decoder, target_only))
     equal = torch.cat([a == b for a, b in zip(made.tokens, alone.tokens, strict=True)], dim=1)
     return Comparison(
         codec.to_symbols(made.images.float() * 2 - 1),
@@ -85,7 +71,8 @@ def compare(
 def rates(sums: Mapping[str, float]) -> dict[str, float]:
     """Return rates per image, call or scale, from sums of :meth:`Comparison.totals`.
 
-    ``target_calls_per_image``, ``draft_calls_per_image``, ``accepted_scales_per_call`` (of the target),
+    ``target_calls_per_image``, ``draft_calls_per_image``, ``target_tokens_per_image`` and ``draft_tokens_per_image``
+    (computed ones, with those of guidance), ``gflops_per_image``, ``accepted_scales_per_call`` (of the target),
     ``ms_per_image``, ``target_only_ms_per_image``, ``speedup`` (their ratio), ``token_agreement``,
     ``pixel_difference``, and ``acceptance/scale_<k>`` of the scales that were verified. Rates whose divisor is 0 are
     left out.
@@ -93,6 +80,9 @@ def rates(sums: Mapping[str, float]) -> dict[str, float]:
     ratios = {
         "target_calls_per_image": ("target_calls", "images"),
         "draft_calls_per_image": ("draft_calls", "images"),
+        "target_tokens_per_image": ("target_computed_tokens", "images"),
+        "draft_tokens_per_image": ("draft_computed_tokens", "images"),
+        "gflops_per_image": ("flops", "images"),
         "accepted_scales_per_call": ("accepted_scales", "target_calls"),
         "ms_per_image": ("seconds/wall", "images"),
         "target_only_ms_per_image": ("target_only/seconds", "images"),
@@ -103,4 +93,5 @@ def rates(sums: Mapping[str, float]) -> dict[str, float]:
     scales = [name.removeprefix("verified/") for name in sums if name.startswith("verified/")]
     ratios |= {f"acceptance/{scale}": (f"accepted/{scale}", f"verified/{scale}") for scale in scales}
     quotients = {name: sums[over] / sums[under] for name, (over, under) in ratios.items() if sums[under]}
-    return {name: value * (1e3 if "ms_per_image" in name else 1) for name, value in quotients.items()}
+    units = {"ms_per_image": 1e3, "target_only_ms_per_image": 1e3, "gflops_per_image": 1e-9}
+    return {name: value * units.get(name, 1) for name, value in quotients.items()}

@@ -6,10 +6,10 @@ import os
 import sys
 import tempfile
 from argparse import SUPPRESS
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import lightning
 import yaml
@@ -22,7 +22,7 @@ from litscale.cli.allocator import keep_freed_memory
 from litscale.cli.config_files import LayeredConfig
 from litscale.cli.errors import keep_traceback_in
 from litscale.cli.evaluation import Evaluation
-from litscale.cli.parser import Parser
+from litscale.cli.parser import HelpAll, Parser
 from litscale.cli.runs import (
     AUTO,
     WORDS,
@@ -57,6 +57,12 @@ class LitscaleCLI(LightningCLI):
         super().__init__(args=args, parser_class=Parser, **options)
 
     commands = staticmethod(LightningCLI.subcommands)
+    descriptions: ClassVar[Mapping[str, str]] = {
+        "fit": "Train a model, or continue a training with --ckpt_path last.",
+        "validate": "Evaluate a checkpoint on the validation data.",
+        "test": "Evaluate a checkpoint on the test data.",
+        "predict": "Generate, continue, fill in or reconstruct, and write the results as files.",
+    }
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
         """Return the command that is run and its arguments that are no options; the others' parsers take as long."""
@@ -79,6 +85,13 @@ class LitscaleCLI(LightningCLI):
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         """Read checkpoints with weights only; predictions go to files, not to memory."""
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        assert isinstance(parser, Parser)
+        parser.command = f"{self.parser.prog} {subcommand}"
+        parser.usage = f"{parser.command} --config CONFIG [--OPTION VALUE ...]"
+        parser.description = self.descriptions.get(subcommand, parser.description)
+        for name, group in parser.groups.items():
+            group.title = name.capitalize()  # in place of a line of the class's docstring
+        parser.add_argument("--help_all", action=HelpAll, help="Show all options and exit.")
         wanted = {"weights_only": True, "return_predictions": False, "trainer.default_root_dir": "runs/default"}
         parser.set_defaults({key: value for key, value in wanted.items() if key in parser.get_defaults()})
         if subcommand == "fit":

@@ -11,20 +11,20 @@ from litscale.cli.errors import WRONG_USE, end, one_line_errors, take_debug_opti
 from litscale.cli.imports import prepare_imports
 
 COMMANDS = {
-    "fit": "train, or go on with a run (--ckpt_path last)",
-    "validate": "scores of a checkpoint on the validation data",
-    "test": "scores of a checkpoint on the test data",
+    "fit": "train a model, or continue a run (--ckpt_path last)",
+    "validate": "evaluate a checkpoint on the validation data",
+    "test": "evaluate a checkpoint on the test data",
     "predict": "generate, continue, fill in or reconstruct, as files",
-    "evaluate RUN": "scores of all checkpoints of a run, also while it trains (--watch)",
-    "sweep SWEEP.yaml": "trainings with other options each, and which is the best",
-    "launch -- fit ...": "a command as a job of SLURM, with a snapshot of the code",
-    "compare RUN ...": "scores of several runs as one table",
-    "report RUN ...": "one or several runs as one HTML file, or shown in the browser (--serve)",
-    "export RUN": "the model of a run as a folder to share: safetensors, config and model card",
-    "bench decode": "what each way of speculative decoding gains and costs",
-    "bench fractal": "what training and each way of sampling AR and MAR networks cost",
-    "bench costs": "what a call of each network costs, and the best gamma for that",
-    "bench masks": "pictures of what the prefix masks hide",
+    "evaluate RUN": "evaluate all checkpoints of a run, also while it trains",
+    "sweep SWEEP.yaml": "train with several sets of options, and compare them",
+    "launch -- fit ...": "submit a command to SLURM, with a snapshot of the code",
+    "compare RUN ...": "show the scores of several runs as one table",
+    "report RUN ...": "write an HTML report on runs, or show it in a browser",
+    "export RUN": "export a model to share: weights, config, model card",
+    "bench decode": "measure what speculative decoding gains and costs",
+    "bench fractal": "compare training and sampling of AR and MAR networks",
+    "bench costs": "time a call of each network, and plan the best gamma",
+    "bench masks": "draw what the prefix masks hide",
 }
 OWN_OPTIONS = {
     "evaluate": "evaluate.command",
@@ -36,14 +36,20 @@ OWN_OPTIONS = {
 }
 """Commands that are no LightningCLI -> the module of `litscale.cli` whose ``main`` takes the words after them."""
 _LINES = "\n".join(f"  {name:<17} {what}" for name, what in COMMANDS.items())
-HELP = f"""usage: litscale COMMAND --config CONFIG [--config CONFIG ...] [--OPTION VALUE ...]
+HELP = f"""usage: litscale COMMAND --config CONFIG [--config CONFIG ...] [--OPTION VALUE]
 
-Train, evaluate and sample hierarchical autoregressive generators.
+litscale trains, evaluates and samples hierarchical autoregressive generators
+of piano rolls and images: fractal MAR and AR models, VAR with its tokenizer,
+and speculative decoding of VAR.
 
 commands:
 {_LINES}
 
-litscale COMMAND --help lists the options of a command; --print_config shows what configs and options come to."""
+example: litscale fit --config demo.yaml
+
+litscale COMMAND --help lists the options of a command. --print_config shows the
+resulting config, --debug the traceback of an error, litscale --version the
+version. Options override configs, wherever they stand."""
 
 
 def main(args: list[str] | None = None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 import traceback
 from typing import Any, NoReturn
@@ -11,9 +12,23 @@ from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 
 from litscale.cli.errors import WRONG_USE, debugging, end
+from litscale.cli.help_text import short_help
 from litscale.cli.imports import passed_over
 from litscale.cli.messages import UNKNOWN, in_one_line, similar_option
 from litscale.cli.words import as_options, configs_first
+
+
+class HelpAll(argparse.Action):
+    """``--help_all``: the help as jsonargparse writes it, with all options, types and defaults."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(nargs=0, **kwargs)
+
+    def __call__(self, parser: Any, *args: Any, **kwargs: Any) -> None:
+        """Print it and end."""
+        parser.command = None
+        parser.print_help()
+        parser.exit()
 
 
 class Parser(LightningArgumentParser):
@@ -22,6 +37,7 @@ class Parser(LightningArgumentParser):
     jsonargparse makes parsers of the same class for the arguments of models, data, callbacks and their parts.
     """
 
+    command: str | None = None  # the words of the command that has a short help
     _words: tuple[str, ...] = ()  # of the command line
 
     def parse_args(self, args: Any = None, **kwargs: Any) -> Any:  # type: ignore[override]
@@ -46,6 +62,12 @@ class Parser(LightningArgumentParser):
             found = UNKNOWN.match(text)
             option = ".".join(part for part in found.groups()[:2] if part) if found else ""
             raise type(error)(text + similar_option(option, [action.dest for action in self._actions])) from error
+
+    def format_help(self, formatter: argparse.HelpFormatter | None = None) -> str:
+        """The help of a command on a few screens; of all else as jsonargparse writes it."""
+        if self.command is None:
+            return super().format_help(formatter)
+        return short_help(self.command, self.description or "", self._actions, shutil.get_terminal_size().columns)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """End the process with one line, or raise the error where this parser is part of another."""

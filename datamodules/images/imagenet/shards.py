@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from datamodules.messages import abridged
@@ -77,7 +77,7 @@ def expanded(pattern: str) -> list[str]:
         if numbers := _NUMBERS.fullmatch(content):
             first, last = int(numbers[1]), int(numbers[2])
             count, width = last + 1 - first, len(numbers[1])
-            choices = (f"{number:0{width}}" for number in range(first, last + 1))
+            choices: Iterator[str] = (f"{number:0{width}}" for number in range(first, last + 1))
         else:
             choices, count = iter(content.split(",")), content.count(",") + 1
         if count < 1 or len(names) * count > MOST_SHARDS:

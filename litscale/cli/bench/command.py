@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -17,7 +17,8 @@ from callbacks.reporting.trainer_state import run_folder
 from lit_models import LitFractal, LitSDVAR
 from lit_models.companions import companion_file
 from lit_models.sampling_threads import limited_threads
-from litscale.cli.bench.decoder_grid import Bench, Case, Quality, decoders
+from litscale.cli.bench.choice import bound_of, choose_decoder, layer
+from litscale.cli.bench.decoder_grid import Bench, Quality, cases_of, decoders, with_draft
 from litscale.cli.bench.fractal_grid import VARIED, FractalBench, validation_canvases, ways
 from litscale.cli.bench.fractal_networks import load_networks
 from litscale.cli.bench.fractal_report import fractal_report, seconds_picture
@@ -27,6 +28,7 @@ from litscale.models.fractal import Fractal
 from litscale.models.fractal.options import per_level
 from litscale.models.modes import evaluating
 from litscale.models.sdvar import KL, Acceptance, Costs, Coupled, GammaPolicy, Rejection, TopK
+from litscale.models.var import Pruning
 from litscale.storage.checkpoint_record import record_checkpoint
 from litscale.storage.checkpoints import read_checkpoint
 
@@ -51,20 +53,28 @@ class BenchTrainer(Trainer):
         thresholds: tuple[float, ...] | None = None,
         entry_nums: tuple[int, ...] | None = None,
         masks: tuple[str, ...] = ("causal",),
+        large_scales: tuple[int, ...] | None = None,
+        cfg_untils: tuple[int, ...] | None = None,
+        prunes: tuple[Pruning, ...] = (),
         num_images: int = 200,
         batch_size: int = 50,
         seeds: int = 5,
+        speed_batches: tuple[int, ...] = (1, 8),
+        repeats: int = 5,
         features: nn.Module | None = None,
         reference: str | None = None,
         drafts: dict[str, str] | None = None,
+        choose: str | None = None,
     ) -> Report:
-        """Decode the same labels in many ways, each beside the target alone, and put the outcomes into one table.
+        """Decode the same labels in many ways, compare each with the target alone, and put the outcomes into one table.
 
-        The rows are the target alone, the draft alone, the module's own decoder, collaborative decoding for each
-        entry_num and mask, and speculative decoding for each gamma, acceptance and threshold. All draw tokens as the
-        module does (model.generation). The table is printed and written to the run's folder as bench_decode.csv,
-        .json and .md, with a picture of speed against quality, bench_decode.png. An interrupted benchmark goes on where
-        it was.
+        The rows are the target alone, the draft alone, the module's own decoder, refinement for each number of large
+        scales, collaborative decoding for each entry_num and mask, and speculative decoding for each gamma, acceptance
+        and threshold; the target alone and refinement once more without guidance on late scales, and with late scales
+        pruned. All draw tokens as the module does (model.generation). Time is measured in rounds in which all decoders
+        take their turn; medians count. The table is printed and written to the run's folder as bench_decode.csv, .json
+        and .md, with a picture of speed against quality, bench_decode.png. An interrupted benchmark goes on where it
+        was.
 
         Args:
             model: a LitSDVAR.
@@ -78,12 +88,20 @@ class BenchTrainer(Trainer):
             thresholds: of the lossy rules; null = their own.
             entry_nums: numbers of the draft's scales in collaborative decoding; null = all from 1 to S - 1.
             masks: what the target sees of them.
+            large_scales: numbers of the target's scales in refinement; null = all from 1 to S - 1.
+            cfg_untils: first scales without guidance; null = the middle one.
+            prunes: late scales of which some tokens are computed, such as {from_scale: 5, ratios: [0.5]}.
             num_images: images for each seed; their labels take turns.
             batch_size: images decoded together.
             seeds: number of seeds 0, 1, ... of the noise; FID is a mean over them.
+            speed_batches: numbers of images decoded together where time is measured; the first counts in the picture.
+            repeats: rounds of the time.
             features: extractor of FID, see `GenerationQuality`; null = no FID.
             reference: statistics or images as for `GenerationQuality`; null = the validation data.
             drafts: more drafts of the same size to measure, name -> checkpoint of LitVAR or LitSDVAR.
+            choose: a bound such as quality<=1%. From the fastest decoder on, by the cost model, quality is measured
+                until one loses no more, in Frechet distance; it is printed with its config, and slower ones are left
+                out.
 
         Raises:
             ValueError: an option is out of range, the model is no LitSDVAR, it has no weights, or the reference cannot
@@ -93,10 +111,18 @@ class BenchTrainer(Trainer):
         model = self._pair(model)
         if min(num_images, batch_size, seeds) < 1:
             raise ValueError("num_images, batch_size and seeds must be at least 1")
-        entries = range(1, model.scales) if entry_nums is None else entry_nums
+        if min(repeats, len(speed_batches), *speed_batches) < 1:
+            raise ValueError("repeats and speed_batches must be at least 1, and there must be one of the latter")
+        bound = None if choose is None else bound_of(choose)
+        if bound is not None and features is None:
+            raise ValueError("choose compares Frechet distances: give features, or leave it out")
         # 1. the decoders, checked before anything is run
-        rules = RULES if acceptances is None else acceptances
-        grid = decoders(model, gammas, rules, thresholds, entries, masks)
+        inner = range(1, model.scales)
+        entries, large = (inner if given is None else given for given in (entry_nums, large_scales))
+        grid = decoders(model, gammas, RULES if acceptances is None else acceptances, thresholds, entries, masks, large)
+        cases = cases_of(model, grid, (model.scales // 2,) if cfg_untils is None else cfg_untils, prunes)
+        for name, path in (drafts or {}).items():
+            cases += [replace(case, label=f"{name}: {case.label}", draft=path) for case in with_draft(cases)]
         check_weights("bench decode", model, ckpt_path, untrained)
         model.check_data(datamodule)
         self._load(model, ckpt_path)
@@ -105,23 +131,30 @@ class BenchTrainer(Trainer):
         quality = None
         if features is not None:
             quality = Quality(features.to(model.device).eval(), reference, datamodule)
-        cases = [Case(label, decoder) for label, decoder in grid.items()]
-        for name, path in (drafts or {}).items():
-            cases += [Case(f"{name}: {label}", decoder, path) for label, decoder in list(grid.items())[1:]]
         settings = asdict(model.generation) | {"images": num_images, "batch_size": batch_size, "seeds": seeds}
         settings |= {"reference": reference, "precision": self.precision}
+        settings |= {"speed_batches": list(speed_batches), "repeats": repeats}
         # 2. measure them
-        bench = Bench(model, quality, num_images, batch_size, seeds)
+        bench = Bench(model, quality, num_images, batch_size, seeds, speed_batches, repeats)
+        unfinished, identity = run_folder(self) / f"{NAME}_unfinished.json", bench.identity(cases, settings)
+        choice = None
         with evaluating(model), torch.no_grad(), self.precision_plugin.forward_context():
-            rows = bench.rows(cases, run_folder(self) / f"{NAME}_unfinished.json", settings)
-        # 3. the table and the picture
+            if bound is None:
+                rows = bench.rows(cases, unfinished, identity)
+            else:
+                rows, choice = choose_decoder(bench, cases, bound, unfinished, identity)
+        # 3. the table, the picture and the choice
         facts = f"{seeds} x {num_images} images in batches of {batch_size}, {model.device.type}"
-        report = decode_report(NAME, facts, settings, rows)
+        batches = {f"speedup_{n}": Column(f"batch {n}", "{:.2f}x", right=True) for n in speed_batches}
+        report = decode_report(NAME, facts, settings, rows, batches if len(batches) > 1 else {})
         report.show()
         files = report.write(run_folder(self), with_csv=True)
         files.append(write_picture(speed_and_quality(report.tables[0]), run_folder(self) / f"{NAME}.png"))
-        (run_folder(self) / f"{NAME}_unfinished.json").unlink(missing_ok=True)
+        unfinished.unlink(missing_ok=True)
         print("Written to " + ", ".join(map(str, files)))
+        if choice is not None:
+            print(f"\nThe fastest decoder with {choose} is {choice.label}; as a layer after the pair's config:\n")
+            print(layer(choice, model.decoder))
         return report
 
     def fractal(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean, median, stdev
 from typing import Any
 
 import torch
@@ -15,10 +15,10 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor, nn
 
 from lit_models import LitSDVAR
-from lit_models.speculative.comparison import no_totals, rates
+from lit_models.speculative.comparison import compare, no_totals, rates
 from lit_models.tokenizer.weights import checksum
 from lit_models.transformer_files import load_transformer
-from litscale.cli.bench.measured import measured
+from litscale.cli.bench.measured import Numbers, measured
 from litscale.metrics import FeatureStatistics
 from litscale.metrics.features import checked_size, extract, identity
 from litscale.metrics.fid import frechet_distance
@@ -27,12 +27,34 @@ from litscale.models.sdvar import (
     Acceptance,
     Agreement,
     CollaborativeDecoding,
+    Decoded,
     Decoder,
     DraftOnly,
     GammaPolicy,
+    Refine,
     Speculative,
     TargetOnly,
 )
+from litscale.models.var import Pruning, VARGeneration
+
+TIMES = ("ms_per_image", "target_only_ms_per_image", "speedup")  # of rates that are measured in turns instead
+
+
+@dataclass(frozen=True)
+class Case:
+    """A row of the table.
+
+    Attributes:
+        label: its name.
+        decoder: what is measured.
+        options: how tokens are drawn.
+        draft: checkpoint of its draft; None = the model's own.
+    """
+
+    label: str
+    decoder: Decoder
+    options: VARGeneration
+    draft: str | None = None
 
 
 def decoders(
@@ -42,6 +64,7 @@ def decoders(
     thresholds: Sequence[float] | None,
     entry_nums: Sequence[int],
     masks: Sequence[str],
+    large_scales: Sequence[int] = (),
 ) -> dict[str, Decoder]:
     """The grid by its names in the table, each decoder once, the target alone first.
 
@@ -50,6 +73,7 @@ def decoders(
     """
     draft, target = pair = model.draft, model.target
     grid: list[Decoder] = [TargetOnly(target), DraftOnly(draft), model.decoder]
+    grid += [Refine(*pair, large_scales=n) for n in large_scales]
     grid += [CollaborativeDecoding(*pair, entry_num=n, mask=mask) for n in entry_nums for mask in masks]
     for rule in acceptances:
         rules = [rule]
@@ -57,6 +81,39 @@ def decoders(
             rules = [replace(rule, threshold=least) for least in thresholds]
         grid += [Speculative(*pair, gamma=gamma, acceptance=each) for each in rules for gamma in gammas]
     return {str(decoder): decoder for decoder in grid}
+
+
+def cases_of(
+    model: LitSDVAR, grid: Mapping[str, Decoder], cfg_untils: Sequence[int], prunes: Sequence[Pruning] = ()
+) -> list[Case]:
+    """The decoders of the grid as rows, the target alone first.
+
+    The target alone and refinement come once more for each of ``cfg_untils``, the first scales without guidance, and
+    for each of ``prunes``. The module's own decoder draws as the module says, and all others save nothing else.
+    """
+    plain = model.generation.complete()
+    savings = [replace(plain, cfg_until=until) for until in cfg_untils if plain.cfg and until < model.scales]
+    savings += [replace(plain, prune=prune) for prune in prunes]
+    pairs = [(each, model.generation if each is model.decoder else plain) for each in grid.values()]
+    pairs += [
+        (decoder, options) for options in savings for decoder in grid.values() if type(decoder) in (TargetOnly, Refine)
+    ]
+    cases = [Case(", ".join([str(decoder), *saved(options)]), decoder, options) for decoder, options in pairs]
+    return list({case.label: case for case in cases}.values())
+
+
+def saved(options: VARGeneration) -> list[str]:
+    """What options save, for the name of a row."""
+    words = [] if options.cfg_until is None else [f"cfg_until {options.cfg_until}"]
+    if options.prune is not None:
+        shares = ", ".join(map(str, options.prune.ratios))
+        words.append(f"pruned from scale {options.prune.from_scale} to {shares}")
+    return words
+
+
+def with_draft(cases: Sequence[Case]) -> list[Case]:
+    """The cases that use the draft: all but those of the target alone."""
+    return [case for case in cases if not isinstance(case.decoder, TargetOnly)]
 
 
 def file_facts(path: str) -> tuple[str, int, int]:
@@ -120,24 +177,9 @@ class Quality:
         return float(frechet_distance(statistics.compute(), self.real))
 
 
-@dataclass(frozen=True)
-class Case:
-    """A row of the table.
-
-    Attributes:
-        label: its name.
-        decoder: what is measured.
-        draft: checkpoint of its draft; None = the model's own.
-    """
-
-    label: str
-    decoder: Decoder
-    draft: str | None = None
-
-
 @dataclass
 class Bench:
-    """Measures decoders.
+    """Measures decoders: what they make, beside the target alone, and in turns how long they take.
 
     Attributes:
         model: the pair, on its device.
@@ -145,6 +187,8 @@ class Bench:
         num_images: for each seed.
         batch_size: decoded together.
         seeds: their number.
+        speed_batches: numbers of images that are decoded together where time is measured.
+        repeats: rounds of the time, in each of which all decoders take their turn.
     """
 
     model: LitSDVAR
@@ -152,44 +196,57 @@ class Bench:
     num_images: int
     batch_size: int
     seeds: int
+    speed_batches: Sequence[int]
+    repeats: int
+    _draft: str | None = None  # which draft the pair has now
+    _own: dict[str, Tensor] | None = None  # the weights of its own, once it had others
+    _alone: dict[tuple[int, int], Decoded] = field(default_factory=dict)  # of the target, by seed and first image
 
-    def rows(self, cases: list[Case], unfinished: Path, settings: dict[str, Any]) -> dict[str, dict[str, float]]:
-        """Numbers of each case; those that ``unfinished`` has already are taken from there.
+    def rows(self, cases: Sequence[Case], unfinished: Path, settings: str) -> dict[str, Numbers]:
+        """Numbers of each case, the target alone first; those that ``unfinished`` has already are taken from there.
+
+        Args:
+            cases: the decoders.
+            unfinished: file of the measurements so far.
+            settings: of :meth:`identity`.
+
+        Raises:
+            ValueError: a draft does not fit.
+        """
+        measures = {case.label: partial(self.row, case) for case in cases}
+        rounds = {
+            f"round {i}, batches of {batch}": (partial(self.seconds, cases, batch, i), batch)
+            for batch in self.speed_batches
+            for i in range(self.repeats)
+        }
+        measures |= {name: measure for name, (measure, _) in rounds.items()}
+        found = measured(measures, unfinished, settings, "decoder")
+        rows = {case.label: found[case.label] for case in cases}
+        for batch in self.speed_batches:
+            self._add_times(rows, [found[name] for name, (_, size) in rounds.items() if size == batch], batch)
+        return with_arithmetic(rows)
+
+    def identity(self, cases: Sequence[Case], settings: Mapping[str, Any]) -> str:
+        """All that the numbers depend on, of all cases that may be measured.
 
         Raises:
             FileNotFoundError: there is no file of a draft.
-            ValueError: a draft does not fit.
         """
         extractor = None if self.quality is None else identity(self.quality.features)
         files = {case.label: file_facts(case.draft) for case in cases if case.draft is not None}
-        draft = None
+        return f"{settings} {identity(self.model)} {extractor} {files}"
 
-        def row(case: Case) -> dict[str, float]:
-            nonlocal draft
-            if case.draft not in (None, draft):
-                self._load_draft(case.draft)
-                draft = case.draft
-            return self.row(case.decoder)
-
-        known = f"{settings} {identity(self.model)} {extractor} {files}"
-        return measured({case.label: partial(row, case) for case in cases}, unfinished, known, "decoder")
-
-    def _load_draft(self, path: str) -> None:
-        packed = load_transformer(self.model.draft, path, "drafts", "draft")
-        if packed is not None and packed["checksum"] != checksum(self.model.vqvae):
-            raise ValueError(f"different tokenizers: drafts {path} was trained with another one than the target")
-
-    def row(self, decoder: Decoder) -> dict[str, float]:
-        """Numbers of one decoder."""
-        decoder.reset()
-        model, sums = self.model, no_totals(self.model.scales)
-        classes = model.target.num_classes
+    def row(self, case: Case) -> Numbers:
+        """What one decoder makes: its counts, and its images beside those of the target alone."""
+        self.take_draft(case)
+        case.decoder.reset()
+        sums = no_totals(self.model.scales)
         distances = []
         for seed in range(self.seeds):
             both = [] if self.quality is None else [self.quality.nothing(), self.quality.nothing()]
-            for index in torch.arange(self.num_images, device=model.device).split(self.batch_size):
-                labels = index % classes if classes else torch.full_like(index, -1)
-                compared = model.compare(labels, index, seed, decoder)
+            for index in torch.arange(self.num_images, device=self.model.device).split(self.batch_size):
+                made = self.decode(case.decoder, case.options, index, seed)
+                compared = compare(made, self.alone(index, seed), self.model.codec)
                 for name, value in compared.totals().items():
                     sums[name] += value
                 if self.quality is not None:
@@ -197,11 +254,68 @@ class Bench:
                     self.quality.take(both[1], compared.target_canvas)
             if self.quality is not None:
                 distances.append([self.quality.distance(score) for score in both])
-        row = rates(sums)
+        row = {name: value for name, value in rates(sums).items() if name not in TIMES}
         if distances:
             differences = [own - target for own, target in distances]
             row["fid"], target = (fmean(values) for values in zip(*distances, strict=True))
             row["fid_difference"] = fmean(differences)
-            row["fid_deviation"] = stdev(differences) if len(differences) > 1 else 0.0
+            row["fid_error"] = stdev(differences) / len(differences) ** 0.5 if len(differences) > 1 else float("nan")
             row["fid_change"] = row["fid_difference"] / target
         return row
+
+    def seconds(self, cases: Sequence[Case], batch: int, seed: int) -> Numbers:
+        """The time of a batch of each decoder, one after the other; before the first round all run once."""
+        index = torch.arange(batch, device=self.model.device)
+        times = {}
+        for warm_up in (True, False) if seed == 0 else (False,):
+            for case in cases:
+                self.take_draft(case)
+                made = self.decode(case.decoder, case.options, index, seed)
+                if not warm_up:
+                    times[case.label] = made.report.seconds["wall"]
+        return times
+
+    def decode(self, decoder: Decoder, options: VARGeneration, index: Tensor, seed: int) -> Decoded:
+        """Images of these numbers, whose labels take turns."""
+        classes = self.model.target.num_classes
+        labels = index % classes if classes else torch.full_like(index, -1)
+        return self.model.decode(decoder, options, labels, index, seed)
+
+    def alone(self, index: Tensor, seed: int) -> Decoded:
+        """The same of the target alone, which saves nothing; it is kept for all decoders."""
+        key = seed, int(index[0])
+        if key not in self._alone:
+            options = self.model.generation.complete()
+            self._alone[key] = self.decode(self.model.target_only, options, index, seed)
+        return self._alone[key]
+
+    def take_draft(self, case: Case) -> None:
+        """Load the draft of a case, if it is another than that of the case before."""
+        if case.draft == self._draft:
+            return
+        network, path = self.model.draft, case.draft
+        if self._own is None:
+            self._own = {name: value.clone() for name, value in network.state_dict().items()}
+        if path is None:
+            network.load_state_dict(self._own)
+        else:
+            packed = load_transformer(network, path, "drafts", "draft")
+            if packed is not None and packed["checksum"] != checksum(self.model.vqvae):
+                raise ValueError(f"different tokenizers: drafts {path} was trained with another one than the target")
+        self._draft = path
+
+    def _add_times(self, rows: dict[str, Numbers], rounds: Sequence[Numbers], batch: int) -> None:
+        """Add medians over rounds: the time of an image, and the ratio of the target's time to it within a round."""
+        alone = next(iter(rows))
+        for label, row in rows.items():
+            ratio = median(times[alone] / times[label] for times in rounds)
+            row[f"speedup_{batch}"] = ratio
+            if batch == self.speed_batches[0]:
+                row["ms_per_image"] = 1e3 * median(times[label] for times in rounds) / batch
+                row["speedup"] = ratio
+
+
+def with_arithmetic(rows: Mapping[str, Numbers]) -> dict[str, Numbers]:
+    """Add the ratio of the operations of the target alone, the first row, to those of each."""
+    alone = next(iter(rows.values()))["gflops_per_image"]
+    return {label: row | {"arithmetic": alone / row["gflops_per_image"]} for label, row in rows.items()}

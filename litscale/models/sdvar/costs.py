@@ -6,7 +6,7 @@ Dimensions: S scales.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Self
@@ -15,7 +15,7 @@ import torch
 
 from litscale.models.modes import evaluating
 from litscale.models.sdvar.clock import Stopwatch
-from litscale.models.var import VAR, NetworkState, VARGeneration
+from litscale.models.var import VAR, NetworkState, Pass, VARGeneration
 from litscale.models.var.generation import PLAIN
 
 
@@ -23,13 +23,15 @@ from litscale.models.var.generation import PLAIN
 class Costs:
     """The times of calls, in seconds.
 
-    A call of the target over several scales takes the overhead (launches, reading the weights) once, and above it each
-    scale's own time.
+    A call over several scales takes the overhead (launches, reading the weights) once, and above it each scale's own
+    time, which is proportional to the number of images.
 
     Args:
         draft: time of a call of the draft for each scale alone, S numbers.
         target: time of a call of the target for each scale alone, S numbers.
         overhead: the part of each number of ``target`` that a call over several scales takes once.
+        draft_overhead: the same of ``draft``.
+        batch: number of images of a call.
 
     Raises:
         ValueError: different numbers of scales.
@@ -38,6 +40,8 @@ class Costs:
     draft: tuple[float, ...]
     target: tuple[float, ...]
     overhead: float = 0.0
+    draft_overhead: float = 0.0
+    batch: int = 1
 
     def __post_init__(self) -> None:
         if len(self.draft) != len(self.target):
@@ -46,7 +50,7 @@ class Costs:
     @classmethod
     @torch.no_grad()
     def measure(cls, draft: VAR, target: VAR, batch: int = 1, options: VARGeneration = PLAIN, repeats: int = 3) -> Self:
-        """Time both networks, without class: every scale alone, and all scales in one call of the target.
+        """Time both networks, without class: every scale alone, and all scales in one call.
 
         Args:
             draft: proposes.
@@ -55,7 +59,7 @@ class Costs:
             options: how tokens are drawn, which says what is computed.
             repeats: how often; medians are kept. One more run comes first to warm up.
         """
-        # 1. time each call: the draft's scales one by one, the target's one by one, all of the target's at once
+        # 1. time each call: of either network, the scales one by one and all at once
         watch = Stopwatch(target.pos_emb.device, profile=True)
         labels = torch.full((batch,), -1, device=watch.device)
         f_hats = [target.vqvae.quantizer.start(batch)] * target.scales
@@ -63,7 +67,7 @@ class Costs:
         with evaluating(draft), evaluating(target):
             for _ in range(repeats + 1):
                 seconds = []
-                for model, calls in ((draft, target.scales), (target, target.scales), (target, 1)):
+                for model, calls in ((draft, target.scales), (draft, 1), (target, target.scales), (target, 1)):
                     stream = NetworkState.open(model, labels, options)
                     for _ in range(calls):
                         begun = watch.now()
@@ -71,14 +75,27 @@ class Costs:
                         seconds.append(watch.now() - begun)
                 runs.append(seconds)
         # 2. medians, without the first run; what calls cost beyond one common call is their overhead
-        *alone, together = (statistics.median(times) for times in zip(*runs[1:], strict=True))
-        first, second = tuple(alone[: target.scales]), tuple(alone[target.scales :])
-        overhead = (sum(second) - together) / max(target.scales - 1, 1)
-        return cls(first, second, min(max(overhead, 0.0), *second) if target.scales > 1 else 0.0)
+        medians = [statistics.median(times) for times in zip(*runs[1:], strict=True)]
+        times, overheads = [], []
+        for *alone, together in (medians[: target.scales + 1], medians[target.scales + 1 :]):
+            spare = (sum(alone) - together) / max(target.scales - 1, 1)
+            times.append(tuple(alone))
+            overheads.append(min(max(spare, 0.0), *alone) if target.scales > 1 else 0.0)
+        return cls(times[0], times[1], overheads[1], overheads[0], batch)
 
     def call(self, first: int, last: int) -> float:
         """Return the time of one call of the target over the scales ``first`` to ``last``."""
         return self.overhead + sum(self.target[first : last + 1]) - self.overhead * (last + 1 - first)
+
+    def seconds(self, passes: Iterable[Pass]) -> float:
+        """Return the time of the passes of any decoder, such as those of its report."""
+        total = 0.0
+        for each in passes:
+            target = each.role == "target"
+            times, overhead = (self.target, self.overhead) if target else (self.draft, self.draft_overhead)
+            own = sum(times[each.first : each.first + each.scales]) - overhead * each.scales
+            total += overhead + own * each.images / self.batch
+        return total
 
     def plan(self, acceptance: Sequence[float], low: int = 0, high: int | None = None) -> tuple[list[int], float]:
         """Find the gamma with the least expected time, for each scale that a round may begin with.

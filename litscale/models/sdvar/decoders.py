@@ -291,8 +291,8 @@ class Refine(CollaborativeDecoding):
     """The target makes the first scales, the draft reads them in one call and makes the late ones (CoDe).
 
     Late scales hold most tokens and need the fewest parameters (collaborative decoding, arXiv 2411.17787), so this
-    saves most of the arithmetic and keeps the target's layout. It is lossy; a draft that was trained for the late
-    scales (``scales`` of `lit_models.LitVAR` and `lit_models.LitSDVAR`) loses less. With ``large_scales`` S it is
+    saves most of the arithmetic and keeps the target's layout. It is lossy; the draft can be trained on for the late
+    scales (``scales`` of `lit_models.LitVAR` and `lit_models.LitSDVAR`). With ``large_scales`` S it is
     :class:`TargetOnly`, with 0 :class:`DraftOnly`.
 
     Args:

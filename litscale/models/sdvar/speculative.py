@@ -85,6 +85,11 @@ class Speculative(Decoder):
         self.gamma.reset()
 
     def prepare(self, task: Task) -> None:
+        if task.options.prune is not None:
+            raise ValueError(
+                "Speculative verifies all tokens of several scales at once: make prune null, or take TargetOnly or "
+                "Refine"
+            )
         self.gamma.prepare(self.draft, self.target, len(task.labels), task.options)
 
     def make(self, task: Task) -> tuple[list[Tensor], Tensor]:

@@ -8,6 +8,7 @@ from litscale.models.var.generation import VARGeneration
 from litscale.models.var.network_state import NetworkState, Pass
 from litscale.models.var.noise import gumbel_noise
 from litscale.models.var.presets import PRESETS
+from litscale.models.var.pruning import Pruning
 from litscale.models.var.quantizer import Quantized, Quantizer
 from litscale.models.var.scales import token_masks
 from litscale.models.var.transformer import VAR
@@ -22,6 +23,7 @@ __all__ = [
     "Discriminator",
     "NetworkState",
     "Pass",
+    "Pruning",
     "Quantized",
     "Quantizer",
     "Sampled",

@@ -14,6 +14,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from litscale.models.layers.blocks import GeluMLP
 from litscale.models.layers.kv_cache import KVCache
+from litscale.models.var.pruning import PrunedPass
 from litscale.models.var.scale_attention import Mask, attend
 
 
@@ -130,7 +131,14 @@ class VARBlock(nn.Module):
         assert self.modulation is not None
         return self.modulation(F.silu(condition)).unflatten(-1, (1, 6, -1))
 
-    def run(self, x: Tensor, modulation: Tensor, mask: Mask | None = None, cache: KVCache | None = None) -> Tensor:
+    def run(
+        self,
+        x: Tensor,
+        modulation: Tensor,
+        mask: Mask | None = None,
+        cache: KVCache | None = None,
+        pruned: PrunedPass | None = None,
+    ) -> Tensor:
         """Map ``[B, L, D]`` to ``[B, L, D]``.
 
         Args:
@@ -138,10 +146,21 @@ class VARBlock(nn.Module):
             modulation: of :meth:`modulate`.
             mask: as in :class:`VARAttention`.
             cache: as in :class:`VARAttention`.
+            pruned: chooses the tokens that are computed, to which mask and cache belong; none computes all.
         """
         gate_1, gate_2, scale_1, scale_2, shift_1, shift_2 = modulation.unbind(2)
-        x = x + self._branch(gate_1 * self.attn(modulated_norm(x, scale_1, shift_1), mask, cache))
-        return x + self._branch(gate_2 * self.mlp(modulated_norm(x, scale_2, shift_2)))
+
+        def attended(x: Tensor) -> Tensor:
+            return self._branch(gate_1 * self.attn(modulated_norm(x, scale_1, shift_1), mask, cache))
+
+        def fed(x: Tensor) -> Tensor:
+            return self._branch(gate_2 * self.mlp(modulated_norm(x, scale_2, shift_2)))
+
+        if pruned is None:
+            x = x + attended(x)
+            return x + fed(x)
+        x = x + pruned.branch((self, "attention"), x, attended)
+        return x + pruned.branch((self, "feed-forward"), x, fed)
 
     def _branch(self, x: Tensor) -> Tensor:
         if not (self.training and self.drop_path):

@@ -6,12 +6,14 @@ Dimensions: B images, n tokens of a scale, V vocabulary.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from litscale.models.var.noise import gumbel_noise
+from litscale.models.var.pruning import Pruning
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ class VARGeneration:
             viewing, not for measuring.
         cfg_until: the first scale that is drawn without guidance, by conditional logits. From there on no unconditional
             rows are computed, which halves the work of the scales that hold most tokens. Null guides all scales.
+        prune: late scales of which only some tokens are computed; null computes all.
 
     Raises:
         ValueError: an option is out of range; the message names it.
@@ -42,6 +45,7 @@ class VARGeneration:
     greedy: bool = False
     smooth: bool = False
     cfg_until: int | None = None
+    prune: Pruning | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.cfg < math.inf:
@@ -58,6 +62,14 @@ class VARGeneration:
     def at(self, k: int) -> VARGeneration:
         """Return the options that hold at scale ``k``: those without guidance from ``cfg_until`` on."""
         return self if self.cfg_until is None or k < self.cfg_until else replace(self, cfg=0.0)
+
+    def counts(self, sizes: Sequence[int]) -> list[int]:
+        """Return the number of computed tokens of each scale, given the numbers of all its tokens."""
+        return list(sizes) if self.prune is None else self.prune.counts(sizes)
+
+    def complete(self) -> VARGeneration:
+        """Return the options without those that save arithmetic at the expense of quality."""
+        return replace(self, cfg_until=None, prune=None)
 
     def logits(self, raw: Tensor, progress: float) -> Tensor:
         """Compute the logits to draw from.

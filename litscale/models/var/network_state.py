@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from torch import Tensor
 from litscale.models.var.cache import Cache, Condition
 from litscale.models.var.flops import pass_flops
 from litscale.models.var.generation import VARGeneration
+from litscale.models.var.pruning import PrunedPass
 from litscale.models.var.transformer import VAR
 
 
@@ -50,6 +52,7 @@ class NetworkState:
         copies: rows for each image: 2 with guidance, 1 without.
         role: ``draft`` or ``target``, for the record.
         passes: the record, to which each pass is appended.
+        features: of the last scale read, from which pruned tokens are restored.
     """
 
     model: VAR
@@ -59,6 +62,7 @@ class NetworkState:
     copies: int
     role: str = "target"
     passes: list[Pass] = field(default_factory=list)
+    features: dict[object, Tensor] = field(default_factory=dict)
 
     @classmethod
     def open(
@@ -82,7 +86,7 @@ class NetworkState:
     @property
     def scale(self) -> int:
         """Number of scales read, and so the next to read."""
-        return self.model.bounds.index(self.cache.length)
+        return self._bounds().index(self.cache.length)
 
     def read(self, f_hats: Sequence[Tensor], mask: Tensor | None = None) -> list[Tensor]:
         """Read the next scales in one pass.
@@ -97,18 +101,21 @@ class NetworkState:
             Raw logits of each scale, ``[2 B, n, V]`` where it is guided, else ``[B, n, V]``.
         """
         # 1. the input of each scale, for as many rows as the first scale needs
-        first, images, bounds = self.scale, len(f_hats[0]), self.model.bounds
+        first, images = self.scale, len(f_hats[0])
+        sides = self.model.patch_nums[first : first + len(f_hats)]
         guided = [self.copies == 2 and self.options.at(first + j).cfg > 0 for j in range(len(f_hats))]
         copies = 2 if guided[0] else 1
         quantizer = self.model.vqvae.quantizer
         parts = [quantizer.scale_input(f_hat, first + j) for j, f_hat in enumerate(f_hats) if first + j]
         inputs = torch.cat(parts, dim=1).repeat(copies, 1, 1) if parts else None
         # 2. the pass, and its record
-        sizes = [bounds[k + 1] - bounds[k] for k in range(first, first + len(f_hats))]
-        flops = copies * pass_flops(self.model, first, sizes, self.cache.length)
+        sizes = [side**2 for side in sides]
+        counts = self.options.counts([side**2 for side in self.model.patch_nums])[first : first + len(f_hats)]
+        pruned = None if self.options.prune is None else PrunedPass(sides, counts, self.features)
+        flops = copies * pass_flops(self.model, first, sizes, counts, self.cache.length)
         condition = self.condition.leading(copies * images)
-        raw = self.model.extend(inputs, condition, self.cache, first, mask)
-        self.passes.append(Pass(self.role, first, len(f_hats), images, copies * sum(sizes), flops))
+        raw = self.model.extend(inputs, condition, self.cache, first, mask, pruned)
+        self.passes.append(Pass(self.role, first, len(f_hats), images, copies * sum(counts), flops))
         # 3. the logits of each scale
         return [part if kept else part[:images] for part, kept in zip(raw.split(sizes, dim=1), guided, strict=True)]
 
@@ -126,4 +133,9 @@ class NetworkState:
     def rollback(self, scales: int) -> None:
         """Keep at most the first ``scales``."""
         if self.scale > scales:
-            self.cache.truncate(self.model.bounds[scales])
+            self.cache.truncate(self._bounds()[scales])
+
+    def _bounds(self) -> list[int]:
+        """Numbers of cached tokens up to each scale."""
+        counts = self.options.counts([side**2 for side in self.model.patch_nums])
+        return [0, *accumulate(counts)]

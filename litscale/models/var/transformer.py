@@ -18,6 +18,7 @@ from litscale.models.labels import check_labels
 from litscale.models.precision import at_least_float32
 from litscale.models.var.blocks import BlockConfig, VARBlock, modulated_norm
 from litscale.models.var.cache import Cache, Condition
+from litscale.models.var.pruning import PrunedPass
 from litscale.models.var.scale_attention import check_attention, scale_causal
 from litscale.models.var.vqvae import VQVAE
 
@@ -166,7 +167,13 @@ class VAR(nn.Module):
         return Cache(len(self.blocks), self.length)
 
     def extend(
-        self, inputs: Tensor | None, condition: Condition, cache: Cache, first_scale: int, mask: Tensor | None = None
+        self,
+        inputs: Tensor | None,
+        condition: Condition,
+        cache: Cache,
+        first_scale: int,
+        mask: Tensor | None = None,
+        pruned: PrunedPass | None = None,
     ) -> Tensor:
         """Compute the logits of one or several consecutive scales, on top of the scales in the cache.
 
@@ -178,22 +185,29 @@ class VAR(nn.Module):
             first_scale: of the new tokens.
             mask: where a token may attend, bool ``[new tokens, cached + new tokens]``; by default to the whole cache,
                 to its own scale and to earlier ones.
+            pruned: chooses the tokens that are computed and cached, without a mask of the caller's; none computes all.
 
         Returns:
             float32 ``[B, new tokens, V]``.
 
         Raises:
-            ValueError: the inputs end within a scale, or the mask has another shape.
+            ValueError: the inputs end within a scale, or the mask has another shape or is given with ``pruned``.
         """
         x = self.embed(inputs, condition.embedding, first_scale)
         new, cached = x.shape[1], cache.length
         start = self.bounds[first_scale]
         if mask is not None and mask.shape != (new, cached + new):
             raise ValueError(f"mask must be [{new}, {cached + new}] (new, cached and new), not {list(mask.shape)}")
-        if mask is None and start + new > self.bounds[first_scale + 1]:
+        if pruned is not None:
+            if mask is not None:
+                raise ValueError(
+                    "a mask cannot be given for pruned tokens: prune with the mask causal, or make prune null"
+                )
+            mask = pruned.mask(cached, x.device)
+        elif mask is None and start + new > self.bounds[first_scale + 1]:
             mask = F.pad(self.may_attend[start : start + new, start : start + new], (cached, 0), value=True)
         for block, modulation, layer in zip(self.blocks, condition.blocks, cache.layers, strict=True):
-            x = block.run(x, modulation, mask, layer)
+            x = block.run(x, modulation, mask, layer, pruned)
         return self._logits(x, condition.head)
 
     def embed(self, inputs: Tensor | None, classes: Tensor, first_scale: int) -> Tensor:

@@ -104,10 +104,21 @@ def test_layers_win_over_experiments(layers):
 
 
 @pytest.mark.parametrize("command", ["fit", "validate", "test", "predict"])
-def test_help_comes_from_docstrings(command, capsys):
+def test_help_comes_from_docstrings(command, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
     with pytest.raises(SystemExit):
         main([command, "--help"])
-    assert "--config" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "--config" in out
+    assert "--model.help LitFractal" in " ".join(out.split())
+    lines = out.splitlines()
+    assert len(lines) <= 72  # three screens
+    assert max(map(len, lines)) <= 80
+    with pytest.raises(SystemExit):
+        main([command, "--help_all"])
+    out = capsys.readouterr().out
+    assert "--trainer.detect_anomaly {true,false}" in out
+    assert max(map(len, out.splitlines())) <= 80
     with pytest.raises(SystemExit):
         main([command, "--model.help", "lit_models.LitFractal"])
     out = " ".join(capsys.readouterr().out.split())
@@ -116,6 +127,9 @@ def test_help_comes_from_docstrings(command, capsys):
     with pytest.raises(SystemExit):
         main([command, "--data.help", "datamodules.PianoRollDataModule"])
     assert "--data.pitch_range" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main([command, "--model.help", "LitFractal", "--model.network.help", "Fractal"])
+    assert "--model.network.velocity_bins" in capsys.readouterr().out
 
 
 def test_an_unknown_name_is_one_clear_error(capsys):

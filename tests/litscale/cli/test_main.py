@@ -16,6 +16,9 @@ def test_help_names_every_command(words, capsys):
     for name, what in COMMANDS.items():
         assert f"  {name} " in out
         assert what in out
+    lines = out.splitlines()
+    assert len(lines) <= 30
+    assert max(map(len, lines)) <= 80
 
 
 def test_help_is_quick():

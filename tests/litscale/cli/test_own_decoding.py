@@ -79,7 +79,7 @@ def test_own_classes_do_what_they_say(config):
     module = lit_sdvar(generation=VARGeneration(cfg=0.0), decoder=partial(own_decoding.TakingTurns, target_first=True))
     draft, target = module.draft, module.target
     made = module.decoder.decode([0, 1, 2], module.generation, seed=3)
-    alone = module._target_only.decode([0, 1, 2], module.generation, seed=3)
+    alone = module.target_only.decode([0, 1, 2], module.generation, seed=3)
     assert torch.equal(made.tokens[0], alone.tokens[0])
     # what the draft would draw there is another's first choice
     turned = own_decoding.TakingTurns(draft, target).decode([0, 1, 2], module.generation, seed=3)

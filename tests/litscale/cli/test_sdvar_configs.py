@@ -11,7 +11,7 @@ from sdvar_toys import blurred, same, transformer, vqvae
 
 from lit_models import LitVAR
 from litscale.cli.main import main
-from litscale.models.sdvar import AdaptiveGamma, CollaborativeDecoding, Coupled, DecoderFactory, Speculative
+from litscale.models.sdvar import AdaptiveGamma, Coupled, DecoderFactory, Refine, Speculative
 from litscale.models.var import VAR, VQVAE, generate
 
 CONFIGS = Path(__file__).parents[3] / "configs"
@@ -19,9 +19,9 @@ SDVAR = CONFIGS / "sdvar"
 
 
 LAYERS = {
-    "quality": (CollaborativeDecoding, {"entry_num": 2, "mask": "block_without_current"}),
-    "balanced": (CollaborativeDecoding, {"entry_num": 5, "mask": "sd_without_current"}),
-    "speed": (CollaborativeDecoding, {"entry_num": 8, "mask": "sd_with_current"}),
+    "quality": (Refine, {"entry_num": 7, "target_first": True}),
+    "balanced": (Refine, {"entry_num": 6, "target_first": True}),
+    "speed": (Refine, {"entry_num": 4, "target_first": True}),
     "lossless": (Speculative, {"gamma": 2, "acceptance": Coupled()}),
     "adaptive": (Speculative, {"gamma": AdaptiveGamma(), "acceptance": Coupled()}),
 }
@@ -50,6 +50,7 @@ def test_layers_choose_the_decoder_and_keep_how_tokens_are_drawn(name, models):
         "greedy": False,
         "smooth": False,
         "cfg_until": None,
+        "prune": None,
     }
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("decoder", type=DecoderFactory)
@@ -60,8 +61,8 @@ def test_layers_choose_the_decoder_and_keep_how_tokens_are_drawn(name, models):
         option: value for option, value in options.items() if option != "gamma"
     }
     made = decoder.decode([0], seed=0)
-    if kind is CollaborativeDecoding:
-        assert made.report.target_calls == 10 - options["entry_num"]
+    if kind is Refine:
+        assert made.report.target_calls == options["entry_num"]
     else:
         assert str(decoder.gamma) == str(options["gamma"])
         assert same(made.tokens, generate(models[1], [0], seed=0).tokens)

@@ -8,11 +8,13 @@ from sdvar_toys import LABELS, pair, same
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from litscale.models.sdvar import DraftOnly, Refine, Speculative, TargetOnly
-from litscale.models.var import NetworkState, VARGeneration, generate
+from litscale.models.sdvar import CollaborativeDecoding, DraftOnly, Refine, Speculative, TargetOnly
+from litscale.models.var import NetworkState, Pruning, VARGeneration, generate
+from litscale.models.var.pruning import PrunedPass
 
 COUNTS = (1, 4, 9, 16)  # tokens of the scales
 PLAIN = VARGeneration(cfg=1.5)
+PRUNED = VARGeneration(cfg=1.5, prune=Pruning(2, (0.5, 0.25)))
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +56,7 @@ def test_the_ends_of_refinement_are_the_networks_alone(models):
         Refine(*models, large_scales=5)
 
 
-@pytest.mark.parametrize("options", [PLAIN, replace(PLAIN, cfg_until=2), replace(PLAIN, cfg=0.0)])
+@pytest.mark.parametrize("options", [PLAIN, replace(PLAIN, cfg_until=2), replace(PLAIN, cfg=0.0), PRUNED])
 def test_operations_are_those_that_torch_counts(models, options, monkeypatch):
     draft, target = models
     counted = []
@@ -129,6 +131,8 @@ def savings(models):
         (TargetOnly(models[1]), until),
         (Refine(*models, large_scales=2), PLAIN),
         (Refine(*models, large_scales=3), until),
+        (TargetOnly(models[1]), PRUNED),
+        (Refine(*models, large_scales=3), replace(PRUNED, cfg_until=2)),
         (Speculative(*models, gamma=2), until),
     ]
 
@@ -151,3 +155,57 @@ def test_unconditional_rows_are_freed(models):
         (raw,) = state.read([start])
         assert len(raw) == rows
         assert len(state.cache.layers[0].held()[0]) == rows
+
+
+def test_all_tokens_of_pruned_scales_are_the_plain_ones(models):
+    whole = replace(PLAIN, prune=Pruning(1, (1.0,)))
+    for decoder in (TargetOnly(models[1]), Refine(*models, large_scales=2)):
+        plain, pruned = (decoder.decode(LABELS, options, seed=3) for options in (PLAIN, whole))
+        assert same(plain.tokens, pruned.tokens)
+        assert plain.report.passes == pruned.report.passes
+
+
+def test_pruned_tokens_take_what_the_scale_before_gave(models):
+    """By hand: a branch that counts its calls, on a scale of four tokens after one of one token."""
+    sides, counts, features = (1, 2), (1, 2), {}
+    x = torch.tensor([[[5.0], [1.25], [9.0], [1.5], [1.0]], [[2.0], [3.0], [0.125], [0.5], [0.0]]])
+    read = []
+
+    def tenfold(part):
+        read.append(part[..., 0].tolist())
+        return 10 * part
+
+    made = PrunedPass(sides, counts, features).branch("a", x, tenfold)
+    # the means are 3.19 and 0.91: 9 and 1 deviate most in the first row, 3 and 0 in the second
+    assert read == [[[5.0, 9.0, 1.0], [2.0, 3.0, 0.0]]]
+    assert made[..., 0].tolist() == [[50.0, 50.0, 90.0, 50.0, 10.0], [20.0, 30.0, 20.0, 20.0, 0.0]]
+    # the next scale is restored from this one, as it was restored itself
+    x = torch.tensor([0.0, 1.0, 2.0, 3.0, 40.0, 5.0, 6.0, 7.0, 8.0]).expand(2, 9)[..., None]
+    again = PrunedPass((3,), (1,), features).branch("a", x, tenfold)[..., 0]
+    assert read[1] == [[40.0], [40.0]]
+    expected = torch.nn.functional.interpolate(made[:, 1:].reshape(2, 1, 2, 2), size=(3, 3), mode="area").flatten(1)
+    expected[:, 4] = 400.0
+    torch.testing.assert_close(again, expected)
+
+
+def test_pruned_tokens_are_counted_and_have_no_keys(models):
+    report = TargetOnly(models[1]).decode(LABELS, PRUNED, seed=3).report
+    assert [each.tokens for each in report.passes] == [2, 8, 2 * 4, 2 * 4]
+    assert PRUNED.counts((1, 4, 9, 16, 25)) == [1, 4, 4, 4, 6]
+    refined = Refine(*models, large_scales=3).decode(LABELS, PRUNED, seed=3).report
+    assert [(each.role, each.tokens) for each in refined.passes[3:]] == [("draft", 2 * (1 + 4 + 4 + 4))]
+
+
+def test_bad_pruning(models):
+    for arguments, message in (
+        ((0, (0.5,)), "from_scale must be at least 1, not 0"),
+        ((1, ()), r"ratios must be above 0 and at most 1, not \[\]"),
+        ((1, (0.5, 1.5)), r"ratios must be above 0 and at most 1, not \[0.5, 1.5\]"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            Pruning(*arguments)
+    with pytest.raises(ValueError, match="Speculative verifies all tokens of several scales at once: make prune null"):
+        Speculative(*models).decode(LABELS, PRUNED, seed=0)
+    masked = CollaborativeDecoding(*models, entry_num=2, mask="none")
+    with pytest.raises(ValueError, match="a mask cannot be given for pruned tokens"):
+        masked.decode(LABELS, PRUNED, seed=0)

@@ -15,14 +15,17 @@ from PIL import Image
 from sdvar_lit_toys import SIZES, Patches, lit_sdvar
 
 from litscale.cli import signals
+from litscale.cli.bench.choice import bound_of, decoder_options
 from litscale.cli.bench.decoder_grid import Bench, Quality, decoders
+from litscale.cli.bench.speed_quality import front
 from litscale.cli.main import main
 from litscale.models.sdvar import KL, AdaptiveGamma, Costs, Coupled, FixedGamma, Speculative
 from litscale.models.var import VARGeneration
 from litscale.storage.checkpoints import stamp
 
 VQVAE = {"patch_nums": [1, 2, 4], "vocab": 16, "dim": 8, "channels": 8, "multipliers": [1, 2], "blocks": 1}
-SHORT = ["--num_images", "6", "--batch_size", "4", "--seeds", "2", "--gammas", "[1,2]", "--untrained", "true"]
+SAVING = ["--large_scales", "[]", "--cfg_untils", "[]", "--repeats", "1", "--speed_batches", "[2]"]
+SHORT = [*SAVING, "--num_images", "6", "--batch_size", "4", "--seeds", "2", "--gammas", "[1,2]", "--untrained", "true"]
 GRID = [*SHORT, "--acceptances", "[TopK,Coupled]", "--thresholds", "[0.0,1.0]", "--entry_nums", "[1]"]
 SLOW = pytest.mark.slow  # the constructors' own tests hold the same error
 EXTRACTOR = ["--features", "sdvar_lit_toys.Patches"]
@@ -98,29 +101,121 @@ def test_the_grid_is_measured_and_written(config, tmp_path, capsys):
         "greedy": False,
         "smooth": False,
         "cfg_until": None,
+        "prune": None,
         "images": 6,
         "batch_size": 4,
         "seeds": 2,
+        "speed_batches": [2],
+        "repeats": 1,
     }
     with Image.open(tmp_path / "run" / "bench_decode.png") as picture:
         assert picture.format == "PNG"
     assert not list((tmp_path / "run").glob("*unfinished*"))
 
 
+def test_savings_are_rows_beside_the_whole_target(config, tmp_path):
+    saving = ["--large_scales", "[1,2]", "--cfg_untils", "[1]", "--prunes", "[{from_scale: 2, ratios: [0.5]}]"]
+    saving += ["--speed_batches", "[1,3]", "--acceptances", "[]"]
+    main(["bench", "decode", "--config", config, *SHORT, *saving, "--entry_nums", "[]", *EXTRACTOR])
+    found = rows(tmp_path / "run")
+    names = ["target only", *(f"refine (large_scales {n})" for n in (1, 2))]
+    assert list(found) == [
+        *("target only", "draft only", "speculative (gamma 1, Rejection)", *names[1:]),
+        *(f"{name}, {words}" for words in ("cfg_until 1", "pruned from scale 2 to 0.5") for name in names),
+    ]
+    alone, until = found["target only"], found["target only, cfg_until 1"]
+    assert (alone["target_tokens_per_image"], alone["draft_tokens_per_image"]) == (2 * 21, 0)
+    assert (until["target_tokens_per_image"], until["target_calls_per_image"]) == (21 + 1, 3)
+    assert found["target only, pruned from scale 2 to 0.5"]["target_tokens_per_image"] == 2 * (1 + 4 + 8)
+    refined = found["refine (large_scales 1)"]
+    assert (refined["target_tokens_per_image"], refined["draft_tokens_per_image"]) == (2 * 1, 2 * 21)
+    assert alone["arithmetic"] == alone["speedup"] == alone["speedup_3"] == 1
+    assert until["arithmetic"] == pytest.approx(alone["gflops_per_image"] / until["gflops_per_image"])
+    assert 1.5 < until["arithmetic"] < 2
+    assert (alone["fid_difference"], alone["fid_error"]) == (0, 0)
+    assert all(row["speedup"] > 0 and row["speedup_3"] > 0 and row["fid_error"] >= 0 for row in found.values())
+
+
+def test_the_fastest_decoder_within_a_bound_is_chosen(config, tmp_path, capsys, monkeypatch):
+    # a call of the draft takes 1 s, one of the target 10 s: the draft alone is the fastest, and then refinement
+    costs = Costs((1.0,) * 3, (10.0,) * 3)
+    monkeypatch.setattr(Costs, "measure", lambda *arguments: costs)
+    losses = {"draft only": 0.5, "refine (large_scales 1)": 0.009}
+    whole = Bench.row
+    asked = []
+
+    def row(self, case):
+        asked.append(case.label)
+        return whole(self, case) | {"fid_change": losses.get(case.label, 0.0)}
+
+    monkeypatch.setattr(Bench, "row", row)
+    grid = [*SHORT, "--large_scales", "[1,2]", "--entry_nums", "[]", "--acceptances", "[]", *EXTRACTOR]
+    main(["bench", "decode", "--config", config, *grid, "--choose", "quality<=1%"])
+    assert asked == ["draft only", "refine (large_scales 1)", "target only"]
+    out = capsys.readouterr().out
+    assert "The fastest decoder with quality<=1% is refine (large_scales 1)" in out
+    chosen = yaml.safe_load(out[out.index("\nmodel:") :])
+    kind = "litscale.models.sdvar.Refine"
+    decoder = {"class_path": kind, "init_args": {"large_scales": 1}}
+    assert chosen["model"]["init_args"] == {"generation": {"cfg_until": None, "prune": None}, "decoder": decoder}
+    # 10 + 1 + 1 seconds, where the draft reads the first scale together with its own first one
+    assert rows(tmp_path / "run")["refine (large_scales 1)"]["network_ms"] == pytest.approx(1e3 * (10 + 2 + 1) / 2)
+    # and it is a layer
+    layer = tmp_path / "layer.yaml"
+    layer.write_text(yaml.safe_dump(chosen))
+    main(
+        [
+            "bench",
+            "decode",
+            "--config",
+            config,
+            "--config",
+            str(layer),
+            *SHORT,
+            "--acceptances",
+            "[]",
+            "--entry_nums",
+            "[]",
+        ]
+    )
+    assert list(rows(tmp_path / "run")) == ["target only", "draft only", "refine (large_scales 1)"]
+
+
+def test_options_of_decoders_as_a_config_has_them():
+    model = lit_sdvar()
+    pair = model.draft, model.target
+    rule = decoder_options(Speculative(*pair, gamma=AdaptiveGamma(high=5), acceptance=KL(0.3)))
+    assert rule["acceptance"] == {
+        "class_path": "litscale.models.sdvar.acceptance.KL",
+        "init_args": {"threshold": 0.3, "partial": False},
+    }
+    assert rule["gamma"]["init_args"]["high"] == 5
+    assert decoder_options(Speculative(*pair, gamma=2))["gamma"] == 2
+    assert (bound_of("quality<=1%"), bound_of("quality <= .5")) == (0.01, 0.5)
+    with pytest.raises(ValueError, match=r"choose must be like 'quality<=1%' or 'quality<=0.01', not 'speed>2'"):
+        bound_of("speed>2")
+
+
+def test_the_front_is_what_no_other_beats():
+    places = {"a": (1.0, 0.0), "b": (2.0, 0.1), "c": (1.5, 0.2), "d": (3.0, 0.3), "e": (0.9, 0.0)}
+    assert front(places, lower_is_better=True) == ["d", "b", "a"]
+    assert front({"a": (1.0, 1.0), "b": (2.0, 0.9), "c": (1.5, 0.8)}, lower_is_better=False) == ["b", "a"]
+
+
 def test_an_interrupted_benchmark_goes_on(config, tmp_path, monkeypatch):
     arguments = ["bench", "decode", "--config", config, *SHORT, "--acceptances", "[Coupled]", "--entry_nums", "[]"]
     measured, whole = [], Bench.row
 
-    def row(self, decoder):
+    def row(self, case):
         if len(measured) == 2:
             raise KeyboardInterrupt
-        measured.append(str(decoder))
-        return whole(self, decoder)
+        measured.append(case.label)
+        return whole(self, case)
 
     monkeypatch.setattr(Bench, "row", row)
     with pytest.raises(KeyboardInterrupt):
         main(arguments)
-    monkeypatch.setattr(Bench, "row", lambda self, decoder: measured.append(str(decoder)) or whole(self, decoder))
+    monkeypatch.setattr(Bench, "row", lambda self, case: measured.append(case.label) or whole(self, case))
     main(arguments)
     assert measured == list(rows(tmp_path / "run")) and len(measured) == len(set(measured)) == 5  # noqa: PT018
     assert "fid" not in rows(tmp_path / "run")["target only"]
@@ -139,12 +234,12 @@ def test_sigterm_ends_a_benchmark_at_once(config, tmp_path, monkeypatch):
     monkeypatch.setattr(signals, "_ending", threading.Event())
     labels = []
 
-    def row(self, decoder):
+    def row(self, case):
         if len(labels) == 2:
             os.kill(os.getpid(), signal.SIGTERM)
             labels.append("went on")
-        labels.append(str(decoder))
-        return whole(self, decoder)
+        labels.append(case.label)
+        return whole(self, case)
 
     monkeypatch.setattr(Bench, "row", row)
     with pytest.raises(SystemExit) as end:
@@ -198,7 +293,8 @@ def test_costs_say_what_to_draft(config, tmp_path, monkeypatch, capsys):
     main(["bench", "costs", "--config", config, "--batch_size", "5", "--acceptance", "1.0"])
     assert asked == [(5, VARGeneration(cfg=0.5), 3)]
     found = json.loads((tmp_path / "run" / "bench_costs.json").read_text())
-    assert found["costs"] == {"draft": [0.001, 0.1, 0.1], "target": [0.01, 0.2, 0.02], "overhead": 0.01}
+    given = {"draft": [0.001, 0.1, 0.1], "target": [0.01, 0.2, 0.02], "overhead": 0.01}
+    assert found["costs"] == given | {"draft_overhead": 0.0, "batch": 1}
     # 0.001 + 0.2 (scales 0 and 1 in one call), then 0.02; no drafting takes 0.23, two scales 0.101 + 0.21
     assert (found["gammas"], found["seconds"]) == ([1, 0, 0], pytest.approx(0.221))
     assert found["entry_num"] == 1
@@ -225,7 +321,9 @@ def test_help(capsys):
     ):
         with pytest.raises(SystemExit):
             main(words)
-        assert expected in " ".join(capsys.readouterr().out.split())
+        out = capsys.readouterr().out
+        assert expected in " ".join(out.split())
+        assert len(out.splitlines()) <= 100
 
 
 @pytest.mark.parametrize(
@@ -238,6 +336,9 @@ def test_help(capsys):
         (["--ckpt_path", "gone.ckpt"], FileNotFoundError, "--ckpt_path gone.ckpt: no such file"),
         (["--model.target_checkpoint", "gone.ckpt"], FileNotFoundError, "target_checkpoint gone.ckpt: no such file"),
         (["--trainer.devices", "2"], ValueError, "a benchmark runs on one device: set trainer.devices to 1, not 2"),
+        (["--repeats", "0"], ValueError, "repeats and speed_batches must be at least 1"),
+        (["--choose", "quality<=1%"], ValueError, "choose compares Frechet distances: give features, or leave it out"),
+        (["--large_scales", "[4]"], ValueError, r"large_scales must be in 0\.\.3, the number of scales, not 4"),
         ([*EXTRACTOR, "--data.size", "16"], ValueError, r"the data has canvases of \[1, 16, 16\]"),
         ([*EXTRACTOR, "--reference", "gone.npz"], FileNotFoundError, "gone.npz"),
     ],

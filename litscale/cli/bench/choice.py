@@ -1,0 +1,144 @@
+"""``litscale bench decode --choose``: the fastest decoder within a bound on its loss of quality."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from litscale.cli.bench.decoder_grid import Bench, Case
+from litscale.cli.bench.measured import Numbers, measured
+from litscale.models.sdvar import (
+    CollaborativeDecoding,
+    Costs,
+    Decoder,
+    DraftOnly,
+    FixedGamma,
+    Refine,
+    Speculative,
+    TargetOnly,
+)
+from litscale.models.sdvar.described import Described
+from litscale.models.var import VARGeneration
+
+
+def bound_of(words: str) -> float:
+    """Read the largest loss of quality, a share of the target's distance.
+
+    Args:
+        words: such as ``quality<=1%`` or ``quality<=0.01``.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    match = re.fullmatch(r"\s*quality\s*<=\s*(\d+(?:\.\d*)?|\.\d+)\s*(%?)\s*", words)
+    if match is None:
+        raise ValueError(f"choose must be like 'quality<=1%' or 'quality<=0.01', not {words!r}")
+    return float(match[1]) / (100 if match[2] else 1)
+
+
+def predicted_ms(bench: Bench, cases: Sequence[Case], batch: int) -> dict[str, float]:
+    """The time of the networks for one image of each case, by the cost model and the passes of one batch.
+
+    Args:
+        bench: which decodes the batch.
+        cases: the decoders.
+        batch: its images.
+    """
+    index = torch.arange(batch, device=bench.model.device)
+    costs: dict[VARGeneration, Costs] = {}
+    times = {}
+    for case in cases:
+        bench.take_draft(case)
+        if case.options not in costs:
+            costs[case.options] = Costs.measure(bench.model.draft, bench.model.target, batch, case.options)
+        passes = bench.decode(case.decoder, case.options, index, 0).report.passes
+        times[case.label] = 1e3 * costs[case.options].seconds(passes) / batch
+    return times
+
+
+def choose_decoder(
+    bench: Bench, cases: Sequence[Case], bound: float, unfinished: Path, settings: str
+) -> tuple[dict[str, Numbers], Case]:
+    """Measure from the fastest decoder on until one is within the bound; the target alone always is.
+
+    Args:
+        bench: which measures.
+        cases: the decoders, the target alone first.
+        bound: largest relative change of the Frechet distance.
+        unfinished: file of the measurements so far.
+        settings: all that the numbers depend on, see `Bench.identity`.
+
+    Returns:
+        The numbers of the target alone and of the decoders that were measured, and the choice.
+    """
+    # 1. the order, by the cost model
+    expected = predicted_ms(bench, cases, bench.speed_batches[0])
+    alone, *others = cases
+    tried = []
+    # 2. quality, from the fastest on
+    for case in sorted(others, key=lambda case: expected[case.label]):
+        if expected[case.label] >= expected[alone.label]:
+            break
+        tried.append(case)
+        made = measured({case.label: partial(bench.row, case)}, unfinished, settings, "decoder")
+        if made[case.label]["fid_change"] <= bound:
+            break
+    # 3. the table of these, with their times
+    rows = bench.rows([alone, *tried], unfinished, settings)
+    for label, row in rows.items():
+        row["network_ms"] = expected[label]
+    good = [case for case in tried if rows[case.label]["fid_change"] <= bound]
+    return rows, good[-1] if good else alone
+
+
+def layer(case: Case, own: Decoder) -> str:
+    """The options of a case as a layer of YAML, to be given after the pair's config.
+
+    Args:
+        case: the decoder.
+        own: the decoder of the config, whose options are left as they are there.
+    """
+    saving = asdict(case.options)
+    options: dict[str, Any] = {"generation": {name: saving[name] for name in ("cfg_until", "prune")}}
+    if case.options.prune is not None:
+        saving["prune"]["ratios"] = list(case.options.prune.ratios)
+    if case.draft is not None:
+        options["draft_checkpoint"] = case.draft
+    if case.decoder is not own:
+        kind = type(case.decoder)
+        given = {"class_path": f"litscale.models.sdvar.{kind.__name__}", "init_args": decoder_options(case.decoder)}
+        options["decoder"] = given
+    return yaml.safe_dump({"model": {"init_args": options}}, sort_keys=False)
+
+
+def decoder_options(decoder: Decoder) -> dict[str, Any]:
+    """The options of a decoder of the grid, as a config has them.
+
+    Raises:
+        TypeError: the decoder is of another class.
+    """
+    match decoder:
+        case TargetOnly() | DraftOnly():
+            return {}
+        case Refine():
+            return {"large_scales": decoder.entry_num}
+        case CollaborativeDecoding():
+            return {"entry_num": decoder.entry_num, "mask": decoder.mask}
+        case Speculative(gamma=FixedGamma(gamma=gamma)):
+            return {"gamma": gamma, "acceptance": rule_options(decoder.acceptance)}
+        case Speculative():
+            return {"gamma": rule_options(decoder.gamma), "acceptance": rule_options(decoder.acceptance)}
+    raise TypeError(f"{type(decoder).__name__} is no decoder of the grid")
+
+
+def rule_options(rule: Described) -> dict[str, Any]:
+    """The class and the options of a rule or policy, as a config has them; what was measured is left out."""
+    given = {field.name: getattr(rule, field.name) for field in fields(rule) if field.repr}  # type: ignore[arg-type]
+    return {"class_path": f"{type(rule).__module__}.{type(rule).__name__}", "init_args": given}
