@@ -115,6 +115,20 @@ def test_python_prints_what_the_page_shows(tmp_path):
     assert run(tmp_path / "program.py", tmp_path) == printed
 
 
+@pytest.mark.slow
+def test_python_of_models_runs(tmp_path):
+    """All of it but what needs the authors' files, which `tests/golden` stand in for elsewhere."""
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "models.md").read_text(), flags=re.DOTALL)
+    given = "import torch\ncanvas = torch.zeros(2, 1, 48, 64, dtype=torch.uint8)\n"
+    given += "images, labels = torch.zeros(2, 3, 16, 16), torch.tensor([3, 7])\n"
+    shown = [block for block in blocks if ".pth" not in block]
+    assert len(shown) == 2
+    (tmp_path / "program.py").write_text(
+        given + "".join(shown) + "print(output.loss, nats.shape, sampled.images.shape)"
+    )
+    assert "torch.Size([2]) torch.Size([2, 3, 16, 16])" in run(tmp_path / "program.py", tmp_path)
+
+
 def test_pages_show_commands_and_existing_files():
     assert sum(len(commands(page)) for page in PAGES) >= 12
     for page in PAGES:

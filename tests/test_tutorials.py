@@ -3,13 +3,12 @@
 import re
 import shlex
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
+from cli_runs import forked, status_of
 from inception_weights import write_random_weights
 from PIL import Image
 from rank_runs import run
@@ -58,6 +57,13 @@ def blocks(page):
     return re.findall(r"^```(\w+)\n(.*?)^```$", (DOCS / page).read_text(), flags=re.DOTALL | re.MULTILINE)
 
 
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """The working directory of commands."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
 def follow(page, folder, small):
     """Do what a page says; its trainings take the small config over their own."""
     (folder / "small.yaml").write_text(yaml.safe_dump(small))
@@ -74,41 +80,39 @@ def follow(page, folder, small):
             if words[0] == "fit":
                 after = max(i + 2 for i, word in enumerate(words) if word == "--config")
                 words[after:after] = ["--config", "small.yaml"]
-            command = [sys.executable, "-m", "litscale", *words]
-            done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=900)
-            assert done.returncode == 0, f"{line}\n{done.stdout[-1500:]}\n{done.stderr[-3000:]}"
+            assert status_of(forked(*words), seconds=900) == 0, line
 
 
 @pytest.mark.slow
-def test_music(tmp_path):
+def test_music(folder):
     songs = sorted((ROOT / "tests" / "data" / "pop909").glob("*.mid"))
-    (tmp_path / "midi").mkdir()
+    (folder / "midi").mkdir()
     for i in range(24):  # enough names for each split to get one
-        shutil.copy(songs[i % len(songs)], tmp_path / "midi" / f"song_{i}.mid")
-    shutil.copy(songs[0], tmp_path / "song.mid")
-    follow("tutorial_music.md", tmp_path, SMALL_ROLLS)
-    assert len(list((tmp_path / "runs" / "mine" / "predictions").iterdir())) == 3  # new, continued, rewritten
-    assert len(list((tmp_path / "runs" / "mine" / "wandb").glob("offline-run-*"))) >= 1
-    assert (tmp_path / "both.html").is_file()
-    assert (tmp_path / "new.mid").is_file()
+        shutil.copy(songs[i % len(songs)], folder / "midi" / f"song_{i}.mid")
+    shutil.copy(songs[0], folder / "song.mid")
+    follow("tutorial_music.md", folder, SMALL_ROLLS)
+    assert len(list((folder / "runs" / "mine" / "predictions").iterdir())) == 3  # new, continued, rewritten
+    assert len(list((folder / "runs" / "mine" / "wandb").glob("offline-run-*"))) >= 1
+    assert (folder / "both.html").is_file()
+    assert (folder / "new.mid").is_file()
 
 
 @pytest.mark.slow
-def test_images(tmp_path):
+def test_images(folder):
     random = np.random.default_rng(0)
     for split, first in (("train", 1), ("val", 901)):
         for name in ("cats", "dogs"):
-            (tmp_path / "pictures" / split / name).mkdir(parents=True)
+            (folder / "pictures" / split / name).mkdir(parents=True)
             for number in range(first, first + 4):
                 image = Image.fromarray(random.integers(0, 256, (40, 50, 3), dtype=np.uint8))
-                image.save(tmp_path / "pictures" / split / name / f"{number}.png")
+                image.save(folder / "pictures" / split / name / f"{number}.png")
     (text,) = (text for _, text in blocks("tutorial_images.md") if text.startswith("# fid.yaml"))
     fid = yaml.safe_load(text)
     (quality,) = fid["trainer"]["callbacks+"]
     quality["init_args"] |= {"num_samples": 4, "batch_size": 2, "cache_dir": "cache"}
-    (tmp_path / "fid.yaml").write_text(yaml.safe_dump(fid))
-    write_random_weights(tmp_path / quality["init_args"]["features"]["init_args"]["weights"])
-    follow("tutorial_images.md", tmp_path, SMALL_IMAGES)
-    assert len(list((tmp_path / "runs" / "pictures" / "predictions").iterdir())) == 3  # all, of one class, repainted
-    assert (tmp_path / "runs" / "pictures" / "report.html").is_file()
-    assert "fid" in (tmp_path / "runs" / "pictures" / "quality_validate.md").read_text()
+    (folder / "fid.yaml").write_text(yaml.safe_dump(fid))
+    write_random_weights(folder / quality["init_args"]["features"]["init_args"]["weights"])
+    follow("tutorial_images.md", folder, SMALL_IMAGES)
+    assert len(list((folder / "runs" / "pictures" / "predictions").iterdir())) == 3  # all, of one class, repainted
+    assert (folder / "runs" / "pictures" / "report.html").is_file()
+    assert "fid" in (folder / "runs" / "pictures" / "quality_validate.md").read_text()

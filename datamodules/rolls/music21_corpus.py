@@ -11,7 +11,7 @@ What is done with what a roll cannot hold:
   of 16 sixteenths in 4/4 and of 12 in 3/4 (one chorale in ten). Silence at the end of the score stays.
 - **Repeats** are not expanded: what is repeated is heard once, so no window is a copy of another.
 - **Ties** make one note, **grace notes** are dropped, fermatas change nothing.
-- **Unisons**: where two voices share a pitch, it sounds as long as either holds it, and starts anew when either
+- **Unisons**: where two voices share a pitch, it sounds as long as either holds it, and starts again when either
   strikes it.
 - Onsets off the grid (a few 32nd notes, on sixteenths) move to the nearest step, halves up, as in `music.read_midi`.
 
