@@ -21,18 +21,20 @@ MEASURES = {"entropy": "entropy in nats", "reach": "mean distance in patches"}
 class AttentionDiagnostics(Callback):
     """Measures the attention of every head on a few canvases of validation.
 
-    ``attention/entropy/level_0/block_1/head_2`` is its entropy in nats (0: one place only), ``attention/reach/...`` the
-    mean distance in patches to where it looks. The picture ``attention/heads`` is also written to the run's folder, as
-    ``attention/step_<n>.png``, outside of ``fit`` ``validate.png``. Rank zero alone measures, on its first batch;
+    The picture ``attention/heads`` shows the entropy of each head in nats (0: one place only), and the mean distance in
+    patches to where it looks. It is also written to the run's folder, as ``attention/step_<n>.png``, outside of ``fit``
+    ``validate.png``. With ``scalars``, ``attention/entropy/level_0/block_1/head_2``, ``attention/reach/...`` and so on
+    are logged, too: two numbers for each head, which fill a dashboard. Rank zero alone measures, on its first batch;
     attention weights are computed in full, which takes memory, so keep the canvases few.
     """
 
-    def __init__(self, every_n_validations: int = 1, num_canvases: int = 2) -> None:
+    def __init__(self, every_n_validations: int = 1, num_canvases: int = 2, scalars: bool = False) -> None:
         """Check the options.
 
         Args:
             every_n_validations: measure in every so many validations, the first included.
             num_canvases: how many canvases of the first batch.
+            scalars: whether to log the numbers of each head, beside the picture.
 
         Raises:
             ValueError: a number is below 1.
@@ -42,6 +44,7 @@ class AttentionDiagnostics(Callback):
             raise ValueError("every_n_validations and num_canvases must be at least 1")
         self.every_n_validations = every_n_validations
         self.num_canvases = num_canvases
+        self.scalars = scalars
         self._validations = 0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -74,7 +77,8 @@ class AttentionDiagnostics(Callback):
                 tables[level, measure] = values
                 for (block, head), value in np.ndenumerate(values):
                     numbers[f"attention/{measure}/{level}/block_{block}/head_{head}"] = float(value)
-        send_numbers(trainer, numbers)
+        if self.scalars:
+            send_numbers(trainer, numbers)
         figure = heatmaps(tables)
         # Elsewhere trainers count no steps, and the pictures of a training run are to stay.
         name = f"step_{trainer.global_step}" if trainer.state.fn == TrainerFn.FITTING else "validate"

@@ -34,6 +34,7 @@ from litscale.cli.runs import (
 )
 from litscale.cli.saved_config import SaveConfig
 from litscale.cli.scores import not_finite, write_scores
+from litscale.cli.screen import callbacks_of_screen, drop_notices, next_command
 from litscale.cli.signals import ending_at_sigterm
 from litscale.storage.exported import ENDING
 from litscale.storage.provenance import code_of
@@ -52,6 +53,7 @@ class LitscaleCLI(LightningCLI):
             args: its words; None for those that the process was started with.
             options: of `LightningCLI`.
         """
+        drop_notices()
         self._command = (sys.argv[1:] if args is None else args)[:1]
         self._failure: Exception | None = None  # of the first constructor that failed
         super().__init__(args=args, parser_class=Parser, **options)
@@ -128,6 +130,8 @@ class LitscaleCLI(LightningCLI):
         loggers = trainer.logger if isinstance(trainer.logger, list) else [trainer.logger]
         for logger in loggers:
             arguments: Any = getattr(logger, "init_args", None)
+            if arguments is not None and logger.class_path.endswith("WandbLogger") and "WANDB_NAME" not in os.environ:
+                arguments["name"] = arguments.get("name") or Path(trainer.default_root_dir).resolve().name
             if arguments is not None and arguments.get("save_dir") == ".":
                 arguments["save_dir"] = str(trainer.default_root_dir)
                 Path(trainer.default_root_dir).mkdir(parents=True, exist_ok=True)
@@ -197,10 +201,13 @@ class LitscaleCLI(LightningCLI):
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
         if config.get("enable_checkpointing") is False:
             callbacks = [callback for callback in callbacks if not isinstance(callback, Checkpoints)]
-        if config.get("logger") in (False, []) and isinstance(config["callbacks"], list):
+        own = config["callbacks"] or []
+        own = own if isinstance(own, list) else [own]
+        if config.get("logger") in (False, []):
             # Lightning's refuses to train where nothing is logged.
-            own = [callback for callback in config["callbacks"] if not isinstance(callback, LearningRateMonitor)]
-            config["callbacks"] = own
+            own = [callback for callback in own if not isinstance(callback, LearningRateMonitor)]
+        config["callbacks"] = own
+        callbacks = [*callbacks, *callbacks_of_screen(config, self.subcommand == "fit")]
         return super()._instantiate_trainer(config, callbacks)
 
     def _run_subcommand(self, subcommand: str) -> None:
@@ -213,6 +220,11 @@ class LitscaleCLI(LightningCLI):
         check_weights(str(self.subcommand), self.model, given.ckpt_path, given.untrained)
 
     before_validate = before_test = before_predict = _check_weights
+
+    def after_fit(self) -> None:
+        """Say where the results are and what to do next."""
+        if self.trainer.is_global_zero and self.trainer.checkpoint_callbacks and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+            print(next_command(Path(self.trainer.default_root_dir)))
 
     def after_validate(self) -> None:
         """Keep the scores, for ``litscale compare``."""

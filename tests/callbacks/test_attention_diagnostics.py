@@ -25,7 +25,7 @@ def test_numbers_and_picture(tmp_path):
         return {"level_0": LevelAttention(values, values + 10), "level_1": LevelAttention(values[:1], values[:1])}
 
     module.attention_report = report
-    run = trainer(tmp_path, callbacks=[AttentionDiagnostics(num_canvases=1)], logger=logger)
+    run = trainer(tmp_path, callbacks=[AttentionDiagnostics(num_canvases=1, scalars=True)], logger=logger)
     run.validate(module, ToyRolls(), verbose=False)
     first = next(iter(ToyRolls().val_dataloader()))["canvas"][:1]
     assert len(given) == 1
@@ -45,7 +45,7 @@ def test_numbers_and_picture(tmp_path):
 def test_every_second_validation(tmp_path):
     module, logger = Drawing(), TensorBoardLogger(tmp_path)
     module.attention_report = lambda canvas, label=None: {"level_0": LevelAttention(torch.eye(1), torch.eye(1))}
-    callbacks = [AttentionDiagnostics(every_n_validations=2)]
+    callbacks = [AttentionDiagnostics(every_n_validations=2, scalars=True)]
     run = trainer(tmp_path, callbacks=callbacks, logger=logger, max_epochs=3, num_sanity_val_steps=1)
     run.fit(module, ToyRolls())
     events = EventAccumulator(logger.log_dir).Reload().Scalars("attention/entropy/level_0/block_0/head_0")
@@ -54,11 +54,20 @@ def test_every_second_validation(tmp_path):
 
 def test_of_a_real_model(tmp_path):
     logger = TensorBoardLogger(tmp_path)
-    run = trainer(tmp_path, callbacks=[AttentionDiagnostics()], logger=logger, limit_val_batches=1)
+    run = trainer(tmp_path, callbacks=[AttentionDiagnostics(scalars=True)], logger=logger, limit_val_batches=1)
     run.validate(fractal(num_classes=2), ToyRolls(num_classes=2), verbose=False)
     (event,) = EventAccumulator(logger.log_dir).Reload().Scalars("attention/entropy/level_1/block_0/head_1")
     # A head of this level chooses among 12 x 4 cells and a condition.
     assert 0 < event.value < np.log(49)
+
+
+def test_numbers_are_logged_on_demand_only(tmp_path):
+    module, logger = Drawing(), TensorBoardLogger(tmp_path)
+    module.attention_report = lambda canvas, label=None: {"level_0": LevelAttention(torch.eye(1), torch.eye(1))}
+    trainer(tmp_path, callbacks=[AttentionDiagnostics()], logger=logger).validate(module, ToyRolls(), verbose=False)
+    tags = EventAccumulator(logger.log_dir).Reload().Tags()
+    assert "attention/heads/0" in tags["images"]
+    assert not [tag for tag in tags["scalars"] if tag.startswith("attention/")]
 
 
 def test_darker_means_less():

@@ -1,0 +1,189 @@
+"""What a training shows: an overview at its start, its progress, and the next command at its end."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+import warnings
+from collections.abc import Mapping, Sized
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ProgressBar, RichProgressBar
+from lightning.pytorch.callbacks.progress.rich_progress import CustomBarColumn, CustomTimeColumn
+from rich.console import Console
+from rich.panel import Panel
+from rich.progress import TextColumn
+
+from datamodules.base import offered
+from lit_models.contracts import LevelParameters
+from litscale.storage.run_folders import CHECKPOINTS
+
+TIMED_STEPS = 10  # of which the duration of a training is estimated
+SECONDS = 30.0  # between two lines where the output is no terminal
+
+
+def drop_notices() -> None:
+    """Leave out advertisements of Lightning's, and its warning about its own use of torch."""
+    warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)` is deprecated")
+    rank_zero = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    if _no_advertisement not in rank_zero.filters:
+        rank_zero.addFilter(_no_advertisement)
+
+
+def _no_advertisement(record: logging.LogRecord) -> bool:
+    return "Tip: For seamless cloud" not in record.getMessage()
+
+
+def callbacks_of_screen(config: dict[str, Any], training: bool) -> list[Callback]:
+    """The overview and the progress, and none of Lightning's in their place.
+
+    Args:
+        config: options of the trainer with its callbacks as objects; ``enable_model_summary`` is switched off.
+        training: whether it is going to be ``fit``.
+    """
+    made: list[Callback] = []
+    if training and config["enable_model_summary"] is not False and not config["barebones"]:
+        config["enable_model_summary"] = False
+        made.append(Overview())
+    own = any(isinstance(callback, ProgressBar) for callback in config["callbacks"])
+    if config["enable_progress_bar"] is not False and not own and not config["barebones"]:
+        made.append(Bar(leave=True) if sys.stdout.isatty() else Lines())
+    return made
+
+
+def position(trainer: Trainer) -> str:
+    """Where a training is, such as ``step 30 of 700, epoch 2``; the first epoch is 1."""
+    epoch, most_epochs = trainer.current_epoch + 1, trainer.max_epochs or -1
+    if trainer.max_steps > 0:
+        return f"step {trainer.global_step} of {trainer.max_steps}, epoch {epoch}"
+    return f"step {trainer.global_step}, epoch {epoch}" + (f" of {most_epochs}" if most_epochs > 0 else "")
+
+
+class Overview(Callback):
+    """Prints what is trained on what, and after a few steps how long it will take."""
+
+    def __init__(self) -> None:
+        self._begun = 0.0
+        self._first = 0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Print the overview on the first process, as plain text where the output is no terminal."""
+        self._begun, self._first = 0.0, trainer.global_step
+        if not trainer.is_global_zero:
+            return
+        lines = [f"{name:<11}{text}" for name, text in overview(trainer, pl_module).items()]
+        if sys.stdout.isatty():
+            Console().print(Panel("\n".join(lines), title="litscale fit", expand=False), markup=False)
+        else:
+            print("\n".join(lines), flush=True)
+
+    def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
+        """Time some steps after the first, which takes longer."""
+        done = trainer.global_step - self._first
+        if done == 1 and not self._begun:
+            self._begun = time.monotonic()
+        if done != TIMED_STEPS + 1 or not self._begun or not trainer.is_global_zero:
+            return
+        each = (time.monotonic() - self._begun) / TIMED_STEPS
+        self._begun = 0.0
+        left = trainer.estimated_stepping_batches - trainer.global_step
+        if left > 0 and left != float("inf"):
+            duration = timedelta(seconds=round(left * each))
+            print(f"About {duration} for the other {left:.0f} steps", flush=True)
+
+
+def overview(trainer: Trainer, module: LightningModule) -> Mapping[str, str]:
+    """Heading -> text: data, model, device and run folder of a training."""
+    data = trainer.datamodule  # type: ignore[attr-defined]
+    examples = getattr(trainer.train_dataloader, "dataset", None)
+    number = f", {len(examples)} examples" if isinstance(examples, Sized) else ""
+    steps = f" in {trainer.num_training_batches} batches an epoch"
+    count = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
+    model = f"{type(module).__name__}, {_millions(count)} parameters"
+    if levels := offered(module, LevelParameters):
+        groups = levels.parameters_by_level()
+        model += ": " + ", ".join(
+            f"{name} {_millions(sum(each.numel() for each in group))}" for name, group in groups.items()
+        )
+    several = f"{trainer.world_size} x " if trainer.world_size > 1 else ""
+    return {
+        "data": f"{type(data).__name__}{number}{steps}" if data is not None else "none",
+        "model": model,
+        "device": f"{several}{trainer.strategy.root_device}, {trainer.precision}",
+        "run folder": str(trainer.default_root_dir),
+    }
+
+
+def _millions(count: int) -> str:
+    return f"{count / 1e6:.2f} M" if count >= 1e5 else str(count)
+
+
+def next_command(run: Path) -> str:
+    """What to do when a training has ended, as text."""
+    return (
+        f"Trained; the checkpoints are in {run / CHECKPOINTS}\n"
+        f"Next: litscale validate --config {run / 'config.yaml'} --ckpt_path last"
+    )
+
+
+class Bar(RichProgressBar):
+    """A progress bar over all steps of a training, which fits on 80 columns."""
+
+    def configure_columns(self, trainer: Trainer) -> list[Any]:
+        """The columns, without the number of batches of an epoch."""
+        bar = CustomBarColumn(bar_width=10)
+        return [TextColumn("{task.description}"), bar, CustomTimeColumn(style=self.theme.time)]
+
+    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+        """The metrics, without the number of the logger's folder."""
+        return {name: value for name, value in super().get_metrics(trainer, pl_module).items() if name != "v_num"}
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        return position(self.trainer)
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+        """Say which step it is."""
+        super().on_train_batch_end(trainer, pl_module, *args)
+        if self.progress is None or self.train_progress_bar_id is None:
+            return
+        self.progress.update(self.train_progress_bar_id, description=position(trainer))
+        if trainer.max_steps > 0:
+            self.progress.update(self.train_progress_bar_id, completed=trainer.global_step, total=trainer.max_steps)
+
+
+class Lines(ProgressBar):
+    """The progress as lines of plain text, for files and pipes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._enabled = True
+        self._last = 0.0
+
+    def disable(self) -> None:
+        """Say nothing: on all processes but the first."""
+        self._enabled = False
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin the time to the first line."""
+        self._last = time.monotonic()
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+        """Print a line now and then, and after the last step."""
+        if time.monotonic() - self._last >= SECONDS or trainer.global_step == trainer.max_steps:
+            self._show(trainer, pl_module)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Print a line with the scores while a model trains."""
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            self._show(trainer, pl_module)
+
+    def _show(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._last = time.monotonic()
+        if self._enabled:
+            values = {name: value for name, value in self.get_metrics(trainer, pl_module).items() if name != "v_num"}
+            shown = (f"{name} {float(value):.4g}" for name, value in values.items())  # type: ignore[arg-type]
+            print(", ".join([position(trainer), *shown]), flush=True)

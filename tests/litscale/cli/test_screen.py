@@ -1,0 +1,90 @@
+"""What a training shows: overview, progress and next command, as plain text where the output is no terminal."""
+
+import io
+import logging
+from types import SimpleNamespace
+
+import pytest
+import yaml
+from lightning.pytorch.callbacks.progress import rich_progress
+from rich.console import Console
+
+from litscale.cli import screen
+from litscale.cli.main import main
+from litscale.cli.screen import Lines, Overview, callbacks_of_screen, drop_notices, position
+
+
+def test_steps_and_epochs_are_counted_from_one():
+    at = SimpleNamespace(global_step=30, max_steps=700, current_epoch=1, max_epochs=None)
+    assert position(at) == "step 30 of 700, epoch 2"
+    at = SimpleNamespace(global_step=30, max_steps=-1, current_epoch=1, max_epochs=4)
+    assert position(at) == "step 30, epoch 2 of 4"
+    at = SimpleNamespace(global_step=30, max_steps=-1, current_epoch=1, max_epochs=-1)
+    assert position(at) == "step 30, epoch 2"
+
+
+@pytest.fixture
+def shown(tmp_path, settings):
+    """A config that trains for 6 steps of 3 an epoch and shows what it does."""
+    content = settings(tmp_path / "run")
+    for option in ("enable_progress_bar", "enable_model_summary"):
+        del content["trainer"][option]
+    content["trainer"] |= {"max_steps": 6, "num_sanity_val_steps": 0}
+    path = tmp_path / "shown.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return str(path)
+
+
+def test_an_overview_and_lines(tmp_path, shown, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(screen, "TIMED_STEPS", 2)
+    main(["fit", "--config", shown])
+    out = capsys.readouterr().out
+    run = tmp_path / "run"
+    assert "data       PianoRollDataModule, 12 examples in 3 batches an epoch" in out
+    assert "model      LitFractal, " in out
+    assert " parameters: level_0 " in out
+    assert "device     cpu, 32-true" in out
+    assert f"run folder {run}" in out
+    assert "for the other 3 steps" in out
+    lines = [line for line in out.splitlines() if line.startswith("step ")]
+    assert lines[0].startswith("step 3 of 6, epoch 1, train/loss ")
+    assert lines[-1].startswith("step 6 of 6, epoch 2, train/loss ")
+    assert "v_num" not in out
+    assert f"Next: litscale validate --config {run / 'config.yaml'} --ckpt_path last" in out
+
+
+def test_the_bar_fits_on_80_columns(tmp_path, shown, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=True, width=80)
+    monkeypatch.setattr(rich_progress, "get_console", lambda: console)
+    monkeypatch.setattr(rich_progress, "reconfigure", lambda **options: None)
+    words = ["--trainer.logger", "false", "--trainer.callbacks+=lightning.pytorch.callbacks.LearningRateMonitor"]
+    words += ["--trainer.callbacks+=litscale.cli.screen.Bar", "--trainer.callbacks.leave=true"]
+    main(["fit", "--config", shown, *words])
+    text = out.getvalue()
+    assert "step 6 of 6, epoch 2" in text
+    assert "train/loss: " in text
+    assert "val/nats_per_step: " in text
+    assert "v_num" not in text
+    assert "/-2" not in text
+
+
+def test_own_choices_are_kept():
+    config = {"callbacks": [Lines()], "enable_progress_bar": None, "enable_model_summary": False, "barebones": False}
+    assert callbacks_of_screen(config, training=True) == []
+    config |= {"callbacks": [], "enable_model_summary": None}
+    assert [type(each) for each in callbacks_of_screen(config, training=True)][:1] == [Overview]
+    assert config["enable_model_summary"] is False
+    config |= {"enable_progress_bar": False}
+    assert callbacks_of_screen(config, training=False) == []
+
+
+def test_advertisements_are_left_out(caplog):
+    drop_notices()
+    logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    with caplog.at_level(logging.INFO, logger.name):
+        logger.info("Tip: For seamless cloud logging, try installing something")
+        logger.info("GPU available")
+    assert [record.getMessage() for record in caplog.records] == ["GPU available"]
