@@ -70,7 +70,7 @@ def in_one_line(message: str, words: Sequence[str]) -> str:
     if found := _MISSING.search(message):
         return _missing(keys, found[1].split(", "))
     if found := _UNRECOGNIZED.search(message):
-        return _unrecognized(keys, *found.groups(), words)
+        return _unrecognized(keys, found[1], found[2], words)
     # Of several types that a value may have, the first that knows the option says what is wrong.
     if (found := UNKNOWN.search(message)) and not _VALUE.search(message[: found.start()]):
         group, name, rest = found.groups()

@@ -178,13 +178,16 @@ def test_an_offline_wandb_run_holds_the_logged_keys(tmp_path, monkeypatch, confi
     from litscale.cli.main import main
 
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("WANDB_NAME", raising=False)
     logger = ["--trainer.logger", "lightning.pytorch.loggers.WandbLogger", "--trainer.logger.offline", "true"]
+    logger += ["--trainer.logger.name", "null"]  # that of the config's own logger would stay
     main(["fit", "--config", str(config), *logger, "--trainer.max_steps", "3"])
     wandb.finish()
     keys = {key for row in offline_history(tmp_path / "run") for key in row}
     (file,) = (tmp_path / "run" / "wandb").glob("offline-run-*/*.wandb")
     (kept,) = (tmp_path / "run" / "wandb").glob("offline-run-*/files/manifest.json")
     assert json.loads(kept.read_text()) == json.loads((tmp_path / "run" / "manifest.json").read_text())
+    assert {record.run.display_name for record in records(file.read_bytes()) if record.HasField("run")} == {"run"}
     (commit,) = {record.run.git.commit for record in records(file.read_bytes()) if record.HasField("run")}
     recorded = json.loads(kept.read_text())["attempts"][0]["code"][0]["commit"]
     assert commit == ("" if recorded == "not a repository" else recorded)
