@@ -138,7 +138,7 @@ def copied(windows: np.ndarray, training: Sequence[np.ndarray]) -> Numbers:
     """
     if not len(windows):
         return {}
-    runs = longest_runs(windows, training)
+    runs = longest_runs(list(windows), training)
     return {
         "longest_run": float(runs.mean()),
         "longest_run_max": float(runs.max()),

@@ -91,7 +91,7 @@ class LitscaleCLI(LightningCLI):
         parser.command = f"{self.parser.prog} {subcommand}"
         parser.usage = f"{parser.command} --config CONFIG [--OPTION VALUE ...]"
         parser.description = self.descriptions.get(subcommand, parser.description)
-        for name, group in parser.groups.items():
+        for name, group in (parser.groups or {}).items():
             group.title = name.capitalize()  # in place of a line of the class's docstring
         parser.add_argument("--help_all", action=HelpAll, help="Show all options and exit.")
         wanted = {"weights_only": True, "return_predictions": False, "trainer.default_root_dir": "runs/default"}

@@ -118,9 +118,9 @@ def _tone(sound: Sound, rate: int, pitch: int, seconds: float) -> np.ndarray:
     # symusic takes half a second to import, which programs that play nothing need not wait for
     from symusic import Note, Score, Tempo, Track
 
-    track = Track(program=sound.program, is_drum=False)
+    track: Any = Track(program=sound.program, is_drum=False)  # of ticks, as the score is; its type does not say so
     track.notes.append(Note(0, math.ceil(seconds * TICKS) + TICKS, pitch, LOUDEST))
-    score = Score(TICKS)
+    score: Any = Score(TICKS)
     score.tracks.append(track)
     score.tempos.append(Tempo(0, qpm=60))
     path = sound.path.resolve()

@@ -51,7 +51,7 @@ def tar_members(path: str | Path, with_content: Collection[str] = ()) -> Iterato
         with tarfile.open(fileobj=file, mode="r:") as archive:
             before = -1
             while (member := archive.next()) is not None:
-                archive.members.clear()  # or they would all be kept
+                archive.members.clear()  # type: ignore[attr-defined]  # or they would all be kept
                 if member.size < 0 or archive.offset <= before:
                     raise ValueError(f"{member.name!r} has an impossible size")
                 before = archive.offset
