@@ -82,7 +82,8 @@ class ResultTable:
             table.add_row(*map(Text, line))
         if title := self.title or self.caption:
             print(title)
-        Console(width=max(Console().width, 48 + 12 * len(head))).print(table)
+        labels = max((len(line[0]) for line in body), default=0)  # shown whole
+        Console(width=max(Console().width, max(48, labels) + 12 * len(head))).print(table)
 
     def markdown(self) -> str:
         """The table as Markdown, its title before it as a sentence."""

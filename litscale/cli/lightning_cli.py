@@ -33,7 +33,7 @@ from litscale.cli.runs import (
     requeued_checkpoint,
 )
 from litscale.cli.saved_config import SaveConfig
-from litscale.cli.scores import not_finite, write_scores
+from litscale.cli.scores import not_finite, as_table, write_scores
 from litscale.cli.screen import callbacks_of_screen, drop_notices, next_command
 from litscale.cli.signals import ending_at_sigterm
 from litscale.storage.exported import ENDING
@@ -215,6 +215,11 @@ class LitscaleCLI(LightningCLI):
         with ending_at_sigterm():
             super()._run_subcommand(subcommand)
 
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        """Lightning's table of scores, which cuts their names, is left out: `_keep_scores` prints ours."""
+        given = super()._prepare_subcommand_kwargs(subcommand)
+        return given | {"verbose": False} if "verbose" in given else given
+
     def _check_weights(self) -> None:
         given = self.config[self.subcommand]
         check_weights(str(self.subcommand), self.model, given.ckpt_path, given.untrained)
@@ -235,7 +240,7 @@ class LitscaleCLI(LightningCLI):
         self._keep_scores("test")
 
     def _keep_scores(self, stage: str) -> None:
-        """Write the scores, and fail where some of them are not finite.
+        """Print and write the scores, and fail where some of them are not finite.
 
         Raises:
             FloatingPointError: some are not finite.
@@ -247,6 +252,8 @@ class LitscaleCLI(LightningCLI):
         where = ""
         if self.trainer.is_global_zero:
             path = write_scores(Path(self.trainer.default_root_dir), stage, weights, self._settings(stage), values)
+            if self.config[self.subcommand].verbose:
+                as_table(values).show()
             print(f"Scores written to {path}")
             where = f" (null in {path})"
         if wrong := not_finite(values):

@@ -13,6 +13,7 @@ from typing import Any
 
 from callbacks.evaluation.evaluated_weights import EvaluatedWeights
 from callbacks.reporting.json_text import json_text
+from callbacks.reporting.result_table import Column, ResultTable
 from litscale.storage.files import write_atomically
 from litscale.storage.fingerprints import of_file
 
@@ -119,3 +120,9 @@ def newest_scores(folder: Path, stage: str) -> Scores | None:
 def not_finite(values: Mapping[str, Any]) -> list[str]:
     """The names of scores that are NaN or infinite."""
     return [name for name, value in values.items() if not math.isfinite(value)]
+
+
+def as_table(values: Mapping[str, float]) -> ResultTable:
+    """Scores as people read them, by their whole names."""
+    rows = {name: {"value": value} for name, value in sorted(values.items())}
+    return ResultTable("score", {"value": Column("value", "{:.5g}", "not finite", right=True)}, rows)

@@ -103,6 +103,16 @@ def test_random_weights_are_evaluated_only_if_asked_for(tmp_path, monkeypatch, c
         assert "untrained" in scores.name
 
 
+def test_scores_are_printed_by_their_whole_names_unless_not_wanted(run, capsys):
+    main(["validate", *run])
+    scores = json.loads(next(Path("run").glob("scores_validate_*.json")).read_text())["scores"]
+    out = capsys.readouterr().out
+    lines = {line.split("│")[1].strip(): line.split("│")[2].strip() for line in out.splitlines() if "│" in line}
+    assert lines == {name: f"{value:.5g}" for name, value in scores.items()}
+    main(["validate", *run, "--verbose", "false"])
+    assert "│" not in capsys.readouterr().out
+
+
 def test_scores_that_are_not_finite_fail(run):
     state = torch.load("run/checkpoints/last.ckpt", weights_only=True)
     next(value for name, value in state["state_dict"].items() if "weight" in name).fill_(float("nan"))
