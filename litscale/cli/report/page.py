@@ -19,6 +19,7 @@ from litscale.storage.manifest import RUNNING
 
 METRICS = ("*",)
 MOST_CURVES = 48
+MOST_SCORES = 12  # before the others are folded away
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,7 @@ def report(folders: Sequence[Path], selection: Selection) -> str:
             colors={run.name: COLORS[i % len(COLORS)] for i, run in enumerate(runs)},
             summary=_lines(_summary(runs)),
             scores=_lines(tables) if tables.rows else None,
+            most_scores=MOST_SCORES,
             evaluations={run.name: _evaluations(run) for run in runs},
             attempts={run.name: _lines(_attempts(run)) for run in runs if run.manifest is not None},
             pictures=pictures,

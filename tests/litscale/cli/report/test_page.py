@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 import re
 import shutil
 import wave
@@ -79,6 +80,19 @@ def test_the_page_is_well_formed_and_loads_nothing(make_run):
     assert {"summary", "scores", "curves", "evaluations", "tables", "pictures", "samples", "manifest"} <= page.ids
     (policy,) = [attrs["content"] for tag, attrs in page.tags if attrs.get("http-equiv")]
     assert policy.startswith("default-src 'none'")
+
+
+def test_many_scores_are_folded_away_behind_the_first(make_run):
+    run = make_run("demo")
+    path = next(run.glob("scores_*.json"))
+    scores = json.loads(path.read_text())
+    scores["scores"] |= {f"music/number_{i}": float(i) for i in range(30)}
+    path.write_text(json.dumps(scores))
+    text = report([run], Selection())
+    shown, folded = text[text.index('id="scores"') : text.index('id="samples"')].split("<details>")
+    assert shown.count("<tr>") == 1 + 12
+    assert shown.count("music/number_") + folded.count("music/number_") == 30
+    assert f"{folded.count('<tr>') - 1} more scores" in folded
 
 
 def test_sounds_and_pictures_are_those_of_the_run(make_run):
