@@ -33,7 +33,7 @@ from litscale.cli.runs import (
     requeued_checkpoint,
 )
 from litscale.cli.saved_config import SaveConfig
-from litscale.cli.scores import not_finite, as_table, write_scores
+from litscale.cli.scores import as_table, not_finite, write_scores
 from litscale.cli.screen import callbacks_of_screen, drop_notices, next_command
 from litscale.cli.signals import ending_at_sigterm
 from litscale.storage.exported import ENDING

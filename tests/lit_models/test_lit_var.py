@@ -274,6 +274,8 @@ def test_predict_records_the_picture_after_each_scale():
     assert out["settings"] == {"seed": 9, "cfg": 1.5, "top_k": 0, "top_p": 0.0, "temperature": 1.0} | {
         "greedy": False,
         "smooth": False,
+        "cfg_until": None,
+        "prune": None,
     }
     assert out["label"] is None
     assert out["index"].tolist() == [4, 5]

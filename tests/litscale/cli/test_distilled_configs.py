@@ -37,6 +37,10 @@ def test_the_model_without_a_teacher_is_the_same():
     )
     assert distilled["model"]["init_args"].pop("teacher_checkpoint")
     assert small["model"]["init_args"].pop("teacher_checkpoint") is None
+    assert (distilled["model"]["init_args"].pop("data_weight"), small["model"]["init_args"].pop("data_weight")) == (
+        0.5,
+        0,
+    )
     assert small["model"] == distilled["model"]
     assert small["data"] == distilled["data"]
     assert small["trainer"]["max_steps"] == distilled["trainer"]["max_steps"]

@@ -31,7 +31,7 @@ def test_all_are_here():
         "imagenet-vqvae_256",
         "piano_roll-vqvae",
     ]
-    fashion = [f"fashion_mnist-var_{name}" for name in ("draft", "draft_ten", "target", "target_ten")]
+    fashion = [f"fashion_mnist-var_{name}" for name in ("draft", "draft_ten", "refiner", "target", "target_ten")]
     names = ["digits-var_draft", "digits-var_target", *fashion]
     names += [f"imagenet-var_d{depth}" for depth in (16, 20, 24, 30, 36)]
     assert [name_of(path) for path in TRANSFORMERS] == [*names, "piano_roll-var"]

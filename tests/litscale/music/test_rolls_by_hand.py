@@ -15,7 +15,6 @@ from litscale.music import (
     RollFormat,
     notes,
     read_midi,
-    render,
     statistics,
     write_midi,
 )
@@ -162,29 +161,6 @@ def test_the_weights_of_the_baseline_against_a_plain_loop() -> None:
     assert model.recall == pytest.approx(weights[1] / (weights[1] + weights[2]), rel=1e-4)
     # the independent part is counted where columns change: 1, 0, 0, 1, 0, 1, 1 above and 0, 0, 1, 1, 0, 1, 0 below
     np.testing.assert_allclose(np.exp(model.independent.logp[:, 1]), [4.5 / 8, 3.5 / 8])
-
-
-@pytest.mark.parametrize(("pitch", "velocity", "rate"), [(69, 127, 8000), (45, 60, 4000), (100, 20, 8000)])
-def test_the_sound_of_a_note_by_its_definition(pitch: int, velocity: int, rate: int) -> None:
-    symbols = np.zeros((128, 5), np.uint8)
-    symbols[pitch, 1:4] = [velocity, 128, 128]
-    sound = render(Roll(symbols, RollFormat(tempo=150.0)), rate)
-    step, release, attack = rate // 10, int(0.12 * rate), int(0.004 * rate)
-    assert len(sound) == 5 * step + release
-    length, frequency, loudness = 3 * step + release, 440 * 2 ** ((pitch - 69) / 12), velocity / 127
-    seconds = np.arange(length) / rate
-    tone = np.zeros(length)
-    for partial in range(1, 9):
-        if partial * frequency < rate / 2:
-            decay = 1.2 * 2 ** ((pitch - 60) / 22) * (0.6 + 0.4 * partial)
-            bright = 1 if partial <= 2 else loudness  # louder notes are brighter
-            wave = np.sin(2 * np.pi * partial * frequency * seconds)
-            tone += bright * np.exp(-decay * seconds) * wave / partial**1.3
-    tone[:attack] *= np.sin(np.linspace(0, np.pi / 2, attack)) ** 2
-    tone[-release:] *= np.cos(np.linspace(0, np.pi / 2, release)) ** 2
-    expected = np.zeros(len(sound))
-    expected[step : step + length] = 0.9 * tone / np.abs(tone).max()
-    np.testing.assert_allclose(sound, expected, atol=1e-6)
 
 
 def test_a_last_track_without_events_belongs_to_a_whole_file(tmp_path: Path) -> None:
