@@ -328,21 +328,10 @@ class LitFractal(GeneratingModule):
         index: Tensor | None = None,
         frames: list[tuple[Tensor, Tensor]] | None = None,
     ) -> Tensor:
-        """Generate canvases of any width with the options ``generation`` of the module.
+        """Generate canvases of any width with the options ``generation``; arguments as of `GeneratingModule.generate`.
 
         Args:
-            label: Classes, int64 ``[B]``; None generates without a class.
-            batch_size: B, if neither label nor canvas gives it.
-            canvas: Symbols, uint8 ``[B, C, H, W]``, whose known cells are kept.
-            known: Which cells of the canvas are known, bool ``[B, C, H, W]``; None for no cell.
             length: W, if no canvas is given.
-            seed: The seed of the noise; None takes one from torch's generator.
-            index: The number of each sample, int64 ``[B]``, by which its noise is keyed beside the seed.
-            frames: A list to which the canvas and the mask of its finished cells are appended after each step of the
-                first level, on the CPU.
-
-        Returns:
-            Symbols, uint8 ``[B, C, H, W]``, on the device of the module.
         """
 
         def record(canvas: Tensor, done: Tensor) -> None:

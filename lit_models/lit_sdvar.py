@@ -321,20 +321,10 @@ class LitSDVAR(GeneratingModule):
         index: Tensor | None = None,
         frames: list[tuple[Tensor, Tensor]] | None = None,
     ) -> Tensor:
-        """Generate canvases with the decoder of the module.
+        """Generate canvases with the decoder of the module; arguments as of `GeneratingModule.generate`.
 
-        Args:
-            label: Classes, int64 ``[B]``; None generates without a class.
-            batch_size: B, if neither label nor canvas gives it.
-            canvas: uint8 ``[B, C, H, W]``, of which only B counts.
-            known: bool ``[B, C, H, W]``, which must be False everywhere.
-            seed: The seed of the noise; None takes one from torch's generator.
-            index: The number of each sample, int64 ``[B]``, by which its noise is keyed beside the seed.
-            frames: A list to which the canvas after each scale is appended, on the CPU, with a mask that is True
-                everywhere.
-
-        Returns:
-            Symbols, uint8 ``[B, C, H, W]``, on the device of the module.
+        Of a canvas only B counts, and no cell may be known. Frames are taken after each scale, all of whose cells are
+        finished.
 
         Raises:
             ValueError: a cell is known, or a label is out of range.

@@ -255,23 +255,11 @@ class LitVAR(GeneratingModule):
         index: Tensor | None = None,
         frames: list[tuple[Tensor, Tensor]] | None = None,
     ) -> Tensor:
-        """Generate canvases with the options ``generation`` of the module.
+        """Generate canvases with the options ``generation``; arguments as of `GeneratingModule.generate`.
 
         Tokens of which at least half the cells are known are not drawn, but taken from the encoded canvas, in which the
-        mean of the known cells stands for the unknown ones. Known cells keep their values.
-
-        Args:
-            label: Classes, int64 ``[B]``; None generates without a class.
-            batch_size: B, if neither label nor canvas gives it.
-            canvas: Symbols, uint8 ``[B, C, H, W]``, whose known cells are kept.
-            known: Which cells of the canvas are known, bool ``[B, C, H, W]``; None for no cell.
-            seed: The seed of the noise; None takes one from torch's generator.
-            index: The number of each sample, int64 ``[B]``, by which its noise is keyed beside the seed.
-            frames: A list to which the canvas after each scale is appended, on the CPU, with a mask that is True
-                everywhere, as a canvas is whole after each scale.
-
-        Returns:
-            Symbols, uint8 ``[B, C, H, W]``, on the device of the module.
+        mean of the known cells stands for the unknown ones. Known cells keep their values. Frames are taken after each
+        scale, all of whose cells are finished.
 
         Raises:
             ValueError: the canvas or the labels do not fit the model.

@@ -210,12 +210,14 @@ def parser() -> CommandParser:
         DESCRIPTION,
         usage="litscale evaluate RUN [options] [--config LAYER ...] [options of litscale validate or test]",
     )
+    # 1. what is evaluated
     made.add_argument("--name", help="of the evaluation, one for each set of settings; by default the stage")
     made.add_argument("--stage", choices=("validate", "test"), default="validate", help="the data and the scores")
     made.add_argument("--best", action="store_true", help="evaluate best.ckpt, in place of all checkpoints")
     made.add_argument("--last", action="store_true", help="evaluate last.ckpt")
     made.add_argument("--checkpoints", metavar="GLOB", help="evaluate files of RUN/checkpoints with such names")
     made.add_argument("--every", type=int, metavar="STEPS", help="evaluate at most one checkpoint in so many steps")
+    # 2. how long
     made.add_argument("--watch", action="store_true", help="go on as checkpoints appear, until the run has ended")
     made.add_argument(
         "--patience",
@@ -225,6 +227,7 @@ def parser() -> CommandParser:
         help="end the watch after so long without a training at work or a new checkpoint (60)",
     )
     made.add_argument("--poll", type=_duration, default=10.0, metavar="SECONDS", help="between two looks (10)")
+    # 3. what is marked in the table
     made.add_argument(
         "--monitor",
         type=_monitor,
