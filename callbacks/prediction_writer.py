@@ -20,6 +20,7 @@ from callbacks.evaluation.generation import frames_of
 from callbacks.reporting.json_text import json_text
 from callbacks.reporting.trainer_state import run_folder
 from datamodules.base import SheetRenderer, WrittenData, class_names_of, data_of, required
+from litscale.music.score import new_engraver
 from litscale.storage.files import write_atomically, write_image
 from litscale.storage.temporaries import publish_folder, remove_stale, temporary_folder
 
@@ -37,11 +38,11 @@ class PredictionWriter(Callback):
     It appears when all samples are there, and then takes the place of its predecessor as a whole; until then it is
     hidden (``.litscale-...``), and one that a killed process left is removed by the next ``predict``.
 
-    In it are ``sample_00000.mid`` and ``.png`` (or what the data module's renderer writes), on demand ``.gif`` and
-    ``.wav``, and ``sample_00000.json`` with the request, the checkpoint (path, step, SHA-256), settings, row of its
-    batch, label, name of the class where the data have names, statistics, and the wall time of its batch in seconds
-    with the number of samples that share it. The number is the sample's own over all
-    devices, each of which writes what it made; all must see the folder. Of images there is also ``sheet.png``, the
+    In it are ``sample_00000.mid`` and ``.png`` (or what the data module's renderer writes), on demand ``.gif``,
+    ``.wav`` and ``.svg`` (a score), and ``sample_00000.json`` with the request, the checkpoint (path, step, SHA-256),
+    settings, row of its batch, label, name of the class where the data have names, statistics, and the wall time of its
+    batch in seconds with the number of samples that share it. The number is the sample's own over all devices, each of
+    which writes what it made; all must see the folder. Of images there is also ``sheet.png``, the
     first hundred of rank zero side by side with the names of their classes, and with ``gif`` ``steps.png``, how the
     first ones came into being, one a row. Use it with ``return_predictions=False``, or all samples are kept in memory
     as well.
@@ -50,18 +51,22 @@ class PredictionWriter(Callback):
     although the batch itself holds them.
     """
 
-    def __init__(self, output_dir: str | None = None, gif: bool = False, wav: bool = False) -> None:
+    def __init__(
+        self, output_dir: str | None = None, gif: bool = False, wav: bool = False, score: bool = False
+    ) -> None:
         """Nothing is written yet.
 
         Args:
             output_dir: where the requests' folders go; by default ``predictions`` in the run folder.
             gif: also animate how each sample comes into being.
             wav: also play each sample.
+            score: also engrave each sample of music; needs the optional package verovio.
         """
         super().__init__()
         self.output_dir = output_dir
         self.gif = gif
         self.wav = wav
+        self.score = score
         self._unfinished = ExitStack()  # holds the folder on rank zero, while samples are made
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -69,10 +74,13 @@ class PredictionWriter(Callback):
 
         Raises:
             MisconfigurationException: the data module has no renderer, or does not describe its request.
+            ModuleNotFoundError: scores are wanted, and verovio is not installed.
             OSError: the folder cannot be made.
         """
         if stage != "predict":
             return
+        if self.score:
+            new_engraver()  # or fail before anything is sampled
         self._request = required(data_of(trainer), WrittenData, self).described_request()
         self._files: list[str] = []
         self._shown: list[np.ndarray] = []
@@ -131,7 +139,10 @@ class PredictionWriter(Callback):
             stem = self._folder / f"sample_{index:05d}"
             given = known[row] if known[row].any() else None
             animated = frames_of(outputs["frames"], row) if self.gif else {}
-            files = [file.name for file in renderer.save(canvases[row], stem, known=given, wav=self.wav, **animated)]
+            files = [
+                file.name
+                for file in renderer.save(canvases[row], stem, known=given, wav=self.wav, score=self.score, **animated)
+            ]
             record = {
                 "index": index,
                 "row": row,

@@ -75,6 +75,7 @@ class Renderer(Protocol):
         frames: Sequence[np.ndarray] | None = None,
         wav: bool = False,
         unknown: Sequence[np.ndarray] | None = None,
+        score: bool = False,
     ) -> list[Path]:
         """Write the files of a canvas, whose names begin with ``stem``; their paths."""
 

@@ -19,10 +19,10 @@ COLUMNS = {
     "network_ms": Column("networks' ms by costs", right=True),
     "token_agreement": Column("token agreement", "{:.1%}", right=True),
     "pixel_difference": Column("pixel difference", right=True),
-    "fid": Column("FID", right=True),
-    "fid_difference": Column("FID difference", right=True),
+    "fid": Column("Frechet distance", right=True),
+    "fid_difference": Column("its difference", right=True),
     "fid_error": Column("standard error", right=True),
-    "fid_change": Column("FID change", "{:+.1%}", right=True),
+    "fid_change": Column("change of the Frechet distance", "{:+.1%}", right=True),
 }
 
 

@@ -111,6 +111,7 @@ class ImageRenderer:
         frames: Sequence[np.ndarray] | None = None,
         wav: bool = False,
         unknown: Sequence[np.ndarray] | None = None,
+        score: bool = False,
     ) -> list[Path]:
         """Write ``stem.png``, pixel for pixel, and on demand ``stem.gif``.
 
@@ -121,16 +122,19 @@ class ImageRenderer:
             frames: uint8 ``[C, H, W]`` each, the symbols as they came into being, for the GIF.
             wav: must be False.
             unknown: for each frame, bool ``[C, H, W]``, the cells not made yet.
+            score: must be False.
 
         Returns:
             The paths written.
 
         Raises:
-            ValueError: sound is wanted.
+            ValueError: sound or a score is wanted.
             OSError: a file could not be written; the error names it.
         """
         if wav:
             raise ValueError("wav: images have no sound; set wav to false")
+        if score:
+            raise ValueError("score: images have no score; set score to false")
         pixels, stem = self._checked(symbols), Path(stem)
         image = Image.fromarray(pixels[0] if self.channels == 1 else np.ascontiguousarray(pixels.transpose(1, 2, 0)))
         paths = [write_image(f"{stem}.png", image)]

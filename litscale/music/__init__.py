@@ -8,6 +8,7 @@ from litscale.music.notes import notes, repair
 from litscale.music.pictures import animation, picture
 from litscale.music.renderer import RollRenderer
 from litscale.music.roll import Roll, RollFormat
+from litscale.music.score import write_score
 from litscale.music.statistics import statistics
 
 __all__ = [
@@ -30,5 +31,6 @@ __all__ = [
     "statistics",
     "to_pretty_midi",
     "write_midi",
+    "write_score",
     "write_wav",
 ]

@@ -204,7 +204,7 @@ def _label(page: Image.Image, roll: Roll, has_known: bool, bars: np.ndarray, cel
         right = page.width - RIGHT
         draw.rectangle((right - 42, 5, right - 33, 14), GIVEN_WHITE_KEY, BAR_LINE)
         draw.text((right - 29, 14), "given", FAINT_INK, small, "ls")
-    if form.encoding != "binary":
+    if form.encoding != "binary" and form.velocity_bins > 1:
         _velocity_bar(page, draw, small)
 
 

@@ -12,6 +12,7 @@ from litscale.music.midi import MidiError, read_midi, write_midi
 from litscale.music.notes import notes
 from litscale.music.pictures import animation, picture
 from litscale.music.roll import PITCHES, Roll, RollFormat
+from litscale.music.score import write_score
 from litscale.music.statistics import statistics
 
 RATE = 22050
@@ -82,8 +83,9 @@ class RollRenderer:
         frames: Sequence[np.ndarray] | None = None,
         wav: bool = False,
         unknown: Sequence[np.ndarray] | None = None,
+        score: bool = False,
     ) -> list[Path]:
-        """Write ``stem.mid`` and ``stem.png``, and on demand ``stem.gif`` and ``stem.wav``.
+        """Write ``stem.mid`` and ``stem.png``, and on demand ``stem.gif``, ``stem.wav`` and ``stem.svg``.
 
         Args:
             symbols: uint8 ``[1, pitch, step]``.
@@ -93,11 +95,14 @@ class RollRenderer:
             wav: also write sound.
             unknown: for each frame, bool ``[1, pitch, step]`` (or without the channel), the cells not made
                 yet.
+            score: also engrave them, see `litscale.music.write_score`.
 
         Returns:
             The paths written.
 
         Raises:
+            ModuleNotFoundError: a score is wanted, and verovio is not installed.
+            ValueError: a score is wanted of bars without a time signature, or of too long a piece.
             OSError: a file could not be written; the error names it.
         """
         roll, stem = self._roll(symbols), Path(stem)
@@ -111,6 +116,8 @@ class RollRenderer:
             paths.append(animation(planes, f"{stem}.gif", self.format, known=given, unknown=masks))
         if wav:
             paths.append(write_wav(render(roll, RATE, self.sound), f"{stem}.wav", RATE))
+        if score:
+            paths.append(write_score(roll, f"{stem}.svg"))
         return paths
 
     def read(self, path: str | Path) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import json
 import platform
+import sys
 import time
 from hashlib import sha256
 
@@ -70,13 +71,21 @@ def test_given_cells_are_drawn_as_given(tmp_path):
         assert (picture.convert("RGB").tobytes()) == expected.tobytes()
 
 
-def test_animations_and_sounds(tmp_path):
+def test_animations_sounds_and_scores(tmp_path):
     module = fractal()
-    folder, _ = predict(tmp_path, module, gif=True, wav=True)
+    folder, _ = predict(tmp_path, module, gif=True, wav=True, score=True)
     assert module.record_frames
     assert sum(path.suffix == ".wav" for path in folder.iterdir()) == 6
+    assert sum(path.suffix == ".svg" for path in folder.iterdir()) == 6
     # The first level has four patches, of which three have a cell to make and one is half known: four steps.
     assert Image.open(folder / "sample_00003.gif").n_frames == 4
+
+
+def test_without_the_engraver_nothing_is_sampled(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "verovio", None)
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'verovio>=5' \(or litscale\[score\]\)"):
+        predict(tmp_path, fractal(), score=True)
+    assert not list(tmp_path.rglob("sample_*"))
 
 
 class Labelled(TwoLevels):

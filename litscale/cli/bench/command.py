@@ -146,6 +146,8 @@ class BenchTrainer(Trainer):
                 rows, choice = choose_decoder(bench, cases, bound, unfinished, identity)
         # 3. the table, the picture and the choice
         facts = f"{seeds} x {num_images} images in batches of {batch_size}, {model.device.type}"
+        if features is not None:
+            facts += f", Frechet distance in {type(features).__name__}"
         batches = {f"speedup_{n}": Column(f"batch {n}", "{:.2f}x", right=True) for n in speed_batches}
         report = decode_report(NAME, facts, settings, rows, batches if len(batches) > 1 else {})
         report.show()

@@ -23,7 +23,7 @@ from litscale.storage.secrets import mask_text
 
 LARGEST = 4 * 2**20  # bytes of a file that a report holds
 TINY = 256  # pixels of a picture's width below which it is enlarged
-MEDIA = {".png": "image/png", ".gif": "image/gif", ".wav": "audio/wav", ".mid": "audio/midi"}
+MEDIA = {".png": "image/png", ".gif": "image/gif", ".svg": "image/svg+xml", ".wav": "audio/wav", ".mid": "audio/midi"}
 PICTURES = ("timeline.png", "decode_*.png", "masks.png", "bench_*.png")
 TABLES = ("music_*.md", "quality_*.md", "decode_*.md", "bench_*.md")
 
@@ -49,7 +49,7 @@ class Sample:
 
     Attributes:
         name: of its files, without ending.
-        media: ending (``.png``, ``.gif``, ``.wav``, ``.mid``) -> data URI.
+        media: ending (``.png``, ``.gif``, ``.svg``, ``.wav``, ``.mid``) -> data URI.
         facts: statistics by name.
         tiny: whether its picture is so small that its pixels are shown enlarged.
     """

@@ -31,7 +31,7 @@ def test_decoders_as_files(tmp_path):
     assert found["rows"]["speculative (gamma 2)"]["token_agreement"] is None
     assert markdown == (
         "# Decoders\n\n2 x 6 images.\n\n"
-        "| decoder | target calls | speed-up | token agreement | FID | FID change |\n"
+        "| decoder | target calls | speed-up | token agreement | Frechet distance | change of the Frechet distance |\n"
         "|---|---:|---:|---:|---:|---:|\n"
         "| target only | 3 | 1.00x | - | 31.25 | - |\n"
         "| speculative (gamma 2) | 1.5 | 2.50x | - | - | -4.0% |\n\n"

@@ -117,6 +117,8 @@ def test_what_cannot_be_shown(tmp_path: Path) -> None:
     renderer = ImageRenderer(3, 8)
     with pytest.raises(ValueError, match="wav: images have no sound; set wav to false"):
         renderer.save(symbols(3, 8, 8), tmp_path / "a", wav=True)
+    with pytest.raises(ValueError, match="score: images have no score; set score to false"):
+        renderer.save(symbols(3, 8, 8), tmp_path / "a", score=True)
     assert not list(tmp_path.iterdir())
     for wrong in (symbols(1, 8, 8), symbols(3, 8, 8).astype(float), symbols(3, 8, 8)[0]):
         with pytest.raises(ValueError, match=r"symbols must be uint8 \[3, H, W\], not"):

@@ -67,6 +67,15 @@ def test_onsets_and_velocities_show() -> None:
     assert (picture(struck) != image).any()
 
 
+def test_the_scale_of_velocities_is_drawn_where_there_are_several() -> None:
+    def margin(bins: int) -> np.ndarray:
+        form = RollFormat(velocity_bins=bins, lowest_pitch=21, pitches=88)
+        return picture(Roll(np.zeros((88, 32), np.uint8), form))[:, -RIGHT:]
+
+    assert (margin(1) == 255).all()
+    assert (margin(2) != 255).any()
+
+
 def test_given_cells_are_grey() -> None:
     known = np.zeros((88, 32), bool)
     known[:, :6] = True
