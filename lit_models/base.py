@@ -78,18 +78,18 @@ class LitModule(LightningModule):
 
     @classmethod
     def from_pretrained(cls, folder: str | os.PathLike[str]) -> Self:
-        """Load a module that ``litscale export`` wrote, with its generation options.
+        """Load a module that ``litscale export`` wrote, or that comes with litscale, with its generation options.
 
         The weights cannot hold code. Classes that its config.yaml names are imported.
 
         Args:
-            folder: the folder, with config.yaml and model.safetensors.
+            folder: the folder, with config.yaml and model.safetensors; or the name of a model that comes with litscale.
 
         Returns:
             The module in evaluation mode, on the CPU, with weights in float32 whatever the file's dtype.
 
         Raises:
-            FileNotFoundError: the folder lacks one of the two files.
+            FileNotFoundError: there is no such model, or the folder lacks one of the two files.
             ValueError: a file cannot be read, they do not fit together, or are of another kind of module.
         """
         module = load_exported(folder)

@@ -12,10 +12,8 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LightningArgumentParser
 
 from litscale.storage.checkpoints import read_checkpoint
-from litscale.storage.exported import WEIGHTS
+from litscale.storage.exported import CONFIG, WEIGHTS, exported_folder
 from litscale.storage.run_folders import CHECKPOINTS, checkpoint_in
-
-CONFIG = "config.yaml"
 
 
 def load_run(folder: str | PathLike[str], checkpoint: str | PathLike[str] = "best") -> LightningModule:
@@ -67,16 +65,14 @@ def load_run(folder: str | PathLike[str], checkpoint: str | PathLike[str] = "bes
 
 
 def load_exported(folder: str | PathLike[str]) -> LightningModule:
-    """Load the module of a folder that ``litscale export`` wrote, as `load_run` does.
+    """Load the module of a folder that ``litscale export`` wrote, or that comes with litscale, as `load_run` does.
 
     Raises:
-        FileNotFoundError: the folder lacks one of the two files.
+        FileNotFoundError: there is no such model, or the folder lacks its config or its weights.
         ValueError: as for `load_run`.
     """
-    for name in (CONFIG, WEIGHTS):
-        if not (Path(folder) / name).is_file():
-            raise FileNotFoundError(f"{folder} has no {name}: give a folder that litscale export wrote")
-    return load_run(folder, Path(folder) / WEIGHTS)
+    found = exported_folder(folder)
+    return load_run(found, found / WEIGHTS)
 
 
 def kept_checkpoint(folder: Path) -> str:

@@ -151,8 +151,8 @@ def set_tables(sets: ComparedSets) -> list[ResultTable]:
     columns = {
         "overlapping_area": Column("overlapping area"),
         "kl_divergence": Column("KL divergence"),
-        "training_overlapping_area": Column("of training windows"),
-        "training_kl_divergence": Column("of training windows"),
+        "training_overlapping_area": Column("overlapping area of training windows"),
+        "training_kl_divergence": Column("KL divergence of training windows"),
     }
     rows = {
         name: row | {f"training_{kind}": value for kind, value in sets.training.get(name, {}).items()}

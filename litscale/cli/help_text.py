@@ -70,6 +70,9 @@ def short_help(command: str, description: str, actions: Iterable[argparse.Action
     groups["Model and data"] += _wrapped(
         "More by --model.help CLASS and --data.help CLASS, such as --model.help LitFractal", width, 2
     )
+    if not command.endswith(" fit"):
+        pretrained = "--model.pretrained FOLDER takes model, data and weights from a folder of litscale export"
+        groups["Model and data"] += _wrapped(pretrained, width, 2)
     groups["Trainer"] += _wrapped(f"Others of Lightning's Trainer: {', '.join(rare)}", width, 2)
     lines = [f"usage: {command} --config CONFIG [--OPTION VALUE ...]", "", *_wrapped(description, width, 0)]
     for title, body in groups.items():

@@ -15,7 +15,7 @@ from litscale.cli.errors import WRONG_USE, debugging, end
 from litscale.cli.help_text import short_help
 from litscale.cli.imports import passed_over
 from litscale.cli.messages import UNKNOWN, in_one_line, similar_option
-from litscale.cli.words import as_options, configs_first
+from litscale.cli.words import as_options, configs_first, with_exported
 
 
 class HelpAll(argparse.Action):
@@ -41,8 +41,8 @@ class Parser(LightningArgumentParser):
     _words: tuple[str, ...] = ()  # of the command line
 
     def parse_args(self, args: Any = None, **kwargs: Any) -> Any:  # type: ignore[override]
-        """Parse words, see `as_options` and `configs_first`."""
-        words = configs_first(as_options(sys.argv[1:] if args is None else args))
+        """Parse words, see `as_options`, `with_exported` and `configs_first`."""
+        words = configs_first(with_exported(as_options(sys.argv[1:] if args is None else args)))
         self._words = tuple(words)
         return super().parse_args(words, **kwargs)
 

@@ -1,11 +1,15 @@
-"""The words of a command line: as W&B's sweeps write them, and configs before options."""
+"""The words of a command line: as W&B's sweeps write them, exported models by name, and configs before options."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 
+from litscale.storage import exported
+from litscale.storage.exported import exported_folder
+
 CONFIG = ("--config", "-c")
+PRETRAINED = "--model.pretrained"
 _OPTION = re.compile(r"[A-Za-z_][\w.]*\+?=")
 
 
@@ -25,6 +29,31 @@ def as_options(words: Sequence[str]) -> list[str]:
         made.append("null" if value and word == "None" else word)
         value = word.startswith("-") and "=" not in word
     return made
+
+
+def with_exported(words: Sequence[str]) -> list[str]:
+    """``--model.pretrained NAME`` as the config of an exported model, before all other configs, and its weights.
+
+    Args:
+        words: of a command line, its command first.
+
+    Raises:
+        FileNotFoundError: there is no such model; the message names the option.
+    """
+    others: list[str] = []
+    given: list[str] = []
+    left = iter(words)
+    for word in left:
+        name, equals, value = word.partition("=")
+        if name != PRETRAINED:
+            others.append(word)
+            continue
+        try:
+            folder = exported_folder(value if equals else next(left, ""))
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"{PRETRAINED} {error}") from error
+        given = ["--config", str(folder / exported.CONFIG), "--ckpt_path", str(folder / exported.WEIGHTS)]
+    return [*others[:1], *given, *others[1:]]
 
 
 def configs_first(words: Sequence[str]) -> list[str]:

@@ -16,7 +16,31 @@ from litscale.storage.files import named_errors
 
 WEIGHTS = "model.safetensors"
 ENDING = Path(WEIGHTS).suffix
+CONFIG = "config.yaml"
+SHIPPED = Path(__file__).parents[1] / "pretrained"  # exported models that come with litscale
 OURS = "litscale"  # key of our entry in the file's metadata
+
+
+def exported_folder(name: str | os.PathLike[str]) -> Path:
+    """The folder of an exported model, checked.
+
+    Args:
+        name: a folder that ``litscale export`` wrote, or the name of a model that comes with litscale.
+
+    Raises:
+        FileNotFoundError: there is no such model, or the folder lacks its config or its weights.
+    """
+    folder = Path(name) if Path(name).is_dir() else SHIPPED / name
+    if not folder.is_dir():
+        shipped = ", ".join(sorted(path.name for path in SHIPPED.glob("*/"))) or "none"
+        raise FileNotFoundError(
+            f"{name}: no such folder; give one that litscale export wrote, or a model that comes with litscale "
+            f"({shipped})"
+        )
+    for file in (CONFIG, WEIGHTS):
+        if not (folder / file).is_file():
+            raise FileNotFoundError(f"{folder} has no {file}: give a folder that litscale export wrote")
+    return folder
 
 
 def write_exported(path: Path, checkpoint: Mapping[str, Any]) -> None:

@@ -50,20 +50,26 @@ def test_a_round_trip_is_the_module_of_the_run(runs, name, tmp_path, capsys):
     assert LitModule.from_pretrained(moved).state_dict().keys() == module.state_dict().keys()
 
 
-def test_predict_takes_an_export_for_a_checkpoint(runs, tmp_path):
+def test_predict_takes_an_export_for_a_checkpoint(runs, tmp_path, monkeypatch):
+    monkeypatch.setattr("litscale.storage.exported.SHIPPED", tmp_path)
     folder = tmp_path / "model"
     main(["export", str(runs / "var"), "--folder", str(folder), "--checkpoint", "last"])
     seen = []
     short = ["--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false", "--trainer.logger", "false"]
     short += ["--trainer.default_root_dir", str(tmp_path / "run"), "--trainer.callbacks+=cli_runs.Predictions"]
-    for config, path in (
-        (folder / "config.yaml", folder / "model.safetensors"),
-        (runs / "var" / "config.yaml", runs / "var" / "checkpoints" / "last.ckpt"),
+    for given in (
+        ["--config", str(folder / "config.yaml"), "--ckpt_path", str(folder / "model.safetensors")],
+        ["--config", str(runs / "var" / "config.yaml"), "--ckpt_path", "last"],
+        [f"--model.pretrained={folder}"],
+        ["--model.pretrained", "model"],  # one that comes with litscale
     ):
         Predictions.seen.clear()
-        main(["predict", "--config", str(config), "--ckpt_path", str(path), *short])
+        main(["predict", *given, *short])
         seen.append(torch.cat([predicted["canvas"] for _, predicted in Predictions.seen]))
-    assert torch.equal(*seen)
+    assert all(torch.equal(seen[0], other) for other in seen[1:])
+    assert LitVAR.from_pretrained("model").state_dict().keys() == load_run(runs / "var", "last").state_dict().keys()
+    with pytest.raises(FileNotFoundError, match=r"--model.pretrained models: no such folder; .* with litscale \(model"):
+        main(["predict", "--model.pretrained", "models", *short])
     with pytest.raises(ValueError, match=r"model.safetensors: an export holds weights only"):
         main(["fit", "--config", str(folder / "config.yaml"), "--ckpt_path", str(folder / "model.safetensors")])
 
