@@ -21,6 +21,7 @@ COMMANDS = {
     "compare RUN ...": "show the scores of several runs as one table",
     "report RUN ...": "write an HTML report on runs, or show it in a browser",
     "export RUN": "export a model to share: weights, config, model card",
+    "completion bash": "print a script that completes commands in bash or zsh",
     "bench decode": "measure what speculative decoding gains and costs",
     "bench fractal": "compare training and sampling of AR and MAR networks",
     "bench costs": "time a call of each network, and plan the best gamma",
@@ -33,6 +34,7 @@ OWN_OPTIONS = {
     "compare": "report.compare",
     "report": "report.command",
     "export": "export.command",
+    "completion": "completion",
 }
 """Commands that are no LightningCLI -> the module of `litscale.cli` whose ``main`` takes the words after them."""
 _LINES = "\n".join(f"  {name:<17} {what}" for name, what in COMMANDS.items())

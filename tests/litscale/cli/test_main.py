@@ -36,7 +36,7 @@ def test_help_is_quick():
         (
             "x",
             "there is no command x; there are fit, validate, test, predict, evaluate, sweep, launch, compare, report, "
-            "export, bench",
+            "export, completion, bench",
         ),
     ],
 )
