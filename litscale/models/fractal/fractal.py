@@ -6,6 +6,7 @@ Dimensions: B canvases, R rows (patches) of a level, N patches of a row, C chann
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import cast
 
@@ -60,6 +61,9 @@ class Fractal(CanvasNetwork):
         attn_dropout: dropout of the attention weights of MAR levels. AR levels, the leaf and the predictors of guiding
             values have none, as in the published code.
         proj_dropout: dropout after attention and feed-forward, of MAR and AR levels.
+        shared_dropout: drop the same channels of all patches of a canvas there, and of the tokens that enter the
+            transformer (variational dropout, arXiv 1512.05287): against overfitting where neighbouring patches resemble
+            each other, as the steps of held notes do.
         periods: lengths in columns, of beat and bar say, of which the first level is told the phase of each patch,
             counted from the start of the piece; none are told by default.
         preceding_columns: how many columns before a patch of the first level the levels below are shown cell by cell,
@@ -98,6 +102,7 @@ class Fractal(CanvasNetwork):
         mask_std: float = 0.25,
         attn_dropout: float = 0.0,
         proj_dropout: float = 0.0,
+        shared_dropout: bool = False,
         periods: Sequence[int] = (),
         preceding_columns: int = 0,
         preceding_margin: int = 0,
@@ -137,6 +142,9 @@ class Fractal(CanvasNetwork):
         self.class_emb = nn.Embedding(num_classes, widths[0]) if num_classes else None
         # 3. the levels, each of which hands its conditions down to the next
         guide_stack = StackConfig(guide_width, guide_blocks, guide_heads, grad_checkpointing=grad_checkpointing)
+        stack = StackConfig(
+            widths[0], blocks[0], heads[0], attn_dropout, proj_dropout, shared_dropout, grad_checkpointing
+        )
         levels = nn.ModuleList()
         conditions, condition_width = root_conditions, widths[0]
         for i in range(depth):
@@ -150,7 +158,7 @@ class Fractal(CanvasNetwork):
             config = GeneratorConfig(
                 patch_features=self.features.count * patch[0] * patch[1],
                 grid=grid_of(canvas, patch),
-                stack=StackConfig(widths[i], blocks[i], heads[i], attn_dropout, proj_dropout, grad_checkpointing),
+                stack=replace(stack, width=widths[i], blocks=blocks[i], heads=heads[i]),
                 conditions=conditions,
                 condition_width=condition_width,
                 guide_channels=channels if guided else 0,
