@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 from callbacks.reporting.result_table import Column, ResultTable
 from litscale.cli.evaluate.table import as_table, best_steps
@@ -96,7 +98,14 @@ def report(folders: Sequence[Path], selection: Selection) -> str:
 def environment() -> Environment:
     """Templates, in which all that comes from files is escaped."""
     loader = PackageLoader("litscale.cli.report")
-    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    made = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    made.filters["breakable"] = _breakable
+    return made
+
+
+def _breakable(name: str) -> Markup:
+    """A name that a narrow column breaks between its parts: after ``_`` and ``/``, and before a capital."""
+    return Markup(re.sub(r"(?<=[_/])(?=\w)|(?<=[a-z])(?=[A-Z])", "<wbr>", str(escape(name))))
 
 
 def _lines(table: ResultTable) -> dict[str, Any]:
