@@ -22,6 +22,7 @@ from litscale.storage.manifest import RUNNING
 METRICS = ("*",)
 MOST_CURVES = 48
 MOST_SCORES = 12  # before the others are folded away
+NOTHING: tuple[Any, ...] = (None, [], {}, "")  # values of a manifest that say nothing
 
 
 @dataclass(frozen=True)
@@ -167,7 +168,7 @@ def _attempts(run: RunContents) -> ResultTable:
     attempts = run.manifest.attempts if run.manifest is not None else []
     for number, attempt in enumerate(attempts):
         for name, value in attempt.items():
-            if name not in ("process", "packages") and value is not None:
+            if name not in ("process", "packages") and value not in NOTHING:
                 rows.setdefault(name, {})[str(number)] = _short(value)
     columns = {str(number): Column(f"attempt {number + 1}", missing="") for number in range(len(attempts))}
     return ResultTable("", columns, rows)
@@ -176,7 +177,7 @@ def _attempts(run: RunContents) -> ResultTable:
 def _short(value: Any) -> str:
     """A value of a manifest as text."""
     if isinstance(value, Mapping):
-        return ", ".join(f"{name}: {_short(entry)}" for name, entry in value.items() if entry is not None)
+        return ", ".join(f"{name}: {_short(entry)}" for name, entry in value.items() if entry not in NOTHING)
     if isinstance(value, list):
         words = all(isinstance(entry, str) for entry in value)
         return (" " if words else "; ").join(map(_short, value))

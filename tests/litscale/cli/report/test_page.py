@@ -137,6 +137,7 @@ def test_what_the_page_says(make_run):
     ):
         assert said in words, said
     assert "abc123secret" not in words
+    assert "new_files" not in words  # there are none
 
 
 def test_runs_stand_side_by_side(make_run):
