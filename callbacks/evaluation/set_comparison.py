@@ -151,17 +151,14 @@ def set_tables(sets: ComparedSets) -> list[ResultTable]:
     columns = {
         "overlapping_area": Column("overlapping area"),
         "kl_divergence": Column("KL divergence"),
-        "training_overlapping_area": Column("overlapping area, training"),
-        "training_kl_divergence": Column("KL divergence, training"),
+        "training_overlapping_area": Column("overlapping area of training windows"),
+        "training_kl_divergence": Column("KL divergence of training windows"),
     }
     rows = {
         name: row | {f"training_{kind}": value for kind, value in sets.training.get(name, {}).items()}
         for name, row in sets.distances.items()
     }
-    title = (
-        "Distances of features within the samples, and of samples from the data (Yang and Lerch); in the columns of "
-        "training, windows of the training pieces take the place of the samples"
-    )
+    title = "Distances of features within the samples, and of samples from the data (Yang and Lerch)"
     distances = ResultTable("feature", columns, rows, title)
     runs = {
         "longest_run": Column("longest run, mean"),
