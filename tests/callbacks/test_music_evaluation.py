@@ -149,6 +149,7 @@ def test_sets_are_compared_outside_of_fit(tmp_path, stage, capsys):
     markdown = (tmp_path / f"music_{stage}.md").read_text()
     assert "| generated | " in markdown
     assert "| 40.0% |" in markdown
+    assert "overlapping area of training windows | KL divergence of training windows |" in markdown
     assert "overlapping area" in capsys.readouterr().out
 
 

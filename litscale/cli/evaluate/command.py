@@ -159,8 +159,9 @@ class EvaluateCLI(LitscaleCLI):
         if trainer.is_global_zero:
             print(f"Step {task.step}: {task.checkpoint}")
         run = trainer.validate if stage == "validate" else trainer.test
+        source = {"datamodule": self.datamodule, "ckpt_path": str(task.snapshot)}
         try:
-            run(self.model, datamodule=self.datamodule, ckpt_path=str(task.snapshot), weights_only=True)
+            run(self.model, **source, weights_only=True, verbose=False)  # `_keep_scores` prints the scores
         except Exception as error:
             error.add_note(f"in the evaluation of {task.checkpoint}, step {task.step}, with the config of {self._run}")
             raise

@@ -143,10 +143,8 @@ def _training(run: Path) -> list[str]:
     except FileNotFoundError:
         return []
     hours = sum(each.get("device_hours") or 0.0 for each in attempts)
-    return [
-        "## Training",
-        f"Begun on {attempts[0]['start'][:10]}; {hours:.2f} device hours in {len(attempts)} attempts.",
-    ]
+    count = "one attempt" if len(attempts) == 1 else f"{len(attempts)} attempts"
+    return ["## Training", f"Begun on {attempts[0]['start'][:10]}; {hours:.2f} device hours in {count}."]
 
 
 def _loading(given: Exported) -> str:

@@ -85,11 +85,13 @@ class MarkdownTable:
 
     Attributes:
         file: where it stands, relative to the run folder.
+        title: the sentence before it, if there is one.
         head: headings.
         rows: cells.
     """
 
     file: str
+    title: str
     head: list[str]
     rows: list[list[str]]
 
@@ -263,7 +265,7 @@ def _facts(path: Path) -> dict[str, float]:
 
 def _tables(path: Path, folder: Path) -> Iterator[MarkdownTable]:
     """The tables of a Markdown file."""
-    lines: list[list[str]] = []
+    title, lines = "", list[list[str]]()
     with named_errors(path, "damaged, or no text"):
         text = path.read_text()
     for line in [*text.splitlines(), ""]:
@@ -273,5 +275,7 @@ def _tables(path: Path, folder: Path) -> Iterator[MarkdownTable]:
                 lines.append(cells)
         elif lines:
             head, *rows = lines
-            yield MarkdownTable(str(path.relative_to(folder)), head, rows)
-            lines = []
+            yield MarkdownTable(str(path.relative_to(folder)), title, head, rows)
+            title, lines = "", []
+        elif line and not line.startswith(("#", "Checkpoint: ")):
+            title = line

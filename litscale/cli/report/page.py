@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 from callbacks.reporting.result_table import Column, ResultTable
 from litscale.cli.evaluate.table import as_table, best_steps
@@ -20,6 +22,7 @@ from litscale.storage.manifest import RUNNING
 METRICS = ("*",)
 MOST_CURVES = 48
 MOST_SCORES = 12  # before the others are folded away
+NOTHING: tuple[Any, ...] = (None, [], {}, "")  # values of a manifest that say nothing
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,14 @@ def report(folders: Sequence[Path], selection: Selection) -> str:
 def environment() -> Environment:
     """Templates, in which all that comes from files is escaped."""
     loader = PackageLoader("litscale.cli.report")
-    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    made = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    made.filters["breakable"] = _breakable
+    return made
+
+
+def _breakable(name: str) -> Markup:
+    """A name that a narrow column breaks between its parts: after ``_`` and ``/``, and before a capital."""
+    return Markup(re.sub(r"(?<=[_/])(?=\w)|(?<=[a-z])(?=[A-Z])", "<wbr>", str(escape(name))))
 
 
 def _lines(table: ResultTable) -> dict[str, Any]:
@@ -158,7 +168,7 @@ def _attempts(run: RunContents) -> ResultTable:
     attempts = run.manifest.attempts if run.manifest is not None else []
     for number, attempt in enumerate(attempts):
         for name, value in attempt.items():
-            if name not in ("process", "packages") and value is not None:
+            if name not in ("process", "packages") and value not in NOTHING:
                 rows.setdefault(name, {})[str(number)] = _short(value)
     columns = {str(number): Column(f"attempt {number + 1}", missing="") for number in range(len(attempts))}
     return ResultTable("", columns, rows)
@@ -167,7 +177,7 @@ def _attempts(run: RunContents) -> ResultTable:
 def _short(value: Any) -> str:
     """A value of a manifest as text."""
     if isinstance(value, Mapping):
-        return ", ".join(f"{name}: {_short(entry)}" for name, entry in value.items() if entry is not None)
+        return ", ".join(f"{name}: {_short(entry)}" for name, entry in value.items() if entry not in NOTHING)
     if isinstance(value, list):
         words = all(isinstance(entry, str) for entry in value)
         return (" " if words else "; ").join(map(_short, value))

@@ -63,8 +63,9 @@ def as_table(spec: SweepSpec, trials: Sequence[FrozenTrial]) -> ResultTable:
 
 
 def picture(spec: SweepSpec, trials: Sequence[FrozenTrial]) -> Figure:
-    """The score over each parameter, the best trial marked; lists and words are places on the axis."""
-    names, short = list(spec.space), short_names(spec)
+    """The score over each parameter that varies, the best trial marked; lists and words are places on the axis."""
+    names = [name for name in spec.space if not spec.distributions[name].single()] or list(spec.space)
+    short = short_names(spec)
     lines, width = -(-len(names) // COLUMNS), min(len(names), COLUMNS)
     figure = Figure(figsize=(4 * width + 0.5, 3 * lines), dpi=120, layout="constrained")
     panels = figure.subplots(lines, width, squeeze=False, sharey=True).flat

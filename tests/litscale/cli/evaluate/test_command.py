@@ -26,7 +26,9 @@ def table(folder):
 def test_all_checkpoints_of_a_run_are_scored_as_validate_scores_them(run, capsys):
     main(["validate", "--config", "run/config.yaml", "--ckpt_path", "run/checkpoints/step_6.ckpt"])
     (alone,) = run.glob("scores_validate_step_6_*.json")
+    capsys.readouterr()
     main(["evaluate", "run"])
+    assert capsys.readouterr().out.count(NAME) == 3  # once for each checkpoint
     found = table("run/evaluations/validate")
     assert list(found) == [3, 6, 9]
     assert float(found[6][NAME]) == json.loads(alone.read_text())["scores"][NAME]

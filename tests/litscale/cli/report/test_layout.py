@@ -18,7 +18,7 @@ class Page(HTMLParser):
     def __init__(self, text):
         super().__init__()
         self.style, self.elements, self._open = "", [], []
-        self.feed(text)
+        self.feed(text.replace("<wbr>", ""))  # which only says where a word may break
         assert not self._open
 
     def handle_starttag(self, tag, attrs):

@@ -26,7 +26,7 @@ class Page(HTMLParser):
     def __init__(self, text):
         super().__init__()
         self.open, self.tags, self.text, self.ids = [], [], [], set()
-        self.feed(text)
+        self.feed(text.replace("<wbr>", ""))  # which only says where a word may break
         self.close()
         assert not self.open, self.open
 
@@ -88,7 +88,7 @@ def test_many_scores_are_folded_away_behind_the_first(make_run):
     scores = json.loads(path.read_text())
     scores["scores"] |= {f"music/number_{i}": float(i) for i in range(30)}
     path.write_text(json.dumps(scores))
-    text = report([run], Selection())
+    text = report([run], Selection()).replace("<wbr>", "")
     shown, folded = text[text.index('id="scores"') : text.index('id="samples"')].split("<details>")
     assert shown.count("<tr>") == 1 + 12
     assert shown.count("music/number_") + folded.count("music/number_") == 30
@@ -137,6 +137,7 @@ def test_what_the_page_says(make_run):
     ):
         assert said in words, said
     assert "abc123secret" not in words
+    assert "new_files" not in words  # there are none
 
 
 def test_runs_stand_side_by_side(make_run):
@@ -153,6 +154,28 @@ def test_runs_stand_side_by_side(make_run):
     svg = next(data for kind, data in map(decoded, both.sources("img")) if kind == "image/svg+xml").decode()
     assert "small" in svg
     assert "large" in svg
+
+
+def test_tables_of_one_file_have_one_heading_and_say_what_they_are(make_run):
+    text = report([make_run("demo")], Selection())
+    assert text.count("<h3>music_validate.md</h3>") == 1
+    assert re.search(r"4.1.*Distances of features\..*pitch_.*0\.75", text, re.DOTALL)
+
+
+def test_long_names_break_between_their_parts(make_run):
+    text = report([make_run("demo")], Selection())
+    assert "pitch_<wbr>count" in text
+    assert "Piano<wbr>Roll<wbr>Data<wbr>Module" in text
+    assert "test/<wbr>nats_<wbr>per_<wbr>step" in text
+
+
+def test_a_run_without_scores_is_named_beside_those_that_have_some(make_run):
+    new, scored = make_run("new", full=False), make_run("scored")
+    assert "new has neither." in Page(report([new, scored], Selection())).words
+    shutil.copytree(scored / "evaluations", new / "evaluations")
+    words = Page(report([new, scored], Selection())).words
+    assert "new has neither; its checkpoints were evaluated, see below." in words
+    assert "scored has neither" not in words
 
 
 def test_runs_of_one_name_are_told_apart(make_run, tmp_path):

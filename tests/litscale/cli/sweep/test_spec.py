@@ -6,6 +6,7 @@ import pytest
 
 from litscale.cli.sweep.command import main
 from litscale.cli.sweep.spec import SweepError, read_sweep
+from litscale.cli.sweep.table import picture
 
 
 @pytest.mark.parametrize(
@@ -58,3 +59,15 @@ def test_options_are_words_of_the_command_line(sweep):
     assert {"--a.b=[1, 2]", "--a.c=true", "--a.d=word", "--a.e=null", "--a.f=0.5"} <= set(words)
     assert words[:3] == ["fit", "--config", "base.yaml"]
     assert words[-2:] == ["--trainer.default_root_dir=sweep/trials/0000", "--ckpt_path=auto"]
+
+
+@pytest.mark.parametrize(
+    ("space", "panels"),
+    [
+        ({"model.lr": {"low": 0.0, "high": 1.0}, "trainer.max_steps": [9]}, ["lr"]),
+        ({"trainer.max_steps": [9]}, ["max_steps"]),  # something has to be drawn
+    ],
+)
+def test_the_picture_leaves_out_what_does_not_vary(sweep, space, panels):
+    drawn = picture(read_sweep(Path(sweep(space=space))), []).axes
+    assert [panel.get_xlabel() for panel in drawn if panel.get_visible()] == panels
