@@ -19,7 +19,7 @@ from litscale.cli.scores import Scores, newest_scores
 from litscale.storage.files import named_errors, read_json
 from litscale.storage.manifest import MANIFEST, Manifest, read_manifest
 from litscale.storage.run_folders import CHECKPOINTS, EVALUATIONS
-from litscale.storage.secrets import mask_text
+from litscale.storage.secrets import mask_yaml
 
 LARGEST = 4 * 2**20  # bytes of a file that a report holds
 TINY = 256  # pixels of a picture's width below which it is enlarged
@@ -157,7 +157,7 @@ def read_contents(folder: Path, name: str, limits: Limits) -> RunContents:
     return RunContents(
         folder=folder,
         name=name,
-        config=mask_text((folder / CONFIG).read_text()),
+        config=mask_yaml((folder / CONFIG).read_text()),
         model=_class_of(config["model"]),
         data=_class_of(config.get("data")),
         manifest=read_manifest(folder) if reader.files(MANIFEST) else None,
