@@ -233,6 +233,7 @@ def test_the_command_writes_one_file(make_run, tmp_path, monkeypatch, capsys):
             "metrics.csv: damaged, or no CSV log",
         ),
         (["run", "--samples", "-1"], None, "--samples must not be negative"),
+        (["run", "--serve", "--port", "65536"], None, "--port must be a number from 0 to 65535, not 65536"),
         (["run", "gone", "--serve"], None, "--serve shows one folder of runs"),
         (["gone", "--serve"], None, "gone: no such folder; give a folder of runs"),
         (["run", "--out", "no/report.html"], None, "no/report.html"),
