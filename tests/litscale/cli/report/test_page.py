@@ -127,6 +127,7 @@ def test_what_the_page_says(make_run):
         "weights last.ckpt, step 49 (overwritten since)",
         "test/nats_per_step 1.625",
         "The best: val/fid at step 40",
+        "test, 3 of the batches",
         "polyphony 3.9 4.1",
         "polyphony 2.5",
         "reason SIGTERM",
