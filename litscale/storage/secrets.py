@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import yaml
 
@@ -80,6 +81,18 @@ def _secret_places(node: yaml.Node | None, seen: set[int]) -> Iterator[tuple[int
             yield value.start_mark.index, value.end_mark.index
         else:
             yield from _secret_places(value, seen)
+
+
+def mask_values(value: Any) -> Any:
+    """The same of values as YAML or JSON has them, in mappings and lists."""
+    if isinstance(value, Mapping):
+        return {
+            name: MASK if each is not None and _NAMED.fullmatch(str(name)) else mask_values(each)
+            for name, each in value.items()
+        }
+    if isinstance(value, list):
+        return [mask_values(each) for each in value]
+    return mask_text(value) if isinstance(value, str) else value
 
 
 def mask_text(text: str) -> str:

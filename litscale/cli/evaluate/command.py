@@ -134,9 +134,9 @@ class EvaluateCLI(LitscaleCLI):
         # 3. say so
         if self.trainer.is_global_zero:
             print(decision.reason)
-            scores = dict.fromkeys(name for each in folder.evaluated().values() for name in each.scores)
-            for name in (name for name, _ in given.monitor if name not in scores):
-                print(f"--monitor {name}: there is no such score, but {', '.join(scores)}")
+            known = dict.fromkeys(name for each in folder.evaluated().values() for name in each.scores)
+            for name in (name for name, _ in given.monitor if name not in known):
+                print(f"--monitor {name}: there is no such score, but {', '.join(known)}")
         if failed:
             raise FloatingPointError(f"some scores are not finite, at steps {', '.join(map(str, failed))}")
 

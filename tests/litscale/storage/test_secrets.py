@@ -2,7 +2,7 @@
 
 import pytest
 
-from litscale.storage.secrets import mask_code, mask_command, mask_text, mask_yaml
+from litscale.storage.secrets import mask_code, mask_command, mask_text, mask_values, mask_yaml
 
 
 @pytest.mark.parametrize(
@@ -87,3 +87,9 @@ last: {secret: ***, tokens: 3}
 """
     assert mask_yaml(text) == wanted
     assert mask_yaml("a: [b\npassword: x") == "a: [b\npassword: ***"
+
+
+def test_values_keep_all_but_the_secrets():
+    given = {"data": {"hub_token": "a b", "tokens": 3, "apiKey": None}, "urls": ["s3://me:b@host", 1.5], 4: True}
+    wanted = {"data": {"hub_token": "***", "tokens": 3, "apiKey": None}, "urls": ["s3://***@host", 1.5], 4: True}
+    assert mask_values(given) == wanted
