@@ -23,5 +23,6 @@ def parsed(words: Sequence[str]) -> dict[str, Any]:
     """
     run = subprocess.run([*COMMAND, *words, "--print_config"], capture_output=True, text=True)
     if run.returncode:
-        raise ValueError(run.stderr.strip().rpartition("\n")[2].partition(": error: ")[2])
+        said = run.stderr.strip().rpartition("\n")[2]
+        raise ValueError(said.partition(": error: ")[2] or f"{said} (exit status {run.returncode})")
     return yaml.safe_load(run.stdout)

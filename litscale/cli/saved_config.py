@@ -14,6 +14,7 @@ from datamodules.base import BatchData, offered
 from lit_models.base import LitModule
 from litscale.storage.files import write_atomically
 from litscale.storage.run_folders import goes_on
+from litscale.storage.secrets import mask_values
 
 BATCH_SIZE_FINDER = "lightning.pytorch.callbacks.BatchSizeFinder"
 LEARNING_RATE_FINDER = "lightning.pytorch.callbacks.LearningRateFinder"
@@ -23,7 +24,7 @@ OF_ONE_CALL = ("ckpt_path", "checkpoints.overwrite", "overwrite")
 
 
 class SaveConfig(SaveConfigCallback):
-    """Writes the config of a ``fit`` to the run folder, and to Weights & Biases where it logs there.
+    """Writes the config of a ``fit`` to the run folder, and to Weights & Biases, without secrets, where it logs there.
 
     ``config.yaml`` is what the run was begun with, and stays so. Where the run goes on with other options, they are
     written beside it as ``config_from_step_<n>.yaml``.
@@ -65,4 +66,4 @@ class SaveConfig(SaveConfigCallback):
         write_atomically(path, text.encode())
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
-                logger.experiment.config.update(yaml.safe_load(text), allow_val_change=True)
+                logger.experiment.config.update(mask_values(yaml.safe_load(text)), allow_val_change=True)

@@ -49,16 +49,7 @@ class Scores:
         else:
             path = Path(self.checkpoint)
             weights = path.name + ("" if self.step is None else f", step {self.step}") + self._fate(path)
-        precision = self.settings["precision"]
-        weights += "" if precision == "32-true" else f", {precision}"
-        return weights + self.part
-
-    @property
-    def part(self) -> str:
-        """How much of the data was evaluated, as ``, 5 of the batches``; empty for all of it."""
-        batches = self.settings["batches"]
-        whole = isinstance(batches, float) and batches == 1.0  # the whole number is one batch
-        return "" if whole else f", {batches} of the batches"
+        return weights + unusual(self.settings)
 
     def _fate(self, path: Path) -> str:
         """Whether the checkpoint was removed or overwritten since, as text; empty if it was not."""
@@ -66,6 +57,13 @@ class Scores:
             return " (removed since)"
         # Not by its time, which copies may keep or change.
         return "" if of_file(path) == self.sha256 else " (overwritten since)"
+
+
+def unusual(settings: Mapping[str, Any]) -> str:
+    """What is to be known of the settings of scores, as ``, bf16-mixed, 5 of the batches``; empty where nothing is."""
+    precision, batches = settings.get("precision", "32-true"), settings.get("batches", 1.0)
+    whole = isinstance(batches, float) and batches == 1.0  # the whole number is one batch
+    return ("" if precision == "32-true" else f", {precision}") + ("" if whole else f", {batches} of the batches")
 
 
 def write_scores(

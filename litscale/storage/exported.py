@@ -64,7 +64,10 @@ def write_exported(path: Path, checkpoint: Mapping[str, Any]) -> None:
     # Copies, as the format has no tensors that share memory or are views.
     owned = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
     ours = json.dumps({"values": plain, "places": places})
+    path.touch()
+    mode = path.stat().st_mode  # as of any new file; safetensors lets only its owner read what it writes
     save_file(owned, path, metadata={"format": "pt", OURS: ours})
+    path.chmod(mode)
     with path.open("rb") as file:
         os.fsync(file.fileno())
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import yaml
 
 MASK = "***"
 # Whole words: `tokens` and `monkey` are none. In `dbToken` and `APIToken` a word begins with its capital letter.
@@ -11,7 +14,7 @@ _CAPITAL = r"(?-i:(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z]))"
 _BEFORE, _AFTER = rf"(?:(?<![A-Za-z])|{_CAPITAL})", r"(?![A-Za-z])"
 _SURE = r"(?:(?:api|access|secret|private)[_-]?key|token|password|passwd|pwd|passphrase|secret|credentials?)"
 _NAME = rf"(?:{_SURE}|key|auth)"
-_OPTION = re.compile(rf"--?[\w.-]*{_BEFORE}{_NAME}", re.IGNORECASE)
+_NAMED = re.compile(rf"[\w.-]*{_BEFORE}{_NAME}", re.IGNORECASE)  # an option, a variable or a key, without dashes
 _IN_WORDS = re.compile(
     rf"""({_BEFORE}{_NAME}{_AFTER}["']?\s*[:=]\s*)("[^"]*"|'[^']*'|[^\s,}}\]]+)""",
     re.IGNORECASE,
@@ -23,7 +26,9 @@ _IN_CODE = re.compile(
 )
 _IN_ADDRESS = re.compile(r"""(?<=://)[^/\s"']+(?=@)""")  # up to the last @, as passwords may hold some
 _SIGNATURE = re.compile(r"""([?&][\w.-]*\bsig(?:nature)?=)[^&\s"']+""", re.IGNORECASE)  # who has the address may read
-_BEARER = re.compile(r"(\bBearer\s+)[\w+/=.~-]{6,}", re.IGNORECASE)  # of an Authorization header
+_BEARER = re.compile(  # of an Authorization header
+    r"""((?:\bBearer|\bAuthorization["']?\s*[:=]\s*["']?Basic)\s+)[\w+/=.~-]{6,}""", re.IGNORECASE
+)
 
 
 def mask_command(words: Sequence[str]) -> list[str]:
@@ -35,9 +40,59 @@ def mask_command(words: Sequence[str]) -> list[str]:
     masked: list[str] = []
     secret = False
     for word in words:
-        masked.append(MASK if secret and not word.startswith("--") else mask_text(word))
-        secret = _OPTION.fullmatch(word) is not None
+        name, equals, value = word.partition("=")
+        if secret and not word.startswith("--"):
+            masked.append(MASK)
+        elif equals and value and _NAMED.fullmatch(name):
+            masked.append(f"{name}={MASK}")  # all of it, whatever it holds
+        elif equals and value and name.startswith("--"):
+            masked.append(f"{name}={mask_command([value])[0]}")
+        else:
+            masked.append(mask_yaml(word))
+        secret = word.startswith("-") and _NAMED.fullmatch(word) is not None
     return masked
+
+
+def mask_yaml(text: str) -> str:
+    """The same of YAML, such as a config: the whole value of such a key, also where it has several words or lines.
+
+    Text that is no YAML is masked as `mask_text` does it.
+    """
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError:
+        return mask_text(text)
+    parts, end = [], 0
+    for start, stop in sorted(_secret_places(root, set())):
+        if start >= end:
+            parts += [mask_text(text[end:start]), MASK]
+            end = start + len(text[start:stop].rstrip())  # a block of lines ends where the next key begins
+    return "".join([*parts, mask_text(text[end:])])
+
+
+def _secret_places(node: yaml.Node | None, seen: set[int]) -> Iterator[tuple[int, int]]:
+    """Where the values of keys stand that name a secret; aliases lead to a node again, or round in a circle."""
+    if not isinstance(node, yaml.CollectionNode) or id(node) in seen:
+        return
+    seen.add(id(node))
+    pairs = node.value if isinstance(node, yaml.MappingNode) else [(None, value) for value in node.value]
+    for key, value in pairs:
+        if isinstance(key, yaml.ScalarNode) and _NAMED.fullmatch(key.value):
+            yield value.start_mark.index, value.end_mark.index
+        else:
+            yield from _secret_places(value, seen)
+
+
+def mask_values(value: Any) -> Any:
+    """The same of values as YAML or JSON has them, in mappings and lists."""
+    if isinstance(value, Mapping):
+        return {
+            name: MASK if each is not None and _NAMED.fullmatch(str(name)) else mask_values(each)
+            for name, each in value.items()
+        }
+    if isinstance(value, list):
+        return [mask_values(each) for each in value]
+    return mask_text(value) if isinstance(value, str) else value
 
 
 def mask_text(text: str) -> str:

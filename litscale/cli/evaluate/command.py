@@ -32,6 +32,12 @@ The scores are in RUN/evaluations/NAME: scores.csv, scores.md and scores.png ove
 folder step_N with all that the evaluation of a step wrote. They are also sent to where the run logs. Checkpoints that
 have their scores are not evaluated again, and several evaluators may be at work at once."""
 
+GIVEN = {
+    "--ckpt_path": "the checkpoints are those of the run; give --best, --last or --checkpoints",
+    "--trainer.default_root_dir": f"all is written to RUN/{EVALUATIONS}/NAME; give --name",
+}
+"""Options of ``litscale validate`` and ``test`` -> why an evaluation of a run has none."""
+
 
 class EvaluationTrainer(Trainer):
     """A trainer whose folder is another one for each checkpoint.
@@ -128,6 +134,9 @@ class EvaluateCLI(LitscaleCLI):
         # 3. say so
         if self.trainer.is_global_zero:
             print(decision.reason)
+            known = dict.fromkeys(name for each in folder.evaluated().values() for name in each.scores)
+            for name in (name for name, _ in given.monitor if name not in known):
+                print(f"--monitor {name}: there is no such score, but {', '.join(known)}")
         if failed:
             raise FloatingPointError(f"some scores are not finite, at steps {', '.join(map(str, failed))}")
 
@@ -258,8 +267,9 @@ def main(words: Sequence[str]) -> None:
         given.selection = Selection(given.best, given.last, given.checkpoints, given.every)
     except ValueError as error:
         options.error(str(error))
-    if any(word.partition("=")[0] == "--ckpt_path" for word in rest):
-        options.error("--ckpt_path: the checkpoints are those of the run; give --best, --last or --checkpoints")
+    for option, reason in GIVEN.items():
+        if any(word.partition("=")[0] == option for word in rest):
+            options.error(f"{option}: {reason}")
     if Path(given.name).name != given.name or given.name.startswith("."):
         options.error(f"--name {given.name}: give a name for a folder in {run / EVALUATIONS}")
     # 2. the run

@@ -165,7 +165,7 @@ class Evaluator:
         self._news_at = time.monotonic()
         self.release()
         with self._folder.locked("tables"):
-            write_tables(self._folder.path, self._folder.evaluated(), self._modes)
+            write_tables(self._folder.path, self._folder.evaluated(), self._modes, self._folder.unusual)
         self._publish()
 
     def give_up(self) -> None:

@@ -16,12 +16,14 @@ from filelock import FileLock, Timeout
 
 from callbacks.reporting.json_text import json_text
 from litscale.cli.evaluate.selection import Candidate
+from litscale.cli.scores import unusual
 from litscale.storage.checkpoint_record import file_version
 from litscale.storage.checkpoints import checksum, read_checkpoint
 from litscale.storage.files import named_errors, read_json, write_atomically
 from litscale.storage.run_folders import CHECKPOINTS, EVALUATIONS
 
 RECORD = "evaluated.json"
+SETTINGS = "settings.json"
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ class EvaluationFolder:
             OSError: the folder cannot be made or written to.
         """
         self._locks.mkdir(parents=True, exist_ok=True)
-        path = self.path / "settings.json"
+        path = self.path / SETTINGS
         wanted = json.loads(json_text(dict(settings)))
         with self.locked("settings"):
             if not path.exists():
@@ -88,6 +90,11 @@ class EvaluationFolder:
                 f"{self.path} is of an evaluation with other settings: {'; '.join(differences[:3])}{more}. Give this "
                 "one another --name"
             )
+
+    @property
+    def unusual(self) -> str:
+        """What is to be known of the settings, for headings; see `litscale.cli.scores.unusual`."""
+        return unusual(read_json(self.path / SETTINGS))
 
     @contextmanager
     def locked(self, what: str) -> Iterator[None]:
@@ -212,7 +219,7 @@ def _differences(held: Any, wanted: Any, name: str = "") -> Iterator[str]:
     if isinstance(held, dict) and isinstance(wanted, dict):
         for key in dict.fromkeys([*held, *wanted]):
             yield from _differences(held.get(key), wanted.get(key), f"{name}.{key}".lstrip("."))
-    elif held != wanted:
+    elif json.dumps(held) != json.dumps(wanted):  # 1 batch is not 1.0, all of them
         yield f"{name} was {_short(held)} and is {_short(wanted)}"
 
 

@@ -23,13 +23,14 @@ HIGHER = "precision recall inception_score class_accuracy accuracy psnr ssim not
 MODES = dict.fromkeys(LOWER.split(), "min") | dict.fromkeys(HIGHER.split(), "max")
 
 
-def write_tables(folder: Path, evaluated: Mapping[int, Evaluated], modes: Mapping[str, str]) -> None:
+def write_tables(folder: Path, evaluated: Mapping[int, Evaluated], modes: Mapping[str, str], unusual: str = "") -> None:
     """Write ``scores.csv``, ``scores.md``, ``scores.png`` and a ``best_by_<score>.json`` for each score with a mode.
 
     Args:
         folder: of the evaluation.
         evaluated: step -> its scores, in order; at least one.
         modes: score -> ``min`` or ``max``, beside those of `MODES`.
+        unusual: what is to be known of the settings, for the heading.
 
     Raises:
         OSError: a file could not be written.
@@ -37,7 +38,7 @@ def write_tables(folder: Path, evaluated: Mapping[int, Evaluated], modes: Mappin
     best = best_steps(evaluated, modes)
     table = as_table(evaluated, best)
     write_atomically(folder / f"{NAME}.csv", table.csv().encode())
-    write_atomically(folder / f"{NAME}.md", f"# Scores over steps\n\n{table.markdown()}\n".encode())
+    write_atomically(folder / f"{NAME}.md", f"# Scores over steps{unusual}\n\n{table.markdown()}\n".encode())
     write_picture(picture(evaluated, best), folder / f"{NAME}.png")
     for name, step in best.items():
         record = evaluated[step]

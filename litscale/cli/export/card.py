@@ -13,8 +13,9 @@ from callbacks.reporting.result_table import Column, ResultTable
 from datamodules.base import offered
 from lit_models.contracts import Generates, LevelParameters
 from litscale.cli.evaluate.folder import EvaluationFolder
-from litscale.cli.scores import newest_scores
+from litscale.cli.scores import newest_scores, unusual
 from litscale.storage.checkpoint_record import CheckpointRecord
+from litscale.storage.files import read_json
 from litscale.storage.manifest import read_manifest
 from litscale.storage.run_folders import EVALUATIONS
 
@@ -119,11 +120,11 @@ def _scores(given: Exported) -> dict[str, dict[str, float | None]]:
     for path in sorted((given.run / EVALUATIONS).glob("*/settings.json")):
         for record in EvaluationFolder(given.run, path.parent.name).evaluated().values():
             if record.weights == given.weights:
-                found[f"evaluation {path.parent.name}"] = record.scores
+                found[f"evaluation {path.parent.name}{unusual(read_json(path))}"] = record.scores
     for stage in ("validate", "test"):
         newest = newest_scores(given.run, stage)
         if newest is not None and newest.sha256 == given.record.sha256:
-            found[f"{stage}{newest.part}"] = newest.scores
+            found[f"{stage}{unusual(newest.settings)}"] = newest.scores
     return found
 
 

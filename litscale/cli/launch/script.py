@@ -54,11 +54,12 @@ def check(resources: Resources, words: Sequence[str]) -> None:
                 f"--env {name}: a secret does not go into a file: export {name} in the shell, whose environment sbatch "
                 "passes on"
             )
-    if mask_command(words) != list(words):
-        raise ValueError(
-            f"a secret does not go into a file: {shlex.join(mask_command(words))}; give it in the environment, which "
-            "sbatch passes on, as WANDB_API_KEY"
-        )
+    for options in (words, resources.options):
+        if mask_command(options) != list(options):
+            raise ValueError(
+                f"a secret does not go into a file: {shlex.join(mask_command(options))}; give it in the environment, "
+                "which sbatch passes on, as WANDB_API_KEY"
+            )
     if any("\n" in word for word in (*resources.options, resources.time or "", resources.partition or "")):
         raise ValueError("an option of sbatch is one line")
     for word in words:

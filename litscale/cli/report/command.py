@@ -35,6 +35,8 @@ def main(words: Sequence[str]) -> None:
     for name in ("samples", "folders", "curves"):
         if vars(given)[name] < 0:
             parser.error(f"--{name} must not be negative, not {vars(given)[name]}")
+    if not 0 <= given.port < 2**16:
+        parser.error(f"--port must be a number from 0 to 65535, not {given.port}")
     selection = Selection(Limits(given.samples, given.folders), given.metrics, given.curves)
     try:
         if given.serve:

@@ -19,7 +19,7 @@ from litscale.cli.scores import Scores, newest_scores
 from litscale.storage.files import named_errors, read_json
 from litscale.storage.manifest import MANIFEST, Manifest, read_manifest
 from litscale.storage.run_folders import CHECKPOINTS, EVALUATIONS
-from litscale.storage.secrets import mask_text
+from litscale.storage.secrets import mask_yaml
 
 LARGEST = 4 * 2**20  # bytes of a file that a report holds
 TINY = 256  # pixels of a picture's width below which it is enlarged
@@ -108,7 +108,7 @@ class RunContents:
         data: class of its data, without package; empty if the config names none.
         manifest: None where there is none.
         scores: the newest of test and of validation.
-        evaluations: name -> step -> scores.
+        evaluations: name, and what is unusual of it -> step -> scores.
         curves: metric -> step -> value.
         checkpoints: names of the files.
         pictures: file -> data URI, such as timelines of decoding.
@@ -155,16 +155,17 @@ def read_contents(folder: Path, name: str, limits: Limits) -> RunContents:
     stages = ("test", "validate") if reader.holds_all("scores_*.json") else ()
     found = {stage: newest_scores(folder, stage) for stage in stages}
     names = [path.parent.name for path in reader.files(f"{EVALUATIONS}/*/settings.json")]
-    evaluations = [each for each in names if reader.holds_all(f"{EVALUATIONS}/{glob.escape(each)}/step_*/*.json")]
+    inside = [each for each in names if reader.holds_all(f"{EVALUATIONS}/{glob.escape(each)}/step_*/*.json")]
+    evaluations = {each: EvaluationFolder(folder, each) for each in inside}
     return RunContents(
         folder=folder,
         name=name,
-        config=mask_text((folder / CONFIG).read_text()),
+        config=mask_yaml((folder / CONFIG).read_text()),
         model=_class_of(config["model"]),
         data=_class_of(config.get("data")),
         manifest=read_manifest(folder) if reader.files(MANIFEST) else None,
         scores={stage: scores for stage, scores in found.items() if scores is not None},
-        evaluations={each: EvaluationFolder(folder, each).evaluated() for each in evaluations},
+        evaluations={each + made.unusual: made.evaluated() for each, made in evaluations.items()},
         curves=read_curves([*reader.files("**/metrics.csv"), *reader.files("**/events.out.tfevents.*")]),
         checkpoints=[path.name for path in reader.files(f"{CHECKPOINTS}/*.ckpt")],
         pictures={str(path.relative_to(folder)): uri for path in reader.shown(PICTURES) if (uri := reader.uri(path))},

@@ -23,6 +23,7 @@ RANGE = ("low", "high", "log", "step", "int")
 SAMPLERS = ("grid", "random", "tpe", "gp", "cmaes", "nsgaii")
 PLANNED = ("grid", "random")  # whose points do not depend on scores
 MOST_POINTS = 100_000  # of a grid
+GIVEN = ("trainer.default_root_dir", "ckpt_path", "checkpoints.monitor", "checkpoints.mode")  # by the sweep itself
 
 
 class SweepError(ValueError):
@@ -124,12 +125,12 @@ class SweepSpec:
         return [
             "fit",
             *(word for config in self.config for word in ("--config", config)),
-            "--trainer.callbacks+=callbacks.SweepTrial",
+            *(f"--{name}={each if isinstance(each, str) else json.dumps(each)}" for name, each in values.items()),
+            "--trainer.callbacks+=callbacks.SweepTrial",  # after the point, which may say which callbacks there are
             f"--trainer.callbacks.sweep={self.root}",
             f"--trainer.callbacks.number={number}",
             f"--checkpoints.monitor={self.metric}",
             f"--checkpoints.mode={self.mode}",
-            *(f"--{name}={each if isinstance(each, str) else json.dumps(each)}" for name, each in values.items()),
             f"--trainer.default_root_dir={self.trial_folder(number)}",
             "--ckpt_path=auto",
         ]
@@ -175,13 +176,20 @@ def _check(spec: SweepSpec) -> None:
     """
     path = spec.path
     # 1. kinds of values
-    if not isinstance(spec.space, dict):
+    if not isinstance(spec.space, dict) or not all(isinstance(name, str) for name in spec.space):
         raise SweepError(f"{path}: space must give for each option a list of values or a range, not {spec.space!r}")
+    if given := [name for name in GIVEN if name in spec.space]:
+        raise SweepError(f"{path}: space: {given[0]} is given by the sweep itself: leave it out")
+    for name in ("metric", "folder"):
+        text = getattr(spec, name)
+        if not isinstance(text, str) and not (name == "folder" and text is None):
+            raise SweepError(f"{path}: {name} must be text, not {text!r}")
     if spec.mode not in ("min", "max"):
         raise SweepError(f"{path}: mode must be min or max, not {spec.mode!r}")
     for name in ("seed", "jobs", "trials"):
         number = getattr(spec, name)
-        if number is not None and (type(number) is not int or number < (name != "seed")):
+        left_out = name == "trials" and number is None
+        if not left_out and (type(number) is not int or number < (name != "seed")):
             raise SweepError(f"{path}: {name} must be a whole number, at least {int(name != 'seed')}, not {number!r}")
     for name in ("sampler", "pruner"):
         given = getattr(spec, name)
@@ -233,7 +241,10 @@ def _distribution(where: str, given: Any) -> optuna.distributions.BaseDistributi
     if isinstance(given, dict) and set(given) == {"values"}:
         given = given["values"]
     if isinstance(given, list):
-        texts = [json.dumps(value) for value in given]
+        try:
+            texts = [json.dumps(value) for value in given]
+        except TypeError as error:  # such as a date
+            raise SweepError(f"{where}: {error}; quote what is to be text") from error
         twice = sorted({text for text in texts if texts.count(text) > 1})
         if not texts or twice:
             raise SweepError(f"{where}: {'no values' if not texts else 'the same value twice: ' + ', '.join(twice)}")
@@ -244,6 +255,8 @@ def _distribution(where: str, given: Any) -> optuna.distributions.BaseDistributi
     for key, number in (("low", low), ("high", high), ("step", step)):
         if isinstance(number, str):
             raise SweepError(f"{where}: {key} is the text {number!r}; YAML reads 1.0e-4 as a number, 1e-4 as text")
+        if type(number) not in (int, float) and not (key == "step" and number is None):
+            raise SweepError(f"{where}: {key} must be a number, not {number!r}")
     try:
         if not all(isfinite(number) for number in (low, high)) or low >= high:
             raise ValueError("low must be below high")
@@ -269,4 +282,6 @@ def _values(where: str, distribution: optuna.distributions.BaseDistribution) -> 
     if step is None or distribution.log:
         raise SweepError(f"{where}: a grid needs values, or a range with a step")
     count = int((high - low) / step + 1e-8) + 1
+    if count > MOST_POINTS:
+        raise SweepError(f"{where}: the grid has more than {MOST_POINTS} points; give another sampler")
     return [min(low + i * step, high) for i in range(count)]

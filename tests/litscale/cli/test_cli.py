@@ -181,6 +181,7 @@ def test_an_offline_wandb_run_holds_the_logged_keys(tmp_path, monkeypatch, confi
     monkeypatch.delenv("WANDB_NAME", raising=False)
     logger = ["--trainer.logger", "lightning.pytorch.loggers.WandbLogger", "--trainer.logger.offline", "true"]
     logger += ["--trainer.logger.name", "null"]  # that of the config's own logger would stay
+    logger += ["--trainer.logger.dict_kwargs.notes", "token=abc"]
     main(["fit", "--config", str(config), *logger, "--trainer.max_steps", "3"])
     wandb.finish()
     keys = {key for row in offline_history(tmp_path / "run") for key in row}
@@ -192,10 +193,12 @@ def test_an_offline_wandb_run_holds_the_logged_keys(tmp_path, monkeypatch, confi
     recorded = json.loads(kept.read_text())["attempts"][0]["code"][0]["commit"]
     assert commit == ("" if recorded == "not a repository" else recorded)
     configured = {
-        item.key
+        item.key: item.value_json
         for record in records(file.read_bytes())
         for update in (record.run.config, record.config)
         for item in update.update
     }
     assert {"train/loss", "train/loss/level_1", "grad_norm/total", "val/nats_per_step"} <= keys
-    assert {"model", "data", "trainer", "manifest"} <= configured
+    assert {"model", "data", "trainer", "manifest"} <= configured.keys()
+    assert "token=***" in configured["trainer"]
+    assert "token=abc" not in configured["trainer"] + configured["manifest"]

@@ -33,6 +33,17 @@ def test_settings_are_those_of_all_evaluators(tmp_path):
     EvaluationFolder(tmp_path / "run", "second").claim(other)
 
 
+def test_one_batch_is_another_setting_than_all_of_them_and_is_told(tmp_path):
+    folder = EvaluationFolder(tmp_path / "run", "first")
+    folder.claim({"batches": 1})
+    with pytest.raises(ValueError, match=r"batches was 1 and is 1\.0"):
+        EvaluationFolder(tmp_path / "run", "first").claim({"batches": 1.0})
+    assert folder.unusual == ", 1 of the batches"
+    second = EvaluationFolder(tmp_path / "run", "second")
+    second.claim({"batches": 1.0, "precision": "bf16-mixed"})
+    assert second.unusual == ", bf16-mixed"
+
+
 def test_scores_belong_to_weights_not_to_files(folder, save):
     kept = read(save("step_5.ckpt", 5, weight=1.0, callbacks={"a": 1}))
     assert not folder.is_scored(kept)

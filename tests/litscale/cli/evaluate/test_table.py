@@ -42,6 +42,7 @@ def test_tables_picture_and_marks(tmp_path, evaluated):
 
 
 def test_nobody_knows_which_of_other_scores_is_better(tmp_path, evaluated):
-    write_tables(tmp_path, {50: evaluated[50]}, {"val/fid": "max"})
+    write_tables(tmp_path, {50: evaluated[50]}, {"val/fid": "max"}, ", 3 of the batches")
+    assert (tmp_path / "scores.md").read_text().startswith("# Scores over steps, 3 of the batches\n")
     assert not (tmp_path / "best_by_music_polyphony.json").exists()
     assert json.loads((tmp_path / "best_by_val_fid.json").read_text())["mode"] == "max"

@@ -13,6 +13,8 @@ from safetensors import safe_open
 
 from lit_models import LitFractal, LitVAR, LitVQVAE, load_run
 from lit_models.base import LitModule
+from litscale.cli.evaluate.folder import EvaluationFolder
+from litscale.cli.evaluate.selection import CheckpointReader
 from litscale.cli.export.exporter import export_run
 from litscale.cli.main import main
 from litscale.models.fractal import Fractal, fill_official
@@ -34,6 +36,8 @@ def test_a_round_trip_is_the_module_of_the_run(runs, name, tmp_path, capsys):
     folder = tmp_path / "deep" / name
     main(["export", str(runs / name), "--folder", str(folder)])
     assert sorted(path.name for path in folder.iterdir()) == FILES
+    (tmp_path / "any").touch()
+    assert {path.stat().st_mode for path in folder.iterdir()} == {(tmp_path / "any").stat().st_mode}
     assert f"  {folder / 'model.safetensors'}" in capsys.readouterr().out
     moved = folder.rename(tmp_path / "moved")
     expected = load_run(runs / name, "best" if name == "fractal" else "last")
@@ -155,6 +159,15 @@ def test_the_card_says_what_it_is(runs, tmp_path):
     # other weights have none of these scores
     main(["export", str(run), "--checkpoint", "last", "--overwrite"])
     assert "These weights were not evaluated." in (run / "export" / "README.md").read_text()
+
+
+def test_the_card_says_how_much_of_the_data_an_evaluation_saw(run):
+    folder = EvaluationFolder(run, "few")
+    folder.claim({"batches": 2, "precision": "16-true"})
+    candidate = CheckpointReader().read(run / "checkpoints" / "best.ckpt")
+    folder.keep(candidate, folder.take_snapshot(candidate), {"val/bits_per_dim": 5.0})
+    main(["export", str(run)])
+    assert "| evaluation few, 16-true, 2 of the batches |" in (run / "export" / "README.md").read_text()
 
 
 def test_the_config_names_no_files_of_weights(runs, tmp_path):

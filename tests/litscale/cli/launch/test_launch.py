@@ -117,6 +117,7 @@ def test_the_same_code_is_kept_once_and_a_dry_run_writes_nothing(repository, cap
         (["--env", "WANDB_API_KEY=abc", *FIT], "--env WANDB_API_KEY: a secret does not go into a file: export"),
         (["--env", "A", *FIT], "--env A: give NAME=VALUE"),
         ([*FIT, "--x.api_key=abc"], "a secret does not go into a file"),
+        (["--sbatch=--export=ALL,API_KEY=abc", *FIT], "a secret does not go into a file: '--export=ALL,API_KEY=***'"),
         ([*FIT, "--trainer.devices=2"], "--trainer.devices is given by --nodes and --gpus"),
         (["--nodes", "0", *FIT], "--nodes must be at least 1"),
         (["--", "evaluate", "--best"], "give the folder of a run first"),

@@ -108,7 +108,7 @@ def make_run(tmp_path):
             kept.mkdir(parents=True)
             record = Evaluated(step, f"step_{step}.ckpt", None, "w", "2026-11-01", {"val/fid": value})
             (kept / "evaluated.json").write_text(json.dumps(vars(record)))
-        (run / "evaluations" / "test" / "settings.json").write_text("{}")
+        (run / "evaluations" / "test" / "settings.json").write_text('{"batches": 3}')
         return run
 
     return make

@@ -1,5 +1,6 @@
 """What is wrong with a sweep's file is said in one line."""
 
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,16 @@ from litscale.cli.sweep.table import picture
         ({"trials": None}, "give trials, how many there shall be"),
         ({"trials": 0}, "trials must be a whole number, at least 1, not 0"),
         ({"mode": "down"}, "mode must be min or max, not 'down'"),
+        ({"folder": 5}, "folder must be text, not 5"),
+        ({"metric": ["val/loss"]}, "metric must be text, not ['val/loss']"),
+        ({"space": {1: [1, 2]}}, "space must give for each option a list of values or a range"),
+        ({"space": {"ckpt_path": ["a"]}}, "space: ckpt_path is given by the sweep itself"),
+        ({"space": {"model.lr": [date(2020, 1, 1)]}}, "space: model.lr: Object of type date is not JSON serializable"),
+        ({"space": {"model.lr": {"low": True, "high": 2}}}, "space: model.lr: low must be a number, not True"),
+        (
+            {"sampler": "grid", "space": {"model.lr": {"low": 1, "high": 10**15, "step": 1}}},
+            "space: model.lr: the grid has more than 100000 points; give another sampler",
+        ),
         ({"config": "digit/fractal_ar.yaml"}, "no config of litscale has this name; similar ones: digits/fractal_ar"),
     ],
 )
@@ -42,6 +53,13 @@ def test_bad_settings_are_named(sweep, changes, message):
         read_sweep(Path(sweep(**changes)))
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_number_that_is_null(sweep):
+    path = Path(sweep())
+    path.write_text(path.read_text() + "jobs: null\n")
+    with pytest.raises(SweepError, match="jobs must be a whole number, at least 1, not None"):
+        read_sweep(path)
 
 
 def test_the_command_says_it_in_one_error(sweep, capsys):
@@ -71,3 +89,9 @@ def test_options_are_words_of_the_command_line(sweep):
 def test_the_picture_leaves_out_what_does_not_vary(sweep, space, panels):
     drawn = picture(read_sweep(Path(sweep(space=space))), []).axes
     assert [panel.get_xlabel() for panel in drawn if panel.get_visible()] == panels
+
+
+def test_a_point_may_say_which_callbacks_there_are(sweep):
+    spec = read_sweep(Path(sweep(space={"trainer.callbacks": [[], ["a.B"]]}, sampler="grid", trials=None)))
+    words = spec.words(1, spec.points[1])
+    assert words.index('--trainer.callbacks=["a.B"]') < words.index("--trainer.callbacks+=callbacks.SweepTrial")
