@@ -96,7 +96,7 @@ class ParallelCanvases:
         state["symbols"] = torch.cat([part.flatten(1) for part in parts], dim=1)
         if work.known is not None:
             known = layout.of_cells(work.known)
-            # guiding values of patches in which nothing is left to draw are nobody's context, and stay those of the guess
+            # guiding values of patches in which nothing is left to draw are nobody's context, and stay the guess
             full = [known.unflatten(1, (part.patches * part.count, -1)).all(2).all(2) for part in layout.parts[:-1]]
             certain = [of_part.repeat_interleave(known.shape[2], dim=1) for of_part in full]
             state["known"] = torch.cat([*certain, known.flatten(1)], dim=1)
