@@ -28,6 +28,7 @@ from litscale.models.fractal import Fractal
 from litscale.models.fractal.options import per_level
 from litscale.models.modes import evaluating
 from litscale.models.sdvar import KL, Acceptance, Costs, Coupled, GammaPolicy, Rejection, TargetOnly, TopK
+from litscale.models.small_weights import small_weights
 from litscale.models.var import Pruning
 from litscale.storage.checkpoint_record import record_checkpoint
 from litscale.storage.checkpoints import read_checkpoint
@@ -215,7 +216,13 @@ class BenchTrainer(Trainer):
             raise ValueError(
                 "batch_size, train_batch_size, repeats and threads must be at least 1, and quality_canvases at least 0"
             )
+        if patches is not None and not patches:
+            raise ValueError("patches must be at least one number, or null")
+        if model.generation.compile:
+            raise ValueError("bench fractal measures sampling that is not compiled: set generation.compile to false")
         self._load(model, ckpt_path)
+        with small_weights(network, model.generation.weights):
+            pass  # a network whose weights cannot be smaller is refused
         trained = ckpt_path is not None or bool(model.weight_files())
         draft = draft_checkpoint or model.draft_checkpoint
         networks = load_networks(network, trained, other_checkpoint, draft)

@@ -119,6 +119,10 @@ class Drawing:
         """Keys of the order of a level's patches, int64 ``[R, N]``, as are those of their first cells."""
         return chained(keys, -2 - 2 * depth)
 
+    def step_keys(self, keys: Tensor, depth: int, step: int) -> Tensor:
+        """Keys of cells that a MAR level draws in a step, from 1, and may have drawn in an earlier one."""
+        return chained(keys, step * len(self.model.levels) + depth)
+
     def logits(self, logits: Tensor, cfg: Scale) -> Tensor:
         """Logits of a network ``[R, ..., A]`` or ``[2 R, ..., A]`` after temperature and guidance, ``[R, ..., A]``."""
         return final_logits(logits, self.options.temperature, cfg, self.options.filter_threshold)

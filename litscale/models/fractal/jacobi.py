@@ -20,7 +20,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812
 
 from litscale.models.codec import Codec
 from litscale.models.fractal.ar import AR
@@ -96,8 +95,11 @@ class ParallelCanvases:
         parts = [*self._guides(work.symbols), layout.of_cells(work.symbols.long())]
         state["symbols"] = torch.cat([part.flatten(1) for part in parts], dim=1)
         if work.known is not None:
-            known = layout.of_cells(work.known).flatten(1)
-            state["known"] = F.pad(known, (len(layout.turn) - known.shape[1], 0))  # guiding values are always drawn
+            known = layout.of_cells(work.known)
+            # guiding values of patches in which nothing is left to draw are nobody's context, and stay the guess
+            full = [known.unflatten(1, (part.patches * part.count, -1)).all(2).all(2) for part in layout.parts[:-1]]
+            certain = [of_part.repeat_interleave(known.shape[2], dim=1) for of_part in full]
+            state["known"] = torch.cat([*certain, known.flatten(1)], dim=1)
         # 3. what comes before, and the conditions
         state["before"] = work.before
         state["conditional"], *unconditional = work.conditions.chunk(work.copies)

@@ -1,7 +1,8 @@
 """The recursion of generation: a level visits its patches, and the levels below fill each of them.
 
 An AR level visits its patches one after the other, a MAR level in masked steps. All noise is keyed by cell, so that a
-sample does not depend on when and beside what its cells are drawn.
+sample does not depend on when and beside what its cells are drawn; only where a step draws more than it keeps, the step
+is part of the key, so that what was not kept is drawn anew.
 
 Dimensions: R rows of a level, r of them that are filled now, N patches of a row in raster order, C channels.
 """
@@ -273,6 +274,8 @@ class _Patches:
             # FractalGen counts at least one patch as still hidden, so its last step is not at full scale
             progress = ((number - schedule[k].clamp(min=1)) / number).to(device)[row]
             work = self._below(row, index, handed[self.work.twins(row), index.repeat(self.work.copies)], progress)
+            if self.drawing.scored:
+                work = replace(work, keys=self.drawing.step_keys(work.keys, self.depth, k))
             filled, log_prob = self.recursion.fill(self.depth + 1, work)
             if log_prob is not None:
                 surest = self._by_sureness(row, index, log_prob, drawn)

@@ -21,6 +21,8 @@ def kinds(network: Fractal) -> list[str]:
 def variant(network: Fractal, generators: list[str], width: int, seed: int = 0) -> Fractal:
     """A network of random weights with other generators and another width of the canvas; all else is the same.
 
+    But a first level that is MAR has no preceding columns, as :class:`Fractal` has none there.
+
     Args:
         network: the network that it resembles, with the same channels, blocks and heads in each level.
         generators: ``ar`` or ``mar`` for each level.
@@ -34,11 +36,16 @@ def variant(network: Fractal, generators: list[str], width: int, seed: int = 0) 
         torch.manual_seed(seed)
         other = deepcopy(network)
         other.sizes[0] = (other.sizes[0][0], width)
+        blind = generators[0] == "mar"
+        if blind:
+            other.preceding = replace(other.preceding, columns=0, margin=0)
         conditions = other.root_conditions
         for i, (level, kind) in enumerate(zip(other.levels, generators, strict=True)):
             config = replace(level.generator.config, conditions=conditions)
             if i == 0:
                 config = replace(config, grid=grid_of(other.sizes[0], level.patch))
+            elif blind:
+                config = replace(config, before_features=0)
             level.generator = GENERATORS[kind](config)
             conditions = level.generator.conditions_out
         initialise(other)

@@ -78,6 +78,21 @@ def test_levels_below_mar_are_decoded_in_parallel_too(model_of, generators, orde
     assert report.patches >= 3 * 8 * (1 if generators[1] == "ar" else 3)
 
 
+def test_patches_that_are_known_count_for_nothing(model_of):
+    """Confidence ranks columns by what was drawn in them: not by guiding values of octaves that are wholly known."""
+    model = model_of(["mar", "ar", "ar"], guiding=True)
+    generator = torch.Generator().manual_seed(0)
+    canvas = torch.randint(0, 4, (16, 1, 6, 8), dtype=torch.uint8, generator=generator)
+    octaves = torch.rand(16, 1, 3, 8, generator=generator) < 0.5
+    known = octaves.repeat_interleave(2, dim=2)
+    request, report = {"canvas": canvas, "known": known, "seed": 0}, GenerationReport()
+    options = {"iterations": 3, "order": "confidence", "confidence_oversampling": 100}
+    parallel = generate(model, options=Generation(**options), **request)
+    assert torch.equal(parallel, generate(model, options=Generation(decoding="sequential", **options), **request))
+    generate(model, options=Generation(3), report=report, **request)
+    assert report.symbols == (~octaves.all(2)).sum() + 3 * (~octaves).sum()  # a column's, an octave's, and two cells
+
+
 @pytest.mark.parametrize("offset", range(5))
 def test_known_cells_at_every_offset(model_of, offset):
     """A prefix of each row, a hole in the second, and single cells of patches in the third."""

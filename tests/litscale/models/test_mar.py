@@ -1,5 +1,6 @@
 """MAR levels: masks, schedules, orders."""
 
+import itertools
 import math
 from collections import Counter
 from itertools import pairwise, permutations
@@ -177,3 +178,34 @@ def test_guiding_gives_levels_a_loss_of_their_own(mar_model, guiding):
     assert output.level_losses.keys() == wanted
     torch.testing.assert_close(output.loss, sum(output.level_losses.values()))
     assert output.mask_fractions.keys() == {"level_0", "level_1", "level_2"}
+
+
+def test_patches_that_were_not_sure_enough_are_drawn_anew(stir):
+    """Chi-square of two cells, of which the surer one is kept and the other drawn again given it."""
+    torch.manual_seed(1)
+    model = stir(Fractal([(1, 2), (1, 1)], ["mar"], [8, 8], [1, 1], [2, 2], codec="binary"))
+
+    def probabilities(cells, hidden):
+        """Of both cells, given those that are not hidden."""
+        canvas = torch.tensor([[[cells]]], dtype=torch.uint8)
+        features = model.features(canvas).flatten(2).transpose(1, 2)
+        mask = torch.tensor([hidden])
+        handed = model.levels[0].generator(features, model.root(canvas, None), (1, 2), mask=mask)[0]
+        return model.leaf.logits(torch.zeros(2, 1, dtype=torch.long), handed)[:, 0].softmax(-1).tolist()
+
+    wanted = dict.fromkeys(itertools.product((0, 1), repeat=2), 0.0)
+    with torch.no_grad():
+        left, right = probabilities([0, 0], [True, True])
+        for a, b in itertools.product((0, 1), repeat=2):
+            if left[a] > right[b]:
+                for again, p in enumerate(probabilities([a, 0], [False, True])[1]):
+                    wanted[a, again] += left[a] * right[b] * p
+            else:
+                for again, p in enumerate(probabilities([0, b], [True, False])[0]):
+                    wanted[again, b] += left[a] * right[b] * p
+    number, options = 20_000, Generation(2, order="confidence", confidence_oversampling=2)
+    drawn = generate(model, batch_size=number, options=options, seed=0).flatten(1).long()
+    counts = (drawn * torch.tensor([2, 1])).sum(1).bincount(minlength=4).tolist()
+    assert sum(wanted.values()) == pytest.approx(1)
+    chi_square = sum((n - number * p) ** 2 / (number * p) for n, p in zip(counts, wanted.values(), strict=True))
+    assert chi_square < 16.3  # the 0.1 % quantile of 3 degrees of freedom

@@ -207,6 +207,7 @@ def test_confidence_is_the_log_probability_of_a_cell(monkeypatch, oversampling, 
         return torch.where(known, symbols, 1), sureness.flatten()[cells]
 
     monkeypatch.setattr(Drawing, "noise", lambda self, keys, depth: keys)  # by which a cell is recognised
+    monkeypatch.setattr(Drawing, "step_keys", lambda self, keys, depth, step: keys)
     monkeypatch.setattr(Drawing, "draw_cells", draw_cells)
     whole = recursion(model, [4, 1], "confidence", oversampling)
     step = lambda _, done: order.append({i for i in range(4) if patchify(done, (2, 2))[0, i].all()})  # noqa: E731

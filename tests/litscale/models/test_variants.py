@@ -44,3 +44,12 @@ def test_weights_are_a_function_of_the_seed_alone():
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(one[name], same[name]) for name in one)
     assert not torch.equal(one["no_class"], third["no_class"])
+
+
+@pytest.mark.parametrize("generators", [["ar", "mar"], ["mar", "ar"]])
+def test_only_a_network_that_can_be_built_is_shown_columns_before_a_patch(generators):
+    network = build(["ar", "ar"], 8, preceding_columns=2, preceding_margin=1, periods=[4])
+    shown = {"preceding_columns": 2, "preceding_margin": 1} if generators[0] == "ar" else {}
+    other, wanted = variant(network, generators, 12), build(generators, 12, periods=[4], **shown)
+    assert shapes(other) == shapes(wanted)
+    assert other.preceding == wanted.preceding

@@ -248,6 +248,9 @@ def test_a_row_holds_medians_over_rounds():
     ("arguments", "error", "message"),
     [
         (["--patches", "[6]"], ValueError, "patches must be multiples of 4, the patches of a column, not 6"),
+        (["--patches", "[]"], ValueError, "patches must be at least one number, or null"),
+        (["--model.generation.compile", "true"], ValueError, "set generation.compile to false"),
+        (["--model.generation.weights", "int8"], ValueError, "weights int8 changes nothing"),
         pytest.param(["--patches", "[0]"], ValueError, "patches must be multiples of 4", marks=SLOW),
         (["--repeats", "0"], ValueError, "batch_size, train_batch_size, repeats and threads must be at least 1"),
         pytest.param(["--quality_canvases", "-1"], ValueError, "quality_canvases at least 0", marks=SLOW),
@@ -260,7 +263,8 @@ def test_a_row_holds_medians_over_rounds():
         (["--trainer.devices", "2"], ValueError, "a benchmark runs on one device: set trainer.devices to 1, not 2"),
     ],
 )
-def test_bad_options(config, arguments, error, message):
+def test_bad_options(config, arguments, error, message, monkeypatch):
+    monkeypatch.setattr(FractalBench, "_run", lambda *given: pytest.fail("something was measured"))
     with pytest.raises(error, match=message):
         main(["bench", "fractal", "--config", config, *arguments])
 
