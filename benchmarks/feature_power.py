@@ -91,7 +91,7 @@ def main() -> None:
         found.append([scores(extractor, canvases, real) for canvases in drawn])
     print(
         f"{surroundings('cpu')}, {options.seeds} seeds of {options.num_images} images, {len(real)} real ones; the "
-        f"classifier recognises {extractor.test_accuracy:.1%} of the test pictures\n"
+        f"classifier recognises {extractor.held_out_accuracy:.1%} of the test pictures\n"
     )
     print(f"| score | {' | '.join(options.runs)} | difference | in standard errors |")
     print("| --- | --- | --- | --- | --- |")

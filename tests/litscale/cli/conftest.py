@@ -9,15 +9,8 @@ import pytest
 import yaml
 
 from litscale import music
-from litscale.metrics import digit_features
 
 ROOT = Path(__file__).parents[3]
-
-
-@pytest.fixture(autouse=True)
-def quick_digit_features(monkeypatch):
-    """How well digits are recognised is no matter here, and each command trains the classifier anew."""
-    monkeypatch.setattr(digit_features, "EPOCHS", 1)
 
 
 @pytest.fixture(scope="session")
