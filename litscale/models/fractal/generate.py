@@ -120,7 +120,7 @@ def generate(
             row: Tensor | slice = slice(None) if len(members) == len(canvas) else torch.tensor(members, device=device)
             old, held = canvas[row][..., part], known[members][..., part]
             # 3. the conditions of the first level: classes, and "no class" where guidance is on
-            named = None if label is None else label[row]
+            named = None if label is None else label.to(device)[row]
             labels = [named] if options.cfg == 1 else [named, None]
             conditions = [torch.cat([network.root(old, x) for x in labels]) for network in networks]
             # 4. fill the window down the recursion

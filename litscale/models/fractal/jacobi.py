@@ -90,8 +90,6 @@ class ParallelCanvases:
             first = keys.unflatten(1, (part.patches, part.count, -1))[..., 0]
             state[f"noise_{i}"] = self.drawing.noise(first, part.depth)
         # 2. the guess, and what is known of it
-        for number in range(self.rows) if rows is None else rows.tolist():
-            self._settled[number] = 0
         parts = [*self._guides(work.symbols), layout.of_cells(work.symbols.long())]
         state["symbols"] = torch.cat([part.flatten(1) for part in parts], dim=1)
         if work.known is not None:
