@@ -1,11 +1,18 @@
 """What all tests share."""
 
+import gc
 import os
 import sys
 
 import pytest
 
 # What takes seconds to import is imported where it is used: the process that hands out tests runs none.
+
+
+def pytest_collection_finish():
+    """The garbage collector leaves out the modules that are imported by now: to look at them takes a share of each test."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

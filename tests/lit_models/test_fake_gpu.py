@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from fake_gpu import GPU, moved
 from sdvar_lit_toys import lit_sdvar
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.nn import functional as F  # noqa: N812
@@ -17,7 +18,6 @@ from litscale.models.fractal.masking import Masking
 from litscale.models.labels import check_labels
 from litscale.models.var import VARGeneration
 
-GPU = torch.device("cuda:0")
 CLASSES = {"sizes": [(8, 8), (4, 4), (1, 1)], "codec": "rgb", "num_classes": 3}
 
 
@@ -28,22 +28,14 @@ class Trainer(SimpleNamespace):
     strategy = SimpleNamespace(reduce=lambda value, reduce_op: value)
 
 
-def on_gpu(module, mode):
-    """Move a real module to a fake GPU, as ``Module.to`` moves it."""
-    return module._apply(lambda tensor: mode.from_tensor(tensor).to(GPU))
-
-
 def step(module, monkeypatch, channels=1, side=8):
     """The output of a training step at step 2 on a fake batch of 4."""
-    # A real parameter cannot hold a fake value, so it is replaced; one that occurs twice is on the GPU already.
-    monkeypatch.setattr(torch.__future__, "get_overwrite_module_params_on_conversion", lambda: True)
-    monkeypatch.setattr(torch.utils, "swap_tensors", lambda moved, again: None)
     module._trainer = Trainer(global_step=2)
     module.log = lambda *given, **options: None
     with FakeTensorMode() as mode:
         canvas = torch.zeros(4, channels, side, side, dtype=torch.uint8, device=GPU)
         label = torch.zeros(4, dtype=torch.long, device=GPU)
-        return on_gpu(module, mode).train().training_step({"canvas": canvas, "label": label}, 0)
+        return moved(module, mode, monkeypatch).train().training_step({"canvas": canvas, "label": label}, 0)
 
 
 MODULES = {
