@@ -10,7 +10,7 @@ import pytest
 
 
 def pytest_collection_finish():
-    """The garbage collector leaves out the modules that are imported by now: to look at them takes a share of each test."""
+    """Have the garbage collector leave out what is imported by now: looking at it takes a share of each test."""
     gc.collect()
     gc.freeze()
 
