@@ -37,6 +37,7 @@ def test_the_fastest_is_taken_and_trains_as_any_other(tmp_path, monkeypatch, cap
     assert losses[1] == pytest.approx(losses[0], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_it_is_measured_where_it_trains(tmp_path):
     validated, trained = lit_var(measure_attention=True), lit_var(measure_attention=True)
     trainer = quiet(tmp_path, max_steps=1)

@@ -223,7 +223,7 @@ FINDERS = {
 }
 
 
-@pytest.mark.parametrize("name", FINDERS)
+@pytest.mark.parametrize("name", [pytest.param("LearningRateFinder", marks=pytest.mark.slow), "BatchSizeFinder"])
 def test_a_run_after_a_search_is_the_run_with_what_was_found(tmp_path, config, name):
     finder = [f"--trainer.callbacks+=lightning.pytorch.callbacks.{name}"]
     finder += [f"--trainer.callbacks.{option}={value}" for option, value in FINDERS[name].items()]

@@ -42,7 +42,9 @@ def network(stir, **options):
     [
         pytest.param({}, {}, 3, marks=pytest.mark.slow),  # two levels and the leaf
         pytest.param({}, {"greedy": True}, 3, marks=pytest.mark.slow),
-        ({"guiding": True, "scan": "column_major"}, {"cfg": 2.5, "temperature": 0.9}, 4),  # and a guide head
+        pytest.param(  # and a guide head
+            {"guiding": True, "scan": "column_major"}, {"cfg": 2.5, "temperature": 0.9}, 4, marks=pytest.mark.slow
+        ),
         pytest.param(
             {"codec": "velocity", "positions": ["rope", "learned"]},
             {"cfg": 2.5, "cfg_schedule": "constant"},

@@ -163,7 +163,7 @@ def test_a_sample_is_the_same_in_every_batch(model_of):
         assert torch.equal(generate(model, label[shuffled], options, seed=5, index=shuffled), whole[shuffled])
 
 
-@pytest.mark.parametrize("guiding", [False, True])
+@pytest.mark.parametrize("guiding", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_draft_and_the_patch_before_are_guesses_like_any_other(model_of, guiding):
     model = model_of(guiding=guiding, num_classes=2)
     torch.manual_seed(9)

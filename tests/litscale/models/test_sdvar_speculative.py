@@ -107,7 +107,7 @@ def test_an_adversary_never_takes_more_calls_than_scales(models, rule, gamma, ra
         assert same(made.tokens, generate(target, [0] * 20, seed=0).tokens)
 
 
-@pytest.mark.parametrize("gamma", [1, 2, 3])
+@pytest.mark.parametrize("gamma", [pytest.param(1, marks=pytest.mark.slow), 2, pytest.param(3, marks=pytest.mark.slow)])
 def test_higher_rates_and_lower_thresholds_never_take_more_calls(models, gamma):
     labels = [i % 5 for i in range(60)]
 

@@ -20,7 +20,7 @@ def served(tmp_path, make_run):
     make_run("secret")  # beside the folder, not in it
     (folder / "no_run").mkdir()
     server = Server(folder, 0, Selection(Limits(samples=1)))
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
 
     def ask(path, method="GET", **headers):

@@ -87,7 +87,7 @@ def test_a_pruned_trial_ends_early(sweep):
     ("sampler", "number", "linux"),
     [
         (TPE, signal.SIGKILL, True),
-        ("random", signal.SIGTERM, True),
+        pytest.param("random", signal.SIGTERM, True, marks=pytest.mark.slow),
         pytest.param("random", signal.SIGKILL, False, marks=pytest.mark.slow),
         pytest.param("random", signal.SIGKILL, True, marks=pytest.mark.slow),
         pytest.param(TPE, signal.SIGTERM, True, marks=pytest.mark.slow),
