@@ -75,6 +75,8 @@ def forked(*arguments, **environment):
             traceback.print_exc()
             sys.stderr.flush()
         finally:
+            if "wandb" in sys.modules:  # whose handler of an interpreter's exit writes what is left
+                sys.modules["wandb"].teardown()
             os._exit(status)
     return child
 
