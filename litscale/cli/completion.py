@@ -11,8 +11,7 @@ from collections.abc import Sequence
 from litscale.cli.config_files import PACKAGED
 from litscale.cli.errors import CommandParser
 from litscale.cli.help_text import COMMON_TRAINER_OPTIONS, OTHER_OPTIONS
-from litscale.cli.main import COMMANDS
-from litscale.cli.words import PRETRAINED
+from litscale.cli.main import COMMANDS, OWN_OPTIONS
 
 SHELLS = ("bash", "zsh")
 BASH = r"""_litscale() {
@@ -35,23 +34,18 @@ BASH = r"""_litscale() {
 complete -o filenames -F _litscale litscale
 """
 ZSH = "autoload -Uz compinit bashcompinit && compinit && bashcompinit\n"
-CONFIGURED = ("fit", "validate", "test", "predict", "bench")  # commands that take configs and their options
 
 
-def script(shell: str, commands: Sequence[str]) -> str:
-    """The script.
-
-    Args:
-        shell: ``bash`` or ``zsh``.
-        commands: those of ``litscale``; words of two parts are benchmarks.
-    """
+def script(shell: str) -> str:
+    """The script of a shell, ``bash`` or ``zsh``."""
     trainer = [f"trainer.{name}" for name in COMMON_TRAINER_OPTIONS]
+    commands = list(dict.fromkeys(command.split()[0] for command in COMMANDS))
     words = {
-        "commands": dict.fromkeys(command.split()[0] for command in commands),
-        "benchmarks": [command.removeprefix("bench ") for command in commands if command.startswith("bench ")],
+        "commands": commands,
+        "benchmarks": [command.removeprefix("bench ") for command in COMMANDS if command.startswith("bench ")],
         "configs": sorted(path.relative_to(PACKAGED).as_posix() for path in PACKAGED.rglob("*.yaml")),
-        "configured": CONFIGURED,
-        "options": [*(f"--{name}" for name in (*OTHER_OPTIONS, *trainer)), PRETRAINED],
+        "configured": [command for command in commands if command not in OWN_OPTIONS],
+        "options": [f"--{name}" for name in (*OTHER_OPTIONS, *trainer)],
     }
     filled = BASH % {name: " ".join(values) for name, values in words.items()}
     return filled if shell == "bash" else ZSH + filled
@@ -65,4 +59,4 @@ def main(words: Sequence[str]) -> None:
     """
     parser = CommandParser("litscale completion", description="Print a script that completes commands.")
     parser.add_argument("shell", choices=SHELLS)
-    print(script(parser.parse_args(words).shell, list(COMMANDS)), end="")
+    print(script(parser.parse_args(words).shell), end="")

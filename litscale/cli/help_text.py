@@ -35,6 +35,7 @@ OTHER_OPTIONS = {
     "help_all": "show all options, with types and defaults",
     "model": "class of the model; --model.NAME VALUE sets one of its options",
     "data": "class of the data module; --data.NAME VALUE sets one of its options",
+    "model.pretrained": "a folder of litscale export, which gives model, data and weights",
     "ckpt_path": "path of a checkpoint, last or best; fit continues from it, and takes auto, too",
     "verbose": "print the scores",
 }
@@ -71,8 +72,9 @@ def short_help(command: str, description: str, actions: Iterable[argparse.Action
         "More by --model.help CLASS and --data.help CLASS, such as --model.help LitFractal", width, 2
     )
     if not command.endswith(" fit"):
-        pretrained = "--model.pretrained FOLDER takes model, data and weights from a folder of litscale export"
-        groups["Model and data"] += _wrapped(pretrained, width, 2)
+        # no option of the parser, see `litscale.cli.words.with_exported`
+        text = f"--model.pretrained takes {OTHER_OPTIONS['model.pretrained']}"
+        groups["Model and data"] += _wrapped(text, width, 2)
     groups["Trainer"] += _wrapped(f"Others of Lightning's Trainer: {', '.join(rare)}", width, 2)
     lines = [f"usage: {command} --config CONFIG [--OPTION VALUE ...]", "", *_wrapped(description, width, 0)]
     for title, body in groups.items():

@@ -6,7 +6,6 @@ import re
 from collections.abc import Sequence
 
 from litscale.storage import exported
-from litscale.storage.exported import exported_folder
 
 CONFIG = ("--config", "-c")
 PRETRAINED = "--model.pretrained"
@@ -49,7 +48,7 @@ def with_exported(words: Sequence[str]) -> list[str]:
             others.append(word)
             continue
         try:
-            folder = exported_folder(value if equals else next(left, ""))
+            folder = exported.exported_folder(value if equals else next(left, ""))
         except FileNotFoundError as error:
             raise FileNotFoundError(f"{PRETRAINED} {error}") from error
         given = ["--config", str(folder / exported.CONFIG), "--ckpt_path", str(folder / exported.WEIGHTS)]

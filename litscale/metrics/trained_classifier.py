@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from dataclasses import astuple, dataclass
 from functools import partial
 from pathlib import Path
@@ -32,7 +32,7 @@ class Training:
     learning_rate: float
 
 
-class TrainedClassifier(GreyClassifier):
+class TrainedClassifier(GreyClassifier, ABC):
     """A classifier that is trained when its features or its weights are asked for the first time.
 
     The weights are kept in the cache, under a name that changes with the pictures. Training them again on the same

@@ -17,11 +17,25 @@ from litscale.music.roll import Roll
 from litscale.storage.files import write_atomically
 
 MIDDLE_C = 60  # the lowest pitch of the upper staff
-NAMES_OF_SHARPS, NAMES_OF_FLATS = "C C# D D# E F F# G G# A A# B", "C D- D E- E F G- G A- A B- B"
+WITH_SHARPS = [
+    "C",
+    "C#",
+    "D",
+    "D#",
+    "E",
+    "F",
+    "F#",
+    "G",
+    "G#",
+    "A",
+    "A#",
+    "B",
+]  # names of pitches, as music21 spells them
+WITH_FLATS = ["C", "D-", "D", "E-", "E", "F", "G-", "G", "A-", "A", "B-", "B"]
 ENGRAVING = {
     "pageWidth": 2100,
     "adjustPageHeight": True,
-    "pageHeight": 60000,  # verovio's largest: one page holds a piece of 128 bars
+    "pageHeight": 60000,  # verovio's largest, as there is one page
     "scale": 40,
     "header": "none",
     "footer": "none",
@@ -89,7 +103,7 @@ def _music_xml(roll: Roll) -> str:
     score = stream.Score(staves)
     # 2. the key, which decides how pitches are spelt
     sharps = score.analyze("key").sharps if len(played) else 0
-    names = (NAMES_OF_FLATS if sharps < 0 else NAMES_OF_SHARPS).split()
+    names = WITH_FLATS if sharps < 0 else WITH_SHARPS
     for pitch in score.pitches:
         pitch.name = names[pitch.pitchClass]
     # 3. what stands at the beginning of each staff, bars and beams
@@ -108,10 +122,9 @@ def _staff(played: np.ndarray, roll: Roll) -> Any:
     part = stream.Part()
     changes = sorted({0, roll.steps, *played["start"].tolist(), *played["end"].tolist()})
     for start, end in pairwise(changes):
+        there = played[(played["start"] <= start) & (played["end"] >= end)]
         sounding = []
-        for pitch, begins, ends in played[(played["start"] <= start) & (played["end"] >= end)][
-            ["pitch", "start", "end"]
-        ].tolist():
+        for pitch, begins, ends in there[["pitch", "start", "end"]].tolist():
             one = note.Note(pitch)
             if begins < start or ends > end:
                 one.tie = tie.Tie("start" if begins == start else "stop" if ends == end else "continue")

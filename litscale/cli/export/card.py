@@ -15,7 +15,6 @@ from lit_models.contracts import Generates, LevelParameters
 from litscale.cli.evaluate.folder import EvaluationFolder
 from litscale.cli.scores import newest_scores, unusual
 from litscale.storage.checkpoint_record import CheckpointRecord
-from litscale.storage.files import read_json
 from litscale.storage.manifest import read_manifest
 from litscale.storage.run_folders import EVALUATIONS
 
@@ -118,9 +117,10 @@ def _scores(given: Exported) -> dict[str, dict[str, float | None]]:
     """Evaluation -> its scores of these very weights; those of other checkpoints would mislead."""
     found: dict[str, dict[str, float | None]] = {}
     for path in sorted((given.run / EVALUATIONS).glob("*/settings.json")):
-        for record in EvaluationFolder(given.run, path.parent.name).evaluated().values():
+        folder = EvaluationFolder(given.run, path.parent.name)
+        for record in folder.evaluated().values():
             if record.weights == given.weights:
-                found[f"evaluation {path.parent.name}{unusual(read_json(path))}"] = record.scores
+                found[f"evaluation {path.parent.name}{folder.unusual}"] = record.scores
     for stage in ("validate", "test"):
         newest = newest_scores(given.run, stage)
         if newest is not None and newest.sha256 == given.record.sha256:

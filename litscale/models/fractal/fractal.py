@@ -6,7 +6,6 @@ Dimensions: B canvases, R rows (patches) of a level, N patches of a row, C chann
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import cast
 
@@ -142,9 +141,6 @@ class Fractal(CanvasNetwork):
         self.class_emb = nn.Embedding(num_classes, widths[0]) if num_classes else None
         # 3. the levels, each of which hands its conditions down to the next
         guide_stack = StackConfig(guide_width, guide_blocks, guide_heads, grad_checkpointing=grad_checkpointing)
-        stack = StackConfig(
-            widths[0], blocks[0], heads[0], attn_dropout, proj_dropout, shared_dropout, grad_checkpointing
-        )
         levels = nn.ModuleList()
         conditions, condition_width = root_conditions, widths[0]
         for i in range(depth):
@@ -158,7 +154,9 @@ class Fractal(CanvasNetwork):
             config = GeneratorConfig(
                 patch_features=self.features.count * patch[0] * patch[1],
                 grid=grid_of(canvas, patch),
-                stack=replace(stack, width=widths[i], blocks=blocks[i], heads=heads[i]),
+                stack=StackConfig(
+                    widths[i], blocks[i], heads[i], attn_dropout, proj_dropout, shared_dropout, grad_checkpointing
+                ),
                 conditions=conditions,
                 condition_width=condition_width,
                 guide_channels=channels if guided else 0,

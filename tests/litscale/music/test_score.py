@@ -77,6 +77,9 @@ def test_what_cannot_be_engraved(roll: Roll, tmp_path: Path, monkeypatch: pytest
     odd = Roll(roll.symbols, FOUR_VOICES.with_meter(3.3))
     with pytest.raises(ValueError, match=r"bars of 3\.3 quarter notes have no time signature"):
         write_score(odd, tmp_path / "a.svg")
+    monkeypatch.setitem(engraving.ENGRAVING, "pageHeight", 300)
+    with pytest.raises(ValueError, match="a piece of 640 steps is too long for a score of one page"):
+        write_score(Roll(np.tile(roll.symbols, 16), FOUR_VOICES), tmp_path / "a.svg")
     monkeypatch.setitem(sys.modules, "verovio", None)
     with pytest.raises(ModuleNotFoundError, match="pip install 'verovio>=5'"):
         write_score(roll, tmp_path / "a.svg")
