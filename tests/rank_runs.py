@@ -1,6 +1,6 @@
 """Runs of test programs on one process or two.
 
-The processes are forks of one that has imported torch, Lightning and the project: that takes longer than most programs.
+The processes are forks of the one that tests: importing torch, Lightning and the project takes longer than most programs.
 """
 
 import json
@@ -19,8 +19,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 ENVIRONMENT = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
 SECONDS = 900
-forks = multiprocessing.get_context("forkserver")
-forks.set_forkserver_preload(["callbacks", "datamodules", "lit_models"])
+forks = multiprocessing.get_context("fork")
 
 
 def run(script: Path, folder: Path, *arguments: object, ranks: int = 1) -> str:
@@ -82,7 +81,7 @@ def _program(words: list[str], environment: dict[str, str], printed: str) -> Non
     """The program, in a fork; its output goes to ``<printed>.1`` and its errors to ``<printed>.2``."""
     for stream in (1, 2):
         os.dup2(os.open(f"{printed}.{stream}", os.O_WRONLY | os.O_CREAT), stream)
-    multiprocessing.set_start_method("fork", force=True)  # of workers that it starts, as in any program
+    sys.stdout, sys.stderr = (os.fdopen(stream, "w", closefd=False) for stream in (1, 2))  # not those of the tests
     os.environ.clear()
     os.environ.update(environment)
     rank_zero_only.rank = int(environment.get("LOCAL_RANK", 0))

@@ -114,6 +114,7 @@ def test_a_used_folder_is_refused_and_overwritten_on_demand(run):
         main(["fit", "--config", str(run / "config.yaml")])
 
 
+@pytest.mark.slow
 def test_sigterm_at_one_of_two_processes_ends_both_with_143_and_nothing_lost(run, tmp_path):
     log = logging.FileHandler(tmp_path / "log.txt")
     logging.getLogger("lightning.pytorch").addHandler(log)
@@ -223,7 +224,8 @@ FINDERS = {
 }
 
 
-@pytest.mark.parametrize("name", [pytest.param("LearningRateFinder", marks=pytest.mark.slow), "BatchSizeFinder"])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FINDERS)
 def test_a_run_after_a_search_is_the_run_with_what_was_found(tmp_path, config, name):
     finder = [f"--trainer.callbacks+=lightning.pytorch.callbacks.{name}"]
     finder += [f"--trainer.callbacks.{option}={value}" for option, value in FINDERS[name].items()]

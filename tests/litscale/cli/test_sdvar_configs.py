@@ -101,6 +101,7 @@ def test_pairs_are_the_networks_that_were_trained(pair, draft, target):
             assert config[f"{role}_checkpoint"] == f"{folder}/checkpoints/last.ckpt"
 
 
+@pytest.mark.slow
 def test_digits_from_distillation_to_samples(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)

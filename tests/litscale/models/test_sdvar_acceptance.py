@@ -69,7 +69,7 @@ def deviation(observed, probability):
     ("options", "seed", "arguments"),
     [
         (VARGeneration(cfg=0), 1, {"gamma": 2}),
-        (VARGeneration(cfg=0), 1, {"gamma": 1}),
+        pytest.param(VARGeneration(cfg=0), 1, {"gamma": 1}, marks=pytest.mark.slow),
         (VARGeneration(cfg=0), 2, {"gamma": 2, "ragged": False}),
         (VARGeneration(cfg=1.5, top_k=2), 3, {"gamma": 2}),
     ],

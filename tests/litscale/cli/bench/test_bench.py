@@ -250,6 +250,7 @@ def test_sigterm_ends_a_benchmark_at_once(config, tmp_path, monkeypatch):
     assert signal.getsignal(signal.SIGTERM) == before
 
 
+@pytest.mark.slow
 def test_a_checkpoint_wins_over_files(config, tmp_path):
     quick = ["--trainer.max_steps", "1", "--trainer.limit_val_batches", "1"]
     main(["fit", "--config", config, *quick, "--model.fit_images", "4"])

@@ -173,6 +173,7 @@ def test_the_networks_of_a_mixed_config_are_three(tmp_path):
     assert len(labels) == 3 + 3 + 2 + 2
 
 
+@pytest.mark.slow
 def test_an_interrupted_benchmark_goes_on(config, tmp_path, monkeypatch):
     arguments = ["bench", "fractal", "--config", config, "--iterations", "[]", "--repeats", "2", "--patches", "[4]"]
     taken, whole = [], FractalBench._run

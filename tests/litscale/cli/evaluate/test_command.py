@@ -150,5 +150,8 @@ def test_two_processes_evaluate_together(run):
     main(["evaluate", "run", "--name", "alone", "--checkpoints", "step_[69].ckpt"])
     alone = table("run/evaluations/alone")
     assert [float(row[NAME]) for row in found.values()] == pytest.approx([float(row[NAME]) for row in alone.values()])
-    # what goes wrong in the first process ends the other, too
+
+
+@pytest.mark.slow
+def test_what_goes_wrong_in_the_first_process_ends_the_other_too(run):
     assert of_two_processes("evaluate", "run", "--checkpoints", "x*") == [1, 1]

@@ -51,9 +51,9 @@ def test_trials_are_run_folders_and_the_best_is_named(sweep, capsys):
 
 
 def test_more_trials_go_on_with_a_sweep_and_the_higher_score_may_be_better(sweep):
-    main([sweep(mode="max", trials=3, folder="long")])
+    main([sweep(mode="max", trials=2, folder="long")])
+    main([sweep(mode="max", trials=1)])
     main([sweep(mode="max", trials=2)])
-    main([sweep(mode="max", trials=3)])
     assert table() == table("long")
     scores = [float(line.split(",")[1]) for line in table()[1:]]
     assert scores == sorted(scores, reverse=True)
@@ -63,10 +63,10 @@ def test_more_trials_go_on_with_a_sweep_and_the_higher_score_may_be_better(sweep
 
 
 def test_a_grid_has_every_point_once(sweep):
-    space = {"model.lr": {"low": 0.1, "high": 0.5, "step": 0.2}, "model.width": {"values": [3, 1]}}
+    space = {"model.lr": {"low": 0.1, "high": 0.3, "step": 0.2}, "model.width": {"values": [3, 1]}}
     main([sweep(sampler="grid", space=space, trials=None, jobs=3)])
     points = sorted(tuple(map(float, line.split(",")[2:4])) for line in table()[1:])
-    assert points == [pytest.approx(point) for point in [(0.1, 1), (0.1, 3), (0.3, 1), (0.3, 3), (0.5, 1), (0.5, 3)]]
+    assert points == [pytest.approx(point) for point in [(0.1, 1), (0.1, 3), (0.3, 1), (0.3, 3)]]
 
 
 def test_a_trial_that_fails_does_not_end_the_sweep(sweep):
