@@ -1,6 +1,7 @@
 """Runs of test programs on one process or two.
 
-The processes are forks of the one that tests: importing torch, Lightning and the project takes longer than most programs.
+The processes are forks of the one that tests: importing torch, Lightning and the project takes longer than most
+programs.
 """
 
 import json
