@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import tempfile
 from argparse import SUPPRESS
@@ -36,8 +35,8 @@ from litscale.cli.saved_config import SaveConfig
 from litscale.cli.scores import as_table, not_finite, write_scores
 from litscale.cli.screen import callbacks_of_screen, drop_notices, next_command
 from litscale.cli.signals import ending_at_sigterm
+from litscale.cli.wandb_run import describe_run, name_commit
 from litscale.storage.exported import ENDING
-from litscale.storage.provenance import code_of
 from litscale.storage.run_folders import CHECKPOINTS, refuse_used_folder
 
 EVALUATIONS = ("validate", "test", "predict")
@@ -130,8 +129,8 @@ class LitscaleCLI(LightningCLI):
         loggers = trainer.logger if isinstance(trainer.logger, list) else [trainer.logger]
         for logger in loggers:
             arguments: Any = getattr(logger, "init_args", None)
-            if arguments is not None and logger.class_path.endswith("WandbLogger") and "WANDB_NAME" not in os.environ:
-                arguments["name"] = arguments.get("name") or Path(trainer.default_root_dir).resolve().name
+            if arguments is not None and logger.class_path.endswith("WandbLogger"):
+                describe_run(arguments, given)
             if arguments is not None and arguments.get("save_dir") == ".":
                 arguments["save_dir"] = str(trainer.default_root_dir)
                 Path(trainer.default_root_dir).mkdir(parents=True, exist_ok=True)
@@ -315,13 +314,6 @@ def make_folder(folder: Path) -> None:
         raise OSError(
             error.errno, f"trainer.default_root_dir: cannot write there ({error.strerror}); give another", str(folder)
         ) from error
-
-
-def name_commit() -> None:
-    """Have W&B record the commit of our code where it finds none itself, as the working directory is no repository."""
-    (here, *_), (ours, *_) = code_of(Path.cwd()), code_of(Path(__file__).parent)
-    if ours.known and not here.known:
-        os.environ.setdefault("WANDB_GIT_COMMIT", ours.commit)
 
 
 class BenchCLI(LitscaleCLI):

@@ -179,6 +179,7 @@ def test_an_offline_wandb_run_holds_the_logged_keys(tmp_path, monkeypatch, confi
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("WANDB_NAME", raising=False)
+    monkeypatch.delenv("WANDB_TAGS", raising=False)
     logger = ["--trainer.logger", "lightning.pytorch.loggers.WandbLogger", "--trainer.logger.offline", "true"]
     logger += ["--trainer.logger.name", "null"]  # that of the config's own logger would stay
     logger += ["--trainer.logger.dict_kwargs.notes", "token=abc"]
@@ -188,8 +189,10 @@ def test_an_offline_wandb_run_holds_the_logged_keys(tmp_path, monkeypatch, confi
     (file,) = (tmp_path / "run" / "wandb").glob("offline-run-*/*.wandb")
     (kept,) = (tmp_path / "run" / "wandb").glob("offline-run-*/files/manifest.json")
     assert json.loads(kept.read_text()) == json.loads((tmp_path / "run" / "manifest.json").read_text())
-    assert {record.run.display_name for record in records(file.read_bytes()) if record.HasField("run")} == {"run"}
-    (commit,) = {record.run.git.commit for record in records(file.read_bytes()) if record.HasField("run")}
+    begun = [record.run for record in records(file.read_bytes()) if record.HasField("run")]
+    assert {run.display_name for run in begun} == {"run"}
+    assert {tuple(sorted(run.tags)) for run in begun} == {("Fractal", "LitFractal", "PianoRollDataModule")}
+    (commit,) = {run.git.commit for run in begun}
     recorded = json.loads(kept.read_text())["attempts"][0]["code"][0]["commit"]
     assert commit == ("" if recorded == "not a repository" else recorded)
     configured = {
