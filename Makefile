@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 DEMO := runs/demo
 FASHION := runs/fashion_demo
-.PHONY: demo demo-images demo-var demo-sdvar demo-fashion test tests test-slow mutants lint docs
+.PHONY: demo demo-images demo-var demo-sdvar demo-fashion pictures test tests test-slow mutants lint docs
 
 $(READY): setup.cfg pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -63,6 +63,10 @@ demo-fashion: $(READY)
 	$(call fashion,var_draft,300,--data.batch_size 32 --model.tokenizer_checkpoint $(FASHION)/vqvae/checkpoints/last.ckpt)
 	$(BIN)/litscale predict --config $(FASHION)/var_target/config.yaml --ckpt_path last
 	$(BIN)/litscale compare $(FASHION)/vqvae $(FASHION)/var_target $(FASHION)/var_draft
+
+# those of the README and of the docs, after the demos: demo, demo-images, demo-var and demo-sdvar
+pictures: $(READY)
+	$(BIN)/python benchmarks/pictures.py
 
 lint: $(READY)
 	$(BIN)/ruff format --check .

@@ -1,0 +1,101 @@
+"""Make the pictures of the README and of the docs again, from the runs of the demos.
+
+    make demo demo-images demo-var demo-sdvar pictures
+    python benchmarks/pictures.py [--runs runs] [--images docs/images]
+
+The pictures of the report need playwright and its Chromium (``python -m playwright install chromium``), or a Chromium
+that is named by ``--chromium``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from PIL import Image, ImageSequence
+
+GAP = 2  # white pixels between pictures of a sheet
+SIZE = 64  # of the pictures in a sheet
+
+
+def main() -> None:
+    """Make all pictures, or say which demo has to run first."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=Path, default=Path("runs"))
+    parser.add_argument("--images", type=Path, default=Path("docs/images"))
+    parser.add_argument("--chromium", type=Path, default=shutil.which("chromium"), help="the browser's program")
+    options = parser.parse_args()
+    runs, images = options.runs, options.images
+
+    # 1. music: the first sample, how it came about, in which pass each cell was settled, and the report
+    for ending in ("png", "gif"):
+        shutil.copyfile(samples(runs / "demo", "demo", ending)[0], images / f"sample.{ending}")
+    settling = Path(__file__).with_name("settling_picture.py")
+    subprocess.run([sys.executable, settling, runs / "demo", images / "settling.png"], check=True)
+    screenshots(existing(runs / "demo" / "report.html", "demo"), options.chromium).save(images / "report.png")
+
+    # 2. digits: twenty samples, and the steps of the first four (every step of MAR, every scale of VAR)
+    for run, demo, name in (("digits_mar", "demo-images", "digits"), ("digits_var_target", "demo-var", "var")):
+        pictures = [Image.open(path) for path in samples(runs / run, demo, "png")[:20]]
+        sheet(pictures, columns=10).save(images / f"{name}.png")
+        animations = [Image.open(path) for path in samples(runs / run, demo, "gif")[:4]]
+        frames = [[frame.copy() for frame in ImageSequence.Iterator(animation)] for animation in animations]
+        sheet([frame for steps in frames for frame in steps], columns=len(frames[0])).save(images / f"{name}_steps.png")
+
+    # 3. speculative decoding
+    for name, picture in (("decode_test.png", "timeline.png"), ("bench_decode.png", "decoders.png")):
+        shutil.copyfile(existing(runs / "sdvar_digits" / name, "demo-sdvar"), images / picture)
+
+
+def existing(path: Path, demo: str) -> Path:
+    """The path, if the demo has made it."""
+    if not path.exists():
+        raise SystemExit(f"{path}: no such file; run `make {demo}` first")
+    return path
+
+
+def samples(run: Path, demo: str, ending: str) -> list[Path]:
+    """The files of the newest predictions of a run, in the order of the samples."""
+    folders = sorted(existing(run / "predictions", demo).iterdir(), key=lambda folder: folder.stat().st_mtime)
+    found = sorted(folders[-1].glob(f"sample_*.{ending}")) if folders else []
+    if not found:
+        raise SystemExit(f"{run}/predictions has no .{ending}; run `make {demo}` first")
+    return found
+
+
+def sheet(pictures: list[Image.Image], columns: int) -> Image.Image:
+    """Pictures of equal size in rows of so many columns, enlarged without smoothing."""
+    rows, step = -(-len(pictures) // columns), SIZE + GAP
+    whole = Image.new("RGB", (GAP + columns * step, GAP + rows * step), "white")
+    for place, picture in enumerate(pictures):
+        large = picture.convert("RGB").resize((SIZE, SIZE), Image.Resampling.NEAREST)
+        whole.paste(large, (GAP + place % columns * step, GAP + place // columns * step))
+    return whole
+
+
+def screenshots(page: Path, chromium: Path | None) -> Image.Image:
+    """The beginning of a report in windows of 1280 and of 390 pixels, side by side."""
+    from playwright.sync_api import sync_playwright
+
+    taken = []
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        for width in (1280, 390):
+            window = browser.new_page(viewport={"width": width, "height": 1560})
+            window.goto(page.resolve().as_uri())
+            path = f"{folder}/{width}.png"
+            window.screenshot(path=path)
+            taken.append(Image.open(path).convert("RGB"))
+        browser.close()
+    whole = Image.new("RGB", (sum(picture.width for picture in taken) + 30, taken[0].height), "white")
+    for picture, left in zip(taken, (0, taken[0].width + 30), strict=True):
+        whole.paste(picture, (left, 0))
+    return whole.resize((1020, 1020 * whole.height // whole.width))
+
+
+if __name__ == "__main__":
+    main()
