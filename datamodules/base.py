@@ -58,6 +58,14 @@ class BatchData(Protocol):
         """Items of a batch on each device."""
 
 
+class CountedExamples(Protocol):
+    """A training set that can say what it holds in its own words, where the number of examples does not."""
+
+    @property
+    def contents(self) -> str:
+        """Such as ``350 pieces, 2800 windows``."""
+
+
 class Renderer(Protocol):
     """Shows canvases, uint8 ``[C, H, W]``; see `datamodules.images.renderer.ImageRenderer`."""
 

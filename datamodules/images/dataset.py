@@ -53,6 +53,11 @@ class TrainingImages(Dataset):
     def __len__(self) -> int:
         return self._size
 
+    @property
+    def contents(self) -> str:
+        """The number of images, of all ranks together."""
+        return f"{len(self.images)} images"
+
     def __getitem__(self, key: tuple[int, int] | int) -> Item:
         # A bare index comes from samplers that know no epochs: Lightning's, when it overfits batches.
         epoch, position = key if isinstance(key, tuple) else (0, key)

@@ -104,6 +104,11 @@ class RandomCrops(Dataset):
     def __len__(self) -> int:
         return self.size
 
+    @property
+    def contents(self) -> str:
+        """The number of pieces and of windows."""
+        return f"{len(self._lengths)} pieces, {self.size} windows of {self.pieces.window} steps"
+
     def __getitem__(self, key: tuple[int, int] | int) -> dict[str, Tensor]:
         # A bare index comes from samplers that know no epochs: Lightning's, when it overfits batches.
         epoch, index = key if isinstance(key, tuple) else (0, key)

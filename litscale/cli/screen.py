@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.panel import Panel
 from rich.progress import TextColumn
 
-from datamodules.base import offered
+from datamodules.base import CountedExamples, offered
 from lit_models.contracts import LevelParameters
 from litscale.storage.run_folders import CHECKPOINTS
 
@@ -100,7 +100,10 @@ def overview(trainer: Trainer, module: LightningModule) -> Mapping[str, str]:
     """Heading -> text: data, model, device and run folder of a training."""
     data = trainer.datamodule  # type: ignore[attr-defined]
     examples = getattr(trainer.train_dataloader, "dataset", None)
-    number = f", {len(examples)} examples" if isinstance(examples, Sized) else ""
+    if counted := offered(examples, CountedExamples):
+        number = f", {counted.contents}"
+    else:
+        number = f", {len(examples)} examples" if isinstance(examples, Sized) else ""
     steps = f" in {trainer.num_training_batches} batches an epoch"
     count = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
     model = f"{type(module).__name__}, {_millions(count)} parameters"
@@ -162,6 +165,7 @@ class Lines(ProgressBar):
         super().__init__()
         self._enabled = True
         self._last = 0.0
+        self._shown = -1
 
     def disable(self) -> None:
         """Say nothing: on all processes but the first."""
@@ -172,8 +176,8 @@ class Lines(ProgressBar):
         self._last = time.monotonic()
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
-        """Print a line now and then, and after the last step."""
-        if time.monotonic() - self._last >= SECONDS or trainer.global_step == trainer.max_steps:
+        """Print a line now and then."""
+        if time.monotonic() - self._last >= SECONDS:
             self._show(trainer, pl_module)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -181,8 +185,13 @@ class Lines(ProgressBar):
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
             self._show(trainer, pl_module)
 
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Print a line of the last step, unless its validation has done so."""
+        if self._shown != trainer.global_step:
+            self._show(trainer, pl_module)
+
     def _show(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._last = time.monotonic()
+        self._last, self._shown = time.monotonic(), trainer.global_step
         if self._enabled:
             values = {name: value for name, value in self.get_metrics(trainer, pl_module).items() if name != "v_num"}
             shown = (f"{name} {float(value):.4g}" for name, value in values.items())  # type: ignore[arg-type]

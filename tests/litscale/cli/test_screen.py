@@ -41,15 +41,15 @@ def test_an_overview_and_lines(tmp_path, shown, capsys, monkeypatch):
     main(["fit", "--config", shown])
     out = capsys.readouterr().out
     run = tmp_path / "run"
-    assert "data       PianoRollDataModule, 12 examples in 3 batches an epoch" in out
+    assert "data       PianoRollDataModule, 6 pieces, 12 windows of 16 steps in 3 batches an epoch" in out
     assert "model      LitFractal, " in out
     assert " parameters: level_0 " in out
     assert "device     cpu, 32-true" in out
     assert f"run folder {run}" in out
     assert "for the other 3 steps" in out
     lines = [line for line in out.splitlines() if line.startswith("step ")]
-    assert lines[0].startswith("step 3 of 6, epoch 1, train/loss ")
-    assert lines[-1].startswith("step 6 of 6, epoch 2, train/loss ")
+    begins = ["step 3 of 6, epoch 1, train/loss ", "step 6 of 6, epoch 2, train/loss "]
+    assert [line[: len(begin)] for line, begin in zip(lines, begins, strict=True)] == begins
     assert "v_num" not in out
     assert f"Next: litscale validate --config {run / 'config.yaml'} --ckpt_path last" in out
 
@@ -88,3 +88,24 @@ def test_advertisements_are_left_out(caplog):
         logger.info("Tip: For seamless cloud logging, try installing something")
         logger.info("GPU available")
     assert [record.getMessage() for record in caplog.records] == ["GPU available"]
+
+
+def test_the_last_step_is_shown_once(monkeypatch, capsys):
+    lines = Lines()
+    monkeypatch.setattr(lines, "get_metrics", lambda trainer, module: {"train/loss": 2, "v_num": 1})
+    fit = SimpleNamespace(fn="fit")
+    at = SimpleNamespace(
+        global_step=6,
+        max_steps=6,
+        current_epoch=0,
+        max_epochs=-1,
+        sanity_checking=False,
+        state=fit,
+        is_global_zero=True,
+    )
+    lines.on_train_start(at, None)
+    lines.on_train_batch_end(at, None)
+    lines.on_train_end(at, None)  # without a validation
+    lines.on_validation_end(at, None)
+    lines.on_train_end(at, None)  # after one
+    assert capsys.readouterr().out.splitlines() == ["step 6 of 6, epoch 1, train/loss 2"] * 2
