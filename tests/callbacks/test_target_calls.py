@@ -141,16 +141,15 @@ def test_two_ranks(tmp_path):
     numbers = [keys(Images(11)[k]["canvas"][None])[0] for k in range(11)]
     assert ranks[0]["decoded"] == numbers[::2]
     assert ranks[1]["decoded"] == numbers[1::2]
-    assert output.count("Written to") == 2  # the toy's and the pair's, by rank zero
-    # with a real decoder, two processes decode as one does
-    from two_ranks_decode import decoded
+    assert output.count("Written to") == 4  # the toy's and the pairs', by rank zero
+    # with real decoders, two processes decode as one does
+    from two_ranks_decode import DECODERS, decoded
 
-    scores, canvases = decoded(tmp_path / "one")
-    for rank in ranks:
-        counts = {
-            name: value for name, value in rank["scores"].items() if "ms_per" not in name and "speedup" not in name
-        }
-        assert counts == pytest.approx({name: scores[name] for name in counts}, rel=1e-5)
-        assert counts["sdvar/images"] == 7
-    assert ranks[0]["canvases"] == canvases[::2]
-    assert ranks[1]["canvases"] == canvases[1::2]
+    for decoder in DECODERS:
+        scores, canvases = decoded(tmp_path / decoder, decoder)
+        for number, rank in enumerate(ranks):
+            found, images = rank["pairs"][decoder]
+            counts = {name: value for name, value in found.items() if "ms_per" not in name and "speedup" not in name}
+            assert counts == pytest.approx({name: scores[name] for name in counts}, rel=1e-5)
+            assert counts["sdvar/images"] == 7
+            assert images == canvases[number::2]

@@ -5,7 +5,9 @@ from __future__ import annotations
 import faulthandler
 import json
 import sys
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from callback_toys import trainer
 from decode_toys import Comparing
@@ -17,7 +19,8 @@ from var_toys import ToyImages as SmallImages
 
 from callbacks import TargetCalls
 from datamodules.loading import ShardSampler
-from litscale.models.sdvar import KL
+from litscale.models.sdvar import KL, Coupled, Refine, Speculative
+from litscale.models.var import Pruning, VARGeneration
 
 
 class Canvases(Callback):
@@ -43,11 +46,25 @@ class Dealt(SmallImages):
         return DataLoader(items, 4, sampler=ShardSampler(items, self.trainer.world_size, self.trainer.global_rank))
 
 
-def decoded(folder: Path, **options: object) -> tuple[dict[str, float], list[list[int]]]:
+# Speculative decoding, and each way to save arithmetic.
+DECODERS: dict[str, dict[str, Any]] = {
+    "speculative": speculative(gamma=2, acceptance=KL(0.85)),
+    "guidance": {
+        "decoder": partial(Speculative, gamma=2, acceptance=Coupled()),
+        "generation": VARGeneration(cfg=1.5, cfg_until=2),
+    },
+    "pruning": {
+        "decoder": partial(Refine, large_scales=1),
+        "generation": VARGeneration(cfg=1.5, prune=Pruning(1, (0.5,))),
+    },
+}
+
+
+def decoded(folder: Path, decoder: str, **options: object) -> tuple[dict[str, float], list[list[int]]]:
     """Numbers and images of a small pair."""
     seen = Canvases()
     run = trainer(folder, callbacks=[TargetCalls(), seen], **options)
-    module = lit_sdvar(**speculative(gamma=2, acceptance=KL(0.85)), seed=3)
+    module = lit_sdvar(**DECODERS[decoder], seed=3)
     run.test(module, Dealt(), verbose=False)
     return {key: float(value) for key, value in run.callback_metrics.items()}, seen.kept
 
@@ -60,8 +77,8 @@ def main(folder: Path) -> None:
     run = trainer(folder, callbacks=[callback], **both)
     run.validate(module, ToyImages(), verbose=False)
     toy = {key: value.item() for key, value in run.callback_metrics.items() if key.startswith("sdvar/")}
-    scores, canvases = decoded(folder / "pair", **both)
-    found = {"toy": toy, "decoded": module.decoded, "scores": scores, "canvases": canvases}
+    pairs = {decoder: decoded(folder / decoder, decoder, **both) for decoder in DECODERS}
+    found = {"toy": toy, "decoded": module.decoded, "pairs": pairs}
     (folder / f"rank_{run.global_rank}.json").write_text(json.dumps(found))
 
 
