@@ -147,7 +147,7 @@ def newest_checkpoint(folder: Path) -> str | None:
             rank_zero_info(f"going on from {found[0]}, step {found[1]}")
             return str(found[0])
     if problems:
-        raise ValueError(f"no checkpoint of {folder} can be read: {'; '.join(problems)}")
+        raise ValueError(f"{folder} has no checkpoint to resume from: {'; '.join(problems)}; remove them to begin anew")
     return None
 
 

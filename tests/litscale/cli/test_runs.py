@@ -292,7 +292,7 @@ def test_auto_takes_the_newest_that_can_be_read(run):
         assert newest_checkpoint(run) == str(run / "checkpoints" / "step_12.ckpt")
     (run / "checkpoints" / "step_12.ckpt").unlink()
     os.truncate(best, 1000)
-    with pytest.raises(ValueError, match=r"no checkpoint of .*run can be read: .*last\.ckpt is damaged.*best\.ckpt"):
+    with pytest.raises(ValueError, match=r"run has no checkpoint to resume from: .*last\.ckpt is damaged.*best\.ckpt"):
         main(["fit", "--config", str(run / "config.yaml"), "--ckpt_path", "auto"])
 
 
