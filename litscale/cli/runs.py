@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -127,30 +127,39 @@ def newest_checkpoint(folder: Path) -> str | None:
         folder: the run folder.
 
     Returns:
-        The path of ``last.ckpt`` or of one that Lightning saved as it requeued a job; of ``best.ckpt`` only where none
-        of these can be read. None if there are no checkpoints.
+        The path of ``last.ckpt`` or of one that Lightning saved as it requeued a job; of another file in
+        ``checkpoints/``, such as ``best.ckpt`` and those of callbacks, only where none of these can be read.
+        None if there are no checkpoints.
 
     Raises:
-        ValueError: there are checkpoints, none of which can be read.
+        ValueError: there are checkpoints, none of which a training can go on from.
     """
-    best = checkpoint_in(folder, "best")
-    steps: dict[Path, int] = {}
-    problems = []
-    for path in [*sorted(folder.glob(HPC)), checkpoint_in(folder, "last"), best]:
-        if path == best and steps:
-            continue
+    own = [*sorted(folder.glob(HPC)), checkpoint_in(folder, "last")]
+    others = sorted({*(folder / CHECKPOINTS).glob("*.ckpt")} - {*own})
+    problems: list[str] = []
+    for paths in (own, others):
+        steps = dict(_resumable(paths, problems, verified=False))
+        # Comparing checksums reads whole files, and a run may have kept hundreds.
+        by_steps = _resumable(sorted(steps, key=lambda path: steps[path], reverse=True), problems, verified=True)
+        if found := next(by_steps, None):
+            for problem in problems:
+                rank_zero_warn(f"{problem}; another checkpoint is taken")
+            rank_zero_info(f"going on from {found[0]}, step {found[1]}")
+            return str(found[0])
+    if problems:
+        raise ValueError(f"{folder} has no checkpoint to resume from: {'; '.join(problems)}; remove them to begin anew")
+    return None
+
+
+def _resumable(paths: Iterable[Path], problems: list[str], verified: bool) -> Iterator[tuple[Path, int]]:
+    """The checkpoints that a training can go on from, each with its step; what is wrong with others is added."""
+    for path in paths:
         try:
-            steps[path] = read_checkpoint(path / "meta.pt" if path.is_dir() else path)["global_step"]
+            content = read_checkpoint(path / "meta.pt" if path.is_dir() else path, verified=verified)
+            if "lr_schedulers" not in content:
+                raise ValueError(f"{path} holds no more than weights")
+            yield path, content["global_step"]
         except FileNotFoundError:
             continue
         except (ValueError, KeyError, TypeError) as error:
             problems.append(str(error))
-    if problems and not steps:
-        raise ValueError(f"no checkpoint of {folder} can be read: {'; '.join(problems)}")
-    for problem in problems:
-        rank_zero_warn(f"{problem}; another checkpoint is taken")
-    if not steps:
-        return None
-    newest = max(steps, key=lambda path: steps[path])
-    rank_zero_info(f"going on from {newest}, step {steps[newest]}")
-    return str(newest)

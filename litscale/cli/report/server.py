@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from http import HTTPStatus
@@ -15,6 +16,7 @@ from lit_models.runs import CONFIG
 from litscale.cli.report.page import Selection, environment, report
 
 HOST = "127.0.0.1"
+NO_PAGE = "there is no such page or run"
 HEADERS = {
     "Content-Type": "text/html; charset=utf-8",
     "Content-Security-Policy": "default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'; "
@@ -48,6 +50,11 @@ class Server(ThreadingHTTPServer):
         self.selection = replace(selection, limits=limits)
         super().__init__((HOST, port), Handler)
 
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say what went wrong; that a browser has gone before it had its page is no error."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
     @property
     def address(self) -> str:
         """Where a browser finds it."""
@@ -79,13 +86,16 @@ class Handler(BaseHTTPRequestHandler):
             f"localhost:{self.server.server_port}",
         ):
             return HTTPStatus.FORBIDDEN, _message("this server answers to 127.0.0.1 only")
-        parts = urlsplit(self.path)
+        try:
+            parts = urlsplit(self.path)
+        except ValueError:  # half of an address
+            return HTTPStatus.NOT_FOUND, _message(NO_PAGE)
         runs = runs_of(self.server.folder)
         if parts.path == "/" and not parts.query:
             return HTTPStatus.OK, self._index(runs)
         wanted = parse_qs(parts.query).get("run", [])
         if parts.path != "/report" or not wanted or not runs.keys() >= set(wanted):
-            return HTTPStatus.NOT_FOUND, _message("there is no such page or run")
+            return HTTPStatus.NOT_FOUND, _message(NO_PAGE)
         try:
             return HTTPStatus.OK, report([runs[name] for name in wanted], self.server.selection)
         except (OSError, ValueError) as error:

@@ -37,3 +37,19 @@ def test_killed_in_mid_epoch(tmp_path, config, workers):
     ends = [torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True) for folder in (whole, broken)]
     assert [end["global_step"] for end in ends] == [12, 12]
     same(*ends, ("state_dict", "optimizer_states", "lr_schedulers", "averaging_state"))
+
+
+def test_auto_goes_on_from_what_a_callback_has_saved(tmp_path, config):
+    keep = "--trainer.callbacks+=lightning.pytorch.callbacks.ModelCheckpoint"
+    options = {"every_n_train_steps": 1, "save_top_k": -1, "filename": "step_{step}", "auto_insert_metric_name": False}
+    common = ["fit", "--config", config, "--trainer.max_steps", 4]
+    common += [keep, *(f"--trainer.callbacks.{name}={value}" for name, value in options.items())]
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    run(*common, "--trainer.default_root_dir", whole)
+    killed(2, *common, "--trainer.default_root_dir", broken)
+    # the first epoch has three steps, and last.ckpt is written at its end
+    assert [path.name for path in (broken / "checkpoints").iterdir()] == ["step_1.ckpt"]
+    run(*common, "--trainer.default_root_dir", broken, "--ckpt_path", "auto")
+    ends = [torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True) for folder in (whole, broken)]
+    assert [end["global_step"] for end in ends] == [4, 4]
+    same(*ends, ("state_dict", "optimizer_states", "lr_schedulers", "averaging_state"))

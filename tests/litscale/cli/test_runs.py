@@ -101,7 +101,7 @@ def test_checkpoints_that_are_none(run, tmp_path, monkeypatch, given, error, mes
 def test_a_used_folder_is_refused_and_overwritten_on_demand(run):
     command = ["fit", "--config", str(run / "config.yaml"), "--trainer.max_steps", "3"]
     before = {path: path.read_bytes() for path in [run / "config.yaml", *(run / "checkpoints").iterdir()]}
-    with pytest.raises(RunFolderError, match=r"--ckpt_path last, .*--overwrite true"):
+    with pytest.raises(RunFolderError, match=r"--ckpt_path auto, .*--overwrite true"):
         main(command)
     assert before == {path: path.read_bytes() for path in before}
     main([*command, "--overwrite", "true"])
@@ -287,8 +287,14 @@ def test_auto_takes_the_newest_that_can_be_read(run):
     (run / "hpc_ckpt_1.ckpt").unlink()
     with pytest.warns(UserWarning, match=r"last\.ckpt is damaged"):
         assert newest_checkpoint(run) == str(best)
+    torch.save(stamp({**saved, "global_step": 12}), run / "checkpoints" / "step_12.ckpt")
+    weights = {"state_dict": saved["state_dict"], "global_step": 15}
+    torch.save(weights, run / "checkpoints" / "weights.ckpt")  # save_weights_only
+    with pytest.warns(UserWarning, match=r"weights\.ckpt holds no more than weights; another"):
+        assert newest_checkpoint(run) == str(run / "checkpoints" / "step_12.ckpt")
+    (run / "checkpoints" / "step_12.ckpt").unlink()
     os.truncate(best, 1000)
-    with pytest.raises(ValueError, match=r"no checkpoint of .*run can be read: .*last\.ckpt is damaged.*best\.ckpt"):
+    with pytest.raises(ValueError, match=r"run has no checkpoint to resume from: .*last\.ckpt is damaged.*best\.ckpt"):
         main(["fit", "--config", str(run / "config.yaml"), "--ckpt_path", "auto"])
 
 

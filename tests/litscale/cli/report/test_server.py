@@ -1,6 +1,7 @@
 """``litscale report --serve``: on this machine only, nothing is written, and nothing of elsewhere is shown."""
 
 import http.client
+import io
 import shutil
 import threading
 
@@ -8,7 +9,7 @@ import pytest
 
 from litscale.cli.report.contents import Limits
 from litscale.cli.report.page import Selection
-from litscale.cli.report.server import Server, runs_of
+from litscale.cli.report.server import Handler, Server, runs_of
 
 
 @pytest.fixture
@@ -73,6 +74,7 @@ def test_it_lists_and_shows_runs_and_writes_nothing(served):
         "/%2e%2e/%2e%2e/etc/passwd",
         "/report?run=no_run",
         "/report?run=one%00",
+        "x://[",
     ],
 )
 def test_no_path_escapes_the_folder(served, path):
@@ -102,6 +104,21 @@ def test_others_are_refused(served):
     assert ask("/", Host=f"localhost:{server.server_port}")[0].status == 200
     assert ask("/", method="POST")[0].status == 501
     assert ask("/", method="PUT")[0].status == 501
+
+
+def test_a_browser_that_goes_away_is_no_error(served, monkeypatch, capfd):
+    _, ask, server = served
+
+    class Gone(io.BytesIO):
+        def write(self, content):
+            raise BrokenPipeError
+
+    monkeypatch.setattr(Handler, "setup", lambda handler: vars(handler).update(rfile=request, wfile=Gone()))
+    request = io.BytesIO(f"GET / HTTP/1.1\r\nHost: 127.0.0.1:{server.server_port}\r\n\r\n".encode())
+    with pytest.raises(http.client.RemoteDisconnected):
+        ask("/")
+    assert request.closed  # it was served
+    assert capfd.readouterr().err == ""
 
 
 def test_a_damaged_run_is_an_error_of_its_page(served):

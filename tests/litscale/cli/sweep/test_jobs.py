@@ -1,8 +1,12 @@
 """Trials as jobs: through submitit's local executor, and with a stub of sbatch."""
 
+import os
+import signal
+import time
 from pathlib import Path
 
 import pytest
+from cli_runs import forked, status_of
 
 from litscale.cli.sweep.command import main
 from litscale.cli.sweep.processes import slurm_executor
@@ -39,3 +43,17 @@ def test_without_slurm_that_is_said(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(SweepError, match="slurm: "):
         slurm_executor(tmp_path / "slurm", {})
+
+
+def test_jobs_outlive_a_killed_sweep_and_the_next_one_follows_them(sweep, local_cluster):
+    settings = {**GRID, "space": {"model.lr": [0.3], "model.width": [1, 13, 2, 3]}}
+    main([sweep("here.yaml", folder="here", **settings)])
+    process = forked("sweep", sweep(slurm={"partition": "gpu"}, **settings))
+    while not Path("sweep/trials/0000/last.txt").exists():
+        time.sleep(0.01)
+    os.kill(process, signal.SIGKILL)
+    assert status_of(process) == -signal.SIGKILL
+    main([sweep(slurm={"partition": "gpu"}, **settings)])
+    assert Path("sweep/sweep.csv").read_text() == Path("here/sweep.csv").read_text()
+    starts = [path.read_text().split() for path in sorted(Path("sweep/trials").glob("*/starts.txt"))]
+    assert starts == [["0"]] * 4  # none was begun twice
