@@ -57,6 +57,6 @@ def main(words: Sequence[str]) -> None:
     Args:
         words: the words after ``litscale completion``.
     """
-    parser = CommandParser("litscale completion", description="Print a script that completes commands.")
-    parser.add_argument("shell", choices=SHELLS)
+    parser = CommandParser("litscale completion", description="Print a script that completes commands in a shell.")
+    parser.add_argument("shell", choices=SHELLS, help="the shell that you use")
     print(script(parser.parse_args(words).shell), end="")

@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 import tempfile
+import textwrap
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,13 +22,21 @@ _FAILURES = (OSError, RuntimeError, FloatingPointError)
 _run_folder: list[Path] = []  # where a traceback is kept, once it is known
 
 
+class _Paragraphs(argparse.HelpFormatter):
+    """Help whose descriptions may have several paragraphs, each wrapped to the width of the terminal."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        paragraphs = (" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
+        return "\n\n".join(textwrap.fill(paragraph, width) for paragraph in paragraphs)
+
+
 class CommandParser(argparse.ArgumentParser):
-    """A parser of the commands that are no LightningCLI: its errors are one line, without the usage.
+    """A parser of the commands that are not LightningCLIs. Its errors are one line, without the usage.
 
     Args:
         name: the words of the command.
-        description: shown by ``--help``, with its line breaks.
-        usage: the first lines of the help; by default they are made of the options.
+        description: shown by ``--help``; an empty line separates paragraphs.
+        usage: the first lines of the help; by default they list the options.
     """
 
     def __init__(self, name: str, description: str, usage: str | None = None) -> None:
@@ -35,7 +44,7 @@ class CommandParser(argparse.ArgumentParser):
             name,
             usage=usage,
             description=description,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            formatter_class=_Paragraphs,
             allow_abbrev=False,
         )
 

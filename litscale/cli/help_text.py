@@ -7,52 +7,52 @@ import textwrap
 from collections.abc import Iterable, Sequence
 
 COMMON_TRAINER_OPTIONS = {
-    "max_steps": "end after so many optimiser steps",
-    "max_epochs": "end after so many epochs",
-    "max_time": "end after so long, as DD:HH:MM:SS",
-    "default_root_dir": "the run folder, where all results go",
+    "max_steps": "end after this many optimiser steps",
+    "max_epochs": "end after this many epochs",
+    "max_time": "end after this time, as DD:HH:MM:SS",
+    "default_root_dir": "the run folder, which gets all results",
     "accelerator": "cpu, gpu or auto",
-    "devices": "how many of them, or auto",
-    "num_nodes": "how many machines",
+    "devices": "number of devices of a machine, or auto",
+    "num_nodes": "number of machines",
     "strategy": "auto, ddp or the class of a strategy",
     "precision": "32-true, bf16-mixed, 16-mixed, bf16-true or 16-true",
     "logger": "class of a logger, or false for none",
     "callbacks": "classes of callbacks; --trainer.callbacks+=CLASS adds one",
-    "check_val_every_n_epoch": "validate after each so many epochs",
-    "val_check_interval": "validate after so many batches, or such a share of an epoch",
-    "limit_train_batches": "use so many batches of an epoch, or such a share of them",
+    "check_val_every_n_epoch": "number of epochs between validations",
+    "val_check_interval": "validate after this many batches, or this share of an epoch",
+    "limit_train_batches": "use this many batches of an epoch, or this share of them",
     "limit_val_batches": "the same for validation",
-    "log_every_n_steps": "log after each so many steps",
-    "accumulate_grad_batches": "sum the gradients of so many batches for one step",
+    "log_every_n_steps": "number of steps between logged values",
+    "accumulate_grad_batches": "add the gradients of this many batches for one step",
     "gradient_clip_val": "clip the norm of the gradients to this value",
-    "fast_dev_run": "true: try one batch of everything, and write nothing",
+    "fast_dev_run": "true: run one batch of each stage, and write nothing",
 }
 OTHER_OPTIONS = {
-    "config": "a config file, or the name of a packaged one; several are layered",
-    "print_config": "show the resulting config and end",
+    "config": "a config file, or the name of a packaged one; later ones override earlier ones",
+    "print_config": "show the resulting config and exit",
     "seed_everything": "the seed of all random numbers",
     "help": "show this help",
     "help_all": "show all options, with types and defaults",
     "model": "class of the model; --model.NAME VALUE sets one of its options",
     "data": "class of the data module; --data.NAME VALUE sets one of its options",
     "model.pretrained": "a folder of litscale export, which gives model, data and weights",
-    "ckpt_path": "path of a checkpoint, last or best; fit continues from it, and takes auto, too",
+    "ckpt_path": "path of a checkpoint, last or best; fit resumes from it, and also accepts auto",
     "verbose": "print the scores",
 }
 HIDDEN = ("trainer", "checkpoints", "weights_only", "checkpoints.overwrite")
-"""Files of a group's options, and what no user sets."""
+"""Options that read a group from a file, and options that no user sets."""
 GROUPS = {"model": "Model and data", "data": "Model and data", "trainer": "Trainer", "checkpoints": "Checkpoints"}
 OWN = "Command"  # the group of the other options
 INDENT = 31  # columns before the explanations
 
 
 def short_help(command: str, description: str, actions: Iterable[argparse.Action], width: int) -> str:
-    """The options of a command by groups, one or few lines each.
+    """The options of a command in groups, with one or a few lines each.
 
     Args:
         command: its words, such as ``litscale fit``.
-        description: what it does.
-        actions: of its parser.
+        description: what the command does.
+        actions: the actions of its parser.
         width: columns of the terminal.
     """
     groups: dict[str, list[str]] = {OWN: [], "Model and data": [], "Trainer": [], "Checkpoints": []}
@@ -69,13 +69,13 @@ def short_help(command: str, description: str, actions: Iterable[argparse.Action
         text = COMMON_TRAINER_OPTIONS[last] if first == "trainer" else OTHER_OPTIONS.get(action.dest, action.help or "")
         groups[GROUPS.get(first, OWN)] += _option(action, text, width)
     groups["Model and data"] += _wrapped(
-        "More by --model.help CLASS and --data.help CLASS, such as --model.help LitFractal", width, 2
+        "More options: --model.help CLASS and --data.help CLASS, such as --model.help LitFractal", width, 2
     )
     if not command.endswith(" fit"):
         # no option of the parser, see `litscale.cli.words.with_exported`
         text = f"--model.pretrained takes {OTHER_OPTIONS['model.pretrained']}"
         groups["Model and data"] += _wrapped(text, width, 2)
-    groups["Trainer"] += _wrapped(f"Others of Lightning's Trainer: {', '.join(rare)}", width, 2)
+    groups["Trainer"] += _wrapped(f"Other options of Lightning's Trainer: {', '.join(rare)}", width, 2)
     lines = [f"usage: {command} --config CONFIG [--OPTION VALUE ...]", "", *_wrapped(description, width, 0)]
     for title, body in groups.items():
         lines += ["", f"{title}:", *body] if body else []

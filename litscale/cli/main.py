@@ -14,7 +14,7 @@ COMMANDS = {
     "fit": "train a model, or continue a run (--ckpt_path last)",
     "validate": "evaluate a checkpoint on the validation data",
     "test": "evaluate a checkpoint on the test data",
-    "predict": "generate, continue, fill in or reconstruct, as files",
+    "predict": "write files: generate, continue, fill in or reconstruct",
     "evaluate RUN": "evaluate all checkpoints of a run, also while it trains",
     "sweep SWEEP.yaml": "train with several sets of options, and compare them",
     "launch -- fit ...": "submit a command to SLURM, with a snapshot of the code",
@@ -22,10 +22,10 @@ COMMANDS = {
     "report RUN ...": "write an HTML report on runs, or show it in a browser",
     "export RUN": "export a model to share: weights, config, model card",
     "completion bash": "print a script that completes commands in bash or zsh",
-    "bench decode": "measure what speculative decoding gains and costs",
+    "bench decode": "measure speed and quality of speculative decoding",
     "bench fractal": "compare training and sampling of AR and MAR networks",
-    "bench costs": "time a call of each network, and plan the best gamma",
-    "bench masks": "draw what the prefix masks hide",
+    "bench costs": "time a call of each network, and compute the best gamma",
+    "bench masks": "draw what each prefix mask hides",
 }
 OWN_OPTIONS = {
     "evaluate": "evaluate.command",
@@ -50,8 +50,8 @@ commands:
 example: litscale fit --config demo.yaml
 
 litscale COMMAND --help lists the options of a command. --print_config shows the
-resulting config, --debug the traceback of an error, litscale --version the
-version. Options override configs, wherever they stand."""
+resulting config, --debug the traceback of an error, and litscale --version the
+version. Options override configs, wherever they are in the command."""
 
 
 def main(args: list[str] | None = None) -> None:

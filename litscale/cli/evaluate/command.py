@@ -26,15 +26,16 @@ from litscale.cli.signals import ending_at_sigterm
 from litscale.storage.run_folders import EVALUATIONS
 
 T = TypeVar("T")
-DESCRIPTION = """Score the checkpoints of a run, with the config of the run and what is layered over it.
+DESCRIPTION = """Evaluate the checkpoints of a run with the config of the run. Layers (--config) and options of litscale
+validate or test change this config.
 
-The scores are in RUN/evaluations/NAME: scores.csv, scores.md and scores.png over the steps, best_by_SCORE.json, and a
-folder step_N with all that the evaluation of a step wrote. They are also sent to where the run logs. Checkpoints that
-have their scores are not evaluated again, and several evaluators may be at work at once."""
+The results are in RUN/evaluations/NAME: scores.csv, scores.md and scores.png over the steps, best_by_SCORE.json, and
+for each step a folder step_N with the files of its evaluation. The scores also go to the run's loggers. Checkpoints
+that have scores are not evaluated again, and several evaluators may work at the same time."""
 
 GIVEN = {
     "--ckpt_path": "the checkpoints are those of the run; give --best, --last or --checkpoints",
-    "--trainer.default_root_dir": f"all is written to RUN/{EVALUATIONS}/NAME; give --name",
+    "--trainer.default_root_dir": f"the results go to RUN/{EVALUATIONS}/NAME; give --name",
 }
 """Options of ``litscale validate`` and ``test`` -> why an evaluation of a run has none."""
 
@@ -90,9 +91,7 @@ class EvaluateCLI(LitscaleCLI):
         """Evaluate one checkpoint after the other, all processes of this evaluator together."""
         launcher = self.trainer.strategy.launcher
         if isinstance(launcher, _MultiProcessingLauncher):
-            raise ValueError(
-                "litscale evaluate: trainer.strategy starts processes anew each time; give ddp in its place"
-            )
+            raise ValueError("litscale evaluate: trainer.strategy starts new processes each time; give ddp instead")
         if self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             raise ValueError("trainer.fast_dev_run leaves no scores: give --trainer.limit_val_batches 1 and a --name")
         with ending_at_sigterm():
@@ -218,25 +217,27 @@ def parser() -> CommandParser:
     made = CommandParser(
         "litscale evaluate",
         DESCRIPTION,
-        usage="litscale evaluate RUN [options] [--config LAYER ...] [options of litscale validate or test]",
+        usage="litscale evaluate RUN [options] [--config LAYER ...]",
     )
     # 1. what is evaluated
-    made.add_argument("--name", help="of the evaluation, one for each set of settings; by default the stage")
-    made.add_argument("--stage", choices=("validate", "test"), default="validate", help="the data and the scores")
-    made.add_argument("--best", action="store_true", help="evaluate best.ckpt, in place of all checkpoints")
-    made.add_argument("--last", action="store_true", help="evaluate last.ckpt")
-    made.add_argument("--checkpoints", metavar="GLOB", help="evaluate files of RUN/checkpoints with such names")
-    made.add_argument("--every", type=int, metavar="STEPS", help="evaluate at most one checkpoint in so many steps")
+    made.add_argument("--name", help="name of the evaluation, one for each set of settings; by default the stage")
+    made.add_argument("--stage", choices=("validate", "test"), default="validate", help="whose data and scores to use")
+    made.add_argument("--best", action="store_true", help="evaluate best.ckpt instead of all checkpoints")
+    made.add_argument("--last", action="store_true", help="evaluate last.ckpt instead of all checkpoints")
+    made.add_argument("--checkpoints", metavar="GLOB", help="evaluate the files in RUN/checkpoints that match this")
+    made.add_argument("--every", type=int, metavar="STEPS", help="evaluate at most one checkpoint per this many steps")
     # 2. how long
-    made.add_argument("--watch", action="store_true", help="go on as checkpoints appear, until the run has ended")
+    made.add_argument("--watch", action="store_true", help="wait for new checkpoints until the run has ended")
     made.add_argument(
         "--patience",
         type=_duration,
         default=60.0,
         metavar="MINUTES",
-        help="end the watch after so long without a training at work or a new checkpoint (60)",
+        help="end --watch after this time without a training or a new checkpoint (60)",
     )
-    made.add_argument("--poll", type=_duration, default=10.0, metavar="SECONDS", help="between two looks (10)")
+    made.add_argument(
+        "--poll", type=_duration, default=10.0, metavar="SECONDS", help="time between two checks of --watch (10)"
+    )
     # 3. what is marked in the table
     made.add_argument(
         "--monitor",
@@ -244,7 +245,7 @@ def parser() -> CommandParser:
         action="append",
         default=[],
         metavar="NAME[:max]",
-        help="also mark the best step by this score",
+        help="also record the best step by this score",
     )
     return made
 

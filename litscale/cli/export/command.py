@@ -11,8 +11,8 @@ from litscale.storage.run_folders import EXPORT
 
 DESCRIPTION = """Write the model of a run as a folder to share: model.safetensors, config.yaml and README.md.
 
-LitModule.from_pretrained(FOLDER) loads it. Where the run averages weights, these are the averaged ones. Nothing is
-uploaded."""
+The method from_pretrained(FOLDER) of its class, such as LitFractal, loads it. If the run averages weights, the
+averaged ones are exported. Nothing is uploaded."""
 
 
 def main(words: Sequence[str]) -> None:
@@ -23,11 +23,13 @@ def main(words: Sequence[str]) -> None:
     """
     parser = CommandParser("litscale export", DESCRIPTION)
     parser.add_argument("run", type=Path, help="the run folder (trainer.default_root_dir)")
-    parser.add_argument("--folder", type=Path, help=f"where to; by default RUN/{EXPORT}")
-    parser.add_argument("--checkpoint", help="best, last or the path of one; by default best if the run keeps it")
-    parser.add_argument("--dtype", choices=DTYPES, default="float32", help="of the weights; tokenizers stay float32")
+    parser.add_argument("--folder", type=Path, help=f"the folder to write; by default RUN/{EXPORT}")
+    parser.add_argument("--checkpoint", help="best, last or a path; by default best, or last if the run keeps no best")
     parser.add_argument(
-        "--official", action="store_true", help="add the weights in the layout of FractalGen's or VAR's own code"
+        "--dtype", choices=DTYPES, default="float32", help="dtype of the weights; tokenizers stay in float32"
+    )
+    parser.add_argument(
+        "--official", action="store_true", help="also write the weights in the layout of the official code"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier export in the folder")
     given = parser.parse_args(words)

@@ -16,10 +16,10 @@ from litscale.storage.provenance import code_of
 
 COMMANDS = ("fit", "validate", "test", "predict", "evaluate")
 SCRIPT = "launch.sh"
-DESCRIPTION = """Submit a command to SLURM, as a job that is requeued when its time is up.
+DESCRIPTION = """Submit a command to SLURM as a job that is requeued when its time is up.
 
-The script is RUN/launch.sh, and the code as it is now RUN/code-HASH, from which the job runs: editing does not change
-a job that waits. The shell's environment is passed on by sbatch, and with it WANDB_API_KEY."""
+The script is RUN/launch.sh. The job runs from a copy of the present code, RUN/code-HASH, so later edits do not change
+it. sbatch passes on the shell's environment, including WANDB_API_KEY."""
 
 
 def main(words: Sequence[str]) -> None:
@@ -87,12 +87,16 @@ def _parser() -> CommandParser:
         DESCRIPTION,
         usage="litscale launch [options] -- COMMAND ...",
     )
-    made.add_argument("--nodes", type=int, default=1, help="how many (1)")
-    made.add_argument("--gpus", type=int, default=1, help="of each node, each with a process; 0 for none (1)")
-    made.add_argument("--time", help="the longest, such as 24:00:00; then the job saves and is requeued")
-    made.add_argument("--partition", help="where it runs")
-    made.add_argument("--signal", default="SIGUSR1@90", help="NAME@SECONDS before the end (SIGUSR1@90)")
-    made.add_argument("--env", action="append", default=[], metavar="NAME=VALUE", help="a variable of the job")
-    made.add_argument("--sbatch", action="append", default=[], metavar="OPTION", help="such as --sbatch=--mem=100G")
-    made.add_argument("--dry", action="store_true", help="print the script, and do nothing")
+    made.add_argument("--nodes", type=int, default=1, help="number of nodes (1)")
+    made.add_argument("--gpus", type=int, default=1, help="GPUs per node, each with one process; 0 for none (1)")
+    made.add_argument("--time", help="time limit, such as 24:00:00; then the job saves and is requeued")
+    made.add_argument("--partition", help="SLURM partition of the job")
+    made.add_argument("--signal", default="SIGUSR1@90", help="signal and seconds before the time limit (SIGUSR1@90)")
+    made.add_argument(
+        "--env", action="append", default=[], metavar="NAME=VALUE", help="set an environment variable of the job"
+    )
+    made.add_argument(
+        "--sbatch", action="append", default=[], metavar="OPTION", help="add an option of sbatch: --sbatch=--mem=100G"
+    )
+    made.add_argument("--dry", action="store_true", help="print the script without submitting it")
     return made

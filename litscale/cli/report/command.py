@@ -12,8 +12,9 @@ from litscale.cli.report.server import Server
 from litscale.storage.files import write_atomically
 from litscale.storage.run_folders import REPORT
 
-DESCRIPTION = """Write one HTML file on one or several runs, which needs no network and no other file: summary, scores,
-curves, evaluations over the checkpoints, tables, samples with sound, timelines of decoding, manifest and config."""
+DESCRIPTION = """Write one HTML file on one or several runs, which needs no network and no other file. It shows a
+summary, scores, curves, evaluations of checkpoints, tables, samples with sound, timelines of decoding, the manifest
+and the config."""
 
 
 def main(words: Sequence[str]) -> None:
@@ -24,13 +25,19 @@ def main(words: Sequence[str]) -> None:
     """
     parser = CommandParser("litscale report", DESCRIPTION)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folders; with --serve a folder of runs")
-    parser.add_argument("--out", type=Path, help=f"the file; by default {REPORT} in the run, of several runs here")
-    parser.add_argument("--samples", type=int, default=4, help="at most so many of each folder of samples (4)")
-    parser.add_argument("--folders", type=int, default=4, help="at most so many folders of samples, the newest (4)")
-    parser.add_argument("--metrics", nargs="+", default=METRICS, metavar="GLOB", help="curves, such as 'val/*' (all)")
-    parser.add_argument("--curves", type=int, default=MOST_CURVES, help=f"at most so many curves ({MOST_CURVES})")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        help=f"the file to write; by default {REPORT} in the run folder, or here if there are several runs",
+    )
+    parser.add_argument("--samples", type=int, default=4, help="most samples from each folder (4)")
+    parser.add_argument("--folders", type=int, default=4, help="most folders of samples, newest first (4)")
+    parser.add_argument(
+        "--metrics", nargs="+", default=METRICS, metavar="GLOB", help="metrics with a curve, such as 'val/*' (all)"
+    )
+    parser.add_argument("--curves", type=int, default=MOST_CURVES, help=f"most curves ({MOST_CURVES})")
     parser.add_argument("--serve", action="store_true", help="show the runs of a folder in the browser, on 127.0.0.1")
-    parser.add_argument("--port", type=int, default=8765, help="of --serve; 0 for any (8765)")
+    parser.add_argument("--port", type=int, default=8765, help="port of --serve; 0 for any free port (8765)")
     given = parser.parse_args(words)
     for name in ("samples", "folders", "curves"):
         if vars(given)[name] < 0:

@@ -61,7 +61,7 @@ def main(args: Sequence[str]) -> None:
     Args:
         args: words after ``litscale compare``.
     """
-    parser = CommandParser("litscale compare", "The scores of several runs as one table.")
+    parser = CommandParser("litscale compare", "Show the scores of several runs as one table.")
     parser.add_argument("runs", nargs="+", help="run folders (trainer.default_root_dir)")
     given = parser.parse_args(args)
     try:

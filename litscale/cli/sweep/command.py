@@ -32,10 +32,10 @@ from litscale.storage.sweep_record import JOURNAL, PRUNED, SETTINGS, UNLOGGED, o
 
 JOB = "job"  # attribute of a trial: what its runner finds it by
 POLL = 0.5  # seconds between two looks
-DESCRIPTION = """Train with other options each time, as a YAML file says, and tell which of them are the best.
+DESCRIPTION = """Train with different options, which a YAML file describes, and find the best ones.
 
-Each trial is a run folder of its own in FOLDER/trials. The same command again goes on with a sweep that was ended, and
-shows the table of one that is complete. docs/sweeps.md says what the file may hold."""
+Each trial is a run folder in FOLDER/trials. The same command resumes an interrupted sweep, and shows the table of a
+complete one. docs/sweeps.md explains the settings of the file."""
 
 
 class SweepRun:
@@ -227,7 +227,9 @@ def main(words: Sequence[str]) -> None:
     """
     # 1. what to do
     parser = CommandParser("litscale sweep", DESCRIPTION)
-    parser.add_argument("sweep", type=Path, metavar="SWEEP.yaml", help="config, space, metric and how to search")
+    parser.add_argument(
+        "sweep", type=Path, metavar="SWEEP.yaml", help="file with config, space, metric and search settings"
+    )
     given = parser.parse_args(words)
     try:
         spec = read_sweep(given.sweep)

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 import litscale
-from litscale.cli.main import COMMANDS, main
+from litscale.cli.main import COMMANDS, OWN_OPTIONS, main
 
 
 @pytest.mark.parametrize("words", [[], ["-h"], ["--help"]])
@@ -19,6 +19,18 @@ def test_help_names_every_command(words, capsys):
     lines = out.splitlines()
     assert len(lines) <= 30
     assert max(map(len, lines)) <= 80
+
+
+@pytest.mark.parametrize("columns", [80, 60])
+@pytest.mark.parametrize("command", OWN_OPTIONS)
+def test_help_of_a_command_fits_the_terminal(command, columns, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    with pytest.raises(SystemExit) as stop:
+        main([command, "--help"])
+    assert stop.value.code == 0
+    out = capsys.readouterr().out
+    assert out.startswith(f"usage: litscale {command}")
+    assert max(map(len, out.splitlines())) <= columns
 
 
 def test_help_is_quick():
