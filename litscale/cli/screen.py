@@ -185,9 +185,9 @@ class Lines(ProgressBar):
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
             self._show(trainer, pl_module)
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Print a line of the last step, unless its validation has done so."""
-        if self._shown != trainer.global_step:
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Print a line of the last step, unless its validation has done so; later the epoch is counted up."""
+        if trainer.global_step == trainer.max_steps != self._shown:
             self._show(trainer, pl_module)
 
     def _show(self, trainer: Trainer, pl_module: LightningModule) -> None:

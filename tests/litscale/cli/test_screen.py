@@ -105,7 +105,7 @@ def test_the_last_step_is_shown_once(monkeypatch, capsys):
     )
     lines.on_train_start(at, None)
     lines.on_train_batch_end(at, None)
-    lines.on_train_end(at, None)  # without a validation
+    lines.on_train_epoch_end(at, None)  # without a validation
     lines.on_validation_end(at, None)
-    lines.on_train_end(at, None)  # after one
+    lines.on_train_epoch_end(at, None)  # after one
     assert capsys.readouterr().out.splitlines() == ["step 6 of 6, epoch 1, train/loss 2"] * 2
