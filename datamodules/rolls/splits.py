@@ -148,9 +148,8 @@ def split_by_lists(names: Sequence[str], lists: Mapping[str, Sequence[str] | str
     known = set(names)
     for split, given in lists.items():
         for entry in _lines(given) if isinstance(given, str) else given:
-            is_pattern = entry not in known and any(sign in entry for sign in "*?[")
-            fitting = [name for name in names if fnmatchcase(name, entry)] if is_pattern else [entry]
-            if not known.issuperset(fitting) or not fitting:
+            fitting = [entry] if entry in known else [name for name in names if fnmatchcase(name, entry)]
+            if not fitting:
                 raise ValueError(
                     f"split_files: {entry} ({split}) fits none of the pieces, which are named like "
                     f"{abridged(names[:2])}"

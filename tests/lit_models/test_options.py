@@ -41,6 +41,23 @@ def test_one_clear_error(kind, options, message):
         kind(**options)
 
 
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        (Generation, {"cfg": 0.0, "iterations": 1, "filter_threshold": 0.0}),
+        (Generation, {"filter_threshold": 1.0}),
+        (VARGeneration, {"cfg": 0.0, "top_k": 0, "top_p": 0.0}),
+        (VARGeneration, {"top_p": 1.0}),
+        (Optimization, {"lr": 0.0, "betas": (0.0, 0.0)}),
+        (TokenizerLoss, {"l1": 0.0}),
+        (DiscriminatorConfig, {"weight": 0.0, "layers": 1}),
+    ],
+)
+def test_the_ends_of_ranges_are_allowed(kind, options):
+    made = kind(**options)
+    assert {name: getattr(made, name) for name in options} == options
+
+
 def test_iterations_of_another_number_of_levels_are_refused_by_the_module(toy_module):
     with pytest.raises(ValueError, match="iterations has 3 entries for 2 levels: give one, or one per level"):
         toy_module(generation=Generation(iterations=[4, 4, 4]))

@@ -247,7 +247,9 @@ class _Recorder:
         self.seconds: dict[str, float] = {}
         self.failed: set[str] = set()
 
-    def pytest_sessionstart(self) -> None:
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_load_initial_conftests(self) -> None:
+        """Begin before conftest.py imports the project: what runs by importing is run by every test, too."""
         import coverage
 
         omitted = ["tests/*", "benchmarks/*"]

@@ -95,7 +95,7 @@ class ParallelCanvases:
         if work.known is not None:
             known = layout.of_cells(work.known)
             # guiding values of patches in which nothing is left to draw are nobody's context, and stay the guess
-            full = [known.unflatten(1, (part.patches * part.count, -1)).all(2).all(2) for part in layout.parts[:-1]]
+            full = [known.unflatten(1, (part.patches * part.count, -1)).flatten(2).all(2) for part in layout.parts[:-1]]
             certain = [of_part.repeat_interleave(known.shape[2], dim=1) for of_part in full]
             state["known"] = torch.cat([*certain, known.flatten(1)], dim=1)
         # 3. what comes before, and the conditions

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from litscale.models.fractal import Fractal, Generation, generate
+from litscale.models.fractal import Fractal, Generation, drawing, generate
 from litscale.models.fractal.ar import AR
 from litscale.models.fractal.canvas import patchify
 from litscale.models.fractal.drawing import Canvases, Drawing
@@ -379,3 +379,17 @@ def test_options_for_all_levels_or_for_each():
     assert per_level("iterations", [4, 2], 2) == [4, 2]
     with pytest.raises(ValueError, match="iterations has 2 entries for 3 levels"):
         per_level("iterations", [4, 2], 3)
+
+
+def test_no_two_kinds_of_noise_have_a_key_in_common(monkeypatch):
+    words = []
+    monkeypatch.setattr(drawing, "chained", lambda keys, word: words.append(word) or keys)
+    head = SimpleNamespace(channels=1, codebook=torch.zeros(1, 2, 1))
+    model = SimpleNamespace(levels=[SimpleNamespace(guide_head=head)] * 4, leaf=head)
+    made, keys = Drawing(model, Generation(), GenerationReport()), torch.zeros(1, 1, dtype=torch.int64)
+    for depth in range(4):
+        made.noise(keys, depth)
+        made.order_keys(keys, depth)
+        for step in range(1, 9):
+            made.step_keys(keys, depth, step)
+    assert len(words) == len(set(words)) == 4 * 10

@@ -107,7 +107,7 @@ def test_float32_leaves_all_layers_alone():
         assert torch.equal(under("float32", linear, x), linear(x))
 
 
-def test_gpus_integer_product_is_that_of_fbgemm():
+def test_gpus_integer_product_is_that_of_fbgemm(monkeypatch):
     small, steps = quantize(layer().weight)
     x = inputs() / 1000
     packed = module._packed_product(small, steps)(x)
@@ -115,6 +115,12 @@ def test_gpus_integer_product_is_that_of_fbgemm():
     torch.testing.assert_close(integer_product(small, steps, x), packed, rtol=1e-5, atol=1e-5)
     many = x.repeat(5, 1, 1)  # 50 rows, which are padded to 56
     torch.testing.assert_close(integer_product(small, steps, many), packed.repeat(5, 1, 1), rtol=1e-5, atol=1e-5)
+    # no more rows than GPUs ask for: 32, or the next multiple of 8
+    rows, product = [], torch._int_mm
+    monkeypatch.setattr(torch, "_int_mm", lambda a, b: rows.append(len(a)) or product(a, b))
+    for copies in (1, 5):
+        integer_product(small, steps, x.repeat(copies, 1, 1))
+    assert rows == [32, 56]
 
 
 def test_sums_of_the_largest_numbers_are_exact():

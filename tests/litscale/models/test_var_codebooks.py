@@ -120,6 +120,12 @@ def test_entropy_pulls_codes_and_features_in_training_alone(znorm):
     assert not any(query.requires_grad for query in out.queries)
     gradients = torch.autograd.grad(out.entropy_loss, [given, made.codebook.weight])
     assert all(gradient.abs().max() > 0 for gradient in gradients)
+    # distances are divided by the temperature, which is 1 unless it is given
+    stated = quantizer(entropy=0.3, znorm=znorm, entropy_temperature=1.0)
+    assert torch.equal(stated(f).entropy_loss, out.entropy_loss)
+    assert not torch.equal(
+        quantizer(entropy=0.3, znorm=znorm, entropy_temperature=2.0)(f).entropy_loss, out.entropy_loss
+    )
     assert made.eval()(f).entropy_loss is None
 
 

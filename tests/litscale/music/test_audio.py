@@ -47,9 +47,11 @@ def test_time_and_loudness() -> None:
     sound = render(one_note(start=4, length=2), 8000)
     assert not sound[:4000].any()
     assert np.abs(sound[4000:5000]).max() > 0.5
-    both = Roll(np.maximum(one_note(60, 120, 0, 2).symbols, one_note(60, 30, 4, 2).symbols))
+    assert 0 <= np.flatnonzero(np.abs(render(one_note(), 8000)) > 1e-3)[0] < 40  # at once: within 5 ms
+    # a quarter of the velocity is a sixteenth of the amplitude
+    both = Roll(np.maximum(one_note(60, 120, 0, 1).symbols, one_note(60, 30, 5, 1).symbols))
     sound = np.abs(render(both, 8000))
-    assert sound[4000:].max() < 0.5 * sound[:4000].max()
+    assert sound[4000:].max() / sound[:4000].max() == pytest.approx(1 / 16, rel=1e-3)
 
 
 def test_the_last_note_dies_away_and_does_not_end_at_once() -> None:
