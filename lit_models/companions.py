@@ -28,17 +28,18 @@ def load_companion(option: str, path: str, check: Callable[[Fractal], None]) -> 
         ValueError: the run cannot be read, is of another kind of network, or does not fit.
     """
     given = Path(path)
-    if not given.exists():
-        raise FileNotFoundError(f"{option} {path}: no such file")
     if given.is_dir():
         folder, checkpoint = given, kept_checkpoint(given)
     else:
         folder, checkpoint = given.resolve().parent.parent, path
     try:
+        if not given.exists():
+            raise FileNotFoundError("no such file")
         with torch.random.fork_rng(devices=[]):  # which initial weights are drawn from
-            network = load_run(folder, checkpoint).network
+            module = load_run(folder, checkpoint)
+        network = dict(module.named_children()).get("network")
         if not isinstance(network, Fractal):
-            raise ValueError(f"its network is {type(network).__name__}, not litscale.models.fractal.Fractal")
+            raise ValueError(f"it is a {type(module).__name__} without a network of litscale.models.fractal.Fractal")
         check(network)
     except (FileNotFoundError, ValueError) as error:
         raise type(error)(

@@ -9,6 +9,7 @@ from itertools import product
 from typing import Any, cast
 
 import torch
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
 from datamodules.base import CanvasData, VoiceData, data_of, offered, required
@@ -185,6 +186,10 @@ class LitFractal(GeneratingModule):
         super().setup(stage)
         if self.generation.compile:
             check_compiler(self.trainer.strategy.root_device.type)
+            rank_zero_info(
+                "generation.compile: graphs are made with the first samples, and again for each other size of a batch, "
+                "which takes half a minute to a minute of processor time"
+            )
         self._drafts()
         if data_of(self.trainer) is None:  # plain loaders
             return

@@ -9,7 +9,7 @@ from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.utils.data import DataLoader
 
-from lit_models import Generation, Optimization
+from lit_models import Generation, Optimization, lit_fractal
 from litscale.models import small_weights
 from litscale.models.fractal import compiled, to_official
 
@@ -138,6 +138,14 @@ def test_compile_is_refused_before_any_work(tmp_path, monkeypatch, toy_data, toy
     monkeypatch.setattr(module, "training_step", fail)
     with pytest.raises(ValueError, match=r"generation\.compile needs .* Torch says: no C\+\+ compiler"):
         quiet(tmp_path, max_steps=1).fit(module, datamodule=toy_data())
+
+
+def test_compiling_is_said_before_the_first_samples(tmp_path, monkeypatch, toy_data, toy_module, caplog):
+    monkeypatch.setattr(lit_fractal, "check_compiler", lambda device: None)
+    module = toy_module(("ar", "ar"), generation=Generation(decoding="sequential", compile=True))
+    with caplog.at_level("INFO", "lightning.pytorch.utilities.rank_zero"):
+        quiet(tmp_path, max_steps=1).fit(module, datamodule=toy_data())
+    assert caplog.text.count("graphs are made with the first samples") == 1
 
 
 def test_training_is_the_same_with_small_weights(tmp_path, monkeypatch, toy_data, toy_module):

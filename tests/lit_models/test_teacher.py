@@ -6,8 +6,10 @@ import pytest
 import torch
 from fractal_runs import write_run
 from lightning.pytorch import Callback, Trainer
+from sdvar_lit_toys import lit_sdvar
+from var_toys import lit_var, lit_vqvae
 
-from lit_models import LitFractal, Optimization
+from lit_models import LitFractal, Optimization, companions
 from litscale.models.fractal import CanvasNetwork, Fractal
 
 SIZES = {"sizes": [[8, 8], [8, 1], [1, 1]], "generators": ["mar", "ar"], "velocity_bins": 1, "guiding": True}
@@ -93,7 +95,11 @@ def test_a_student_learns_its_teacher(tmp_path, toy_data, teacher):
 @pytest.mark.parametrize(
     ("spoil", "error", "message"),
     [
-        (lambda folder: (folder / "checkpoints" / "last.ckpt").unlink(), FileNotFoundError, "last.ckpt: no such file"),
+        (
+            lambda folder: (folder / "checkpoints" / "last.ckpt").unlink(),
+            FileNotFoundError,
+            r"last.ckpt: no such file\. Give a run folder with its config\.yaml",
+        ),
         (lambda folder: (folder / "config.yaml").unlink(), FileNotFoundError, "config.yaml: no such file.*config.yaml"),
         (
             lambda folder: (folder / "config.yaml").write_text(
@@ -110,6 +116,15 @@ def test_one_error_names_the_teacher(tmp_path, toy_data, teacher, spoil, error, 
     module = student(folder / "checkpoints" / "last.ckpt")
     with pytest.raises(error, match=f"(?s)^teacher_checkpoint .*{message}"):
         trainer(tmp_path, 1).fit(module, datamodule=toy_data())
+
+
+@pytest.mark.parametrize("make", [lit_var, lit_vqvae, lit_sdvar])
+def test_a_module_of_another_kind_is_refused(monkeypatch, teacher, make):
+    """Also one of several networks."""
+    module = make()
+    monkeypatch.setattr(companions, "load_run", lambda folder, checkpoint: module)
+    with pytest.raises(ValueError, match=f"^teacher_checkpoint .*last.ckpt: it is a {type(module).__name__} without"):
+        student(teacher).on_fit_start()
 
 
 def test_other_sizes_are_refused(tmp_path, toy_data, teacher):
