@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
+from torch.utils._python_dispatch import _disable_current_modes
 
 from datamodules.base import data_of
 from lit_models.batches import Batch, StepOutput
@@ -205,8 +206,10 @@ class LitVAR(GeneratingModule):
         cuda = self.device.type == "cuda"
         device = self.trainer.strategy.broadcast(torch.cuda.get_device_name(self.device) if cuda else self.device.type)
         if self._measured.get("device") != device:
-            # All ranks measure at the same time, as they share the machine in training, too.
-            times = attention_times(self.network, batch_size)
+            # All ranks measure at the same time, as they share the machine in training, too; and nothing that watches
+            # the step, as a counter of FLOPs, watches the measurement or keeps FlexAttention from being compiled.
+            with _disable_current_modes():
+                times = attention_times(self.network, batch_size)
             fastest = self.trainer.strategy.broadcast(min(times, key=times.__getitem__))
             self._measured = {"device": device, "attention": fastest}
             shown = ", ".join(f"{name} {1e3 * seconds:.2f} ms" for name, seconds in times.items())

@@ -8,6 +8,7 @@ import torch
 from rank_runs import two_ranks
 from var_toys import Outputs, ToyImages, lit_var, quiet, resumed, same
 
+from callbacks import Throughput
 from lit_models import lit_var as lit_var_file
 
 
@@ -35,6 +36,20 @@ def test_the_fastest_is_taken_and_trains_as_any_other(tmp_path, monkeypatch, cap
     assert sizes == [4]  # once, with the batch's size
     assert f"Attention of training steps: {fastest}, the fastest on cpu (dense " in caplog.text
     assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+
+
+def test_it_is_no_part_of_the_flops_of_a_step(tmp_path, monkeypatch):
+    def attention_times(network, batch_size):
+        torch.ones(64, 64) @ torch.ones(64, 64)
+        return {"dense": 1.0}
+
+    monkeypatch.setattr(lit_var_file, "attention_times", attention_times)
+    flops = []
+    for options in ({"attention": "dense"}, {"measure_attention": True}):
+        counter = Throughput()
+        quiet(tmp_path, max_steps=1, callbacks=[counter]).fit(lit_var(**options), datamodule=ToyImages())
+        flops.append(counter.state_dict()["flops_per_sample"])
+    assert flops[0] == flops[1] > 0
 
 
 @pytest.mark.slow
