@@ -83,7 +83,7 @@ def check_checkpoint(path: str | Path) -> None:
     checkpoint = read_checkpoint(path, "--ckpt_path")
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
         raise ValueError(
-            f"--ckpt_path {path} is no Lightning checkpoint: it has no state_dict. Published weights are given as "
+            f"--ckpt_path {path} is not a Lightning checkpoint: it has no state_dict. Give published weights as "
             "--model.official_checkpoint"
         )
 
@@ -148,9 +148,9 @@ def newest_checkpoint(folder: Path) -> str | None:
     if problems and not steps:
         raise ValueError(f"no checkpoint of {folder} can be read: {'; '.join(problems)}")
     for problem in problems:
-        rank_zero_warn(f"{problem}; another checkpoint is taken")
+        rank_zero_warn(f"{problem}; using another checkpoint")
     if not steps:
         return None
     newest = max(steps, key=lambda path: steps[path])
-    rank_zero_info(f"going on from {newest}, step {steps[newest]}")
+    rank_zero_info(f"Resuming from {newest}, step {steps[newest]}")
     return str(newest)
