@@ -32,9 +32,9 @@ class AttentionDiagnostics(Callback):
         """Check the options.
 
         Args:
-            every_n_validations: measure in every so many validations, the first included.
-            num_canvases: how many canvases of the first batch.
-            scalars: whether to log the numbers of each head, beside the picture.
+            every_n_validations: number of validations from one measurement to the next; the first one is measured.
+            num_canvases: number of canvases of the first batch that are measured.
+            scalars: also log the numbers of each head, not only the picture.
 
         Raises:
             ValueError: a number is below 1.

@@ -73,8 +73,8 @@ class Checkpoints(Checkpoint):
             monitor: the score of ``best.ckpt``, a name that is logged in validation; null = no ``best.ckpt``.
             mode: ``min`` if a lower score is better, ``max`` if a higher one is.
             minutes: the longest time between two saves of ``last.ckpt``; 0 saves after each step.
-            every_n_steps: save ``last.ckpt`` also after each so many optimiser steps.
-            overwrite: replace the run whose checkpoints lie in the run folder.
+            every_n_steps: also save ``last.ckpt`` each time after this many optimiser steps.
+            overwrite: replace the run whose checkpoints are in the run folder.
 
         Raises:
             ValueError: an option is out of range.
@@ -142,7 +142,7 @@ class Checkpoints(Checkpoint):
         if trainer.ckpt_path and trainer.global_step != self._resumed_step:
             raise MisconfigurationException(
                 f"the run resumes step {self._resumed_step}, but begins at step {trainer.global_step}: one of its "
-                "callbacks, as BatchSizeFinder, loads another state. Leave it out of trainer.callbacks to resume"
+                "callbacks, such as BatchSizeFinder, loads another state. Remove it from trainer.callbacks to resume"
             )
         # 1. settle what lies in the folder
         if trainer.is_global_zero:

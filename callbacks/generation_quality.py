@@ -77,19 +77,20 @@ class GenerationQuality(SampleEvaluation):
         """Check the options.
 
         Args:
-            num_samples: samples of all devices together, a multiple of the number of classes; published FIDs are of
-                50000.
-            batch_size: samples generated at once. Another size gives other samples.
-            every_n_validations: in ``fit``, evaluate in every so many validations, the first included; 0 leaves it to
-                ``validate`` and ``test``.
-            seed: of the noise.
-            features: the extractor, any `litscale.metrics.features.FeatureExtractor`; null = by the kind of data.
+            num_samples: number of samples of all devices together, a multiple of the number of classes; published FIDs
+                use 50000.
+            batch_size: number of samples generated at once. Another size gives other samples.
+            every_n_validations: number of validations of ``fit`` from one evaluation to the next, beginning with the
+                first; 0 evaluates only in ``validate`` and ``test``.
+            seed: seed of the noise.
+            features: the extractor, any `litscale.metrics.features.FeatureExtractor`; null = the default for the kind
+                of data.
             reference: .npz with mu and sigma, or images as arr_0, or both (ADM's reference batches); null = the data.
-            cfg: guidance scale instead of the module's own.
-            temperature: instead of the module's own.
+            cfg: guidance scale to use instead of the module's own.
+            temperature: temperature to use instead of the module's own.
             keep: outside of ``fit``, keep the images in the run's folder as PNG files (``quality_<stage>/``) or as one
                 ``quality_<stage>.npz`` in ADM's layout, which OpenAI's evaluator reads.
-            cache_dir: where features of the data are kept; null = as for `PianoRollDataModule`.
+            cache_dir: folder for cached features of the data; null = as for `PianoRollDataModule`.
 
         Raises:
             ValueError: a number is too small, or the extractor has no num_features.
@@ -140,8 +141,8 @@ class GenerationQuality(SampleEvaluation):
         if classes and self.num_samples % classes:
             more = self.num_samples + classes - self.num_samples % classes
             raise ValueError(
-                f"num_samples {self.num_samples} is no multiple of the {classes} classes, which are to have equally "
-                f"many: give {more}"
+                f"num_samples {self.num_samples} is not a multiple of the {classes} classes, and each must have "
+                f"equally many: give {more}"
             )
         if classes and known not in (None, classes):
             raise ValueError(

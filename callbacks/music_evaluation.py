@@ -55,16 +55,16 @@ class MusicEvaluation(SampleEvaluation):
         """Check the options.
 
         Args:
-            num_samples: samples of all devices together.
-            batch_size: samples generated at once; devices take turns, so for n devices num_samples had better be a
-                multiple of n times as many.
-            every_n_validations: in ``fit``, evaluate in every so many validations, the first included; 0 leaves it to
-                ``validate`` and ``test``.
-            seed: of the noise.
+            num_samples: number of samples of all devices together.
+            batch_size: number of samples generated at once. The devices share the batches, so with n devices
+                num_samples should be a multiple of n batches.
+            every_n_validations: number of validations of ``fit`` from one evaluation to the next, beginning with the
+                first; 0 evaluates only in ``validate`` and ``test``.
+            seed: seed of the noise.
             baselines: also log the likelihood of the two baselines.
-            sets: outside of ``fit``, also compare the samples as a set with the data, and look for copies of training
+            sets: outside of ``fit``, also compare the set of samples with the data, and search for copies of training
                 pieces.
-            clamp_weights: weights file of CLaMP 2, for ``music/frechet_music_distance`` with ``sets``; this takes
+            clamp_weights: weights file of CLaMP 2, for ``music/frechet_music_distance`` with ``sets``; this needs
                 the package frechet-music-distance.
 
         Raises:

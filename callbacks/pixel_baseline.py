@@ -31,7 +31,7 @@ class PixelBaseline(Callback):
         """Check the option.
 
         Args:
-            num_images: training images to count in, evenly spread over them; all, if there are fewer.
+            num_images: number of training images to count pixels in, evenly spread; all, if there are fewer.
 
         Raises:
             ValueError: it is below 1.

@@ -57,10 +57,10 @@ class PredictionWriter(Callback):
         """Nothing is written yet.
 
         Args:
-            output_dir: where the requests' folders go; by default ``predictions`` in the run folder.
-            gif: also animate how each sample comes into being.
-            wav: also play each sample.
-            score: also engrave each sample of music; needs the optional package verovio.
+            output_dir: folder for the folders of requests; by default ``predictions`` in the run folder.
+            gif: also write an animation of the generation of each sample.
+            wav: also write the sound of each sample.
+            score: also write an engraved score of each sample of music; needs the optional package verovio.
         """
         super().__init__()
         self.output_dir = output_dir
@@ -190,7 +190,7 @@ class PredictionWriter(Callback):
                 return
             folder = publish_folder(self._folder, self._folder.with_name(self._name()))
         if trainer.world_size > 1:
-            print(f"Wrote samples to {folder}, {len(self._files)} files of them on rank 0")
+            print(f"Wrote samples to {folder}; rank 0 wrote {len(self._files)} of the files")
         elif len(self._files) > MOST_NAMES:
             print(f"Wrote {len(self._files)} files to {folder}")
         else:

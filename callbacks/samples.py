@@ -37,12 +37,12 @@ class Samples(Callback):
         """Check the options.
 
         Args:
-            num_samples: samples each time, in one batch.
-            every_n_epochs: generate at the end of every so many epochs; null = not at epochs.
-            every_n_steps: generate after every so many optimizer steps; null = not at steps.
-            seed: of their noise, the same each time.
-            gif: also animate how they come into being (files and W&B).
-            wav: also play them.
+            num_samples: number of samples each time, in one batch.
+            every_n_epochs: number of epochs after which samples are generated; null = not at epochs.
+            every_n_steps: number of optimiser steps after which samples are generated; null = not at steps.
+            seed: seed of the noise, the same each time.
+            gif: also write an animation of their generation (files and W&B).
+            wav: also write their sound.
 
         Raises:
             ValueError: a number is below 1, or samples would never be made.

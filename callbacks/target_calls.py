@@ -59,8 +59,8 @@ class TargetCalls(Callback):
 
         Args:
             features: the extractor of FID, any `litscale.metrics.features.FeatureExtractor`; null = no FID.
-            reference: what images are compared with, a file as for `GenerationQuality`; null = the data at hand.
-            cache_dir: where features of the data are kept; null = as for `PianoRollDataModule`.
+            reference: file of the images to compare with, as for `GenerationQuality`; null = the evaluated data.
+            cache_dir: folder for cached features of the data; null = as for `PianoRollDataModule`.
 
         Raises:
             ValueError: the extractor has no num_features.
@@ -82,7 +82,7 @@ class TargetCalls(Callback):
         if stage != "predict" and not offered(pl_module, DecoderComparison):
             raise MisconfigurationException(
                 f"TargetCalls needs a module that compares decoders, as LitSDVAR does, not {type(pl_module).__name__}; "
-                "leave the callback out"
+                "remove the callback"
             )
         self._real = None
 

@@ -29,7 +29,7 @@ class TokenWriter(Callback):
         """Nothing is written yet.
 
         Args:
-            output_dir: folder of the cache; by default ``tokens`` in the run folder.
+            output_dir: folder for the cache of tokens; by default ``tokens`` in the run folder.
         """
         super().__init__()
         self.output_dir = output_dir

@@ -260,7 +260,7 @@ class RankedDataModule(LightningDataModule):
         sampler = EpochSampler(data, *self.ranks())
         if len(sampler) < self.batch_size:
             raise ValueError(
-                f"an epoch has {count_of(data)} {self.items}, {len(sampler)} for each device, which is no full batch: "
+                f"an epoch has {count_of(data)} {self.items}, {len(sampler)} for each device, less than a batch: "
                 f"lower batch_size (now {self.batch_size}), or give {self.more}, for at least "
                 f"{self.batch_size * sampler.num_replicas} {self.items} an epoch"
             )

@@ -28,7 +28,7 @@ from litscale.models.state_dicts import mismatch
 HALF = ("bf16-true", "16-true")
 REMEDY = (
     "lower the learning rate (model's optimization.lr or base_lr), lengthen the warm-up or set "
-    "trainer.gradient_clip_val, and go on with --ckpt_path last"
+    "trainer.gradient_clip_val, and resume with --ckpt_path last"
 )
 
 
@@ -72,8 +72,8 @@ class LitModule(LightningModule):
             NotImplementedError: always; it names `lit_models.load_run`.
         """
         raise NotImplementedError(
-            "checkpoints hold no options of the model; the config.yaml of the run folder does: use lit_models.load_run"
-            f'(FOLDER, checkpoint="{checkpoint_path}")'
+            "checkpoints do not hold the model's options, but config.yaml in the run folder does: use "
+            f'lit_models.load_run(FOLDER, checkpoint="{checkpoint_path}")'
         )
 
     @classmethod
@@ -133,8 +133,8 @@ class LitModule(LightningModule):
         """
         if stage == "fit" and self.trainer.precision in HALF:
             raise ValueError(
-                f"trainer.precision {self.trainer.precision} cannot train, as most updates are too small to change a "
-                "weight in half precision, or are no numbers: give bf16-mixed (validate, test and predict may have it)"
+                f"trainer.precision {self.trainer.precision} cannot train, because in half precision most updates are "
+                "too small to change a weight, or are NaN: give bf16-mixed (validate, test and predict accept it)"
             )
 
     def _apply(self, fn: Convert, recurse: bool = True) -> Self:
@@ -288,11 +288,11 @@ class LitModule(LightningModule):
         """Load weights.
 
         Raises:
-            ValueError: the checkpoint is of another architecture; the message names entries that differ.
+            ValueError: the checkpoint has another architecture; the message names entries that differ.
         """
         if strict and (problems := mismatch(self.state_dict(), state_dict)):
             raise ValueError(
-                f"the checkpoint is of another architecture: {problems}. Give the config that it was trained with "
+                f"the checkpoint has another architecture: {problems}. Give the config that it was trained with "
                 "(config.yaml in its run folder)"
             )
         return super().load_state_dict(state_dict, strict, assign)

@@ -63,19 +63,19 @@ class LitFractal(GeneratingModule):
             MAR levels need one. The masks depend only on the seed of the run and on the canvas, not on batches or
             processes.
         official_checkpoint: File of published FractalGen weights to start from, for a network of the same preset.
-        teacher_checkpoint: The run folder of the teacher, whose best checkpoint is taken, or the last one where no best
-            is kept; or a checkpoint in one, such as ``runs/NAME/checkpoints/last.ckpt``. The teacher's network has the
-            same sizes, generators, scan, codec, guiding and num_classes; it may be of any width and depth.
+        teacher_checkpoint: The run folder of the teacher, of which the best checkpoint is used, or the last one if
+            there is no best; or a checkpoint in it, such as ``runs/NAME/checkpoints/last.ckpt``. The teacher's network
+            has the same sizes, generators, scan, codec, guiding and num_classes; its widths and depths may differ.
         data_weight: With a teacher, the part of the data's cross-entropy in the loss, in 0..1; the rest is the
             divergence from the teacher.
-        draft_checkpoint: With the generation's ``guess: draft``, the run of the smaller network that guesses, given as
-            the teacher's. Both networks have AR levels only, and the same sizes, codec, num_classes and scan of the
-            first level.
+        draft_checkpoint: With the generation's ``guess: draft``, the run of the smaller network that guesses, given
+            like that of the teacher. Both networks have AR levels only, and the same sizes, codec, num_classes and
+            scan of the first level.
         compile_blocks: Whether to compile the transformer blocks for training and likelihoods (``torch.compile``).
             Generation, in which shapes change with each step, is not compiled.
-        sampling_threads: Number of threads of a CPU that generate; null takes one for networks narrower than 1024, and
+        sampling_threads: Number of CPU threads for generation; null takes one for networks narrower than 1024, and
             torch's number for others. Training keeps torch's number.
-        sampler: Function that generates canvases with the network; one of your own takes the arguments of
+        sampler: Function that generates canvases with the network; your own function has the arguments of
             :func:`litscale.models.fractal.generate`.
 
     Raises:

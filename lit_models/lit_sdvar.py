@@ -62,15 +62,15 @@ class LitSDVAR(GeneratingModule):
             is needed with official files of the networks, which do not hold the tokenizer.
         teacher_share: Fraction of the images of a training batch, in 0..1, for whose labels the target draws the
             tokens; the other images keep the tokens of the data.
-        scales: The scales on which the draft is trained, ``[first, end]`` without ``end``, as of `LitVAR`: a draft that
-            refines is trained on the late ones, given the scales before of the target or of the data. Null trains all.
+        scales: The scales on which the draft is trained, ``[first, end]`` without ``end``: the draft of `Refine` is
+            trained on the late ones, given the earlier scales of the target or of the data. Null trains all.
         fit_images: Number of images that each device decodes in a validation of ``fit``; other stages decode all
             labels.
         seed: Seed of the noise in evaluation.
         codec: Meaning of the channels of the tokenizer: rgb, gray, binary, velocity or onset_hold. By default it is rgb
             for three channels and gray for one.
         velocity_bins: Number of velocity bins of the data, for velocity and onset_hold.
-        sampling_threads: Number of threads of a CPU that generate and compare; null takes one for targets narrower than
+        sampling_threads: Number of CPU threads for generation and comparison; null takes one for targets narrower than
             1024, and torch's number for others. Training keeps torch's number.
 
     Raises:
@@ -348,7 +348,7 @@ class LitSDVAR(GeneratingModule):
         """Load the tokenizer that the networks were trained with.
 
         Raises:
-            ValueError: the checkpoint is not one of LitSDVAR, or its tokenizer is damaged or of another architecture.
+            ValueError: the checkpoint is not one of LitSDVAR, or its tokenizer is damaged or has another architecture.
         """
         if not any(name.startswith("target.") for name in checkpoint["state_dict"]):
             raise ValueError(

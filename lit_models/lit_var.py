@@ -45,12 +45,12 @@ class LitVAR(GeneratingModule):
         optimization: Learning rate, schedule and weight decay.
         generation: Options of generation.
         tokenizer_checkpoint: File with the weights of the tokenizer: a checkpoint of LitVQVAE, or an official file. It
-            is read unless a checkpoint is given; null leaves the tokenizer as it is.
+            is read unless a checkpoint is loaded; null leaves the tokenizer as it is.
         network_checkpoint: File with the weights that training starts from: a checkpoint of LitVAR, the draft of one of
-            LitSDVAR, or an official file. It is read unless a checkpoint is given; null starts from random weights.
+            LitSDVAR, or an official file. It is read unless a checkpoint is loaded; null starts from random weights.
         scales: The scales that are trained, ``[first, end]`` without ``end``, for a network that makes only these, such
-            as the one that refines (:class:`litscale.models.sdvar.Refine`); those before are read as they are in the
-            data. Null trains all scales.
+            as the draft of :class:`litscale.models.sdvar.Refine`; earlier scales come from the data. Null trains all
+            scales.
         label_smoothing: Label smoothing of the training loss, in 0..1.
         progressive_steps: Number of optimiser steps over which training proceeds from the leading scales to all; 0
             trains all scales from the start.
@@ -63,7 +63,7 @@ class LitVAR(GeneratingModule):
         measure_attention: Whether to time the implementations of attention on the first training batch and to use the
             fastest one in place of the default of the network. Checkpoints hold the choice, so that a resumed run
             equals an uninterrupted one; on another device the implementations are timed again.
-        sampling_threads: Number of threads of a CPU that generate; null takes one for networks narrower than 1024, and
+        sampling_threads: Number of CPU threads for generation; null takes one for networks narrower than 1024, and
             torch's number for others. Training keeps torch's number.
 
     Raises:
@@ -102,11 +102,11 @@ class LitVAR(GeneratingModule):
                 f"number of scales, not {progressive_steps} and {progressive_first}"
             )
         if progressive_steps and scales is not None:
-            raise ValueError("progressive_steps goes through all scales: make it 0, or scales null")
+            raise ValueError("progressive_steps trains all scales: set it to 0, or scales to null")
         if measure_attention and network.attention is not None:
             raise ValueError(
-                f"the network's attention is {network.attention}, and measure_attention is to choose it: make one of "
-                "them null or false"
+                f"the network's attention is {network.attention}, but measure_attention chooses it: set attention to "
+                "null, or measure_attention to false"
             )
         self.network = network
         self.optimization, self.generation = optimization, generation
@@ -309,7 +309,7 @@ class LitVAR(GeneratingModule):
         """Load the tokenizer that the transformer was trained with.
 
         Raises:
-            ValueError: the checkpoint holds no tokenizer, or one that is damaged or of another architecture.
+            ValueError: the checkpoint holds no tokenizer, or one that is damaged or has another architecture.
         """
         stored = checkpoint.get("tokenizer")
         if stored is None:

@@ -49,8 +49,8 @@ class LitVQVAE(LitModule):
         discriminator: The patch discriminator; its weight of 0 by default trains without one.
         restart_every: Number of optimiser steps between replacements of unused codes; 0 replaces none.
         restart_until: Last optimiser step at which codes are replaced; null sets no end.
-        usage_alarm: Warn, once, if the usage of a scale of more than one token is under so many percent in two
-            validations in a row; 0 never does.
+        usage_alarm: Warn once if the usage of a scale with more than one token is below this percentage in two
+            validations in a row; 0 never warns.
         codec: Meaning of the channels of the tokenizer: rgb, gray, binary, velocity or onset_hold. By default it is rgb
             for three channels and gray for one.
         velocity_bins: Number of velocity bins of the data, for velocity and onset_hold.
@@ -105,7 +105,7 @@ class LitVQVAE(LitModule):
             if network.in_channels not in (1, 3):
                 raise ValueError(f"LPIPS compares images of 1 or 3 channels, not {network.in_channels}: leave it out")
             perceptual = PerceptualLoss(loss.perceptual_net, loss.perceptual_weights)
-        # Not submodules: they follow the module to its device, but are in neither its parameters nor its checkpoints.
+        # Not submodules: they follow the module to its device, but are excluded from its parameters and checkpoints.
         self._tools = {"lpips": perceptual, "extractor": features}
         metrics = {
             stage: ReconstructionMetrics(network, self.codec, perceptual is not None, features)

@@ -33,7 +33,7 @@ def load_run(folder: str | PathLike[str], checkpoint: str | PathLike[str] = "bes
     Raises:
         FileNotFoundError: the folder has no config.yaml, or there is no such checkpoint.
         ValueError: the config cannot be read or names a class that cannot be imported, or the checkpoint cannot be
-            read or is of another architecture.
+            read or has another architecture.
     """
     # 1. find and read both files, before anything is built
     config = Path(folder) / CONFIG
@@ -41,7 +41,7 @@ def load_run(folder: str | PathLike[str], checkpoint: str | PathLike[str] = "bes
     path = checkpoint_path(Path(folder), checkpoint)
     content = read_checkpoint(path)
     if not isinstance(content, dict) or "state_dict" not in content:
-        raise ValueError(f"{path} is no Lightning checkpoint: it has no state_dict")
+        raise ValueError(f"{path} is not a Lightning checkpoint: it has no state_dict")
 
     # 2. build the module
     parser = LightningArgumentParser(exit_on_error=False)
@@ -94,7 +94,7 @@ def read_config(config: Path) -> dict[str, Any]:
             f"{config}: no such file; give the folder of a run, the trainer.default_root_dir of its litscale fit"
         ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{config} is no YAML file: {error}") from error
+        raise ValueError(f"{config} is not a YAML file: {error}") from error
     if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
         raise ValueError(f"{config} is not the config of a run: it has no `model`")
     return content

@@ -46,7 +46,7 @@ def load_transformer(network: VAR, path: str, option: str, role: str) -> dict[st
         fill(network, _part(checkpoint["state_dict"], (LIT_VAR, "draft." if role == "network" else f"{role}.")))
     except ValueError as error:
         raise ValueError(
-            f"{option} {path} is of another network ({error}): make {role} the one that it was trained as "
+            f"{option} {path} belongs to another network ({error}): give {role} the options of its training "
             "(num_classes, depth, width, heads, mlp_ratio, shared_aln; patch_nums, vocab and dim of the vqvae)"
         ) from error
     return checkpoint.get("tokenizer")
@@ -77,8 +77,8 @@ def load_networks(networks: Mapping[str, VAR], files: Mapping[str, str | None]) 
             unpack_tokenizer(vqvae, packed, source)
         elif packed["checksum"] != checksum(vqvae):
             raise ValueError(
-                f"different tokenizers: {option} {path} was trained with another one than that of {source}; all must "
-                "be trained on the tokens of one"
+                f"different tokenizers: {option} {path} was not trained with that of {source}; all must "
+                "be trained with the same tokenizer"
             )
 
 

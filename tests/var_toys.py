@@ -188,7 +188,7 @@ def leaves(value, path=""):
 
 
 def same(first, second, parts):
-    """Assert that parts of two checkpoints are equal to the bit."""
+    """Assert that parts of two checkpoints are exactly equal."""
     for part in parts:
         values = [dict(leaves(checkpoint[part])) for checkpoint in (first, second)]
         assert values[0].keys() == values[1].keys(), part

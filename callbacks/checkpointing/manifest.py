@@ -79,7 +79,7 @@ def end_manifest(trainer: Trainer, manifest: ManifestWriter, exception: BaseExce
     try:
         manifest.end(*outcome(exception), step=trainer.global_step)
     except OSError as error:
-        print(f"The manifest does not say how the run ended: {error}", file=sys.stderr)
+        print(f"The manifest could not record how the run ended: {error}", file=sys.stderr)
 
 
 def outcome(exception: BaseException | None) -> tuple[str, str | None]:

@@ -59,18 +59,18 @@ class ImageDataModule(RankedDataModule):
             source: the data set.
             size: side of a canvas, in pixels.
             num_classes: number of classes; the data must have as many. 0 = batches have no labels.
-            batch_size: images of a batch on each device.
+            batch_size: number of images in a batch on each device.
             flip: mirror half of the training images, at random.
-            random_crop: reduce training images to so many times the canvas and cut it at a random place, as VAR was
-                trained with 1.125; 1 = the centre square.
-            upsample: enlarge images smaller than the canvas, as the published pipelines do, rather than stop at them.
+            random_crop: resize training images to this many times the canvas and crop them at a random place, such as
+                1.125 for VAR; 1 = the centre square.
+            upsample: enlarge images smaller than the canvas, as the published pipelines do, instead of an error.
                 ImageNet has some of fewer than 64 pixels, and many of fewer than 256.
-            val_images: evaluate at most so many images in validation, evenly spread over the split; 0 = no validation
+            val_images: most images to evaluate in validation, evenly spread over the split; 0 = no validation
                 while training, null = all.
             test_images: the same for the test; null = all.
-            strict: stop at images that cannot be read.
-            num_workers: processes that load and decode batches, for each device.
-            seed: of order, places and flips.
+            strict: stop at an image that cannot be read.
+            num_workers: number of processes that load and decode batches, for each device.
+            seed: seed of order, crops and flips.
             predict: what `litscale predict` generates.
 
         Raises:

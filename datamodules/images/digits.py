@@ -44,14 +44,14 @@ class DigitsDataModule(ImageDataModule):
         """Check the options.
 
         Args:
-            size: side of a canvas, in pixels; 16 and 32 are enlarged by a bicubic filter.
+            size: side of a canvas, in pixels; a bicubic filter enlarges the scans to 16 and 32.
             channels: 1, or 3 equal ones for models of RGB images.
-            batch_size: images of a batch on each device.
-            labels: give batches their labels; false for models without classes.
-            shift: move each training image by a random number of pixels, at most so many along each axis; what comes
-                in is black.
-            num_workers: processes that load batches, for each device.
-            seed: of order and shifts.
+            batch_size: number of images in a batch on each device.
+            labels: add labels to batches; false for models without classes.
+            shift: move each training image by a random number of pixels, at most this many along each axis; new
+                pixels are black.
+            num_workers: number of processes that load batches, for each device.
+            seed: seed of order and shifts.
             predict: what `litscale predict` generates.
 
         Raises:

@@ -52,16 +52,16 @@ class FashionMNISTDataModule(ImageDataModule):
         """Check the options; nothing is read yet, and nothing at all to predict.
 
         Args:
-            folder: Where the four IDX files are, compressed or not: the folder itself, or the one that torchvision
-                downloaded into (they are in its FashionMNIST/raw). Null takes the environment variable FASHION_MNIST,
-                else /usr/share/datasets/fashion-mnist, where Debian's package dataset-fashion-mnist puts them.
+            folder: Folder with the four IDX files, compressed or not, or the folder that torchvision downloaded
+                into (they are in its FashionMNIST/raw). Null takes the environment variable FASHION_MNIST, or else
+                /usr/share/datasets/fashion-mnist, where Debian's package dataset-fashion-mnist puts the files.
             size: Side of a canvas, in pixels.
             channels: 1, or 3 equal ones for models of RGB images.
-            class_names: Name of each class, in the order of the labels; the data must have no more classes. For MNIST
-                and other sets give theirs.
-            labels: Give batches their labels; false for models without classes.
-            batch_size: Images of a batch on each device.
-            **options: Those of `ImageDataModule`.
+            class_names: Name of each class, in the order of the labels; the data must have no more classes. Give
+                other names for MNIST and other sets.
+            labels: Add labels to batches; false for models without classes.
+            batch_size: Number of images in a batch on each device.
+            **options: Options of `ImageDataModule`.
 
         Raises:
             ValueError: an option is impossible; the message names it.

@@ -16,16 +16,16 @@ class ImageRequest:
     """What ``litscale predict`` generates: images from nothing, or a region of an image.
 
     Args:
-        num_samples: how many samples, each with noise of its own; a multiple of the number of classes gives each class
+        num_samples: number of samples, each with its own noise; a multiple of the number of classes gives each class
             equally many.
         labels: classes to generate, in turn: sample k is of ``labels[k % len(labels)]``. None is all classes in turn,
             or no class where the data has none.
         unconditional: generate without a class from a model that has classes.
-        inpaint: an image of which a region is regenerated to fit what stays; one of another size than the canvas
-            is reduced and cut as training images are.
-        region: top, left, bottom and right (the last two not included) of what to generate in ``inpaint``, in pixels
-            of the canvas.
-        seed: of the noise; sample k is the same in batches of any size.
+        inpaint: an image of which a region is regenerated to fit the rest; an image of another size than the canvas
+            is resized and cropped like training images.
+        region: top, left, bottom and right (the last two not included) of the part of ``inpaint`` to regenerate, in
+            pixels of the canvas.
+        seed: seed of the noise; sample k is the same in batches of any size.
     """
 
     num_samples: int = 16
@@ -44,7 +44,7 @@ class ImageRequest:
             raise ValueError("predict.labels and predict.unconditional are both given; set one of them to null")
         if (self.inpaint is None) != (self.region is None):
             raise ValueError(
-                "predict.inpaint, the image to change, and predict.region, what to generate in it, need each other"
+                "give predict.inpaint, the image to change, and predict.region, the part to regenerate, together"
             )
 
     @property

@@ -93,7 +93,7 @@ class JSBChorales(RollSource):
             ) from error
         if not isinstance(content, dict) or not all(isinstance(content.get(name), list) for name in ("train", "valid")):
             raise ValueError(
-                f"source.path: {self.path} has no lists named train and valid, so it is no Jsb16thSeparated.json"
+                f"source.path: {self.path} has no lists named train and valid, so it is not Jsb16thSeparated.json"
             )
         return {split: content[split] for split in SPLITS if isinstance(content.get(split), list)}
 
@@ -102,9 +102,9 @@ class JSBChorales(RollSource):
         try:
             pitches = np.array(piece, dtype=np.float64)
         except (TypeError, ValueError) as error:
-            raise ValueError(f"{self.path}: {name} is no list of steps of {VOICES} numbers ({error})") from error
+            raise ValueError(f"{self.path}: {name} is not a list of steps of {VOICES} numbers ({error})") from error
         if pitches.ndim != 2 or pitches.shape[1] != VOICES or (pitches != np.floor(pitches)).any():
-            raise ValueError(f"{self.path}: {name} is no list of steps of {VOICES} whole numbers")
+            raise ValueError(f"{self.path}: {name} is not a list of steps of {VOICES} whole numbers")
         step, voice = np.nonzero((pitches != REST) & ((pitches < LOWEST) | (pitches > HIGHEST)))
         if len(step):
             raise ValueError(

@@ -98,7 +98,7 @@ class MidiFolder(RollSource):
         """
         if loose := [name for name in names if "/" not in name]:
             raise ValueError(
-                f"labels: {len(loose)} files lie directly in the folder and have no class: {abridged(loose)}; move "
+                f"labels: {len(loose)} files are directly in the folder and have no class: {abridged(loose)}; move "
                 "them into sub-folders named after their classes, or set labels to false"
             )
         return [name.split("/")[0] for name in names]

@@ -87,42 +87,42 @@ class PianoRollDataModule(RankedDataModule):
         """Check the options; nothing is read yet.
 
         Args:
-            folder: folder of MIDI files (.mid, .midi), searched with all folders in it. Give this or source.
+            folder: folder of MIDI files (.mid, .midi), searched with all its subfolders. Give this or source.
             source: any collection of pieces, such as datamodules.BachChorales or a RollSource of your own.
-            encoding: binary (sounding or not), velocity (how loud; re-struck notes merge) or onset_hold (where a note
-                starts, with its velocity, and where it goes on).
+            encoding: binary (sounding or not), velocity (loudness; repeated notes merge) or onset_hold (where a note
+                starts, with its velocity, and where it is held).
             steps_per_beat: grid steps per quarter note; 4 = sixteenths.
             velocity_bins: number of velocity bins, 1 to 127 (127 keeps MIDI velocities as they are).
-            phase: where the grid of a MIDI file lies against its ticks, in steps; auto estimates it for each file.
+            phase: offset of the grid of a MIDI file from its ticks, in steps; auto estimates it for each file.
             drums: also read the drum channel, as pitches.
-            pedal: let notes of MIDI files ring until the sustain pedal comes up or their pitch is struck again.
+            pedal: let notes of MIDI files ring until the sustain pedal is released or their pitch is struck again.
             beats_per_bar: quarter notes per bar (3 in 6/8, 3.5 in 7/8) of all pieces and samples, for bar lines and
-                statistics; null = of each piece what its time signatures say, 4 without any, and of samples what the
-                file to go on from says, else what most pieces have.
+                statistics. With null, pieces use their time signatures, or 4 without any, and samples use those of the
+                file to continue, or of most pieces.
             pitch_range: lowest and highest MIDI pitch to keep, both included; [36, 83] gives 48 rows. Notes outside are
-                cut and counted. null keeps all 128.
-            window: steps of a canvas.
-            batch_size: windows of a batch on each device.
-            samples_per_epoch: random windows of one training epoch, over all devices; null = as many as the training
-                pieces have windows side by side.
-            transpose: move each training window by a random number of semitones, at most so many up or down and never
+                left out and counted. null keeps all 128.
+            window: number of steps of a canvas.
+            batch_size: number of windows in a batch on each device.
+            samples_per_epoch: number of random windows in a training epoch, over all devices; null = the number of
+                windows side by side in the training pieces.
+            transpose: move each training window by a random number of semitones, at most this many up or down and never
                 so far that a note leaves the canvas.
             val_fraction: share of the pieces for validation, chosen by a hash of their names; 0 = no validation. A
                 source that is published with splits, such as datamodules.JSBChorales, has its own.
             test_fraction: share of the pieces for the test, chosen in the same way.
             split_files: instead of the fractions, a list for each of train, val and test: names relative to folder, or
                 patterns like train/*; or a text file with one of them per line. Pieces in no list are not used.
-            labels: give each piece the class of the first-level folder it is in; classes are sorted by name.
-            strict: stop at files that cannot be read, rather than list and skip them.
-            num_workers: processes that load batches, for each device.
-            seed: of the random windows.
-            cache_dir: where rolls are kept once they are read; null = the environment variable LITSCALE_CACHE, else
-                litscale in XDG_CACHE_HOME or ~/.cache. All devices must see it.
-            longest: steps that a MIDI file may have; a longer one counts as one that cannot be read. A damaged file of
-                40 bytes can claim a length that would fill the memory.
+            labels: use the first-level folder of each piece as its class; classes are sorted by name.
+            strict: stop at a file that cannot be read, instead of listing and skipping it.
+            num_workers: number of processes that load batches, for each device.
+            seed: seed of the random windows.
+            cache_dir: folder for the cache of rolls; null = the environment variable LITSCALE_CACHE, or else litscale
+                in XDG_CACHE_HOME or ~/.cache. All devices must see it.
+            longest: most steps of a MIDI file; a longer file counts as unreadable. A damaged file of 40 bytes can claim
+                a length that would fill the memory.
             predict: what `litscale predict` generates.
             evaluation: how validation and test go through the pieces.
-            sound: what samples are played on, where they are written as WAV files.
+            sound: instrument and sound font for WAV files of samples.
 
         Raises:
             ValueError: an option is impossible, or contradicts another one; the message names it.
@@ -131,8 +131,8 @@ class PianoRollDataModule(RankedDataModule):
         if (folder is None) == (source is None):
             given = "both are" if folder is not None else "neither is"
             raise ValueError(
-                f"give one of folder (of MIDI files) and source (such as datamodules.BachChorales); {given} given, and "
-                "null takes one away"
+                f"give one of folder (of MIDI files) and source (such as datamodules.BachChorales); {given} given; "
+                "null removes one"
             )
         self.reader = MidiReader(phase, drums, pedal, longest)
         self.source = source or MidiFolder(str(folder), self.reader)

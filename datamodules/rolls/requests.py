@@ -22,16 +22,16 @@ class GenerationRequest:
     """What ``litscale predict`` generates: from nothing, on from a prefix, or a region of a piece.
 
     Args:
-        num_samples: how many samples, each with noise of its own.
-        length: steps of a sample; None is the window that the model was trained on. A model accepts multiples of its
-            largest patch.
-        prefix: a MIDI file to go on from; its first steps become the first steps of every sample.
-        prefix_steps: how many steps of ``prefix`` to take; None is the whole piece.
-        inpaint: a MIDI file of which a region is regenerated to fit what stays: its first ``length`` steps.
-        region: first and last step (not included) to generate in ``inpaint``; None is all of them.
-        region_pitches: lowest and highest MIDI pitch (both included) to generate in ``inpaint``; None is all of them.
+        num_samples: number of samples, each with its own noise.
+        length: number of steps of a sample; None is the window that the model was trained on. A model accepts
+            multiples of its largest patch.
+        prefix: a MIDI file to continue; its first steps become the first steps of every sample.
+        prefix_steps: number of steps of ``prefix`` to keep; None is the whole piece.
+        inpaint: a MIDI file of which a region is regenerated to fit the rest: its first ``length`` steps.
+        region: first and last step (not included) to regenerate in ``inpaint``; None is all of them.
+        region_pitches: lowest and highest MIDI pitch (both included) to regenerate in ``inpaint``; None is all of them.
         label: class to generate; None is no class.
-        seed: of the noise; sample k is the same in batches of any size.
+        seed: seed of the noise; sample k is the same in batches of any size.
     """
 
     num_samples: int = 4
@@ -52,7 +52,7 @@ class GenerationRequest:
         if self.prefix is not None and self.inpaint is not None:
             raise ValueError("predict.prefix and predict.inpaint are both given; set one of them to null")
         if self.prefix_steps is not None and self.prefix is None:
-            raise ValueError("predict.prefix_steps is given without predict.prefix; give the MIDI file to go on from")
+            raise ValueError("predict.prefix_steps is given without predict.prefix; give the MIDI file to continue")
         if self.prefix_steps is not None and self.prefix_steps < 1:
             raise ValueError(f"predict.prefix_steps must be at least 1, not {self.prefix_steps}")
         if self.inpaint is None and (self.region is not None or self.region_pitches is not None):

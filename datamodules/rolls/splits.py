@@ -46,7 +46,7 @@ class Splits:
                 "least 0 and leave something to train on"
             )
         if unknown := sorted(set(self.lists or ()) - set(SPLITS)):
-            raise ValueError(f"split_files: {abridged(unknown)} is no split; the splits are {', '.join(SPLITS)}")
+            raise ValueError(f"split_files: {abridged(unknown)} is not a split; the splits are {', '.join(SPLITS)}")
 
     def wants(self, split: str) -> bool:
         """Whether the options ask for this split."""
@@ -151,7 +151,7 @@ def split_by_lists(names: Sequence[str], lists: Mapping[str, Sequence[str] | str
             fitting = [entry] if entry in known else [name for name in names if fnmatchcase(name, entry)]
             if not fitting:
                 raise ValueError(
-                    f"split_files: {entry} ({split}) fits none of the pieces, which are named like "
+                    f"split_files: {entry} ({split}) matches none of the pieces, which are named like "
                     f"{abridged(names[:2])}"
                 )
             for name in fitting:

@@ -17,10 +17,10 @@ class RollEvaluation:
     """How validation and test go through the pieces of a split.
 
     Args:
-        stride: steps from one window to the next, for scores of whole pieces: each step counts once, in the window in
-            which it has the longest past, which is at least the window less a stride wherever the piece has so much.
-            It divides the window, and is at most half of it. null = windows side by side, most of whose steps are
-            predicted from a shorter past; a rest of a piece that fills no window is left out.
+        stride: number of steps from one window to the next, for scores of whole pieces: each step counts once, in the
+            window in which the most steps precede it, at least the window less a stride unless the piece begins there.
+            The stride divides the window, and is at most half of it. null = windows side by side, in which fewer
+            steps precede most steps; the end of a piece that fills no window is left out.
     """
 
     stride: int | None = None
@@ -34,7 +34,7 @@ class RollEvaluation:
         if self.stride is not None and (self.stride < 1 or window % self.stride or 2 * self.stride > window):
             raise ValueError(
                 f"evaluation.stride must divide the window of {window} steps and be at most half of it, not "
-                f"{self.stride}; null takes windows side by side"
+                f"{self.stride}; null uses windows side by side"
             )
 
 

@@ -66,8 +66,8 @@ class TokenMetadata:
         path = folder / INDEX
         if not path.is_file():
             raise FileNotFoundError(
-                f"folder: {folder} is no token cache, it has no {INDEX}; write one with litscale predict, a tokenizer "
-                "and callbacks.TokenWriter"
+                f"folder: {folder} is not a token cache: it has no {INDEX}; write one with litscale predict, a "
+                "tokenizer and callbacks.TokenWriter"
             )
         try:
             with named_errors(path, "damaged"):
@@ -84,7 +84,7 @@ class TokenMetadata:
         if not all(isinstance(number, int) and number >= 0 for number in numbers):
             raise ValueError(f"{numbers} are not all whole numbers")
         if not all(isinstance(name, str) for name in names) or not isinstance(metadata.patch_nums, list):
-            raise ValueError("its entries are of other kinds")
+            raise ValueError("its entries have the wrong types")
         return metadata
 
 

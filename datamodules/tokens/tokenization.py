@@ -33,9 +33,9 @@ class TokenizationDataModule(RankedDataModule):
 
         Args:
             source: the data, any module of canvases.
-            splits: those to encode; null = train and val.
-            epochs: of the training split, each with an augmentation of its own.
-            batch_size: images of a batch, and of a shard of the cache.
+            splits: splits to encode; null = train and val.
+            epochs: number of epochs of the training split, each with its own augmentation.
+            batch_size: number of images in a batch, and in a shard of the cache.
 
         Raises:
             ValueError: an option is impossible.

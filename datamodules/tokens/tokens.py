@@ -52,12 +52,12 @@ class TokenDataModule(RankedDataModule):
         """Check the options.
 
         Args:
-            folder: the cache.
-            batch_size: images of a batch on each device.
+            folder: folder of the cache.
+            batch_size: number of images in a batch on each device.
             source: data module of the images; it says what `litscale predict` generates, and renders samples.
             verify: read the whole cache once before training and compare checksums.
-            num_workers: processes that load batches, for each device.
-            seed: of the order.
+            num_workers: number of processes that load batches, for each device.
+            seed: seed of the order.
 
         Raises:
             ValueError: an option is out of range.

@@ -47,8 +47,8 @@ def load_tokenizer(vqvae: VQVAE, path: str) -> None:
             fill_official(vqvae, checkpoint)
     except ValueError as error:
         raise ValueError(
-            f"tokenizer_checkpoint {path} is of another tokenizer ({error}): make network.vqvae the one that it was "
-            "trained as (patch_nums, vocab, dim, channels, multipliers, blocks, in_channels)"
+            f"tokenizer_checkpoint {path} belongs to another tokenizer ({error}): give network.vqvae the options "
+            "of its training (patch_nums, vocab, dim, channels, multipliers, blocks, in_channels)"
         ) from error
     trained = checkpoint.get("patch_nums")
     if trained is not None and tuple(trained) != vqvae.patch_nums:
@@ -73,7 +73,7 @@ def unpack_tokenizer(vqvae: VQVAE, packed: Mapping[str, Any], source: str) -> No
         source: Where the entry comes from, for messages.
 
     Raises:
-        ValueError: the entry is of another architecture, or damaged.
+        ValueError: the entry has another architecture, or damaged.
     """
     try:
         sides = tuple(packed.get("patch_nums", vqvae.patch_nums))  # older checkpoints lack it
@@ -82,7 +82,7 @@ def unpack_tokenizer(vqvae: VQVAE, packed: Mapping[str, Any], source: str) -> No
         fill(vqvae, packed["state_dict"])
     except ValueError as error:
         raise ValueError(
-            f"the tokenizer in {source} is of another architecture: {error}. Make vqvae the one that it was trained as "
+            f"the tokenizer in {source} has another architecture: {error}. Give vqvae the options of its training "
             "(config.yaml in its run folder)"
         ) from error
     if checksum(vqvae) != packed["checksum"]:

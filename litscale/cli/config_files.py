@@ -46,7 +46,7 @@ def find_config(given: str) -> str:
     name = given.removeprefix("configs/")
     if (PACKAGED / name).is_file():
         return str(PACKAGED / name)
-    raise TypeError(f"--config {given}: there is no such file, and no config of litscale has this name{_similar(name)}")
+    raise TypeError(f"--config {given}: there is no such file, and litscale has no config of this name{_similar(name)}")
 
 
 def _similar(name: str) -> str:
@@ -76,7 +76,7 @@ def with_layers(path: str, above: tuple[Path, ...] = ()) -> list[str]:
         reason = " ".join(str(error).split())
         if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
             reason = f"{error.problem} in line {error.problem_mark.line + 1}"
-        raise TypeError(f"{path} is no YAML file: {reason}") from error
+        raise TypeError(f"{path} is not a YAML file: {reason}") from error
     layers = content.get("layers", []) if isinstance(content, dict) else []
     if not isinstance(layers, list) or not all(isinstance(layer, str) for layer in layers):
         raise TypeError(f"{path}: layers must be a list of files, not {layers!r}")

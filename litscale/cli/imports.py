@@ -27,7 +27,7 @@ def prepare_imports() -> None:
             other = next((place for place in places if place), "nothing")
             raise ImportError(
                 f"{other} is found in place of litscale's own package {name} ({HOME / name}): rename it, or run the "
-                "command `litscale`, which looks for its own packages first, in place of python -m litscale"
+                "command `litscale`, which looks for its own packages first, instead of python -m litscale"
             )
 
 

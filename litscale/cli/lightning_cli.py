@@ -43,7 +43,7 @@ EVALUATIONS = ("validate", "test", "predict")
 
 
 class LitscaleCLI(LightningCLI):
-    """LightningCLI with one run folder (``trainer.default_root_dir``) and a command line that wins over checkpoints."""
+    """LightningCLI with one run folder (``trainer.default_root_dir``) and a command line that overrides checkpoints."""
 
     def __init__(self, *, args: list[str] | None, **options: Any) -> None:
         """Run a command.
@@ -190,8 +190,8 @@ class LitscaleCLI(LightningCLI):
             if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
                 if self.subcommand == "fit" and (callback.filename in WORDS or callback.save_last):
                     raise ValueError(
-                        "trainer.callbacks: a ModelCheckpoint would write last.ckpt or best.ckpt, which the option "
-                        "checkpoints takes care of: leave it out, and give its monitor and mode as "
+                        "trainer.callbacks: a ModelCheckpoint would write last.ckpt or best.ckpt, which litscale "
+                        "writes itself: remove it, and give its monitor and mode as "
                         "--checkpoints.monitor and --checkpoints.mode"
                     )
                 callback.dirpath = str(Path(trainer.default_root_dir) / CHECKPOINTS)
@@ -289,7 +289,7 @@ class LitscaleCLI(LightningCLI):
             folders = [Path(str(path)).parent for path in config.get("config") or ()] + folders
         if subcommand == "fit" and str(config.ckpt_path).endswith(ENDING):
             raise ValueError(
-                f"--ckpt_path {config.ckpt_path}: an export holds weights only, and a training goes on with more: "
+                f"--ckpt_path {config.ckpt_path}: an export holds only weights, and a resumed training needs more: "
                 "give a checkpoint of the run"
             )
         if subcommand == "fit" and config.ckpt_path == AUTO:
@@ -301,7 +301,7 @@ class LitscaleCLI(LightningCLI):
 
 
 def make_folder(folder: Path) -> None:
-    """Make the folder of an evaluation and try to write there, so that a long evaluation is not run in vain.
+    """Make the folder of an evaluation and try to write there, so that a long evaluation does not fail at its end.
 
     Raises:
         OSError: it cannot be made, or files in it cannot.

@@ -87,7 +87,7 @@ def _unrecognized(keys: str, word: str, rest: str, words: Sequence[str]) -> str:
     _, mark, hint = rest.partition("; did you mean")
     name = word.partition("=")[0]
     if not name.startswith("-"):
-        return f"{word} is no option and no value of one: options begin with --"
+        return f"{word} is neither an option nor the value of one: options begin with --"
     key = ".".join(part for part in (keys, name.lstrip("-")) if part)
     return f"{_where(key, words)}: there is no such option{mark}{hint}"
 

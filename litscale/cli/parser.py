@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
+import textwrap
 import traceback
 from typing import Any, NoReturn
 
-from jsonargparse import Namespace
+from jsonargparse import DefaultHelpFormatter, Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 
 from litscale.cli.errors import WRONG_USE, debugging, end
@@ -16,6 +17,18 @@ from litscale.cli.help_text import short_help
 from litscale.cli.imports import passed_over
 from litscale.cli.messages import UNKNOWN, in_one_line, similar_option
 from litscale.cli.words import as_options, configs_first, with_exported
+
+
+class _Options(DefaultHelpFormatter):
+    """Help as jsonargparse writes it, with titles that fit the terminal and without the options ``NAME+``."""
+
+    def start_section(self, heading: str | None) -> None:
+        """Begin a group of options, whose title is the first line of a class' docstring."""
+        super().start_section(heading and textwrap.fill(heading, self._width))
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        parts = super()._format_action_invocation(action).split(", ")
+        return ", ".join(part for part in parts if not part.partition(" ")[0].endswith("+"))
 
 
 class HelpAll(argparse.Action):
@@ -38,7 +51,11 @@ class Parser(LightningArgumentParser):
     """
 
     command: str | None = None  # the words of the command that has a short help
+    _inner_parser = False  # jsonargparse sets it where the options are those of a class
     _words: tuple[str, ...] = ()  # of the command line
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"formatter_class": _Options, **kwargs})
 
     def parse_args(self, args: Any = None, **kwargs: Any) -> Any:  # type: ignore[override]
         """Parse words, see `as_options`, `with_exported` and `configs_first`."""
@@ -65,6 +82,8 @@ class Parser(LightningArgumentParser):
 
     def format_help(self, formatter: argparse.HelpFormatter | None = None) -> str:
         """The help of a command on a few screens; of all else as jsonargparse writes it."""
+        if self._inner_parser:  # there is no command line of these options alone
+            self.usage = argparse.SUPPRESS
         if self.command is None:
             return super().format_help(formatter)
         return short_help(self.command, self.description or "", self._actions, shutil.get_terminal_size().columns)

@@ -83,7 +83,7 @@ def check_checkpoint(path: str | Path) -> None:
     checkpoint = read_checkpoint(path, "--ckpt_path")
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
         raise ValueError(
-            f"--ckpt_path {path} is no Lightning checkpoint: it has no state_dict. Published weights are given as "
+            f"--ckpt_path {path} is not a Lightning checkpoint: it has no state_dict. Give published weights as "
             "--model.official_checkpoint"
         )
 

@@ -98,7 +98,7 @@ def read_scores(path: Path) -> Scores:
         scores = Scores(**json.loads(path.read_bytes()))
         datetime.fromisoformat(scores.time)
         if not all(value is None or isinstance(value, int | float) for value in scores.scores.values()):
-            raise ValueError("a score is no number")
+            raise ValueError("a score is not a number")
     except (ValueError, TypeError, AttributeError) as error:
         stage = path.name.split("_")[1]
         raise ValueError(f"{path} is damaged ({error}): delete it and run litscale {stage} again") from error

@@ -93,7 +93,7 @@ class Overview(Callback):
         left = trainer.estimated_stepping_batches - trainer.global_step
         if left > 0 and left != float("inf"):
             duration = timedelta(seconds=round(left * each))
-            print(f"About {duration} for the other {left:.0f} steps", flush=True)
+            print(f"About {duration} for the remaining {left:.0f} steps", flush=True)
 
 
 def overview(trainer: Trainer, module: LightningModule) -> Mapping[str, str]:

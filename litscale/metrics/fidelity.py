@@ -60,7 +60,7 @@ class FeatureBank(Metric):
             ValueError: no image was added.
         """
         if not int(self.width):
-            raise ValueError("no image was taken in")
+            raise ValueError("no image was given")
         rows = self.rows if isinstance(self.rows, Tensor) else torch.cat(self.rows)
         rows = rows.view(-1, int(self.width))
         return rows[rows[:, 0].argsort(), 1:]

@@ -130,7 +130,7 @@ def _tone(sound: Sound, rate: int, pitch: int, seconds: float) -> np.ndarray:
 
 @lru_cache(maxsize=2)
 def _synthesizer(path: Path, changed: int, rate: int) -> Any:
-    """What plays a font; ``changed`` is the file's time of change, so that another font of that name is read anew."""
+    """What plays a font; ``changed`` is the file's time of change, so that another font of that name is read again."""
     from symusic import Synthesizer
 
     try:

@@ -148,7 +148,9 @@ def _chunks(data: bytes, name: str) -> tuple[int, list[tuple[int, int]]]:
     if length < 6:
         raise MidiError(f"{name}: damaged MIDI file at byte 4 (a header of {length} bytes)")
     if form not in (0, 1):
-        raise MidiError(f"{name}: a MIDI file of format {form}, whose tracks are no single piece; save it as format 1")
+        raise MidiError(
+            f"{name}: a MIDI file of format {form}, whose tracks are independent pieces; save each as format 1"
+        )
     if division == 0 or division & 0x8000:
         raise MidiError(f"{name}: time is not counted in ticks per quarter note")
 
@@ -216,7 +218,7 @@ class _Track:
                 position += 1
                 status, kind, voices = byte, byte & 0xF0, (byte & 0x0F) << 7
             elif not status:
-                raise self._damaged("data without a status")
+                raise self._damaged("data without a status byte")
             # 3. the message
             first = second = events[position]
             position += 1
@@ -224,7 +226,7 @@ class _Track:
                 second = events[position]
                 position += 1
             if first | second > 0x7F:
-                raise self._damaged("a status in place of data")
+                raise self._damaged("a status byte instead of data")
             if kind == 0x90:
                 strike((tick, voices | first, second))
             elif kind == 0x80:

@@ -131,7 +131,7 @@ def _verify(content: Any, size: int) -> None:
         if isinstance(value, Tensor) and value.numel() * value.element_size() > size:
             raise ValueError(f"{name} is larger than the file")
     if checksum(bare) != content[STAMP]:
-        raise ValueError(f"its checksum differs; if it was changed on purpose, take out its entry {STAMP}")
+        raise ValueError(f"its checksum differs; if it was changed on purpose, remove its entry {STAMP}")
 
 
 def _leaves(name: str, value: Any) -> Iterator[tuple[str, Any]]:

@@ -114,7 +114,7 @@ def read_idx(path: Path, shape: tuple[int, ...]) -> np.ndarray:
                 # 1. the header: type and number of dimensions, then the dimensions, big-endian
                 head = file.read(4 * (len(shape) + 2))
                 if head[:4] != bytes([0, 0, UBYTE, len(shape) + 1]):
-                    raise ValueError(f"it begins with {head[:4].hex(' ')}, not 00 00 08 {len(shape) + 1:02d}")
+                    raise ValueError(f"it starts with {head[:4].hex(' ')}, not 00 00 08 {len(shape) + 1:02d}")
                 count, *sides = np.frombuffer(head, ">u4", offset=4).tolist()
                 if tuple(sides) != shape:
                     raise ValueError(f"its items are {sides}, not {list(shape)}")

@@ -55,7 +55,7 @@ def read_column(path: Path, name: str, group: int | None = None) -> pa.ChunkedAr
         FileNotFoundError: there is no such file.
         ValueError: it is damaged; the message names it.
     """
-    # Without threads of its own: this runs in worker processes. Opened anew: those are forks.
+    # Without threads of its own: this runs in worker processes. Opened again, because those are forks.
     with named_errors(path, KIND), pq.ParquetFile(path, memory_map=True) as file:
         groups = range(file.metadata.num_row_groups) if group is None else [group]
         column = file.read_row_groups(list(groups), [name], use_threads=False)[name]

@@ -105,8 +105,8 @@ def refuse_used_folder(folder: Path, resumed: str | os.PathLike[str] | None) -> 
     if not held or goes_on(folder, resumed):
         return
     raise RunFolderError(
-        f"{folder} holds the checkpoints of another run ({', '.join(path.name for path in held[:4])}): go on with that "
-        "run by --ckpt_path auto, replace it and all its results by --overwrite true, or give another folder as "
+        f"{folder} holds the checkpoints of another run ({', '.join(path.name for path in held[:4])}): resume that run "
+        "with --ckpt_path auto, replace it and all its results with --overwrite true, or give another folder as "
         "--trainer.default_root_dir"
     )
 

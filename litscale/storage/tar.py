@@ -59,7 +59,7 @@ def tar_members(path: str | Path, with_content: Collection[str] = ()) -> Iterato
                     continue
                 if not member.isreg() or member.issparse():
                     raise ValueError(
-                        f"{member.name!r} is no plain file, but a link or sparse; pack the files themselves"
+                        f"{member.name!r} is not a regular file, but a link or sparse; pack the files themselves"
                     )
                 content = None
                 if endings and member.name.lower().endswith(endings):
@@ -110,4 +110,4 @@ def _check_end(file: BinaryIO, offset: int) -> None:
     if len(rest) < tarfile.BLOCKSIZE:
         raise ValueError("it has no end mark, so it is cut short")
     if rest.strip(b"\0"):
-        raise ValueError(f"what follows byte {offset} is no file")
+        raise ValueError(f"what follows byte {offset} is not a file")

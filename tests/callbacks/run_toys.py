@@ -126,7 +126,7 @@ def last(folder):
 
 
 def assert_same(found, wanted):
-    """Assert that two checkpoints hold the same weights, averages, moments, schedule and step, to the bit."""
+    """Assert that two checkpoints hold the same weights, averages, moments, schedule and step exactly."""
     assert found["global_step"] == wanted["global_step"]
     for name in ("state_dict", "current_model_state", "averaging_state"):
         assert found[name].keys() == wanted[name].keys()

@@ -190,7 +190,7 @@ def test_an_interrupted_evaluation_goes_on(tmp_path):
         trainer(tmp_path, callbacks=[quality()]).test(module, ToyImages(), verbose=False)
     assert len(list((tmp_path / "quality_batches").rglob("*.npy"))) == 2
     again = Painter()
-    again.first.weight.data += 1  # other weights make all anew
+    again.first.weight.data += 1  # other weights change everything
     trainer(tmp_path, callbacks=[quality()]).test(again, ToyImages(), verbose=False)
     assert again.asked == [(7, [0, 1, 2, 3]), (7, [4, 5, 6, 7]), (7, [8, 9])]
     for options in ({"seed": 8}, {"cfg": 2.0}, {"batch_size": 5}):
@@ -247,7 +247,7 @@ def test_bad_options_are_named(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="Flatten has no int attribute num_features"):
         quality(features=nn.Flatten())
     run = trainer(tmp_path, callbacks=[quality(num_samples=9)])
-    with pytest.raises(ValueError, match=r"num_samples 9 is no multiple of the 2 classes.*give 10"):
+    with pytest.raises(ValueError, match=r"num_samples 9 is not a multiple of the 2 classes.*give 10"):
         run.validate(Painter(), ToyImages(), verbose=False)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     run = trainer(tmp_path, callbacks=[quality(features=None)])

@@ -142,7 +142,7 @@ def test_a_full_disk_at_the_end_is_said_and_changes_nothing(tmp_path, monkeypatc
 
     monkeypatch.setattr(storage.ManifestWriter, "end", full)
     assert fit(tmp_path, max_steps=4).global_step == 4
-    assert "does not say how the run ended: [Errno 28]" in capsys.readouterr().err
+    assert "could not record how the run ended: [Errno 28]" in capsys.readouterr().err
 
 
 def test_two_processes_write_one_attempt(tmp_path):

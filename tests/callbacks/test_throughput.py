@@ -128,7 +128,7 @@ def test_attention_on_a_cpu_is_counted():
         made = scaled_dot_product_attention(query, key, key)
         assert counter.get_total_flops() == 2 * product
         made.sum().backward()
-    assert counter.get_total_flops() == 7 * product  # five more, as the kernel computes the weights anew
+    assert counter.get_total_flops() == 7 * product  # five more, as the kernel recomputes the weights
 
 
 def test_two_processes_are_counted_together(tmp_path):

@@ -248,7 +248,7 @@ def test_a_checkpoint_of_another_architecture_is_refused(tmp_path, toy_data, toy
     trainer = quiet(tmp_path, max_steps=1)
     trainer.fit(toy_module(("mar", "mar")), datamodule=toy_data())
     trainer.save_checkpoint(tmp_path / "mar.ckpt")
-    with pytest.raises(ValueError, match=r"of another architecture: missing .*config.yaml in its run folder"):
+    with pytest.raises(ValueError, match=r"has another architecture: missing .*config.yaml in its run folder"):
         quiet(tmp_path).validate(toy_module(("ar", "mar")), datamodule=toy_data(), ckpt_path=tmp_path / "mar.ckpt")
 
 

@@ -121,7 +121,7 @@ def test_late_scales_are_trained_alone(tmp_path):
     assert module.batch_counts(next(iter(data.train_dataloader())))["tokens"] == 4 * (4 + 16)
     with pytest.raises(ValueError, match=r"scales must be \[first, end\] with 0 <= first < end <= 3.* not \[2, 4\]"):
         lit_var(scales=(2, 4))
-    with pytest.raises(ValueError, match="progressive_steps goes through all scales: make it 0, or scales null"):
+    with pytest.raises(ValueError, match="progressive_steps trains all scales: set it to 0, or scales to null"):
         lit_var(scales=(1, 3), progressive_steps=4)
 
 
@@ -176,10 +176,10 @@ def test_the_checkpoint_brings_its_tokenizer(tmp_path):
         quiet(tmp_path).validate(lit_var(), datamodule=data, ckpt_path=tmp_path / "damaged.ckpt")
     with pytest.raises(
         ValueError,
-        match=r"tokenizer in the checkpoint is of another architecture: .*codebook.weight is \[16, 8\] instead",
+        match=r"tokenizer in the checkpoint has another architecture: .*codebook.weight is \[16, 8\] instead",
     ):
         quiet(tmp_path).validate(lit_var(vqvae(vocab=32)), datamodule=data, ckpt_path=path)
-    with pytest.raises(ValueError, match=r"the checkpoint is of another architecture: missing network.blocks.2"):
+    with pytest.raises(ValueError, match=r"the checkpoint has another architecture: missing network.blocks.2"):
         quiet(tmp_path).validate(lit_var(depth=3), datamodule=data, ckpt_path=path)
     del checkpoint["tokenizer"]
     torch.save(checkpoint, tmp_path / "bare.ckpt")
@@ -201,7 +201,7 @@ def test_the_tokenizer_comes_from_its_run_or_an_official_file(tmp_path):
     for name in ("vqvae.ckpt", "official.pth"):
         module = lit_var(vqvae(vocab=32), tokenizer_checkpoint=str(tmp_path / name))
         with pytest.raises(
-            ValueError, match=r"is of another tokenizer \(.*is \[16, 8\] instead of \[32, 8\].*patch_nums, voc"
+            ValueError, match=r"belongs to another tokenizer \(.*is \[16, 8\] instead of \[32, 8\].*patch_nums, voc"
         ):
             quiet(tmp_path).validate(module, datamodule=data)
     with pytest.raises(FileNotFoundError, match=r"tokenizer_checkpoint nowhere.ckpt: no such file"):

@@ -100,5 +100,5 @@ def test_all_ranks_take_what_is_fastest_on_the_first(tmp_path, strategy):
 
 
 def test_a_given_attention_is_not_measured():
-    with pytest.raises(ValueError, match=r"the network's attention is dense, and measure_attention is to choose it"):
+    with pytest.raises(ValueError, match=r"the network's attention is dense, but measure_attention chooses it"):
         lit_var(attention="dense", measure_attention=True)

@@ -245,7 +245,7 @@ def test_a_value_or_the_documented_error_many_times(name: str, tmp_path: Path) -
 
 @pytest.mark.parametrize("name", ["rolls.u8", "notes.npy", "index.json"])
 def test_a_damaged_roll_cache_is_none_or_can_be_read(name: str, tmp_path: Path) -> None:
-    """Damaged caches are built anew, so there is no error at all."""
+    """Damaged caches are rebuilt, so there is no error at all."""
     pieces = {f"piece {number}": np.full((128, 5 + number), number, np.uint8) for number in range(3)}
     build_cache(tmp_path / "rolls", list(pieces), lambda name: music.Roll(pieces[name]), "pieces")
     path, none = tmp_path / "rolls" / name, 0

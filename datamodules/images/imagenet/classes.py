@@ -73,7 +73,7 @@ def _matlab_pairs(path: Path) -> list[tuple[int, str]]:
             return pool.submit(_parse_matlab, path).result()
         # A damaged file can raise whatever scipy's parser raises, UnboundLocalError and NotImplementedError included.
         except Exception as error:
-            raise ValueError(f"class_map: {path} is no meta.mat of the ImageNet devkit ({error})") from error
+            raise ValueError(f"class_map: {path} is not the meta.mat of the ImageNet devkit ({error})") from error
 
 
 def _parse_matlab(path: Path) -> list[tuple[int, str]]:
@@ -113,7 +113,7 @@ def map_labels(numbers: np.ndarray, class_map: dict[int, str], wnids: Sequence[s
 def listed_labels(
     path: Path, names: Sequence[str], wnids: Sequence[str], class_map: dict[int, str] | None
 ) -> np.ndarray:
-    """Classes of images that lie in no class folders.
+    """Classes of images that are not in class folders.
 
     Args:
         path: ``.csv``: the columns ``ImageId`` (a name without its ending) and ``PredictionString`` (a wnid and boxes),

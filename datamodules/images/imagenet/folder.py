@@ -101,7 +101,7 @@ class FolderSource(ImageSource):
         path = find_file("val_labels", self.val_labels, self.folder, VAL_LABELS) if split == "val" else None
         if path is None:
             raise ValueError(
-                f"the images in {self.folder / split} lie in no class folders: move them into folders named after "
+                f"the images in {self.folder / split} are not in class folders: move them into folders named after "
                 "their classes"
                 + (f", give their classes as val_labels ({' or '.join(VAL_LABELS)})" if split == "val" else "")
                 + ", or set labels to false"

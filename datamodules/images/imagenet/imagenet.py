@@ -54,24 +54,24 @@ class ImageNetDataModule(ImageDataModule):
         """Check the options; nothing is read yet, and nothing at all to predict.
 
         Args:
-            folder: where the data is.
-            form: of the data; null = found by what is in the folder.
-            shards: split (train or val) -> names of its parquet or tar shards, seen from folder, such as
+            folder: folder of the data.
+            form: form of the data: folder, arrays, parquet or tar; null = detected from the contents of the folder.
+            shards: for each split (train and val) the names of its parquet or tar shards, relative to folder, such as
                 in-train-{000000..001023}.tar; null = found by name.
             num_classes: number of classes; the data must have as many.
-            labels: give batches their labels; false for models without classes.
-            class_map: what the class numbers of arrays and of the devkit's ground truth mean: map_clsloc.txt, or the
-                devkit's meta.mat; null looks for these in folder.
+            labels: add labels to batches; false for models without classes.
+            class_map: file with the meaning of the class numbers of arrays and of the devkit's ground truth:
+                map_clsloc.txt, or the devkit's meta.mat; null looks for these in folder.
             val_labels: classes of validation images that are in no class folders: LOC_val_solution.csv, or a text file
                 with one line for each image in the order of the sorted names: a wnid, an index into the sorted wnids
                 from 0, or the devkit's number from 1 (ILSVRC2012_validation_ground_truth.txt; needs class_map); null
-                looks for the two named ones in folder.
+                looks for these two files in folder.
             flip: mirror half of the training images, at random.
-            strict: stop at images, or batches of arrays, that cannot be read.
-            cache_dir: where arrays go that cannot be mapped as they are (pickles, compressed files), 12 GB at 64
-                pixels, and the index of tar shards, 41 MB; null = the environment variable LITSCALE_CACHE, else
-                litscale in XDG_CACHE_HOME or ~/.cache.
-            **options: those of `ImageDataModule`.
+            strict: stop at an image, or a batch of arrays, that cannot be read.
+            cache_dir: folder for converted arrays (of pickles and compressed files), 12 GB at 64 pixels, and for the
+                index of tar shards, 41 MB; null = the environment variable LITSCALE_CACHE, or else litscale in
+                XDG_CACHE_HOME or ~/.cache.
+            **options: options of `ImageDataModule`.
 
         Raises:
             ValueError: an option is impossible, or contradicts another one; the message names it.

@@ -82,7 +82,7 @@ class ParquetSource(ImageSource):
                     f"{abridged(sorted(missing))}, but {abridged(facts.columns)})"
                 )
             if self.labels:
-                with named_errors(path, "its labels are no whole numbers"):
+                with named_errors(path, "its labels are not whole numbers"):
                     labels.append(read_column(path, "label").to_numpy().astype(np.int64))
             groups += [(number, group) for group in range(len(facts.rows))]
             rows += facts.rows

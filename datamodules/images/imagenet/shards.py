@@ -31,7 +31,9 @@ def shard_files(folder: Path, split: str, form: str, patterns: Mapping[str, str]
     """
     files = _found(folder, split, form) if patterns is None else _matching(folder, split, patterns)
     if strange := [str(path) for path in files if not path.is_file()]:
-        raise FileNotFoundError(f"{abridged(strange)}: no file, though named as a shard of {split}; remove or mend it")
+        raise FileNotFoundError(
+            f"{abridged(strange)}: not a file, but named like a shard of {split}; remove or repair it"
+        )
     return files
 
 
@@ -93,7 +95,7 @@ def expanded(pattern: str) -> list[str]:
 def _matching(folder: Path, split: str, patterns: Mapping[str, str]) -> list[Path]:
     """The files that a split's pattern names."""
     if split not in patterns:
-        raise FileNotFoundError(f"shards: there is no pattern for {split}, but for {abridged(sorted(patterns))}")
+        raise FileNotFoundError(f"shards: there is no pattern for {split}, only for {abridged(sorted(patterns))}")
     pattern = patterns[split]
     if "://" in pattern or pattern.startswith("pipe:"):
         raise ValueError(f"shards.{split}: {pattern}: shards are files; copy them to a disk, or mount where they are")

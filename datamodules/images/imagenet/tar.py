@@ -189,23 +189,23 @@ def index_shard(path: Path, labels: bool) -> np.ndarray:
             key, ending = sample[1], sample[2].lower()
             if f".{ending}" in SUFFIXES:
                 if key in images:
-                    raise ValueError(f"{path}: two images have the key {key!r}; give each a key of its own")
+                    raise ValueError(f"{path}: two images have the key {key!r}; give each its own key")
                 images[key] = (member.start, member.size)
             elif ending.endswith(SUFFIXES):
                 others[key] = member.name
             elif ending in described and member.content is not None:
                 described[ending][key] = member.content
     except DamagedError as error:
-        raise DamagedError(f"{error}; get the shard again, or pack it anew") from error
+        raise DamagedError(f"{error}; get the shard again, or create it again") from error
     # 2. what would be lost
     if dotted := sorted(others[key] for key in others.keys() - images.keys()):
         raise ValueError(
-            f"{path}: {dotted[0]} belongs to no image, as a key ends at the first dot; name it without dots"
+            f"{path}: {dotted[0]} belongs to no image, because a key ends at the first dot; use a name without dots"
         )
     if not images:
         raise ValueError(f"{path}: it holds no images ({', '.join(SUFFIXES)}); a sample is KEY.jpg and KEY.cls")
     if labels and (lonely := sorted(described["cls"].keys() - images.keys())):
-        raise ValueError(f"{path}: {lonely[0]}.cls has no image beside it; its shard is not whole, or of other data")
+        raise ValueError(f"{path}: {lonely[0]}.cls has no image beside it; the shard is incomplete or holds other data")
     # 3. the class of each image
     rows = [(*place, _class_of(path, key, described) if labels else -1) for key, place in images.items()]
     return np.array(rows, np.int64)
@@ -226,11 +226,13 @@ def _class_of(path: Path, key: str, described: Mapping[str, Mapping[str, bytes]]
             value = None
     else:
         raise ValueError(
-            f"{path}: the image of {key!r} has no class: pack {key}.cls, the number of its class, beside it, or set "
-            "labels to false"
+            f"{path}: the image of {key!r} has no class: add {key}.cls with the number of its class, or set labels to "
+            "false"
         )
     if re.fullmatch(r"-?[0-9]{1,18}", str(value)) is None:
-        raise ValueError(f"{path}: {name} holds no number of a class, but {str(value)[:40]!r}; or set labels to false")
+        raise ValueError(
+            f"{path}: {name} must hold the number of a class, not {str(value)[:40]!r}; or set labels to false"
+        )
     return int(str(value))
 
 

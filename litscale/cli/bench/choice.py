@@ -135,7 +135,7 @@ def decoder_options(decoder: Decoder) -> dict[str, Any]:
             return {"gamma": gamma, "acceptance": rule_options(decoder.acceptance)}
         case Speculative():
             return {"gamma": rule_options(decoder.gamma), "acceptance": rule_options(decoder.acceptance)}
-    raise TypeError(f"{type(decoder).__name__} is no decoder of the grid")
+    raise TypeError(f"{type(decoder).__name__} is not a decoder of the grid")
 
 
 def rule_options(rule: Described) -> dict[str, Any]:

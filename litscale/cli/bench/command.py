@@ -67,7 +67,7 @@ class BenchTrainer(Trainer):
         drafts: dict[str, str] | None = None,
         choose: str | None = None,
     ) -> Report:
-        """Decode the same labels in many ways, compare each with the target alone, and put the outcomes into one table.
+        """Decode the same labels in many ways, and compare each way with the target alone in one table.
 
         The rows are the target alone, the draft alone, the module's own decoder, refinement for each number of large
         scales, collaborative decoding for each entry_num and mask, and speculative decoding for each gamma, acceptance
@@ -82,27 +82,27 @@ class BenchTrainer(Trainer):
             datamodule: its images are the reference of FID.
             ckpt_path: a checkpoint of LitSDVAR; without it, the model reads the files that its options name.
             weights_only: checkpoints are always read so.
-            untrained: whether random weights will do, if no others are given.
+            untrained: use random weights if no others are given.
             gammas: numbers of drafted scales, or policies: AdaptiveGamma, CostGamma.
-            acceptances: rules, such as Coupled or {class_path: TopK, init_args: {k: 5}}; null = TopK with k 1 and 5,
-                KL, Rejection and Coupled.
-            thresholds: of the lossy rules; null = their own.
+            acceptances: acceptance rules, such as Coupled or {class_path: TopK, init_args: {k: 5}}; null = TopK with k
+                1 and 5, KL, Rejection and Coupled.
+            thresholds: thresholds of the lossy rules; null = their defaults.
             entry_nums: numbers of the draft's scales in collaborative decoding; null = all from 1 to S - 1.
-            masks: what the target sees of them.
-            large_scales: numbers of the target's scales in refinement; null = all from 1 to S - 1.
+            masks: masks of collaborative decoding, see bench masks.
+            large_scales: numbers of the target's scales in Refine; null = all from 1 to S - 1.
             cfg_untils: first scales without guidance; null = the middle one.
-            prunes: late scales of which some tokens are computed, such as {from_scale: 5, ratios: [0.5]}.
-            num_images: images for each seed; their labels take turns.
-            batch_size: images decoded together.
+            prunes: shares of the tokens to compute at late scales, such as {from_scale: 5, ratios: [0.5]}.
+            num_images: number of images for each seed, with all labels in turn.
+            batch_size: number of images decoded together.
             seeds: number of seeds 0, 1, ... of the noise; FID is a mean over them.
-            speed_batches: numbers of images decoded together where time is measured; the first counts in the picture.
-            repeats: rounds of the time.
+            speed_batches: batch sizes of the measurement of time; the picture shows the first.
+            repeats: number of rounds in which time is measured.
             features: extractor of FID, see `GenerationQuality`; null = no FID.
             reference: statistics or images as for `GenerationQuality`; null = the validation data.
             drafts: more drafts of the same size to measure, name -> checkpoint of LitVAR or LitSDVAR.
-            choose: a bound such as quality<=1%. From the fastest decoder on, by the cost model, quality is measured
-                until one loses no more, in Frechet distance; it is printed with its config, and slower ones are left
-                out.
+            choose: a bound such as quality<=1%. Beginning with the fastest decoder by the cost model, quality is
+                measured until the Frechet distance of one increases by at most this bound. Its config is printed, and
+                slower decoders are left out.
 
         Raises:
             ValueError: an option is out of range, the model is no LitSDVAR, it has no weights, or the reference cannot
@@ -179,7 +179,7 @@ class BenchTrainer(Trainer):
         threads: int = 1,
         quality_canvases: int = 64,
     ) -> Report:
-        """Compare AR and MAR networks of equal size: a training step, and every way to sample.
+        """Compare the speed of AR and MAR networks of equal widths and depths: training steps and all ways of sampling.
 
         One network is AR on every level and one MAR, with the sizes, widths, blocks and heads of the config; if the
         config's own levels are mixed, it is the third. Rounds in which all ways take their turn are repeated, and
@@ -193,18 +193,18 @@ class BenchTrainer(Trainer):
             weights_only: checkpoints are always read so.
             other_checkpoint: the run folder of the network with the other generators, or a checkpoint in it; without
                 it, the weights are random.
-            draft_checkpoint: the same of a smaller AR network that guesses for the AR one; null = the model's.
-            patches: numbers of patches of the first level, of canvases as high as the config's; null = 64, 256 and 1024
-                for random weights, those of the config for trained ones.
-            iterations: steps of MAR on the first level, left out where there are fewer patches; the others
-                take those of model.generation.
-            orders: of MAR's patches: random, raster or confidence.
-            uncached: most patches at which AR is sampled without a cache, too.
-            batch_size: canvases that are sampled together.
-            train_batch_size: canvases of a training step.
-            repeats: rounds that are timed; in one before them operators are counted.
-            threads: of a CPU; with one, CPU time is measured.
-            quality_canvases: of the validation data, on which trained networks are scored; 0 = none.
+            draft_checkpoint: the same for a smaller AR network that guesses for the AR one; null = the model's.
+            patches: numbers of patches of the first level, for canvases as high as the config's; null = 64, 256 and
+                1024 for random weights, and the config's number for trained ones.
+            iterations: numbers of MAR steps on the first level, left out if there are fewer patches; other levels
+                use those of model.generation.
+            orders: orders of MAR's patches: random, raster or confidence.
+            uncached: largest number of patches for which AR is also sampled without a cache.
+            batch_size: number of canvases that are sampled together.
+            train_batch_size: number of canvases in a training step.
+            repeats: number of timed rounds; a round before them counts operators.
+            threads: number of CPU threads; with one, CPU time is measured.
+            quality_canvases: number of validation canvases on which trained networks are scored; 0 = none.
 
         Raises:
             ValueError: an option is out of range, the model is no LitFractal, or a checkpoint does not fit.
@@ -267,7 +267,7 @@ class BenchTrainer(Trainer):
         acceptance: float = 0.7,
         repeats: int = 3,
     ) -> Report:
-        """Time the calls of both networks, and say how many scales to draft so that images are finished soonest.
+        """Measure the time of both networks' calls, and compute how many scales to draft for the least expected time.
 
         Weights do not matter here, so none are read. The table is printed and written to the run's folder as
         bench_costs.json and .md: for each scale the milliseconds of a call of both networks for it alone, and the gamma
@@ -277,9 +277,9 @@ class BenchTrainer(Trainer):
         Args:
             model: a LitSDVAR; guidance doubles the rows of a call, as in decoding.
             datamodule: is not needed.
-            batch_size: images of a call.
+            batch_size: number of images in a call.
             acceptance: probability that a drafted scale is accepted, 0..1.
-            repeats: how often calls are timed; medians count.
+            repeats: number of timings of each call; the median counts.
 
         Raises:
             ValueError: an option is out of range, or the model is no LitSDVAR.

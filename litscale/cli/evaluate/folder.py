@@ -87,8 +87,8 @@ class EvaluationFolder:
         if differences := list(_differences(held, wanted)):
             more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
             raise ValueError(
-                f"{self.path} is of an evaluation with other settings: {'; '.join(differences[:3])}{more}. Give this "
-                "one another --name"
+                f"{self.path} belongs to an evaluation with other settings: {'; '.join(differences[:3])}{more}. Give "
+                "this one another --name"
             )
 
     @property

@@ -131,7 +131,7 @@ class CheckpointReader:
         except FileNotFoundError:
             print(f"{path} was removed meanwhile: skipped")
         except (KeyError, TypeError, AttributeError):
-            print(f"{path} says no step, so it is no checkpoint of a training: skipped")
+            print(f"{path} names no step, so it is not a checkpoint of a training: skipped")
         except ValueError as error:
             print(f"{error}: skipped")
         return None

@@ -124,6 +124,6 @@ def _check_place(folder: Path, overwrite: bool) -> None:
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     if not (folder / WEIGHTS).is_file() or not (folder / CONFIG).is_file():
-        raise FileExistsError(f"{folder} exists and is no export, so it is not replaced: give another --folder")
+        raise FileExistsError(f"{folder} exists and is not an export, so it is not replaced: give another --folder")
     if not overwrite:
         raise FileExistsError(f"{folder} holds an export: give --overwrite to replace it, or another --folder")

@@ -51,17 +51,17 @@ def check(resources: Resources, words: Sequence[str]) -> None:
             raise ValueError(f"--env {mask_command([given])[0]}: give NAME=VALUE")
         if mask_command([given]) != [given]:
             raise ValueError(
-                f"--env {name}: a secret does not go into a file: export {name} in the shell, whose environment sbatch "
-                "passes on"
+                f"--env {name}: secrets must not be written to a file: export {name} in the shell, whose "
+                "environment sbatch passes on"
             )
     for options in (words, resources.options):
         if mask_command(options) != list(options):
             raise ValueError(
-                f"a secret does not go into a file: {shlex.join(mask_command(options))}; give it in the environment, "
-                "which sbatch passes on, as WANDB_API_KEY"
+                f"secrets must not be written to a file: {shlex.join(mask_command(options))}; give it in the "
+                "environment, which sbatch passes on, as WANDB_API_KEY"
             )
     if any("\n" in word for word in (*resources.options, resources.time or "", resources.partition or "")):
-        raise ValueError("an option of sbatch is one line")
+        raise ValueError("an option of sbatch must be one line")
     for word in words:
         if word.partition("=")[0] in SIZES:
             raise ValueError(f"{word.partition('=')[0]} is given by --nodes and --gpus of litscale launch")

@@ -84,8 +84,8 @@ def take(code: Code, run: Path) -> Snapshot:
     if sum(sizes.values()) > MOST_NEW:
         largest = max(sizes, key=lambda name: sizes[name])
         raise ValueError(
-            f"{top}: files that git does not know are {sum(sizes.values()) / 2**20:.0f} MiB, more than "
-            f"{MOST_NEW // 2**20}, the largest is {largest}: name what is no code in .gitignore"
+            f"{top}: untracked files have {sum(sizes.values()) / 2**20:.0f} MiB, more than {MOST_NEW // 2**20}, and "
+            f"the largest is {largest}: list files that are not code in .gitignore"
         )
     files = sorted({name for name in [*known, *new] if os.path.lexists(top / name) and not _is_folder(top / name)})
     # 2. their hash

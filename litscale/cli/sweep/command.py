@@ -70,7 +70,7 @@ class SweepRun:
                 other = [name for name, value in spec.settings.items() if begun.get(name) != value]
                 if other:
                     raise SweepError(
-                        f"{spec.path}: the sweep in {spec.root} was begun with other settings ({', '.join(other)}): "
+                        f"{spec.path}: the sweep in {spec.root} was started with other settings ({', '.join(other)}): "
                         "give another folder, or remove that one"
                     )
                 return study
@@ -216,7 +216,7 @@ class SweepRun:
             print(f"Next: litscale test --config {config} --ckpt_path best")
         open_ones = spec.total - sum(trial.state.is_finished() for trial in trials)
         if open_ones:
-            print(f"{open_ones} of {spec.total} trials are still to be done: litscale sweep {spec.path} goes on")
+            print(f"{open_ones} of {spec.total} trials are not finished: litscale sweep {spec.path} resumes the sweep")
 
 
 def main(words: Sequence[str]) -> None:

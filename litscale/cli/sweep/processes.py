@@ -205,7 +205,7 @@ class TrialJob:
         return ended
 
     def checkpoint(self) -> Any:
-        """Have the training save and end, and the job begin anew."""
+        """Have the training save and end, and the job start again."""
         from submitit.helpers import DelayedSubmission
 
         assert self._process is not None

@@ -179,7 +179,7 @@ def _check(spec: SweepSpec) -> None:
     if not isinstance(spec.space, dict) or not all(isinstance(name, str) for name in spec.space):
         raise SweepError(f"{path}: space must give for each option a list of values or a range, not {spec.space!r}")
     if given := [name for name in GIVEN if name in spec.space]:
-        raise SweepError(f"{path}: space: {given[0]} is given by the sweep itself: leave it out")
+        raise SweepError(f"{path}: space: {given[0]} is set by the sweep itself: remove it")
     for name in ("metric", "folder"):
         text = getattr(spec, name)
         if not isinstance(text, str) and not (name == "folder" and text is None):
@@ -212,7 +212,7 @@ def _check(spec: SweepSpec) -> None:
     if spec.sampler_options["name"] == "grid":
         _ = spec.points
     elif spec.trials is None:
-        raise SweepError(f"{path}: give trials, how many there shall be")
+        raise SweepError(f"{path}: give the number of trials")
     # 4. the options of Optuna's classes, which know them alone
     try:
         if spec.sampler_options["name"] != "grid":
@@ -244,7 +244,7 @@ def _distribution(where: str, given: Any) -> optuna.distributions.BaseDistributi
         try:
             texts = [json.dumps(value) for value in given]
         except TypeError as error:  # such as a date
-            raise SweepError(f"{where}: {error}; quote what is to be text") from error
+            raise SweepError(f"{where}: {error}; put text into quotes") from error
         twice = sorted({text for text in texts if texts.count(text) > 1})
         if not texts or twice:
             raise SweepError(f"{where}: {'no values' if not texts else 'the same value twice: ' + ', '.join(twice)}")
@@ -261,7 +261,7 @@ def _distribution(where: str, given: Any) -> optuna.distributions.BaseDistributi
         if not all(isfinite(number) for number in (low, high)) or low >= high:
             raise ValueError("low must be below high")
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # a range that is no multiple of the step ends below high
+            warnings.simplefilter("ignore", UserWarning)  # a range that is not a multiple of the step ends below high
             if given.get("int", False):
                 return optuna.distributions.IntDistribution(low, high, given.get("log", False), step or 1)
             return optuna.distributions.FloatDistribution(low, high, given.get("log", False), step)

@@ -54,22 +54,22 @@ class Fractal(CanvasNetwork):
         guide_width: channels of the guiding value's predictor.
         guide_blocks: transformer blocks of the guiding value's predictor.
         guide_heads: attention heads of the guiding value's predictor.
-        channel_weights: weights of the channels in the training loss; equal where none are given.
+        channel_weights: weights of the channels in the training loss; equal by default.
         mask_mean: mean of the truncated normal that gives MAR's share of hidden patches in training.
         mask_std: its standard deviation.
         attn_dropout: dropout of the attention weights of MAR levels. AR levels, the leaf and the predictors of guiding
             values have none, as in the published code.
         proj_dropout: dropout after attention and feed-forward, of MAR and AR levels.
-        shared_dropout: drop the same channels of all patches of a canvas there, and of the tokens that enter the
-            transformer (variational dropout, arXiv 1512.05287): against overfitting where neighbouring patches resemble
-            each other, as the steps of held notes do.
-        periods: lengths in columns, of beat and bar say, of which the first level is told the phase of each patch,
-            counted from the start of the piece; none are told by default.
-        preceding_columns: how many columns before a patch of the first level the levels below are shown cell by cell,
-            each patch those of its own rows; 0 for none. The first level, which must be AR, sees all earlier columns
-            anyway, but hands down one state of them.
-        preceding_margin: how many rows above and below its own each patch is shown of these columns.
-        zero_prefix_rope: silence the condition tokens' queries and keys in AR levels, as the published models do.
+        shared_dropout: drop the same channels in all patches of a canvas there, and in the tokens that enter the
+            transformer (variational dropout, arXiv 1512.05287). This reduces overfitting if neighbouring patches
+            resemble each other, like the steps of held notes.
+        periods: lengths in columns, such as those of beat and bar. The first level gets the phase of each patch in
+            them, counted from the start of the piece. By default there are none.
+        preceding_columns: number of columns before a patch of the first level that the levels below read cell by cell,
+            each patch in its own rows; 0 for none. The first level, which must be AR, sees all earlier columns
+            anyway, but passes on only one state of them.
+        preceding_margin: number of rows above and below its own that each patch reads of these columns.
+        zero_prefix_rope: set the condition tokens' queries and keys in AR levels to zero, as the published models do.
         grad_checkpointing: recompute activations in the backward pass to save memory.
 
     Raises:

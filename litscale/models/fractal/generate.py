@@ -48,7 +48,7 @@ def generate(
 ) -> Tensor:
     """Generate canvases of any width.
 
-    A width that is no multiple of the first level's patch is padded for the model and cut again. A canvas wider than
+    A width that is not a multiple of the first level's patch is padded for the model and cut again. A canvas wider than
     the window is filled from left to right, window by window, each with what is already there as known context.
 
     The noise of a cell is keyed by the seed, the number of the canvas and the cell's place. A sample is therefore the

@@ -24,36 +24,38 @@ class Generation:
     """How samples are drawn.
 
     Args:
-        iterations: MAR steps, one number for all levels or one per level; AR levels ignore theirs. FractalGen takes 64
-            on the first level and 16 below.
+        iterations: number of MAR steps, one for all levels or one per level; AR levels ignore theirs. FractalGen uses
+            64 on the first level and 16 below.
         schedule: how many of MAR's patches stay hidden after each step, one for all levels or one per level: ``cosine``
-            (few are revealed at first, when little is known, and many at last) or ``linear`` (equally many each time).
+            (few are revealed at first, when little is known, and many at the end) or ``linear`` (always equally many).
         temperature: divides the logits; below 1 is safer. FractalGen's multiplies them (1.02 to 1.1).
         cfg: scale of classifier-free guidance; 1 is off, and models without classes need 1. FractalGen publishes 11
             (FractalAR, 64 px), 6.5 (FractalMAR, 64 px), and 29, 21 and 19 (Base, Large and Huge, 256 px).
         cfg_schedule: ``linear`` (rising from 1 over the first level's steps, as published) or ``constant``.
-        filter_threshold: symbols less probable than this are not pushed up by guidance.
-        order: of MAR's patches: ``random``, ``raster`` or ``confidence`` (the surest first).
-        confidence_oversampling: with ``confidence``, how many times more patches are drawn than a step reveals.
-        use_cache: keep keys and values of AR levels; off recomputes them, with the same result.
-        token_cache: number of MAR steps of which the first computes all patches and the others those that were revealed
-            last and those that they draw, the rest staying as they were (LazyMAR); one for all levels or one per level.
-            1 is off. Samples change slightly, and large batches are faster. LazyMAR takes 9, after 5 whole steps of 64.
+        filter_threshold: guidance does not raise the probability of symbols that are less probable than this.
+        order: order of MAR's patches: ``random``, ``raster`` or ``confidence`` (most probable first).
+        confidence_oversampling: with ``confidence``, how many times as many patches are drawn as a step reveals.
+        use_cache: keep keys and values of AR levels; without it they are recomputed, with the same result.
+        token_cache: number of MAR steps of which only the first computes all patches. The others compute the patches
+            that were revealed last and those that they draw, and keep the rest (LazyMAR). One for all levels or one
+            per level; 1 is off. Samples change slightly, and large batches are faster. LazyMAR uses 9, after 5 whole
+            steps of 64.
         greedy: take the most probable symbol everywhere.
         decoding: ``jacobi`` guesses whole canvases of a level, scores the guess in one pass and redraws it until
-            nothing changes, which gives the symbols of ``sequential``; ``auto`` does so on piano rolls. Where the last
+            nothing changes, which gives the symbols of ``sequential``; ``auto`` does so on piano rolls. If the last
             level is MAR, both are the same.
-        parallel_level: level whose canvases are guessed, from 1; None takes the coarsest that is AR from there on.
-        guess: ``repeat`` (what sounds goes on, what is silent stays silent; colours stay), ``previous`` (the symbols of
-            the patch to the left once more) or ``draft`` (a smaller network draws it). Each later pass over a patch
-            guesses what the last one drew.
-        weights: what large linear layers read: ``float32``, their weights as they are; ``bfloat16`` or ``int8``, small
-            copies of them, which are faster where reading weights takes most of the time, as in small batches on a CPU.
-            ``validate`` and ``test`` report what that costs in likelihood.
+        parallel_level: level whose canvases are guessed, from 1; None takes the coarsest level from which on all are
+            AR.
+        guess: ``repeat`` (notes are held, silent cells stay silent; colours stay), ``previous`` (a copy of the patch to
+            the left) or ``draft`` (a smaller network draws it). Each later pass over a patch guesses what the last one
+            drew.
+        weights: what large linear layers read: ``float32``, their own weights; ``bfloat16`` or ``int8``, small copies
+            of them, which are faster if reading weights takes most of the time, as in small batches on a CPU.
+            ``validate`` and ``test`` report what the copies cost in likelihood.
         compile: make a graph of each level's step and one of each cell's channels with ``torch.compile``, for
             ``sequential`` decoding of AR levels; on a GPU they are replayed as CUDA graphs. It needs a C++ compiler and
-            takes a minute before the first sample. Only where two symbols are almost equally likely, rounding can
-            change which is drawn.
+            takes a minute before the first sample. Only if two symbols are almost equally likely, rounding can
+            change which one is drawn.
 
     Raises:
         ValueError: an option is out of range; the message names it.
@@ -86,7 +88,7 @@ class Generation:
         if not 0 < self.temperature < math.inf:
             raise ValueError(f"temperature must be positive, not {self.temperature}; greedy takes the likeliest symbol")
         if not 0 <= self.cfg < math.inf:
-            raise ValueError(f"cfg must not be negative, not {self.cfg}; 1 is without guidance")
+            raise ValueError(f"cfg must not be negative, not {self.cfg}; 1 means no guidance")
         for schedule in [self.schedule] if isinstance(self.schedule, str) else self.schedule:
             check_name("schedule", schedule, SCHEDULES)
         check_name("cfg_schedule", self.cfg_schedule, CFG_SCHEDULES)

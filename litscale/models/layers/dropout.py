@@ -12,8 +12,8 @@ class Dropout(nn.Dropout):
     Args:
         p: probability that a channel is dropped.
         shared: whether all tokens of a sequence lose the same channels, as in variational dropout (Gal and Ghahramani,
-            arXiv 1512.05287). Attention averages over tokens, so that what is dropped for each token anew is hardly
-            missed where neighbouring tokens resemble each other.
+            arXiv 1512.05287). Attention averages over tokens, so channels that are dropped separately for each token
+            are hardly missed if neighbouring tokens resemble each other.
     """
 
     def __init__(self, p: float = 0.0, shared: bool = False) -> None:

@@ -84,7 +84,7 @@ class Decoder(Described, ABC):
         if first.vocab != last.vocab:
             raise ValueError(f"draft and target have different vocabularies: {first.vocab} and {last.vocab} codes")
         if not same_tokenizer(first.vqvae, last.vqvae):
-            raise ValueError("draft and target have different tokenizers; both must be trained on the tokens of one")
+            raise ValueError("draft and target have different tokenizers; both must be trained with the same tokenizer")
         if vqvae is not None and not same_tokenizer(vqvae, last.vqvae):
             raise ValueError("vqvae is not the models' tokenizer; leave it out, the models hold theirs")
         self.vqvae = last.vqvae

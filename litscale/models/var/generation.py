@@ -49,7 +49,7 @@ class VARGeneration:
 
     def __post_init__(self) -> None:
         if not 0 <= self.cfg < math.inf:
-            raise ValueError(f"cfg must not be negative, not {self.cfg}; 0 is without guidance")
+            raise ValueError(f"cfg must not be negative, not {self.cfg}; 0 means no guidance")
         if self.cfg_until is not None and self.cfg_until < 0:
             raise ValueError(f"cfg_until must not be negative, not {self.cfg_until}; null guides all scales")
         if self.top_k < 0:

@@ -90,7 +90,7 @@ def test_requests_are_described(tmp_path: Path) -> None:
         ({"num_samples": 0}, r"predict\.num_samples must be at least 1, not 0"),
         ({"labels": []}, r"predict\.labels is empty"),
         ({"labels": [1], "unconditional": True}, r"predict\.labels and predict\.unconditional are both given"),
-        ({"inpaint": "a.png"}, r"predict\.region, what to generate in it, need each other"),
+        ({"inpaint": "a.png"}, r"predict\.region, the part to regenerate, together"),
         ({"region": (0, 0, 4, 4)}, r"predict\.inpaint, the image to change"),
         ({"labels": [1, 10]}, r"predict\.labels has 10, but must be in 0\.\.9"),
         ({"labels": [-1]}, r"predict\.labels has -1"),

@@ -139,10 +139,10 @@ def test_a_file_that_is_another(tmp_path: Path, content: str, message: str) -> N
 @pytest.mark.parametrize(
     ("piece", "message"),
     [
-        ([[60, 64, 67, 72], [60, 64, 67]], "valid/0 is no list of steps of 4 numbers"),
-        ([[60, 64, 67]], "valid/0 is no list of steps of 4 whole numbers"),
-        ([[60, 64, 67.5, 72]], "valid/0 is no list of steps of 4 whole numbers"),
-        ([[60, 64, None, 72]], "valid/0 is no list of steps of 4"),
+        ([[60, 64, 67, 72], [60, 64, 67]], "valid/0 is not a list of steps of 4 numbers"),
+        ([[60, 64, 67]], "valid/0 is not a list of steps of 4 whole numbers"),
+        ([[60, 64, 67.5, 72]], "valid/0 is not a list of steps of 4 whole numbers"),
+        ([[60, 64, None, 72]], "valid/0 is not a list of steps of 4"),
         ([[60, 64, 67, 72], [60, 64, 35, 72]], r"valid/0 has the pitch 35 at step 1, which is not in 36\.\.81"),
     ],
 )

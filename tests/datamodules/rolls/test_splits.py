@@ -49,8 +49,8 @@ def test_lists_may_name_files_with_brackets() -> None:
 @pytest.mark.parametrize(
     ("lists", "error", "message"),
     [
-        ({"train": ["train/999.mid"]}, ValueError, r"split_files: train/999\.mid \(train\) fits none of the pieces"),
-        ({"val": ["other/*"]}, ValueError, r"split_files: other/\* \(val\) fits none"),
+        ({"train": ["train/999.mid"]}, ValueError, r"split_files: train/999\.mid \(train\) matches none of the pieces"),
+        ({"val": ["other/*"]}, ValueError, r"split_files: other/\* \(val\) matches none"),
         ({"train": ["train/*"], "val": ["train/001.mid"]}, ValueError, "in both train and val; keep it in one"),
         ({"train": "nowhere.txt"}, FileNotFoundError, r"split_files: there is no text file nowhere\.txt"),
     ],
@@ -65,7 +65,7 @@ def test_lists_that_do_not_fit(lists: dict, error: type[Exception], message: str
     [
         ((-0.1, 0.1, None), "at least 0"),
         ((0.5, 0.5, None), "leave something to train on"),
-        ((0.1, 0.1, {"valid": []}), "split_files: valid is no split; the splits are train, val, test"),
+        ((0.1, 0.1, {"valid": []}), "split_files: valid is not a split; the splits are train, val, test"),
     ],
 )
 def test_impossible_options(options: tuple, message: str) -> None:

@@ -222,7 +222,7 @@ def test_a_truncated_shard_is_found_without_verification(tmp_path):
 
 def test_a_folder_without_a_cache(tmp_path):
     with pytest.raises(
-        FileNotFoundError, match=r"is no token cache, it has no index.json; write one with litscale pre"
+        FileNotFoundError, match=r"is not a token cache: it has no index.json; write one with litscale pre"
     ):
         TokenDataModule(str(tmp_path)).setup("fit")
     (tmp_path / "index.json").write_text('{"vocab": 3}')

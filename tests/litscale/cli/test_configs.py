@@ -124,15 +124,23 @@ def test_help_comes_from_docstrings(command, capsys, monkeypatch):
     assert max(map(len, out.splitlines())) <= 80
     with pytest.raises(SystemExit):
         main([command, "--model.help", "lit_models.LitFractal"])
-    out = " ".join(capsys.readouterr().out.split())
+    out = capsys.readouterr().out
+    assert out.startswith("Help for --model.help=lit_models.LitFractal\n")
+    assert max(map(len, out.splitlines())) <= 80
+    assert "--model.generation.iterations+" not in out
+    out = " ".join(out.split())
     assert "Number of passes over which the likelihood of each canvas is averaged in evaluation" in out
     assert "divides the logits; below 1 is safer" in out
     with pytest.raises(SystemExit):
         main([command, "--data.help", "datamodules.PianoRollDataModule"])
-    assert "--data.pitch_range" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "--data.pitch_range" in out
+    assert max(map(len, out.splitlines())) <= 80
     with pytest.raises(SystemExit):
         main([command, "--model.help", "LitFractal", "--model.network.help", "Fractal"])
-    assert "--model.network.velocity_bins" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "--model.network.velocity_bins" in out
+    assert max(map(len, out.splitlines())) <= 80
 
 
 def test_an_unknown_name_is_one_clear_error(capsys):

@@ -40,7 +40,7 @@ def said(capsys, *words):
             "--trainer.callbacks.num_sample: there is no such option; did you mean num_samples?",
         ),
         ("--dat.window 3", "--dat.window: there is no such option; did you mean data?"),
-        ("extra", "extra is no option and no value of one: options begin with --"),
+        ("extra", "extra is neither an option nor the value of one: options begin with --"),
     ],
 )
 def test_a_wrong_option_is_one_line(words, message, capsys):
@@ -53,7 +53,7 @@ def test_a_wrong_option_is_one_line(words, message, capsys):
         ("trainer: {max_steps: abc}", "wrong.yaml: trainer.max_steps abc: expected a whole number"),
         ("data: {init_args: {window: x}}", "wrong.yaml: data.window x: expected a whole number or null"),
         ("modle: {init_args: {foo: 3}}", "wrong.yaml: modle.init_args.foo: there is no such option"),
-        ("a: [b", "wrong.yaml is no YAML file: expected ',' or ']', but got '<stream end>' in line 1"),
+        ("a: [b", "wrong.yaml is not a YAML file: expected ',' or ']', but got '<stream end>' in line 1"),
     ],
 )
 def test_the_config_that_holds_a_wrong_value_is_named(content, message, tmp_path, monkeypatch, capsys):

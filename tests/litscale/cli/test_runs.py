@@ -258,7 +258,7 @@ def test_a_requeued_job_takes_the_newest_readable_checkpoint(run, monkeypatch):
         torch.save(stamp({**saved, "global_step": steps}), run / f"hpc_ckpt_{number}.ckpt")
     assert requeued_checkpoint(run) == str(run / "hpc_ckpt_2.ckpt")
     os.truncate(run / "hpc_ckpt_2.ckpt", 1000)
-    with pytest.warns(UserWarning, match=r"hpc_ckpt_2\.ckpt is damaged .* another checkpoint is taken"):
+    with pytest.warns(UserWarning, match=r"hpc_ckpt_2\.ckpt is damaged .* using another checkpoint"):
         assert requeued_checkpoint(run) == str(run / "hpc_ckpt_1.ckpt")
 
 
@@ -282,7 +282,7 @@ def test_auto_takes_the_newest_that_can_be_read(run):
     torch.save(stamp({**saved, "global_step": 9}), best)
     assert newest_checkpoint(run) == str(last)
     os.truncate(last, 1000)
-    with pytest.warns(UserWarning, match=r"last\.ckpt is damaged .* another checkpoint is taken"):
+    with pytest.warns(UserWarning, match=r"last\.ckpt is damaged .* using another checkpoint"):
         assert newest_checkpoint(run) == str(run / "hpc_ckpt_1.ckpt")
     (run / "hpc_ckpt_1.ckpt").unlink()
     with pytest.warns(UserWarning, match=r"last\.ckpt is damaged"):

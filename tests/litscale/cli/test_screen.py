@@ -46,7 +46,7 @@ def test_an_overview_and_lines(tmp_path, shown, capsys, monkeypatch):
     assert " parameters: level_0 " in out
     assert "device     cpu, 32-true" in out
     assert f"run folder {run}" in out
-    assert "for the other 3 steps" in out
+    assert "for the remaining 3 steps" in out
     lines = [line for line in out.splitlines() if line.startswith("step ")]
     begins = ["step 3 of 6, epoch 1, train/loss ", "step 6 of 6, epoch 2, train/loss "]
     assert [line[: len(begin)] for line, begin in zip(lines, begins, strict=True)] == begins

@@ -56,7 +56,7 @@ def network(stir, **options):
     ],
 )
 def test_one_graph_for_each_level_and_head(stir, counter, build, options, graphs):
-    """`fullgraph` refuses a graph that breaks, and no later step, seed or sample is compiled anew."""
+    """`fullgraph` refuses a graph that breaks, and no later step, seed or sample is compiled again."""
     model = network(stir, **build)
     label = torch.tensor([0, 2, -1])
     for seed in range(2):

@@ -141,7 +141,7 @@ def test_each_pass_of_a_likelihood_draws_its_own_stratum():
     )
     for _ in range(2):
         model.nll(canvas, passes=8)
-    # 16 patches over 8 passes: pass i hides 2 i + 1 or 2 i + 2, in every call anew
+    # 16 patches over 8 passes: pass i hides 2 i + 1 or 2 i + 2, in every call again
     wanted = torch.arange(8).repeat(2)[:, None].expand(16, 3)
     assert torch.equal((torch.stack(counts) - 1) // 2, wanted)
 

@@ -89,7 +89,7 @@ def test_torchs_default_dtype_changes_no_number_of_var():
             model.vqvae.quantizer.hit_updates.fill_(3)
         numbers = [images, both, *tokens, logits, *made.tokens, made.images, smooth, out.images, out.loss, hits]
         found.append(numbers)
-    found[0][-1] = found[1][-1]  # the first call's average began anew
+    found[0][-1] = found[1][-1]  # the first call's average started again
     for first, second in zip(*found, strict=True):
         assert first.dtype == second.dtype
         assert torch.equal(first, second)

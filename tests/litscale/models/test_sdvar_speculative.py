@@ -257,7 +257,7 @@ def test_bad_options(models, arguments, message):
     [
         ({"patch_nums": (1, 2, 4)}, r"different patch_nums: \(1, 2, 4\) and \(1, 2, 3, 4\)"),
         ({"vocab": 8}, "different vocabularies: 8 and 16 codes"),
-        ({"seed": 1}, "draft and target have different tokenizers; both must be trained on the tokens of one"),
+        ({"seed": 1}, "draft and target have different tokenizers; both must be trained with the same tokenizer"),
     ],
 )
 @pytest.mark.parametrize("kind", [Speculative, CollaborativeDecoding])

@@ -1,4 +1,4 @@
-"""Small weights: what the layers compute, when copies are made anew, samples and likelihoods with them."""
+"""Small weights: what the layers compute, when copies are made again, samples and likelihoods with them."""
 
 import copy
 import gc

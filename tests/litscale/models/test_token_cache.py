@@ -1,4 +1,4 @@
-"""MAR steps that compute some patches anew and keep the others (LazyMAR)."""
+"""MAR steps that recompute some patches and keep the others (LazyMAR)."""
 
 import pytest
 import torch

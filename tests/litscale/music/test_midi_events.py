@@ -163,9 +163,9 @@ def test_tempos_of_zero_are_none(tempos: list[int], expected: float, tmp_path: P
 
 
 DAMAGED = {
-    "no status": ((0, b"\x3c\x40"), 22, "data without a status"),
-    "a status for data": ((0, b"\x90\x3c\xf0"), 22, "a status in place of data"),
-    "a status for the only data": ((0, b"\xc0\x90"), 22, "a status in place of data"),
+    "no status": ((0, b"\x3c\x40"), 22, "data without a status byte"),
+    "a status for data": ((0, b"\x90\x3c\xf0"), 22, "a status byte instead of data"),
+    "a status for the only data": ((0, b"\xc0\x90"), 22, "a status byte instead of data"),
     "unknown status": ((0, b"\xf4"), 22, "an unknown status 0xf4"),
     "a long number": ((0, b"\xff\x01\x80\x80\x80\x80\x00"), 22, "a number of more than four bytes"),
     "text beyond the end": ((0, b"\xff\x01\x20"), 22, "the track ends within an event"),
@@ -202,7 +202,9 @@ def test_a_track_whose_length_is_too_small(cut: int, tmp_path: Path) -> None:
 @pytest.mark.parametrize("form", [2, 3, 0x100])
 def test_tracks_that_are_no_piece(form: int, tmp_path: Path) -> None:
     path = write(tmp_path / "two.mid", header(2, form), track(*NOTE), track(*NOTE))
-    with pytest.raises(MidiError, match=rf"two\.mid: a MIDI file of format {form}, whose tracks are no single piece"):
+    with pytest.raises(
+        MidiError, match=rf"two\.mid: a MIDI file of format {form}, whose tracks are independent pieces"
+    ):
         read_midi(path)
 
 

@@ -62,7 +62,7 @@ def test_validation_has_the_classes_of_training(tmp_path: Path) -> None:
 def test_flat_validation(flat: tuple[Path, list[tuple[Path, int]]]) -> None:
     root, expected = flat
     labels = [label for _, label in expected]
-    with pytest.raises(ValueError, match=r"val lie in no class folders: .*give their classes as val_labels"):
+    with pytest.raises(ValueError, match=r"val are not in class folders: .*give their classes as val_labels"):
         opened(root)
     assert opened(root, labels=False).labels is None
     (root / "list.txt").write_text("\n".join(WNIDS[label] for label in labels))
@@ -103,7 +103,7 @@ def test_images_without_a_class(tmp_path: Path) -> None:
         opened(tmp_path, "train")
     for wnid in WNIDS:
         shutil.rmtree(tmp_path / "train" / wnid)
-    with pytest.raises(ValueError, match="train lie in no class folders: move them"):
+    with pytest.raises(ValueError, match="train are not in class folders: move them"):
         opened(tmp_path, "train")
     with pytest.raises(ValueError, match=r"has no class folders: .*as class_map, or set labels to false"):
         FolderSource(tmp_path, True, None, None).class_names()

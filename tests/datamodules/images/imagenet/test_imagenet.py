@@ -253,7 +253,7 @@ def test_impossible_options(module: Make, options: dict[str, Any], message: str)
 def test_every_device_needs_something_to_do(module: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     dm = ready(module())
     monkeypatch.setattr(dm, "ranks", lambda: (13, 0))
-    with pytest.raises(ValueError, match="an epoch has 26 images, 2 for each device, which is no full batch"):
+    with pytest.raises(ValueError, match="an epoch has 26 images, 2 for each device, less than a batch"):
         dm.train_dataloader()
     with pytest.raises(ValueError, match="the val split has 12 images for 13 devices: use fewer devices or more"):
         dm.val_dataloader()

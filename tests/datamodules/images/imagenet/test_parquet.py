@@ -158,7 +158,7 @@ def test_a_shard_that_declares_too_much(tmp_path: Path) -> None:
 @pytest.mark.parametrize("labels", [["a"], [None]])
 def test_labels_that_are_no_numbers(tmp_path: Path, labels: list[object]) -> None:
     pq.write_table(pa.table({"image": [b"x"], "label": labels}), tmp_path / "train-0.parquet")
-    with pytest.raises(ValueError, match=r"train-0\.parquet: its labels are no whole numbers"):
+    with pytest.raises(ValueError, match=r"train-0\.parquet: its labels are not whole numbers"):
         ParquetSource(tmp_path, True).open("train", CROP)
 
 

@@ -63,10 +63,10 @@ def test_what_is_named_as_a_shard_and_is_no_file(tmp_path: Path) -> None:
     touch(tmp_path, "val-0.tar")
     (tmp_path / "train-0.tar").mkdir()
     (tmp_path / "val-1.tar").symlink_to("nowhere")
-    with pytest.raises(FileNotFoundError, match=r"train-0\.tar: no file, though named as a shard of train; remove or"):
+    with pytest.raises(FileNotFoundError, match=r"train-0\.tar: not a file, but named like a shard of train; remove"):
         shard_files(tmp_path, "train", "tar")
     for patterns in (None, {"val": "*.tar"}):
-        with pytest.raises(FileNotFoundError, match=r"val-1\.tar: no file, though named as a shard of val"):
+        with pytest.raises(FileNotFoundError, match=r"val-1\.tar: not a file, but named like a shard of val"):
             shard_files(tmp_path, "val", "tar", patterns)
 
 

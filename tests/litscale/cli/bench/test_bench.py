@@ -219,7 +219,7 @@ def test_an_interrupted_benchmark_goes_on(config, tmp_path, monkeypatch):
     main(arguments)
     assert measured == list(rows(tmp_path / "run")) and len(measured) == len(set(measured)) == 5  # noqa: PT018
     assert "fid" not in rows(tmp_path / "run")["target only"]
-    # other settings begin anew
+    # other settings start again
     (tmp_path / "run" / "bench_decode_unfinished.json").write_text(json.dumps({"key": "other", "rows": {"x": {}}}))
     measured.clear()
     main(arguments)

@@ -192,7 +192,7 @@ def test_an_interrupted_benchmark_goes_on(config, tmp_path, monkeypatch):
     labels = WAYS[:5]
     expected = [(label, number) for number in range(3) for label in labels]
     assert taken == [*expected[:8], "stop", *expected[8:]]
-    # other settings begin anew
+    # other settings start again
     taken[:] = ["again"]
     (tmp_path / "run" / "bench_fractal_unfinished.json").write_text(json.dumps({"key": "other", "rows": {"x": {}}}))
     main([*arguments, "--repeats", "1"])

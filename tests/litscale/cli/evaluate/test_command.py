@@ -98,7 +98,7 @@ def test_bad_input_is_one_error(run, capsys):
 
 def test_checkpoints_of_another_architecture_are_one_error(run):
     wider = ["--model.network.init_args.widths", "[24,16,16,16]", "--name", "wider"]
-    with pytest.raises(ValueError, match="the checkpoint is of another architecture") as raised:
+    with pytest.raises(ValueError, match="the checkpoint has another architecture") as raised:
         main(["evaluate", "run", "--last", *wider])
     assert any("checkpoints/last.ckpt, step 9, with the config of run" in note for note in raised.value.__notes__)
     assert not list(Path("run/evaluations/wider").glob("step_*/evaluated.json"))

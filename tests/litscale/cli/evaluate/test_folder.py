@@ -25,7 +25,7 @@ def test_settings_are_those_of_all_evaluators(tmp_path):
     )
     other = {"stage": "test", "model": {"init_args": {"passes": 4, "widths": [16, 32]}}, "callbacks": []}
     with pytest.raises(
-        ValueError, match=r"is of an evaluation with other settings: (.*)\. Give this one another --n"
+        ValueError, match=r"belongs to an evaluation with other settings: (.*)\. Give this one another --n"
     ) as raised:
         EvaluationFolder(tmp_path / "run", "first").claim(other)
     for difference in ("passes was 1 and is 4", "widths.1 was 24 and is 32", "callbacks was null and is []"):

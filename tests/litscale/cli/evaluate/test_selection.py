@@ -74,7 +74,7 @@ def test_what_cannot_be_read_is_told_once(tmp_path, save, capsys):
     assert candidate.checksum == torch.load(good, weights_only=True)[STAMP]
     out = capsys.readouterr().out
     assert out.count("bad.ckpt") == 1
-    assert out.count("strange.ckpt says no step") == 1
+    assert out.count("strange.ckpt names no step") == 1
     save("good.ckpt", 5)
     assert reader.read(good).step == 5
     good.unlink()

@@ -1,4 +1,4 @@
-"""``litscale export``: what `from_pretrained` loads is the module of the run, to the bit."""
+"""``litscale export``: what `from_pretrained` loads is exactly the module of the run."""
 
 import re
 import shutil
@@ -74,7 +74,7 @@ def test_predict_takes_an_export_for_a_checkpoint(runs, tmp_path, monkeypatch):
     assert LitVAR.from_pretrained("model").state_dict().keys() == load_run(runs / "var", "last").state_dict().keys()
     with pytest.raises(FileNotFoundError, match=r"--model.pretrained models: no such folder; .* with litscale \(model"):
         main(["predict", "--model.pretrained", "models", *short])
-    with pytest.raises(ValueError, match=r"model.safetensors: an export holds weights only"):
+    with pytest.raises(ValueError, match=r"model.safetensors: an export holds only weights"):
         main(["fit", "--config", str(folder / "config.yaml"), "--ckpt_path", str(folder / "model.safetensors")])
 
 
@@ -202,8 +202,12 @@ def run(runs, tmp_path):
         (lambda run: shutil.rmtree(run / "checkpoints"), [], "last.ckpt: no such file; .*has no checkpoints"),
         (lambda run: None, ["--checkpoint", "gone.ckpt"], "gone.ckpt: no such file"),
         (lambda run: None, ["--checkpoint", "VAR"], "last.ckpt does not fit the model of .*config.yaml"),
-        (lambda run: None, ["--folder", "RUN"], "run exists and is no export, so it is not replaced"),
-        (lambda run: None, ["--folder", "RUN", "--overwrite"], "run exists and is no export, so it is not replaced"),
+        (lambda run: None, ["--folder", "RUN"], "run exists and is not an export, so it is not replaced"),
+        (
+            lambda run: None,
+            ["--folder", "RUN", "--overwrite"],
+            "run exists and is not an export, so it is not replaced",
+        ),
         (lambda run: export_run(run, run / "export"), [], "export holds an export: give --overwrite"),
     ],
 )

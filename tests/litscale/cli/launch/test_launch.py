@@ -114,10 +114,13 @@ def test_the_same_code_is_kept_once_and_a_dry_run_writes_nothing(repository, cap
     [
         ([], "give a command after --"),
         (["--", "fitt"], "give a command after --"),
-        (["--env", "WANDB_API_KEY=abc", *FIT], "--env WANDB_API_KEY: a secret does not go into a file: export"),
+        (["--env", "WANDB_API_KEY=abc", *FIT], "--env WANDB_API_KEY: secrets must not be written to a file: export"),
         (["--env", "A", *FIT], "--env A: give NAME=VALUE"),
-        ([*FIT, "--x.api_key=abc"], "a secret does not go into a file"),
-        (["--sbatch=--export=ALL,API_KEY=abc", *FIT], "a secret does not go into a file: '--export=ALL,API_KEY=***'"),
+        ([*FIT, "--x.api_key=abc"], "secrets must not be written to a file"),
+        (
+            ["--sbatch=--export=ALL,API_KEY=abc", *FIT],
+            "secrets must not be written to a file: '--export=ALL,API_KEY=***'",
+        ),
         ([*FIT, "--trainer.devices=2"], "--trainer.devices is given by --nodes and --gpus"),
         (["--nodes", "0", *FIT], "--nodes must be at least 1"),
         (["--", "evaluate", "--best"], "give the folder of a run first"),
@@ -137,7 +140,7 @@ def test_new_files_are_bounded_and_sbatch_is_needed(repository, monkeypatch, cap
     monkeypatch.setattr(snapshot, "MOST_NEW", 3)
     with pytest.raises(SystemExit):
         main(FIT)
-    assert "the largest is new.py: name what is no code in .gitignore" in capsys.readouterr().err
+    assert "the largest is new.py: list files that are not code in .gitignore" in capsys.readouterr().err
     monkeypatch.setattr(snapshot, "MOST_NEW", 300)
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
     with pytest.raises(SystemExit):

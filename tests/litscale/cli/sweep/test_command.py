@@ -139,7 +139,7 @@ def test_two_sweeps_do_not_share_a_folder_nor_one_sweep_two_settings(sweep, caps
     assert "in use by another litscale sweep" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main([sweep(seed=1)])
-    assert "was begun with other settings (seed): give another folder" in capsys.readouterr().err
+    assert "was started with other settings (seed): give another folder" in capsys.readouterr().err
 
 
 def test_an_option_that_the_config_does_not_know_is_refused_before_anything_starts(sweep, capsys):

@@ -32,20 +32,20 @@ from litscale.cli.sweep.table import picture
         ({"sampler": ["tpe"]}, "sampler must be a name, or {name: ..., options}, not ['tpe']"),
         ({"pruner": {"n_warmup_steps": 1}}, "pruner must be a name, or {name: ..., options}"),
         ({"slurm": "gpu"}, "slurm must give options, such as {partition: gpu}, not 'gpu'"),
-        ({"trials": None}, "give trials, how many there shall be"),
+        ({"trials": None}, "give the number of trials"),
         ({"trials": 0}, "trials must be a whole number, at least 1, not 0"),
         ({"mode": "down"}, "mode must be min or max, not 'down'"),
         ({"folder": 5}, "folder must be text, not 5"),
         ({"metric": ["val/loss"]}, "metric must be text, not ['val/loss']"),
         ({"space": {1: [1, 2]}}, "space must give for each option a list of values or a range"),
-        ({"space": {"ckpt_path": ["a"]}}, "space: ckpt_path is given by the sweep itself"),
+        ({"space": {"ckpt_path": ["a"]}}, "space: ckpt_path is set by the sweep itself"),
         ({"space": {"model.lr": [date(2020, 1, 1)]}}, "space: model.lr: Object of type date is not JSON serializable"),
         ({"space": {"model.lr": {"low": True, "high": 2}}}, "space: model.lr: low must be a number, not True"),
         (
             {"sampler": "grid", "space": {"model.lr": {"low": 1, "high": 10**15, "step": 1}}},
             "space: model.lr: the grid has more than 100000 points; give another sampler",
         ),
-        ({"config": "digit/fractal_ar.yaml"}, "no config of litscale has this name; similar ones: digits/fractal_ar"),
+        ({"config": "digit/fractal_ar.yaml"}, "litscale has no config of this name; similar ones: digits/fractal_ar"),
     ],
 )
 def test_bad_settings_are_named(sweep, changes, message):
