@@ -143,8 +143,8 @@ def newest_checkpoint(folder: Path) -> str | None:
         by_steps = _resumable(sorted(steps, key=lambda path: steps[path], reverse=True), problems, verified=True)
         if found := next(by_steps, None):
             for problem in problems:
-                rank_zero_warn(f"{problem}; another checkpoint is taken")
-            rank_zero_info(f"going on from {found[0]}, step {found[1]}")
+                rank_zero_warn(f"{problem}; using another checkpoint")
+            rank_zero_info(f"Resuming from {found[0]}, step {found[1]}")
             return str(found[0])
     if problems:
         raise ValueError(f"{folder} has no checkpoint to resume from: {'; '.join(problems)}; remove them to begin anew")

@@ -290,7 +290,7 @@ def test_auto_takes_the_newest_that_can_be_read(run):
     torch.save(stamp({**saved, "global_step": 12}), run / "checkpoints" / "step_12.ckpt")
     weights = {"state_dict": saved["state_dict"], "global_step": 15}
     torch.save(weights, run / "checkpoints" / "weights.ckpt")  # save_weights_only
-    with pytest.warns(UserWarning, match=r"weights\.ckpt holds no more than weights; another"):
+    with pytest.warns(UserWarning, match=r"weights\.ckpt holds no more than weights; using another"):
         assert newest_checkpoint(run) == str(run / "checkpoints" / "step_12.ckpt")
     (run / "checkpoints" / "step_12.ckpt").unlink()
     os.truncate(best, 1000)
