@@ -134,7 +134,9 @@ def test_a_folder_has_one_run_at_a_time(tmp_path):
 def test_another_run_s_checkpoints_are_not_replaced_unasked(tmp_path):
     fit(tmp_path / "run", max_steps=2)
     before = (tmp_path / "run" / "checkpoints" / "last.ckpt").read_bytes()
-    ways = r"holds the checkpoints of another run \(last\.ckpt\): resume .*--ckpt_path auto, .*--overwrite true, or give"
+    ways = (
+        r"holds the checkpoints of another run \(last\.ckpt\): resume .*--ckpt_path auto, .*--overwrite true, or give"
+    )
     with pytest.raises(RunFolderError, match=ways):
         fit(tmp_path / "run")
     fit(tmp_path / "other", max_steps=3)

@@ -155,6 +155,11 @@ def test_rope_positions_take_any_width_at_once(model_of):
         generate(model_of(["ar", "ar", "ar"]), length=32, window=32)
 
 
+def test_windows_of_one_column():
+    model = Fractal([(4, 4), (4, 1), (1, 1)], ["ar", "ar"], [8] * 3, [1] * 3, [2] * 3, scan="column_major").eval()
+    assert generate(model, length=6, window=1, seed=0).shape == (1, 1, 4, 6)
+
+
 @pytest.mark.parametrize("generators", MIXES[:2], ids=str)
 def test_what_lies_in_unknown_cells_does_not_matter(model_of, generators):
     model, canvas = model_of(generators), given()
