@@ -52,6 +52,7 @@ class LitscaleCLI(LightningCLI):
             args: its words; None for those that the process was started with.
             options: of `LightningCLI`.
         """
+        keep_freed_memory()
         drop_notices()
         self._command = (sys.argv[1:] if args is None else args)[:1]
         self._failure: Exception | None = None  # of the first constructor that failed
@@ -341,7 +342,6 @@ def train_or_evaluate(args: list[str] | None) -> None:
     Args:
         args: the words after ``litscale``; None for those that the process was started with.
     """
-    keep_freed_memory()
     LitscaleCLI(
         save_config_callback=SaveConfig,
         save_config_kwargs={"save_to_log_dir": False},
@@ -359,6 +359,5 @@ def bench(args: list[str] | None) -> None:
     """
     from litscale.cli.bench.command import BenchTrainer
 
-    keep_freed_memory()
     names = {"prog": "litscale bench", "description": "Benchmarks"}
     BenchCLI(trainer_class=BenchTrainer, save_config_callback=None, parser_kwargs=names, args=args, **COMMON)

@@ -1,10 +1,16 @@
 """Memory of freed arrays stays with the process, so that the next ones need not fetch it."""
 
+import argparse
 import ctypes
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from lightning.pytorch.cli import LightningCLI
+
+from litscale.cli import lightning_cli
+from litscale.cli.evaluate.command import EvaluateCLI
 
 PROGRAM = """
 import resource, sys
@@ -34,3 +40,13 @@ def test_freed_memory_is_kept():
     ]
     assert given_back[0] < 1
     assert given_back[1] > 60
+
+
+def test_every_command_with_a_trainer_begins_with_it(monkeypatch):
+    begun = []
+    monkeypatch.setattr(lightning_cli, "keep_freed_memory", lambda: begun.append("memory"))
+    monkeypatch.setattr(LightningCLI, "__init__", lambda self, **options: begun.append("command"))
+    lightning_cli.train_or_evaluate(["fit"])
+    lightning_cli.bench(["fractal"])
+    EvaluateCLI(Path("run"), argparse.Namespace(), ["validate"])
+    assert begun == ["memory", "command"] * 3
