@@ -1,5 +1,6 @@
 """Every command of README and docs runs outside of the repository, with a small model in place of the config's own."""
 
+import configparser
 import json
 import re
 import shlex
@@ -72,16 +73,40 @@ JSB = {
     "data": {"init_args": {"window": 16, "evaluation": {"stride": 8}, "samples_per_epoch": 16, "cache_dir": "cache"}},
 }
 DIGITS = {"trainer": TRAINER}
+QUICK = {
+    "trainer": TRAINER,
+    "model": {
+        "init_args": {
+            "network": {
+                "init_args": {"sizes": [[48, 16], [48, 1], [12, 1], [1, 1]], "widths": [16] * 4, "heads": [2] * 4}
+            }
+        }
+    },
+    "data": {"init_args": {"window": 16, "cache_dir": "cache"}},
+}
+QUICK_IMAGES = {"trainer": TRAINER, "model": {"init_args": {"network": {"init_args": {"widths": [16] * 3}}}}}
 SHORT_SEARCHES = {
     "LearningRateFinder": ["--trainer.callbacks.num_training_steps", "14"],
     "BatchSizeFinder": ["--trainer.callbacks.max_val", "4"],
 }
-FAMILIES = {"imagenet": IMAGENET, "digits": DIGITS, "jsb": JSB, "rolls": ROLLS}
+FAMILIES = {
+    "imagenet": IMAGENET,
+    "digits": DIGITS,
+    "jsb": JSB,
+    "images/quick": QUICK_IMAGES,
+    "quick": QUICK,
+    "rolls": ROLLS,
+}
 
 
 def family(line):
     """Which small model stands in for the command's own."""
     return next((name for name in FAMILIES if name in line), "rolls")
+
+
+def layer_of(name):
+    """The file of a small model, which is no packaged config."""
+    return f"small_{name.replace('/', '_')}.yaml"
 
 
 def stage(line):
@@ -138,6 +163,24 @@ def test_pages_show_commands_and_existing_files():
             assert (ROOT / name).is_file(), f"{page.name}: {name}"
 
 
+def test_badges_state_what_the_package_requires():
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    needs = dict(re.findall(r"^(\w+)>=([\d.]+)", setup["options"]["install_requires"], flags=re.MULTILINE))
+    pythons = re.findall(r"Python :: ([\d.]+)", setup["metadata"]["classifiers"])
+    stated = {
+        "python": f"{pythons[0]} to {pythons[-1]}",
+        "torch": f"{needs['torch']} or newer",
+        "lightning": needs["lightning"],
+        "licence": setup["metadata"]["license"],
+    }
+    for name, value in stated.items():
+        badge = f"docs/images/badge_{name}.svg"
+        assert f"![{name}: {value}]({badge})" in (ROOT / "README.md").read_text()
+        assert f"<title>{name}: {value}</title>" in (ROOT / badge).read_text()
+        assert f">{value}</text>" in (ROOT / badge).read_text()
+
+
 def test_each_promise_names_a_test_that_there_is():
     page = (ROOT / "docs" / "reliability.md").read_text()
     named = re.findall(r"`([\w/]+\.py)(?:::(\w+))?`", page)
@@ -156,8 +199,12 @@ def test_commands_run(tmp_path):
     shutil.copy(songs[0], tmp_path / "song.mid")
     (tmp_path / "short.yaml").write_text(yaml.safe_dump({"trainer": TRAINER}))
     for name, small in FAMILIES.items():
-        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(small))
+        (tmp_path / layer_of(name)).write_text(yaml.safe_dump(small))
     make_imagenet(tmp_path)
+    for split in ("train", "val"):
+        (tmp_path / "pictures" / split).mkdir(parents=True)
+        for i in range(8):
+            Image.linear_gradient("L").resize((40, 36 + i)).save(tmp_path / "pictures" / split / f"{i}.png")
     pieces = np.random.default_rng(0).integers(48, 73, (4, 40, 4)).tolist()
     (tmp_path / "Jsb16thSeparated.json").write_text(json.dumps({"train": pieces, "valid": pieces, "test": pieces}))
     make_sweep(tmp_path)
@@ -170,7 +217,7 @@ def test_commands_run(tmp_path):
         if words[0] == "fit" or family(line) == "imagenet" or (fractal and "--ckpt_path" not in words):
             # after the last config, so that what the command says of callbacks still counts
             after = max((i + 2 for i, word in enumerate(words) if word == "--config"), default=len(words))
-            words[after:after] = ["--config", f"{family(line)}.yaml"]
+            words[after:after] = ["--config", layer_of(family(line))]
             words += ["--config", "short.yaml", "--trainer.accelerator", "cpu", "--trainer.devices", "1"]
             words += ["--trainer.num_nodes", "1", "--trainer.strategy", "auto"]
             for name, option in SHORT_SEARCHES.items():
