@@ -54,7 +54,8 @@ def test_every_picture_comes_from_a_run(pictures):
         grey(200 + number).save(f"runs/sdvar_digits/{name}.png")
     pictures.main()
     docs = PATH.parents[1] / "docs" / "images"
-    assert {path.name for path in Path("images").iterdir()} == {path.name for path in docs.iterdir()}
+    drawn = {path.name for path in docs.iterdir() if path.suffix != ".svg"}  # badges are written by hand
+    assert {path.name for path in Path("images").iterdir()} == drawn
     found = {path.stem: np.asarray(Image.open(path).convert("L")) for path in Path("images").glob("*.png")}
     plain = {name: found[name][0, 0] for name in ("sample", "settling", "report", "timeline", "decoders")}
     assert plain == {"sample": 5, "settling": 77, "report": 33, "timeline": 200, "decoders": 201}
