@@ -317,13 +317,15 @@ def test_bad_files(tmp_path):
     target = {"target_checkpoint": paths["target"]}
     with pytest.raises(FileNotFoundError, match=r"draft_checkpoint .*gone.ckpt: no such file"):
         lit_sdvar(**target, draft_checkpoint=str(tmp_path / "gone.ckpt")).load_files()
-    with pytest.raises(ValueError, match=r"draft_checkpoint .* is of another network .*make draft the one that"):
+    with pytest.raises(
+        ValueError, match=r"draft_checkpoint .* belongs to another network .*give draft the options of its training"
+    ):
         lit_sdvar(**target, draft_checkpoint=paths["target"]).load_files()
     other = vqvae()
     torch.nn.init.normal_(other.quantizer.codebook.weight)
     other = lit_var_files(tmp_path / "other", {"draft": other, "target": other})
     with pytest.raises(
-        ValueError, match=r"different tokenizers: draft_checkpoint .* was trained with another one than"
+        ValueError, match=r"different tokenizers: draft_checkpoint .* was not trained with that of target_checkpoint"
     ):
         lit_sdvar(**target, draft_checkpoint=other["draft"]).load_files()
     torch.save([1], tmp_path / "list.pth")

@@ -136,7 +136,7 @@ def test_a_fit_starts_from_the_weights_of_another_run(tmp_path):
     quiet(tmp_path, max_steps=1, limit_val_batches=0).fit(second, ToyImages())
     torch.testing.assert_close(dict(second.network.state_dict()), dict(first.network.state_dict()))
     assert torch.equal(tokenizer.quantizer.codebook.weight, first.network.vqvae.quantizer.codebook.weight)
-    with pytest.raises(ValueError, match=r"is of another network.*make network the one"):
+    with pytest.raises(ValueError, match=r"belongs to another network.*give network the options of its training"):
         quiet(tmp_path, max_steps=1).fit(lit_var(depth=1, network_checkpoint=path), ToyImages())
 
 

@@ -213,7 +213,7 @@ def _read_batch(path: Path) -> dict[str, np.ndarray]:
     """``data`` and ``labels`` of a batch."""
     batch: Any = read_npz(path, ("data", "labels")) if path.suffix == ".npz" else load_plain(path)
     if not isinstance(batch, dict) or not {"data", "labels"} <= set(batch):
-        raise ValueError(f"{path}: it has no data and labels, so it is not a batch of down-sampled ImageNet")
+        raise ValueError(f"{path}: it holds no data or no labels, so it is not a batch of down-sampled ImageNet")
     data, labels = batch["data"], batch["labels"]
     if isinstance(labels, list) and all(isinstance(label, int) and abs(label) < 2**63 for label in labels):
         labels = np.array(labels, np.int64)

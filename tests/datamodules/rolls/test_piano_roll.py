@@ -401,5 +401,5 @@ def test_the_command_line_knows_every_option() -> None:
     assert dm.splits.lists == {"train": ["a.mid", "b/*"], "val": "val.txt"}
     assert dm.request == GenerationRequest(2, inpaint="x.mid", region=(0, 16), region_pitches=(60, 71))
     described = parser.format_help()
-    assert "number of semitones, at most so many up or down" in " ".join(described.split())
-    assert "first and last step (not included) to generate" in " ".join(described.split())
+    assert "number of semitones, at most this many up or down" in " ".join(described.split())
+    assert "first and last step (not included) to regenerate" in " ".join(described.split())

@@ -103,5 +103,5 @@ def test_a_layer_may_be_one_of_the_package(tmp_path):
 def test_a_damaged_config_is_named(tmp_path, content):
     path = tmp_path / "damaged.yaml"
     path.write_bytes(content)
-    with pytest.raises(TypeError, match=r"damaged\.yaml is no YAML file"):
+    with pytest.raises(TypeError, match=r"damaged\.yaml is not a YAML file"):
         with_layers(str(path))

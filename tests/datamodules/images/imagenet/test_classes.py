@@ -38,7 +38,7 @@ def test_class_maps(tmp_path: Path) -> None:
         ("map.txt", "n01440764 1 a\nn01440764 2 b", "has no classes, or some of them twice"),
         ("map.txt", "n01440764 1 a\nn01443537 1 b", "some of them twice"),
         ("map.txt", "", "has no classes"),
-        ("meta.mat", "text", r"is no meta\.mat of the ImageNet devkit"),
+        ("meta.mat", "text", r"is not the meta\.mat of the ImageNet devkit"),
     ],
 )
 def test_wrong_class_maps(tmp_path: Path, name: str, text: str, message: str) -> None:
@@ -68,14 +68,14 @@ def test_files_of_matlab_that_are_no_class_maps(tmp_path: Path, content: dict[st
     path = tmp_path / "meta.mat"
     savemat(path, content)
     path.write_bytes(path.read_bytes()[:kept])
-    with pytest.raises(ValueError, match=r"class_map: .*is no meta\.mat of the ImageNet devkit"):
+    with pytest.raises(ValueError, match=r"class_map: .*is not the meta\.mat of the ImageNet devkit"):
         read_class_map(path)
 
 
 def test_a_file_of_matlab_7_3_is_no_class_map(tmp_path: Path) -> None:
     path = tmp_path / "meta.mat"
     path.write_bytes(b"MATLAB 7.3".ljust(124) + b"\x00\x02IM")
-    with pytest.raises(ValueError, match=r"is no meta\.mat of the ImageNet devkit \(.*v7\.3"):
+    with pytest.raises(ValueError, match=r"is not the meta\.mat of the ImageNet devkit \(.*v7\.3"):
         read_class_map(path)
 
 

@@ -55,7 +55,7 @@ def test_patterns(tmp_path: Path) -> None:
     for address in ("https://host/a.tar", "pipe:curl -s a.tar"):
         with pytest.raises(ValueError, match="shards are files; copy them to a disk"):
             files(address)
-    with pytest.raises(FileNotFoundError, match="shards: there is no pattern for train, but for val"):
+    with pytest.raises(FileNotFoundError, match="shards: there is no pattern for train, only for val"):
         shard_files(tmp_path, "train", "tar", {"val": "c-*.tar"})
 
 
