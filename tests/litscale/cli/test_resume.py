@@ -25,7 +25,8 @@ def test_the_command_line_wins_over_the_checkpoint(tmp_path, config):
     assert [group["weight_decay"] for group in after] == [0.25, 0.0]
 
 
-@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 2])
 def test_killed_in_mid_epoch(tmp_path, config, workers):
     common = ["fit", "--config", config, "--data.num_workers", workers]
     whole, broken = tmp_path / "whole", tmp_path / "broken"

@@ -262,6 +262,7 @@ def test_a_requeued_job_takes_the_newest_readable_checkpoint(run, monkeypatch):
         assert requeued_checkpoint(run) == str(run / "hpc_ckpt_1.ckpt")
 
 
+@pytest.mark.slow
 def test_auto_begins_and_goes_on(tmp_path, config):
     command = ["fit", "--config", str(config), "--ckpt_path", "auto", "--trainer.max_steps"]
     for steps in ("2", "3"):  # the same command begins and goes on

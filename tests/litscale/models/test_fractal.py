@@ -14,9 +14,8 @@ def small(generators, **options):
     return Fractal([(8, 8), (8, 1), (1, 1)], generators, [64, 32, 32], [2, 2, 1], [4, 4, 4], **options)
 
 
-@pytest.mark.parametrize(
-    "generators", [pytest.param(mix, marks=() if mix == ["ar", "mar"] else pytest.mark.slow) for mix in MIXES]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("generators", MIXES)
 def test_overfits_four_windows_and_gives_them_back(generators):
     model = small(generators, num_classes=4, label_drop=0.0, mask_std=0.5)
     canvas = torch.randint(0, 3, (4, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))

@@ -143,6 +143,7 @@ def of_two_processes(*words):
     return [status_of(rank) for rank in ranks]
 
 
+@pytest.mark.slow
 def test_two_processes_evaluate_together(run):
     assert of_two_processes("evaluate", "run", "--watch", "--patience", 0, "--checkpoints", "step_[69].ckpt") == [0, 0]
     found = table("run/evaluations/validate")

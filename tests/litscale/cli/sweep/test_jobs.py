@@ -45,6 +45,7 @@ def test_without_slurm_that_is_said(tmp_path, monkeypatch):
         slurm_executor(tmp_path / "slurm", {})
 
 
+@pytest.mark.slow
 def test_jobs_outlive_a_killed_sweep_and_the_next_one_follows_them(sweep, local_cluster):
     settings = {**GRID, "space": {"model.lr": [0.3], "model.width": [1, 13, 2, 3]}}
     main([sweep("here.yaml", folder="here", **settings)])
