@@ -113,8 +113,10 @@ def stage(line):
     """Commands of a later stage need the runs that those of an earlier one make."""
     if line.startswith(("litscale compare", "litscale report")):
         return 6
-    if line.startswith("litscale export") or "--config shared/" in line:
-        return 5.2 if "--ckpt_path" in line else 5.1
+    if line.startswith("litscale export"):
+        return 5.1
+    if " shared/" in line:
+        return 5.2
     if line.startswith("litscale evaluate"):
         return 2
     if "distilled" in line:

@@ -157,11 +157,14 @@ class Bench:
     def _covering(self, mutant: Mutant, tests: dict[str, dict[str, Any]]) -> dict[str, float]:
         """Seconds by test, for the tests that run the mutant's lines: the fastest, in this order."""
         found = {}
-        for entry in tests.values():
+        for file, entry in tests.items():
             lines = entry["lines"].get(mutant.file, {})
             names = {name for name, run in lines.items() if not mutant.lines.isdisjoint(run)}
-            # lines that are run by importing or by a shared fixture matter for every test that uses the file
-            for name in lines if "" in names else names:
+            if "" in names:
+                # lines that are run by importing or by a shared fixture matter for every test that uses the file, and
+                # for the file's own tests, which may use no more than its constants
+                names = set(entry["seconds"] if Path(mutant.file).stem in Path(file).stem else lines)
+            for name in names:
                 if name in entry["seconds"]:
                     found[name] = entry["seconds"][name]
         fastest = sorted(found.items(), key=lambda item: item[1])

@@ -45,11 +45,11 @@ def test_all_parts_compared(seed: int, pieces: list[int], windows: list[int]) ->
     assert longest_runs(asked, known).tolist() == [searched(window, known) for window in asked]
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(20))
 def test_dense_music_has_as_much_in_common_as_all_parts_compared_say(seed: int) -> None:
     """With many shapes, of which neighbouring numbers must not be mistaken for a distance in pitch."""
     random = np.random.default_rng(seed)
-    piece, window = (random.integers(0, 2, (PITCHES, steps)).astype(np.uint8) for steps in (30, 20))
+    piece, window = ((random.random((PITCHES, steps)) < 0.25).astype(np.uint8) for steps in (60, 20))
     assert longest_runs([window], [piece]).tolist() == [searched(window, [piece])]
 
 
