@@ -22,11 +22,13 @@ EXPERIMENTS = [
 ]
 ADDED = [*CONFIGS.glob("trainer/*.yaml"), *CONFIGS.glob("logger/*.yaml"), *CONFIGS.glob("*/fid*.yaml")]
 ADDED += [*CONFIGS.glob("*/tokens.yaml"), *(set(CONFIGS.glob("sdvar/*.yaml")) - set(RUNNABLE))]
-LAYERS = sorted(
-    (trainer, logger)
-    for trainer, logger in product(CONFIGS.glob("trainer/*.yaml"), CONFIGS.glob("logger/*.yaml"))
-    if "layers" not in yaml.safe_load(trainer.read_text())
-)
+TRAINERS = [path for path in sorted(CONFIGS.glob("trainer/*.yaml")) if "layers" not in yaml.safe_load(path.read_text())]
+LOGGERS = sorted(CONFIGS.glob("logger/*.yaml"))
+# Each layer once by default, with the others by turns; all pairs are slow.
+LAYERS = [
+    pytest.param(trainer, logger, marks=() if i % len(LOGGERS) == j else pytest.mark.slow)
+    for (i, trainer), (j, logger) in product(enumerate(TRAINERS), enumerate(LOGGERS))
+]
 WIDTHS = {
     "demo": [256, 128, 64, 64],
     "bach": [256, 128, 64, 64],
@@ -95,8 +97,9 @@ def test_data_and_network_agree(path, tmp_path):
     assert network["codec"] == data["encoding"]
 
 
-@pytest.mark.parametrize("layers", LAYERS, ids=lambda paths: "-".join(path.stem for path in paths))
-def test_layers_win_over_experiments(layers):
+@pytest.mark.parametrize(("trainer", "logger"), LAYERS, ids=lambda path: path.stem)
+def test_layers_win_over_experiments(trainer, logger):
+    layers = (trainer, logger)
     config = shipped("fit", CONFIGS / "piano_roll" / "mar.yaml", *layers)
     for path in layers:
         for key, value in yaml.safe_load(path.read_text())["trainer"].items():

@@ -50,6 +50,7 @@ def test_trials_are_run_folders_and_the_best_is_named(sweep, capsys):
     assert [starts(number) for number in range(4)] == [["0"]] * 4
 
 
+@pytest.mark.slow
 def test_more_trials_go_on_with_a_sweep_and_the_higher_score_may_be_better(sweep):
     main([sweep(mode="max", trials=2, folder="long")])
     main([sweep(mode="max", trials=1)])
