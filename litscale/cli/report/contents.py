@@ -259,9 +259,10 @@ def _width(path: Path) -> int:
 
 
 def _facts(path: Path) -> dict[str, float]:
-    """The statistics in the record of a sample."""
+    """The statistics in the record of a sample, without those that are not defined, such as the range of no notes."""
     with named_errors(path, "damaged; delete it"):
-        return {name: float(value) for name, value in (read_json(path).get("statistics") or {}).items()}
+        statistics = read_json(path).get("statistics") or {}
+        return {name: float(value) for name, value in statistics.items() if value is not None}
 
 
 def _tables(path: Path, folder: Path) -> Iterator[MarkdownTable]:
