@@ -210,7 +210,7 @@ def test_commands_run(tmp_path):
     pieces = np.random.default_rng(0).integers(48, 73, (4, 40, 4)).tolist()
     (tmp_path / "Jsb16thSeparated.json").write_text(json.dumps({"train": pieces, "valid": pieces, "test": pieces}))
     make_sweep(tmp_path)
-    lines = sorted({line for page in PAGES for line in commands(page)}, key=stage)
+    lines = sorted({line for page in PAGES for line in commands(page)}, key=lambda line: (stage(line), line))
     for line in lines:
         words = shlex.split(line)[1:]
         fractal = words[:2] == ["bench", "fractal"]

@@ -74,7 +74,9 @@ def write_samples(folder, count, minute):
         image.save(f"{stem}.gif")
         write_sound(f"{stem}.wav", i)
         stem.with_suffix(".mid").write_bytes(b"MThd")
-        stem.with_suffix(".json").write_text(json.dumps({"statistics": {"polyphony": 2.5 + i, "groove_consistency": None}}))
+        stem.with_suffix(".json").write_text(
+            json.dumps({"statistics": {"polyphony": 2.5 + i, "groove_consistency": None}})
+        )
     os.utime(folder, (1e9 + 60 * minute,) * 2)
 
 
