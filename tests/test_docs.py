@@ -61,27 +61,16 @@ IMAGENET = {
         "init_args": {"size": 16, "batch_size": 2, "num_workers": 0, "num_classes": 2, "predict": {"labels": None}}
     },
 }
+STEP_OCTAVE_NOTE = {"sizes": [[48, 16], [48, 1], [12, 1], [1, 1]], "widths": [16] * 4, "heads": [2] * 4}
 JSB = {
     "trainer": TRAINER,
-    "model": {
-        "init_args": {
-            "network": {
-                "init_args": {"sizes": [[48, 16], [48, 1], [12, 1], [1, 1]], "widths": [16] * 4, "heads": [2] * 4}
-            }
-        }
-    },
+    "model": {"init_args": {"network": {"init_args": STEP_OCTAVE_NOTE}}},
     "data": {"init_args": {"window": 16, "evaluation": {"stride": 8}, "samples_per_epoch": 16, "cache_dir": "cache"}},
 }
 DIGITS = {"trainer": TRAINER}
 QUICK = {
     "trainer": TRAINER,
-    "model": {
-        "init_args": {
-            "network": {
-                "init_args": {"sizes": [[48, 16], [48, 1], [12, 1], [1, 1]], "widths": [16] * 4, "heads": [2] * 4}
-            }
-        }
-    },
+    "model": {"init_args": {"network": {"init_args": STEP_OCTAVE_NOTE}}},
     "data": {"init_args": {"window": 16, "cache_dir": "cache"}},
 }
 QUICK_IMAGES = {"trainer": TRAINER, "model": {"init_args": {"network": {"init_args": {"widths": [16] * 3}}}}}

@@ -17,20 +17,8 @@ from litscale.music.roll import Roll
 from litscale.storage.files import write_atomically
 
 MIDDLE_C = 60  # the lowest pitch of the upper staff
-WITH_SHARPS = [
-    "C",
-    "C#",
-    "D",
-    "D#",
-    "E",
-    "F",
-    "F#",
-    "G",
-    "G#",
-    "A",
-    "A#",
-    "B",
-]  # names of pitches, as music21 spells them
+# names of pitches, as music21 spells them
+WITH_SHARPS = ["C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B"]
 WITH_FLATS = ["C", "D-", "D", "E-", "E", "F", "G-", "G", "A-", "A", "B-", "B"]
 ENGRAVING = {
     "pageWidth": 2100,

@@ -23,6 +23,7 @@ def main(words: Sequence[str]) -> None:
     Args:
         words: those after ``litscale report``.
     """
+    # 1. what to show, and how much of it
     parser = CommandParser("litscale report", DESCRIPTION)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folders; with --serve a folder of runs")
     parser.add_argument(
@@ -39,11 +40,13 @@ def main(words: Sequence[str]) -> None:
     parser.add_argument("--serve", action="store_true", help="show the runs of a folder in the browser, on 127.0.0.1")
     parser.add_argument("--port", type=int, default=8765, help="port of --serve; 0 for any free port (8765)")
     given = parser.parse_args(words)
+    # 2. what argparse cannot check
     for name in ("samples", "folders", "curves"):
         if vars(given)[name] < 0:
             parser.error(f"--{name} must not be negative, not {vars(given)[name]}")
     if not 0 <= given.port < 2**16:
         parser.error(f"--port must be a number from 0 to 65535, not {given.port}")
+    # 3. show it or write it
     selection = Selection(Limits(given.samples, given.folders), given.metrics, given.curves)
     try:
         if given.serve:
