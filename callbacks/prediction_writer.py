@@ -20,7 +20,6 @@ from callbacks.evaluation.generation import frames_of
 from callbacks.reporting.json_text import json_text
 from callbacks.reporting.trainer_state import run_folder
 from datamodules.base import SheetRenderer, WrittenData, class_names_of, data_of, required
-from litscale.music.score import new_engraver
 from litscale.storage.files import write_atomically, write_image
 from litscale.storage.temporaries import publish_folder, remove_stale, temporary_folder
 
@@ -74,14 +73,15 @@ class PredictionWriter(Callback):
 
         Raises:
             MisconfigurationException: the data module has no renderer, or does not describe its request.
+            ValueError: sound or scores of images are wanted.
             ModuleNotFoundError: scores are wanted, and verovio is not installed.
             OSError: the folder cannot be made.
         """
         if stage != "predict":
             return
-        if self.score:
-            new_engraver()  # or fail before anything is sampled
-        self._request = required(data_of(trainer), WrittenData, self).described_request()
+        data = required(data_of(trainer), WrittenData, self)
+        data.renderer.check(wav=self.wav, score=self.score)
+        self._request = data.described_request()
         self._files: list[str] = []
         self._shown: list[np.ndarray] = []
         self._classes = class_names_of(data_of(trainer))

@@ -65,10 +65,11 @@ class Samples(Callback):
 
         Raises:
             MisconfigurationException: no renderer, or a module that cannot generate.
+            ValueError: sound of images is wanted.
         """
         if stage != "fit":
             return
-        required(data_of(trainer), RenderedData, self)
+        required(data_of(trainer), RenderedData, self).renderer.check(wav=self.wav)
         required(pl_module, Generates, self)
         self._last_step = -1
 

@@ -75,6 +75,9 @@ class Renderer(Protocol):
     def statistics(self, symbols: np.ndarray) -> dict[str, float]:
         """Statistics of one canvas, by name."""
 
+    def check(self, wav: bool = False, score: bool = False) -> None:
+        """Refuse kinds of files that :meth:`save` cannot write, before anything is sampled."""
+
     def save(
         self,
         symbols: np.ndarray,

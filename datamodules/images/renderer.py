@@ -103,6 +103,17 @@ class ImageRenderer:
             "roughness": float(differences.mean()) if len(differences) else 0.0,
         }
 
+    def check(self, wav: bool = False, score: bool = False) -> None:
+        """Refuse what images cannot be written as.
+
+        Raises:
+            ValueError: sound or a score is wanted.
+        """
+        if wav:
+            raise ValueError("wav: images have no sound; set wav to false")
+        if score:
+            raise ValueError("score: images have no score; set score to false")
+
     def save(
         self,
         symbols: np.ndarray,
@@ -131,10 +142,7 @@ class ImageRenderer:
             ValueError: sound or a score is wanted.
             OSError: a file could not be written; the error names it.
         """
-        if wav:
-            raise ValueError("wav: images have no sound; set wav to false")
-        if score:
-            raise ValueError("score: images have no score; set score to false")
+        self.check(wav, score)
         pixels, stem = self._checked(symbols), Path(stem)
         image = Image.fromarray(pixels[0] if self.channels == 1 else np.ascontiguousarray(pixels.transpose(1, 2, 0)))
         paths = [write_image(f"{stem}.png", image)]

@@ -12,7 +12,7 @@ from litscale.music.midi import MidiError, read_midi, write_midi
 from litscale.music.notes import notes
 from litscale.music.pictures import animation, picture
 from litscale.music.roll import PITCHES, Roll, RollFormat
-from litscale.music.score import write_score
+from litscale.music.score import new_engraver, write_score
 from litscale.music.statistics import statistics
 
 RATE = 22050
@@ -74,6 +74,15 @@ class RollRenderer:
     def statistics(self, symbols: np.ndarray) -> dict[str, float]:
         """Statistics of symbols, uint8 ``[1, pitch, step]``; see `litscale.music.statistics`."""
         return statistics(self._roll(symbols))
+
+    def check(self, wav: bool = False, score: bool = False) -> None:
+        """Refuse files for which something is not installed.
+
+        Raises:
+            ModuleNotFoundError: a score is wanted, and verovio is not installed.
+        """
+        if score:
+            new_engraver()
 
     def save(
         self,

@@ -120,6 +120,14 @@ def test_classes_are_named_in_records_and_on_the_sheet(tmp_path):
     assert np.array_equal(plain, renderer.sheet(black, 10))
 
 
+@pytest.mark.parametrize("option", ["wav", "score"])
+def test_sound_of_images_is_refused_before_anything_is_sampled(tmp_path, option):
+    run = trainer(tmp_path, callbacks=[PredictionWriter(str(tmp_path / "out"), **{option: True})])
+    with pytest.raises(ValueError, match=f"{option}: images have no .*; set {option} to false"):
+        run.predict(Labelled(), FashionMNISTDataModule("none", size=16, predict=ImageRequest(num_samples=1)))
+    assert not (tmp_path / "out").exists()
+
+
 class Fixed(type(fractal())):
     """Makes one sample known beforehand, with a number of its own."""
 

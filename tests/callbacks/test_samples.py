@@ -12,6 +12,7 @@ from wandb_files import offline_history
 
 from callbacks import Samples
 from callbacks.evaluation.generation import averaged_weights, frames_of, generate_samples
+from datamodules import DigitsDataModule
 from lit_models import Optimization
 from litscale.music import RollRenderer, read_midi
 
@@ -123,6 +124,8 @@ def test_options_and_data_are_checked(tmp_path):
         Samples(every_n_steps=0)
     with pytest.raises(MisconfigurationException, match="Samples needs a data module with `renderer`"):
         trainer(tmp_path, callbacks=[Samples()]).fit(Drawing(), pairs((1, 2)))
+    with pytest.raises(ValueError, match="wav: images have no sound"):
+        trainer(tmp_path, callbacks=[Samples(wav=True)]).fit(Drawing(), DigitsDataModule(size=8))
 
 
 def test_what_parallel_decoding_took_reaches_loggers(tmp_path):
