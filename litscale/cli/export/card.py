@@ -13,12 +13,14 @@ from callbacks.reporting.result_table import Column, ResultTable
 from datamodules.base import offered
 from lit_models.contracts import Generates, LevelParameters
 from litscale.cli.evaluate.folder import EvaluationFolder
+from litscale.cli.report.curves import Curve
 from litscale.cli.scores import newest_scores, unusual
 from litscale.storage.checkpoint_record import CheckpointRecord
-from litscale.storage.manifest import read_manifest
+from litscale.storage.manifest import MANIFEST, read_manifest
 from litscale.storage.run_folders import EVALUATIONS
 
 CARD = "README.md"
+LOG = "training.csv"  # of the training, a line a logged step
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class Exported:
         weights: checksum of its state dict.
         dtype: of the weights.
         official: whether the official layout is added.
+        curves: what the training logged, by name.
     """
 
     run: Path
@@ -42,6 +45,7 @@ class Exported:
     weights: str
     dtype: str
     official: bool
+    curves: dict[str, Curve]
 
     @property
     def name(self) -> str:
@@ -71,7 +75,7 @@ def card(given: Exported) -> str:
             if _rounded(given, scores)
             else []
         ),
-        *_training(given.run),
+        *_training(given),
         "## How to load",
         _loading(given),
     ]
@@ -137,15 +141,17 @@ def _score_table(scores: dict[str, dict[str, float | None]]) -> ResultTable:
     return ResultTable("score", {name: Column(name, missing="") for name in scores}, rows)
 
 
-def _training(run: Path) -> list[str]:
-    """A paragraph on the training, if the run has a manifest; what names machines and people is left out."""
-    try:
-        attempts = read_manifest(run).attempts
-    except FileNotFoundError:
-        return []
-    hours = sum(each.get("device_hours") or 0.0 for each in attempts)
-    count = "one attempt" if len(attempts) == 1 else f"{len(attempts)} attempts"
-    return ["## Training", f"Begun on {attempts[0]['start'][:10]}; {hours:.2f} device hours in {count}."]
+def _training(given: Exported) -> list[str]:
+    """A paragraph on the training, if the run has a manifest or a log; what names machines and people is left out."""
+    sentences = []
+    if (given.run / MANIFEST).is_file():
+        attempts = read_manifest(given.run).attempts
+        hours = sum(each.get("device_hours") or 0.0 for each in attempts)
+        count = "one attempt" if len(attempts) == 1 else f"{len(attempts)} attempts"
+        sentences.append(f"Begun on {attempts[0]['start'][:10]}; {hours:.2f} device hours in {count}.")
+    if given.curves:
+        sentences.append(f"`{LOG}` holds what was logged.")
+    return ["## Training", " ".join(sentences)] if sentences else []
 
 
 def _loading(given: Exported) -> str:
@@ -158,9 +164,8 @@ def _loading(given: Exported) -> str:
     code = "\n".join(lines)
     texts = [f"```python\n{code}\n```"]
     if generates:
-        callback = "--trainer.callbacks+=callbacks.PredictionWriter --trainer.default_root_dir runs/samples"
-        command = f"litscale predict --config FOLDER/config.yaml --ckpt_path FOLDER/model.safetensors {callback}"
-        texts.append(f"```sh\n{command}\n```")
+        options = "--trainer.callbacks+=callbacks.PredictionWriter --trainer.default_root_dir runs/samples"
+        texts.append(f"```sh\nlitscale predict --model.pretrained FOLDER {options}\n```")
     if given.official:
         texts.append("`official/` holds the weights in the layout of the official code.")
     return "\n\n".join(texts)

@@ -13,7 +13,8 @@ from lightning.pytorch import LightningModule
 from lit_models import LitSDVAR, LitVAR, LitVQVAE
 from lit_models.base import LitModule
 from lit_models.runs import CONFIG, checkpoint_path, kept_checkpoint, load_run, read_config
-from litscale.cli.export.card import CARD, Exported, card
+from litscale.cli.export.card import CARD, LOG, Exported, card
+from litscale.cli.report.curves import as_table, read_curves
 from litscale.models.fractal import Fractal, to_official
 from litscale.models.var import VAR, VQVAE
 from litscale.models.var import to_official as var_to_official
@@ -51,8 +52,8 @@ def export_run(
     Raises:
         FileNotFoundError: the run has no config.yaml, or there is no such checkpoint.
         FileExistsError: the folder exists, and is no earlier export that may be replaced.
-        ValueError: config or checkpoint cannot be read, do not fit together, or have no official layout; or a training
-            overwrote the checkpoint meanwhile.
+        ValueError: config, checkpoint or log cannot be read, config and checkpoint do not fit together, there is no
+            official layout, or a training overwrote the checkpoint meanwhile.
         OSError: the folder could not be written.
     """
     # 1. whether there is a place for it
@@ -76,13 +77,16 @@ def export_run(
     if isinstance(module, LitModule):
         options = module.standalone_options(shared["model"].get("init_args") or {})
         shared["model"] = shared["model"] | {"init_args": options}
-    described = Exported(run, module, shared, record, weights, dtype, official)
+    curves = read_curves([*run.glob("**/metrics.csv"), *run.glob("**/events.out.tfevents.*")])
+    described = Exported(run, module, shared, record, weights, dtype, official, curves)
     folder.parent.mkdir(parents=True, exist_ok=True)
     remove_stale(folder.parent)
     with temporary_folder(folder.parent) as staging:
         write_exported(staging / WEIGHTS, stamp(by_name(exported)))
         write_atomically(staging / CONFIG, yaml.safe_dump(shared, sort_keys=False, allow_unicode=True).encode())
         write_atomically(staging / CARD, card(described).encode())
+        if described.curves:
+            write_atomically(staging / LOG, as_table(described.curves).csv().encode())
         if official:
             (staging / "official").mkdir()
             for name, state in official_layouts(module).items():

@@ -15,6 +15,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from callbacks.reporting.result_table import Column, ResultTable
 from litscale.storage.files import named_errors
 
 Curve = dict[int, float]  # step -> value
@@ -48,6 +49,14 @@ def read_curves(files: Iterable[Path]) -> dict[str, Curve]:
     return {
         name: dict(sorted(curve.items())) for name, curve in sorted(found.items(), key=lambda item: _order(item[0]))
     }
+
+
+def as_table(curves: Mapping[str, Curve]) -> ResultTable:
+    """Curves as columns, with a row for each step that has a value."""
+    rows: dict[str, dict[str, float | str | None]] = {}
+    for step in sorted({step for curve in curves.values() for step in curve}):
+        rows[str(step)] = {name: curve[step] for name, curve in curves.items() if step in curve}
+    return ResultTable("step", {name: Column(name, missing="") for name in curves}, rows)
 
 
 def _order(name: str) -> tuple[int, str]:

@@ -148,6 +148,7 @@ def test_the_card_says_what_it_is(runs, tmp_path):
     kept = yaml.safe_load(score.read_text())["scores"]
     assert values == kept
     assert values.keys() == {"val/bits_per_dim"}
+    assert "litscale predict --model.pretrained FOLDER " in text
     count = sum(parameter.numel() for parameter in load_run(run).parameters())
     assert f"| all | {count:,} |" in text
     assert 'LitFractal.from_pretrained("FOLDER")' in text
@@ -159,6 +160,14 @@ def test_the_card_says_what_it_is(runs, tmp_path):
     # other weights have none of these scores
     main(["export", str(run), "--checkpoint", "last", "--overwrite"])
     assert "These weights were not evaluated." in (run / "export" / "README.md").read_text()
+
+
+def test_what_the_training_logged(run):
+    (run / "logs").mkdir()
+    (run / "logs" / "metrics.csv").write_text("epoch,step,train/loss,val/loss\n0,4,2.5,\n0,9,,1.25\n0,9,2.0,\n")
+    main(["export", str(run)])
+    assert (run / "export" / "training.csv").read_text() == "step,train/loss,val/loss\n4,2.5,\n9,2.0,1.25\n"
+    assert "`training.csv` holds what was logged" in (run / "export" / "README.md").read_text()
 
 
 def test_the_card_says_how_much_of_the_data_an_evaluation_saw(run):
