@@ -16,6 +16,7 @@ from mutations import BOMB
 from datamodules import BachChorales, GenerationRequest, PianoRollDataModule
 from datamodules.requests import RequestRecord
 from litscale.music import Roll, read_midi, write_midi
+from litscale.music.audio import Sound, render
 from litscale.music.roll import RollFormat
 
 Make = Callable[..., PianoRollDataModule]
@@ -343,6 +344,17 @@ def test_prediction_needs_no_data(tmp_path: Path) -> None:
     assert [batch["index"].tolist() for batch in batches] == [[0, 1], [2]]
     assert [batch["seed"] for batch in batches] == [5] * 2
     assert batches[0]["known"].shape == (2, 1, 128, 8)
+
+
+def test_samples_are_played_on_the_instrument_that_is_given(tmp_path: Path) -> None:
+    symbols = np.zeros((1, 128, 8), np.uint8)
+    symbols[0, 60] = 1
+    played = []
+    for name in ("choir aahs", "piano"):
+        dm = PianoRollDataModule(str(tmp_path), encoding="binary", window=8, sound=Sound(name))
+        played.append(dm.renderer.audio(symbols)[0])
+        assert np.array_equal(played[-1], render(Roll(symbols[0], dm.format), 22050, Sound(name)))
+    assert np.abs(played[0] - played[1]).max() > 0.1
 
 
 def test_requests_are_described(module: Make, songs: Path) -> None:
