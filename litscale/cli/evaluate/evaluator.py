@@ -208,7 +208,8 @@ class Evaluator:
         """
         if self._nothing():
             raise FileNotFoundError(self._selection.nothing(self._run))
-        reason = f"{len(self._folder.evaluated())} steps are scored in {self._folder.path}"
+        count = len(self._folder.evaluated())
+        reason = f"{count} {'step is' if count == 1 else 'steps are'} scored in {self._folder.path}"
         if busy:
             reason += f"; others are at {', '.join(map(str, busy))}"
         if impatient:

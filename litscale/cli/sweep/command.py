@@ -233,10 +233,10 @@ def main(words: Sequence[str]) -> None:
     given = parser.parse_args(words)
     try:
         spec = read_sweep(given.sweep)
-        spec.root.mkdir(parents=True, exist_ok=True)
         runner: Runner = LocalRunner(spec.jobs)
         if spec.slurm is not None:
             runner = SubmititRunner(slurm_executor(spec.root / "slurm", spec.slurm))
+        spec.root.mkdir(parents=True, exist_ok=True)
         # 2. trials
         with FileLock(spec.root / LOCK, timeout=0):
             sweep = SweepRun(spec, runner)

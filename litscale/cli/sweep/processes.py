@@ -280,7 +280,8 @@ def slurm_executor(folder: Path, options: dict[str, Any]) -> Any:
         executor = submitit.SlurmExecutor(folder)
         executor.update_parameters(**options)
     except (RuntimeError, ValueError, TypeError, AssertionError) as error:
-        raise SweepError(f"slurm: {str(error).strip()}") from error
+        text = " ".join(str(error).split())  # submitit lists its options on lines of their own
+        raise SweepError(f"slurm: {text}") from error
     return executor
 
 

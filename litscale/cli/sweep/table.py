@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 from optuna.trial import FrozenTrial, TrialState
 
 from callbacks.reporting.figures import write_picture
@@ -80,6 +81,7 @@ def picture(spec: SweepSpec, trials: Sequence[FrozenTrial]) -> Figure:
             panel.set_xlim(-0.5, len(places) - 0.5)
         elif getattr(distribution, "log", False):
             panel.set_xscale("log")
+            panel.xaxis.set_minor_locator(LogLocator(subs=(2, 5)))  # labels of all nine would overlap
         # 2. a point for each trial
         for state, color in ((TrialState.PRUNED, GREY), (TrialState.RUNNING, GREY), (TrialState.COMPLETE, BLUE)):
             drawn = [trial for trial in scored if trial.state == state]
@@ -90,7 +92,7 @@ def picture(spec: SweepSpec, trials: Sequence[FrozenTrial]) -> Figure:
             panel.plot(x, score_of(spec, best), "o", color=ORANGE, markersize=7, label=f"best: {best.number:04d}")
             panel.legend(frameon=False, fontsize=7)
         panel.set_xlabel(short[name], fontsize=9)
-        panel.tick_params(labelsize=7)
+        panel.tick_params(which="both", labelsize=7)
         panel.grid(color="#e3e5e8", linewidth=0.6)
         panel.spines[["top", "right"]].set_visible(False)
     for panel in figure.axes[len(names) :]:

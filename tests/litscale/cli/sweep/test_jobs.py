@@ -34,8 +34,9 @@ def test_a_time_is_minutes_or_as_sbatch_takes_it_and_other_options_are_submitits
     script = (tmp_path / "script").read_text()
     for line in ("--partition=gpu", "--time=02:00:00", "--gpus-per-node=2"):
         assert f"#SBATCH {line}\n" in script
-    with pytest.raises(SweepError, match=r"slurm: .*partitoin"):
+    with pytest.raises(SweepError, match=r"slurm: .*partitoin.* - partition \(") as raised:
         slurm_executor(tmp_path / "slurm", {"partitoin": "gpu"})
+    assert "\n" not in str(raised.value)
 
 
 def test_without_slurm_that_is_said(tmp_path, monkeypatch):

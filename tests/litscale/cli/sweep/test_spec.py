@@ -1,9 +1,12 @@
 """What is wrong with a sweep's file is said in one line."""
 
 from datetime import date
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from optuna.trial import create_trial
 
 from litscale.cli.sweep.command import main
 from litscale.cli.sweep.spec import SweepError, read_sweep
@@ -89,6 +92,30 @@ def test_options_are_words_of_the_command_line(sweep):
 def test_the_picture_leaves_out_what_does_not_vary(sweep, space, panels):
     drawn = picture(read_sweep(Path(sweep(space=space))), []).axes
     assert [panel.get_xlabel() for panel in drawn if panel.get_visible()] == panels
+
+
+def labels_that_overlap(spec, lrs):
+    """Pairs of neighbouring labels on the axis of a learning rate that touch, of a picture with these trials."""
+    trials = [
+        create_trial(
+            params={"model.lr": lr}, distributions=spec.distributions, value=1.0 + lr, intermediate_values={1: 1.0 + lr}
+        )
+        for lr in lrs
+    ]
+    figure = picture(spec, trials)
+    FigureCanvasAgg(figure).draw()
+    axis = figure.axes[0].xaxis
+    ticks = [*axis.get_major_ticks(), *axis.get_minor_ticks()]
+    boxes = [tick.label1.get_window_extent() for tick in ticks if tick.label1.get_text()]
+    boxes = sorted((box for box in boxes if box.width and 0 <= box.x0 <= figure.bbox.width), key=lambda box: box.x0)
+    assert boxes
+    return [(one, other) for one, other in pairwise(boxes) if one.x1 > other.x0]
+
+
+@pytest.mark.parametrize("lrs", [(1.4e-4, 4.3e-3), (2e-4, 7e-4), (1e-5, 1e-1), (1.1e-4, 9.8e-3)])
+def test_labels_of_a_logarithmic_axis_do_not_overlap(sweep, lrs):
+    spec = read_sweep(Path(sweep(space={"model.lr": {"low": 1.0e-6, "high": 1.0, "log": True}})))
+    assert labels_that_overlap(spec, lrs) == []
 
 
 def test_a_point_may_say_which_callbacks_there_are(sweep):
