@@ -18,7 +18,7 @@ from torch import Tensor
 from callbacks.evaluation.evaluated_weights import evaluated_weights
 from callbacks.evaluation.generation import frames_of
 from callbacks.reporting.json_text import json_text
-from callbacks.reporting.trainer_state import run_folder
+from callbacks.reporting.trainer_state import gathered, run_folder
 from datamodules.base import SheetRenderer, WrittenData, class_names_of, data_of, required
 from litscale.storage.files import write_atomically, write_image
 from litscale.storage.temporaries import publish_folder, remove_stale, temporary_folder
@@ -41,10 +41,9 @@ class PredictionWriter(Callback):
     ``.wav`` and ``.svg`` (a score), and ``sample_00000.json`` with the request, the checkpoint (path, step, SHA-256),
     settings, row of its batch, label, name of the class where the data have names, statistics, and the wall time of its
     batch in seconds with the number of samples that share it. The number is the sample's own over all devices, each of
-    which writes what it made; all must see the folder. Of images there is also ``sheet.png``, the
-    first hundred of rank zero side by side with the names of their classes, and with ``gif`` ``steps.png``, how the
-    first ones came into being, one a row. Use it with ``return_predictions=False``, or all samples are kept in memory
-    as well.
+    which writes what it made; all must see the folder. Of images there is also ``sheet.png``, the first hundred
+    side by side with the names of their classes, and with ``gif`` ``steps.png``, how the first ones came into being,
+    one a row. Use it with ``return_predictions=False``, or all samples are kept in memory as well.
 
     It is no `BasePredictionWriter`, which has Lightning look for the indices of a batch and warn that there are none,
     although the batch itself holds them.
@@ -83,9 +82,8 @@ class PredictionWriter(Callback):
         data.renderer.check(wav=self.wav, score=self.score)
         self._request = data.described_request()
         self._files: list[str] = []
-        self._shown: list[np.ndarray] = []
+        self._shown: dict[int, tuple[np.ndarray, str | None]] = {}  # number -> sample and class of what is shown
         self._classes = class_names_of(data_of(trainer))
-        self._names: list[str] = []  # of the classes of what is shown
         self._steps: list[tuple[Tensor, Tensor]] = []
         self._settings: dict[str, Any] = {}
         pl_module.record_frames = self.gif  # type: ignore[assignment]
@@ -130,12 +128,12 @@ class PredictionWriter(Callback):
         if self.gif and not self._steps:
             self._steps = outputs["frames"]
         self._settings = self._settings or outputs["settings"]
-        self._shown += list(canvases[: MOST_ON_SHEET - len(self._shown)])
         labels = None if outputs["label"] is None else outputs["label"].tolist()
         names = [self._classes[label] for label in labels] if labels is not None and self._classes else None
-        self._names += (names or [])[: MOST_ON_SHEET - len(self._names)]
         # 2. the files of each sample
         for row, index in enumerate(outputs["index"].tolist()):
+            if len(self._shown) < MOST_ON_SHEET:
+                self._shown[index] = canvases[row], names[row] if names is not None else None
             stem = self._folder / f"sample_{index:05d}"
             given = known[row] if known[row].any() else None
             animated = frames_of(outputs["frames"], row) if self.gif else {}
@@ -158,14 +156,16 @@ class PredictionWriter(Callback):
             }
             self._files += [*files, write_atomically(f"{stem}.json", json_text(record)).name]
 
-    def on_predict_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draw the sheet, on rank zero."""
-        if not trainer.is_global_zero:
-            return
-        renderer = required(data_of(trainer), WrittenData, self).renderer
-        if not isinstance(renderer, SheetRenderer):
-            return
-        sheet = renderer.sheet(np.stack(self._shown), COLUMNS, names=self._names or None)
+    def _draw_sheets(self, renderer: SheetRenderer, shown: dict[int, tuple[np.ndarray, str | None]]) -> None:
+        """Draw samples side by side, and how the first ones came into being.
+
+        Args:
+            renderer: of the data.
+            shown: number -> sample, and the name of its class, if any.
+        """
+        first = [shown[index] for index in sorted(shown)[:MOST_ON_SHEET]]
+        names = [name for _, name in first if name is not None]
+        sheet = renderer.sheet(np.stack([picture for picture, _ in first]), COLUMNS, names=names or None)
         self._write_picture("sheet.png", sheet)
         if self._steps:
             chosen = np.unique(np.linspace(0, len(self._steps) - 1, MOST_STEPS).astype(int))
@@ -174,7 +174,7 @@ class PredictionWriter(Callback):
             self._write_picture("steps.png", renderer.sheet(canvases, len(chosen), ~done.astype(bool)))
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Give the folder its name when all ranks are done, and say what was written.
+        """Draw the sheets and give the folder its name when all ranks are done, and say what was written.
 
         Raises:
             OSError: the folder cannot be renamed.
@@ -182,12 +182,15 @@ class PredictionWriter(Callback):
         if stage != "predict":
             return
         # Here and not at the end of the epoch, where a rank that had no batch never comes.
-        trainer.strategy.barrier("PredictionWriter")
+        shown = {index: sample for part in gathered(trainer, self._shown) for index, sample in part.items()}
         if not trainer.is_global_zero:
             return
         with self._unfinished:
-            if not self._files:  # limit_predict_batches is 0
+            if not shown:  # limit_predict_batches is 0
                 return
+            renderer = required(data_of(trainer), WrittenData, self).renderer
+            if isinstance(renderer, SheetRenderer):
+                self._draw_sheets(renderer, shown)
             folder = publish_folder(self._folder, self._folder.with_name(self._name()))
         if trainer.world_size > 1:
             print(f"Wrote samples to {folder}; rank 0 wrote {len(self._files)} of the files")

@@ -8,7 +8,6 @@ import socket
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
@@ -16,7 +15,7 @@ from lightning.pytorch.loggers import WandbLogger
 
 import litscale
 from callbacks.checkpointing.interruption import EXIT_STATUS, NAMES, Action
-from callbacks.reporting.trainer_state import resumed_checkpoint
+from callbacks.reporting.trainer_state import gathered, resumed_checkpoint
 from litscale.storage.manifest import FAILED, FINISHED, INTERRUPTED, MANIFEST, ManifestWriter
 from litscale.storage.provenance import code_of, describe_run
 from litscale.storage.secrets import mask_text
@@ -39,11 +38,7 @@ def begin_manifest(trainer: Trainer, folder: Path) -> ManifestWriter | None:
         OSError: the manifest cannot be written.
     """
     # 1. what each process runs on
-    own = (socket.gethostname(), _device_name(trainer.strategy.root_device))
-    places: list[Any] = [own]
-    if torch.distributed.is_initialized():
-        places = [None] * trainer.world_size
-        torch.distributed.all_gather_object(places, own)
+    places = gathered(trainer, (socket.gethostname(), _device_name(trainer.strategy.root_device)))
     if not trainer.is_global_zero:
         return None
     # 2. what runs

@@ -3,8 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TypeVar
 
+import torch
 from lightning.pytorch import Trainer
+
+T = TypeVar("T")
+
+
+def gathered(trainer: Trainer, value: T) -> list[T]:
+    """The values of all ranks, in their order; every rank must come here."""
+    if not torch.distributed.is_initialized():
+        return [value]
+    values: list[T] = [value] * trainer.world_size
+    torch.distributed.all_gather_object(values, value)
+    return values
 
 
 def run_folder(trainer: Trainer) -> Path:

@@ -3,13 +3,16 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from callback_toys import Drawing, ToyRolls, fractal, trainer
+from PIL import Image
 from rank_runs import two_ranks
 from two_ranks import drawn_by_index
 
 from callbacks import MusicEvaluation
+from datamodules.images.renderer import ImageRenderer
 from lit_models import Generation
 
 
@@ -22,6 +25,7 @@ def test_two_ranks(tmp_path):
     check_samples_and_attention_are_of_rank_zero(ranks, folder)
     check_music_is_the_same_for_one_rank_and_two(ranks, folder, output, tmp_path / "one")
     check_each_predicted_file_is_written_once(ranks, folder, output)
+    check_the_sheet_shows_the_images_of_all_ranks(folder)
     check_what_is_decoded_in_parallel_is_the_same_on_any_number_of_ranks(ranks, tmp_path / "parallel")
 
 
@@ -69,6 +73,14 @@ def check_each_predicted_file_is_written_once(ranks, folder, output):
     assert min(len(seen["files"]) for seen in ranks) == 6
     assert len(list(single.glob("*.mid"))) == 2
     assert f"Wrote samples to {written}; rank 0 wrote {len(ranks[0]['files'])} of the files" in output
+
+
+def check_the_sheet_shows_the_images_of_all_ranks(folder):
+    (made,) = (folder / "images").iterdir()
+    images = np.stack([np.full((1, 16, 16), 40 * number, np.uint8) for number in range(5)])
+    names = ["pullover", "sneaker", "pullover", "sneaker", "pullover"]
+    expected = ImageRenderer(1, 16).sheet(images, 10, names=names)
+    assert np.array_equal(np.asarray(Image.open(made / "sheet.png")), expected)
 
 
 def check_what_is_decoded_in_parallel_is_the_same_on_any_number_of_ranks(ranks, alone):

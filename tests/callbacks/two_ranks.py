@@ -7,12 +7,22 @@ import json
 import sys
 from pathlib import Path
 
+import torch
 from callback_toys import Drawing, ToyRolls, TwoLevels, fractal, pairs, trainer
 from torch import Tensor
 
 from callbacks import AttentionDiagnostics, GradientNorms, LevelLosses, MusicEvaluation, PredictionWriter, Samples
+from datamodules import FashionMNISTDataModule, ImageRequest
 
 DDP = {"devices": 2, "strategy": "ddp"}
+
+
+class Brightening(TwoLevels):
+    """Makes images that are as bright as their number says."""
+
+    def predict_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, object]:
+        canvas = torch.zeros_like(batch["canvas"]) + 40 * batch["index"][:, None, None, None].to(torch.uint8)
+        return {**batch, "canvas": canvas, "frames": [], "settings": {}}
 
 
 def drawn_by_index(predictions: list[dict[str, Tensor]]) -> dict[str, list[object]]:
@@ -68,6 +78,11 @@ def main(folder: Path) -> None:
     # One batch: rank 1 has none, and is not waited for.
     writer = PredictionWriter(str(folder / "single"))
     trainer(folder, callbacks=[writer], **DDP).predict(fractal(), ToyRolls(requests=1), return_predictions=False)
+
+    # Images of both ranks are on one sheet.
+    data = FashionMNISTDataModule("none", size=16, batch_size=1, predict=ImageRequest(num_samples=5, labels=[2, 7]))
+    writer = PredictionWriter(str(folder / "images"))
+    trainer(folder, callbacks=[writer], **DDP).predict(Brightening(), data, return_predictions=False)
 
     (folder / f"rank_{run.global_rank}.json").write_text(json.dumps(seen))
 
