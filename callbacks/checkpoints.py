@@ -315,7 +315,8 @@ class Checkpoints(Checkpoint):
             print(f"Saved step {trainer.global_step} as {path}", file=sys.stderr)
         # Whatever happens here must not hide the exception that ends the run; the checkpoint before is still whole.
         except Exception as error:
-            print(f"Step {trainer.global_step} could not be saved ({error}); {path} is older", file=sys.stderr)
+            rest = f"{path} is older" if path.exists() else "the run has saved no step before"
+            print(f"Step {trainer.global_step} could not be saved ({error}); {rest}", file=sys.stderr)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Give the folder back."""

@@ -149,11 +149,13 @@ class LitscaleCLI(LightningCLI):
         """Make objects as Lightning does, and keep the error of a constructor."""
         for key, kind in (("model", LightningModule), ("data", LightningDataModule)):
             self.parser.add_instantiator(partial(self._construct, _InstantiatorFn(cli=self, key=key)), kind)
-        plain = partial(self._construct, lambda kind, *args, applied_instantiation_links, **given: kind(*args, **given))
+        plain = partial(
+            self._construct, lambda kind, /, *args, applied_instantiation_links, **given: kind(*args, **given)
+        )
         self.parser.add_instantiator(plain, object)
 
     def _construct(
-        self, make: Callable[..., Any], kind: type, *args: Any, applied_instantiation_links: Any, **given: Any
+        self, make: Callable[..., Any], kind: type, /, *args: Any, applied_instantiation_links: Any, **given: Any
     ) -> Any:
         try:
             return make(kind, *args, applied_instantiation_links=applied_instantiation_links, **given)

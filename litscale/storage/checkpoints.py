@@ -83,10 +83,11 @@ def read_checkpoint(path: str | Path, option: str = "checkpoint", verified: bool
 def _reason(error: Exception) -> str:
     """What is wrong with a file, in brackets; nothing where the error does not say.
 
-    In a truncated file, torch seeks to places that are not there, which the system calls an invalid argument.
+    In a truncated file, torch seeks to places that are not there, which the system calls an invalid argument. The text
+    of a KeyError is a bare key.
     """
     sought = isinstance(error, OSError) and error.errno == errno.EINVAL
-    first_sentence = "" if sought else str(error).partition(". ")[0]
+    first_sentence = "" if sought or isinstance(error, KeyError) else str(error).partition(". ")[0]
     return f" ({first_sentence})" if first_sentence else ""
 
 

@@ -3,12 +3,14 @@
 import errno
 import os
 import random
+import re
 import resource
 import signal
 import time
 from functools import partial
 
 import pytest
+from lightning.pytorch import Callback
 from run_toys import Model, assert_same, fit, last
 
 from callbacks import Checkpoints
@@ -112,6 +114,25 @@ def test_a_full_disk_leaves_the_checkpoint_before(tmp_path):
     assert not [file for file in (run / "checkpoints").iterdir() if file.suffix == ".tmp"]
     fit(run, ckpt_path=run / "checkpoints" / "last.ckpt")
     assert_same(last(run), last(tmp_path / "whole"))
+
+
+class Full(Callback):
+    """Has no room for a checkpoint from some step on."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_save_checkpoint(self, trainer, pl_module, checkpoint):
+        if trainer.global_step >= self.step:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize(("step", "left"), [(1, r"the run has saved no step before"), (3, r"\S+/last\.ckpt is older")])
+def test_a_save_that_fails_says_whether_an_older_one_is_left(tmp_path, capsys, step, left):
+    with pytest.raises(OSError, match="No space left"):
+        fit(tmp_path, callbacks=[Full(step)], policy=Checkpoints("val/score", minutes=0))
+    assert re.search(rf"^Step {step} could not be saved \(.*\); {left}$", capsys.readouterr().err, re.MULTILINE)
+    assert (tmp_path / "checkpoints" / "last.ckpt").exists() == (step > 1)
 
 
 def test_a_folder_has_one_run_at_a_time(tmp_path):

@@ -1,4 +1,4 @@
-"""Classes of one's own that fail in their constructors: the error is theirs, and says of which class it is."""
+"""Classes of one's own: options of any name reach them, and errors of their constructors name the class."""
 
 import sys
 
@@ -25,6 +25,13 @@ class Even(Callback):
 
     def __init__(self, often: int = 3):
         raise ValueError(f"often must be even, not {often}")
+
+
+class Named(Callback):
+    """Has options with the names of arguments of the parser's own functions."""
+
+    def __init__(self, kind: str = "", make: str = ""):
+        raise ValueError(f"given: {kind}, {make}")
 
 
 class Features(nn.Module):
@@ -55,6 +62,11 @@ class Module(LitFractal):
     [
         (["--trainer.callbacks+=broken.Lacking"], AttributeError, "has no attribute 'lacking'"),
         (["--trainer.callbacks+=broken.Even"], ValueError, "often must be even, not 3"),
+        (
+            ["--trainer.callbacks+=broken.Named", "--trainer.callbacks.kind", "a", "--trainer.callbacks.make", "b"],
+            ValueError,
+            "given: a, b",
+        ),
         (
             ["--trainer.callbacks+=callbacks.GenerationQuality", "--trainer.callbacks.features", "broken.Features"],
             FileNotFoundError,

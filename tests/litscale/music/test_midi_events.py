@@ -68,6 +68,20 @@ def test_lost_releases(events: list, expected: list | None, tmp_path: Path) -> N
         assert found(from_pretty_midi(midi, phase=0)) == expected
 
 
+@pytest.mark.parametrize(
+    ("events", "expected"),
+    [
+        ([(0, on(60)), (0, off(60))], []),
+        ([(0, on(60)), (4, on(60)), (4, off(60)), (4, off(60))], [(60, 0, 4)]),
+    ],
+    ids=["alone", "after a note that it ends"],
+)
+def test_a_note_released_where_it_is_struck_does_not_sound_on(events: list, expected: list, tmp_path: Path) -> None:
+    read_notes = read(tmp_path, header(), track(*events, (8, on(60)), (12, off(60))))
+    tick = events[-1][0]
+    assert read_notes == [*expected, (60, tick, tick + 1), (60, 8, 12)]  # a roll shows a note of no length in one step
+
+
 @settings(deadline=None, max_examples=100)
 @given(data=st.data())
 def test_a_lost_release_costs_the_end_of_its_own_note_alone(data: st.DataObject) -> None:

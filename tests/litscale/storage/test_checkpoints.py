@@ -128,6 +128,12 @@ def test_what_is_no_checkpoint(tmp_path: Path, content: bytes) -> None:
         read_checkpoint(tmp_path / "x.ckpt", "--ckpt_path")
 
 
+def test_the_reason_is_no_bare_key(tmp_path: Path) -> None:
+    (tmp_path / "x.ckpt").write_bytes(b"hello world, this is text")
+    with pytest.raises(ValueError, match=r"x\.ckpt is damaged or truncated: use another copy$"):
+        read_checkpoint(tmp_path / "x.ckpt")
+
+
 def test_an_absurd_length_field(tmp_path: Path) -> None:
     """Files of the old format give the number of elements in eight bytes before them."""
     path = tmp_path / "old.pth"
