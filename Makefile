@@ -4,12 +4,16 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 DEMO := runs/demo
 FASHION := runs/fashion_demo
-.PHONY: demo demo-images demo-var demo-sdvar demo-fashion pictures test tests test-slow mutants lint docs
+.PHONY: music demo demo-images demo-var demo-sdvar demo-fashion pictures test tests test-slow mutants lint docs
 
 $(READY): setup.cfg pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $@
+
+# four pieces of the model that comes with litscale, to runs/music/predictions
+music: $(READY)
+	$(BIN)/litscale predict --model.pretrained bach --config configs/music.yaml
 
 demo: $(READY)
 	$(BIN)/litscale fit --config configs/demo.yaml --overwrite true
@@ -64,7 +68,7 @@ demo-fashion: $(READY)
 	$(BIN)/litscale predict --config $(FASHION)/var_target/config.yaml --ckpt_path last
 	$(BIN)/litscale compare $(FASHION)/vqvae $(FASHION)/var_target $(FASHION)/var_draft
 
-# those of the README and of the docs, after the demos: demo, demo-images, demo-var and demo-sdvar
+# those of the README and of the docs, after the demos: music, demo, demo-images, demo-var and demo-sdvar
 pictures: $(READY)
 	$(BIN)/python benchmarks/pictures.py
 

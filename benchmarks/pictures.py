@@ -1,6 +1,6 @@
 """Make the pictures of the README and of the docs again, from the runs of the demos.
 
-    make demo demo-images demo-var demo-sdvar pictures
+    make music demo demo-images demo-var demo-sdvar pictures
     python benchmarks/pictures.py [--runs runs] [--images docs/images]
 
 The pictures of the report need playwright and its Chromium (``python -m playwright install chromium``), or a Chromium
@@ -31,9 +31,13 @@ def main() -> None:
     options = parser.parse_args()
     runs, images = options.runs, options.images
 
-    # 1. music: the first sample, how it came about, in which pass each cell was settled, and the report
+    # 1. music: a chorale of the model that comes with litscale; of the demo the first sample, how it came about, in
+    #    which pass each cell was settled, and the report
     for ending in ("png", "gif"):
         shutil.copyfile(samples(runs / "demo", "demo", ending)[0], images / f"sample.{ending}")
+    score = samples(runs / "music", "music", "svg")[-1].read_text()
+    # white also where pages are dark
+    (images / "chorale.svg").write_text(score.replace("<svg ", '<svg style="background: white" ', 1))
     settling = Path(__file__).with_name("settling_picture.py")
     subprocess.run([sys.executable, settling, runs / "demo", images / "settling.png"], check=True)
     screenshots(existing(runs / "demo" / "report.html", "demo"), options.chromium).save(images / "report.png")

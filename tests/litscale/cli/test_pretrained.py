@@ -1,0 +1,68 @@
+"""The model of chorales that comes with litscale."""
+
+import json
+import wave
+
+import numpy as np
+import pytest
+import torch
+
+from lit_models import LitFractal
+from litscale.cli.main import main
+from litscale.music import Roll, RollFormat, read_midi, write_midi
+from litscale.storage.exported import SHIPPED
+
+BACH = SHIPPED / "bach"
+FORM = {"encoding": "onset_hold", "velocity_bins": 1, "phase": 0}
+
+
+def test_it_is_small_and_complete():
+    assert {path.name for path in BACH.iterdir()} == {"README.md", "config.yaml", "model.safetensors", "training.csv"}
+    assert sum(path.stat().st_size for path in BACH.iterdir()) < 12e6
+    module = LitFractal.from_pretrained("bach")
+    assert module.network.exact_likelihood
+    assert all(torch.isfinite(parameter).all() for parameter in module.parameters())
+    assert "/" not in (BACH / "config.yaml").read_text()  # no folder of the machine that trained it
+    logged = (BACH / "training.csv").read_text().splitlines()
+    assert logged[0].startswith("step,")
+    assert len(logged) > 50
+
+
+def predict(folder, *words):
+    """Run the command of ``make music`` for one short piece."""
+    options = ["--data.predict.num_samples", "1", "--trainer.default_root_dir", str(folder)]
+    main(["predict", "--model.pretrained", "bach", "--config", "music.yaml", *options, *words])
+    (made,) = (folder / "predictions").iterdir()
+    return made
+
+
+def test_new_pieces_are_written_as_notes_score_and_sound(tmp_path):
+    folder = predict(tmp_path, "--data.predict.length", "32")
+    kinds = ("json", "mid", "png", "svg", "wav")
+    assert sorted(path.name for path in folder.iterdir()) == [f"sample_00000.{kind}" for kind in kinds]
+    with wave.open(str(folder / "sample_00000.wav")) as file:
+        sound = np.frombuffer(file.readframes(file.getnframes()), np.int16) / 32768
+    assert 0.05 < np.abs(sound).max() < 0.95
+    assert (np.abs(sound) > 0.01).mean() > 0.5
+    statistics = json.loads((folder / "sample_00000.json").read_text())["statistics"]
+    assert statistics["scale_consistency"] > 0.65  # chance is 7/12
+    assert statistics["polyphony"] == pytest.approx(4, abs=1)
+
+
+def test_a_file_is_continued_and_filled_in(tmp_path):
+    symbols = np.zeros((128, 48), np.uint8)
+    for pitch in (48, 55, 64, 72):
+        symbols[pitch, 0::8], symbols[pitch, 1::2] = 1, 2
+        symbols[pitch, 2::2] = np.where(symbols[pitch, 2::2] == 0, 2, symbols[pitch, 2::2])
+    roll = Roll(symbols, RollFormat("onset_hold", velocity_bins=1))
+    song = write_midi(roll, tmp_path / "song.mid")
+    words = ["--data.predict.prefix", str(song), "--data.predict.prefix_steps", "32", "--data.predict.length", "48"]
+    continued = read_midi(predict(tmp_path / "continued", *words) / "sample_00000.mid", **FORM).symbols
+    assert np.array_equal(continued[:, :32], symbols[:, :32])
+    assert not np.array_equal(continued[:, 32:48], symbols[:, 32:48])
+    words = ["--data.predict.inpaint", str(song), "--data.predict.region", "[16,32]"]
+    words += ["--data.predict.length", "48"]
+    filled = read_midi(predict(tmp_path / "filled", *words) / "sample_00000.mid", **FORM).symbols
+    assert np.array_equal(filled[:, :16], symbols[:, :16])
+    assert np.array_equal(filled[:, 33:48], symbols[:, 33:48])  # a held note may become one that begins here
+    assert not np.array_equal(filled[:, 16:32], symbols[:, 16:32])
