@@ -14,7 +14,7 @@ from lit_models import LitSDVAR, LitVAR, LitVQVAE
 from lit_models.base import LitModule
 from lit_models.runs import CONFIG, checkpoint_path, kept_checkpoint, load_run, read_config
 from litscale.cli.export.card import CARD, LOG, Exported, card
-from litscale.cli.report.curves import as_table, read_curves
+from litscale.cli.report.curves import LOGS, as_table, read_curves
 from litscale.models.fractal import Fractal, to_official
 from litscale.models.var import VAR, VQVAE
 from litscale.models.var import to_official as var_to_official
@@ -77,7 +77,7 @@ def export_run(
     if isinstance(module, LitModule):
         options = module.standalone_options(shared["model"].get("init_args") or {})
         shared["model"] = shared["model"] | {"init_args": options}
-    curves = read_curves([*run.glob("**/metrics.csv"), *run.glob("**/events.out.tfevents.*")])
+    curves = read_curves([path for pattern in LOGS for path in run.glob(pattern)])
     described = Exported(run, module, shared, record, weights, dtype, official, curves)
     folder.parent.mkdir(parents=True, exist_ok=True)
     remove_stale(folder.parent)

@@ -14,7 +14,7 @@ from PIL import Image
 
 from lit_models.runs import CONFIG, read_config
 from litscale.cli.evaluate.folder import Evaluated, EvaluationFolder
-from litscale.cli.report.curves import Curve, read_curves
+from litscale.cli.report.curves import LOGS, Curve, read_curves
 from litscale.cli.scores import Scores, newest_scores
 from litscale.storage.files import named_errors, read_json
 from litscale.storage.manifest import MANIFEST, Manifest, read_manifest
@@ -166,7 +166,7 @@ def read_contents(folder: Path, name: str, limits: Limits) -> RunContents:
         manifest=read_manifest(folder) if reader.files(MANIFEST) else None,
         scores={stage: scores for stage, scores in found.items() if scores is not None},
         evaluations={each + made.unusual: made.evaluated() for each, made in evaluations.items()},
-        curves=read_curves([*reader.files("**/metrics.csv"), *reader.files("**/events.out.tfevents.*")]),
+        curves=read_curves([path for pattern in LOGS for path in reader.files(pattern)]),
         checkpoints=[path.name for path in reader.files(f"{CHECKPOINTS}/*.ckpt")],
         pictures={str(path.relative_to(folder)): uri for path in reader.shown(PICTURES) if (uri := reader.uri(path))},
         tables=[table for path in reader.shown(TABLES) for table in _tables(path, folder)],

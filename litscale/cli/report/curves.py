@@ -19,6 +19,7 @@ from callbacks.reporting.result_table import Column, ResultTable
 from litscale.storage.files import named_errors
 
 Curve = dict[int, float]  # step -> value
+LOGS = ("**/metrics.csv", "**/events.out.tfevents.*")  # patterns of what loggers write into a run folder
 TRAINING = "train/"
 POINTS = 400  # of a curve that a picture shows
 COLORS = ("#3b6fb6", "#d9822b", "#3d8f5f", "#a14f9c", "#b5403c", "#6b6f76", "#8a6d1f", "#2a9aa8")
