@@ -84,9 +84,11 @@ class PredictionWriter(Callback):
         self._files: list[str] = []
         self._shown: dict[int, tuple[np.ndarray, str | None]] = {}  # number -> sample and class of what is shown
         self._classes = class_names_of(data_of(trainer))
+        self._has_sheets = isinstance(data.renderer, SheetRenderer)
         self._steps: list[tuple[Tensor, Tensor]] = []
         self._settings: dict[str, Any] = {}
-        pl_module.record_frames = self.gif  # type: ignore[assignment]
+        if self.gif:
+            pl_module.record_frames = True  # type: ignore[assignment]
         folder = None
         if trainer.is_global_zero:
             parent = Path(self.output_dir or run_folder(trainer) / "predictions")
@@ -132,7 +134,7 @@ class PredictionWriter(Callback):
         names = [self._classes[label] for label in labels] if labels is not None and self._classes else None
         # 2. the files of each sample
         for row, index in enumerate(outputs["index"].tolist()):
-            if len(self._shown) < MOST_ON_SHEET:
+            if self._has_sheets and len(self._shown) < MOST_ON_SHEET:
                 self._shown[index] = canvases[row], names[row] if names is not None else None
             stem = self._folder / f"sample_{index:05d}"
             given = known[row] if known[row].any() else None
@@ -183,10 +185,12 @@ class PredictionWriter(Callback):
             return
         # Here and not at the end of the epoch, where a rank that had no batch never comes.
         shown = {index: sample for part in gathered(trainer, self._shown) for index, sample in part.items()}
+        if self.gif:
+            pl_module.record_frames = False  # type: ignore[assignment]
         if not trainer.is_global_zero:
             return
         with self._unfinished:
-            if not shown:  # limit_predict_batches is 0
+            if not any(self._folder.iterdir()):  # limit_predict_batches is 0
                 return
             renderer = required(data_of(trainer), WrittenData, self).renderer
             if isinstance(renderer, SheetRenderer):

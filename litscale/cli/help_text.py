@@ -35,7 +35,8 @@ OTHER_OPTIONS = {
     "help_all": "show all options, with types and defaults",
     "model": "class of the model; --model.NAME VALUE sets one of its options",
     "data": "class of the data module; --data.NAME VALUE sets one of its options",
-    "model.pretrained": "a folder of litscale export, which gives model, data and weights",
+    "model.pretrained": "a folder of litscale export, or the name of a model that comes with litscale, which gives "
+    "model, data and weights",
     "ckpt_path": "path of a checkpoint, last or best; fit resumes from it, and also accepts auto",
     "verbose": "print the scores",
 }

@@ -74,7 +74,7 @@ def test_given_cells_are_drawn_as_given(tmp_path):
 def test_animations_sounds_and_scores(tmp_path):
     module = fractal()
     folder, _ = predict(tmp_path, module, gif=True, wav=True, score=True)
-    assert module.record_frames
+    assert not module.record_frames  # only as long as it is needed
     assert sum(path.suffix == ".wav" for path in folder.iterdir()) == 6
     assert sum(path.suffix == ".svg" for path in folder.iterdir()) == 6
     # The first level has four patches, of which three have a cell to make and one is half known: four steps.
@@ -218,6 +218,13 @@ def test_data_that_cannot_describe_a_request_is_refused(tmp_path):
 
     with pytest.raises(MisconfigurationException, match="PredictionWriter needs Silent to have `described_request`"):
         run_of(tmp_path, fixed(1), Silent())
+
+
+def test_a_second_writer_does_not_take_the_frames_of_the_first(tmp_path):
+    writers = [PredictionWriter(str(tmp_path / name), gif=name == "animated") for name in ("animated", "still")]
+    trainer(tmp_path, callbacks=writers).predict(fractal(), ToyRolls())
+    counts = {path.name: len(list(path.glob("*/*.gif"))) for path in (tmp_path / "animated", tmp_path / "still")}
+    assert counts == {"animated": 6, "still": 0}
 
 
 def test_no_frames_to_animate_is_an_error(tmp_path):
