@@ -82,6 +82,10 @@ class Optimization:
         groups = parameter_groups(network, self.weight_decay)
         fused = self.takes_fused(trainer, network)
         optimizer = AdamW(groups, self.learning_rate(trainer), self.betas, fused=fused)
+        if fused and trainer.gradient_clip_val:
+            # There is no scale of the loss, see `takes_fused`. Lightning refuses to clip before an update that could
+            # undo one, in bf16-mixed precision too.
+            optimizer._step_supports_amp_scaling = False
         scheduler = LambdaLR(optimizer, self.factor(trainer))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 

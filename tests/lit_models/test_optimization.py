@@ -189,9 +189,11 @@ def test_the_same_gradients_give_the_same_weights_up_to_rounding():
         torch.testing.assert_close(one, two, atol=1e-7, rtol=1e-6)
 
 
-@pytest.mark.parametrize("clip", [None, 0.05])
-def test_the_fused_update_is_the_plain_one_up_to_rounding(tmp_path, clip):
-    fused, plain = (trained(tmp_path, fused=fused, gradient_clip_val=clip) for fused in (None, False))
+@pytest.mark.parametrize(("clip", "precision"), [(None, "32-true"), (0.05, "32-true"), (0.05, "bf16-mixed")])
+def test_the_fused_update_is_the_plain_one_up_to_rounding(tmp_path, clip, precision):
+    fused, plain = (
+        trained(tmp_path, fused=fused, gradient_clip_val=clip, precision=precision) for fused in (None, False)
+    )
     assert [run.optimizers[0].defaults["fused"] for run in (fused, plain)] == [True, False]
     assert_close(fused, plain)
 
