@@ -1,7 +1,7 @@
 """Columns of cells, the steps of a roll: where they lie in a piece, what precedes them, and whether they come in order.
 
-Dimensions: B canvases, R rows (patches) of a level, N patches of a row, C channels, H x W cells, h x w cells of a
-patch, n preceding columns, m rows of margin.
+Dimensions: B canvases, R rows (patches) of a level, N patches of a row, C channels, F features of a cell, H x W cells,
+h x w cells of a patch, n preceding columns and their average if there is one, m rows of margin.
 """
 
 from __future__ import annotations
@@ -13,72 +13,107 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
+from litscale.models.codec import SymbolFeatures
 from litscale.models.fractal.canvas import grid_of, unpatchify
 from litscale.models.fractal.generator import Generator
 
 
 @dataclass(frozen=True)
 class Preceding:
-    """What the levels below the first are shown of the columns just before a patch of the first level.
+    """What the levels below the first are shown of the columns before a patch of the first level.
 
-    Cells off the canvas are 0: silent, or black.
+    They are shown the features of the cells of some columns just before it, and the average features of each row over
+    more columns. Cells off the canvas are 0: silent, or black; the average is of the columns on the canvas alone.
 
     Args:
         patch: rows and columns of the first level's patches, (h, w).
-        columns: n; 0 where nothing is shown.
+        columns: number of the columns that are shown cell by cell.
         margin: m, how many rows above and below its own a patch is shown.
+        average: number of the columns that are averaged; 0 for no average.
     """
 
     patch: tuple[int, int]
     columns: int
     margin: int
+    average: int = 0
 
-    def of_all(self, canvas: Tensor) -> Tensor | None:
-        """Before each patch of canvases ``[B, C, H, W]``: ``[B, N, C, h + 2 m, n]``, or None."""
-        if not self.columns:
+    @property
+    def shown(self) -> int:
+        """n, the number of features of each row and feature of a cell; 0 where nothing is shown."""
+        return self.columns + (self.average > 0)
+
+    def of_all(self, canvas: Tensor, features: SymbolFeatures) -> Tensor | None:
+        """Before each patch of canvases.
+
+        Args:
+            canvas: symbols ``[B, C, H, W]``.
+            features: of symbols.
+
+        Returns:
+            ``[B, N, F, h + 2 m, n]``, or None.
+        """
+        if not self.shown:
             return None
         height, width = self.patch
-        cut = F.pad(canvas, (self.columns, 0, self.margin, self.margin)).unfold(2, height + 2 * self.margin, height)
-        cut = cut.unfold(3, self.columns, width)[
-            :, :, :, : canvas.shape[3] // width
-        ]  # [B, C, rows, columns, h + 2 m, n]
-        return cut.permute(0, 2, 3, 1, 4, 5).flatten(1, 2)
+        count = canvas.shape[3] // width
+        cells = features(F.pad(canvas, (self.columns, 0, self.margin, self.margin)))
+        parts = []
+        if self.columns:
+            parts = [cells.unfold(3, self.columns, width)[:, :, :, :count]]  # [B, F, H + 2 m, columns of patches, n]
+        if self.average:
+            first = torch.arange(0, count * width, width, device=canvas.device)
+            sums = F.pad(cells[..., self.columns :].cumsum(3), (1, 0))
+            past = sums[..., first] - sums[..., (first - self.average).clamp(min=0)]
+            parts.append((past / first.clamp(1, self.average))[..., None])
+        cut = torch.cat(parts, dim=-1).unfold(2, height + 2 * self.margin, height)
+        return cut.permute(0, 2, 3, 1, 5, 4).flatten(1, 2)
 
-    def of_some(self, patches: Tensor, grid: tuple[int, int], row: Tensor, index: Tensor) -> Tensor | None:
+    def of_some(
+        self, patches: Tensor, grid: tuple[int, int], row: Tensor, index: Tensor, features: SymbolFeatures
+    ) -> Tensor | None:
         """Before some patches.
 
         Args:
-            patches: all of the canvases, ``[B, N, C, h, w]``.
+            patches: all of the canvases, symbols ``[B, N, C, h, w]``.
             grid: rows and columns of patches.
             row: which canvas, int64 ``[r]``.
             index: which of its patches, int64 ``[r]``.
+            features: of symbols.
 
         Returns:
-            ``[r, C, h + 2 m, n]``, or None.
+            ``[r, F, h + 2 m, n]``, or None.
         """
-        if not self.columns:
+        if not self.shown:
             return None
         height, width = self.patch
-        canvas = F.pad(unpatchify(patches[row], grid), (self.columns, 0, self.margin, self.margin))
+        reach = max(self.columns, self.average)
+        canvas = F.pad(unpatchify(patches[row], grid), (reach, 0, self.margin, self.margin))
         rows = (index // grid[1] * height)[:, None] + torch.arange(height + 2 * self.margin, device=row.device)
-        places = (index % grid[1] * width)[:, None] + torch.arange(self.columns, device=row.device)
+        first = index % grid[1] * width
+        places = first[:, None] + torch.arange(reach, device=row.device)
         number = torch.arange(len(row), device=row.device)[:, None, None]
-        return canvas[number, :, rows[:, :, None], places[:, None]].permute(0, 3, 1, 2)
+        cells = features(canvas[number, :, rows[:, :, None], places[:, None]].permute(0, 3, 1, 2))
+        parts = [cells[..., reach - self.columns :]]
+        if self.average:
+            off = torch.arange(reach, device=row.device) < (reach - first.clamp(max=self.average))[:, None]
+            past = cells.masked_fill(off[:, None, None], 0).sum(3)
+            parts.append((past / first.clamp(1, self.average)[:, None, None])[..., None])
+        return torch.cat(parts, dim=-1)
 
     def below(self, before: Tensor | None, patch: tuple[int, int], grid: tuple[int, int]) -> Tensor | None:
         """The rows of what comes before canvases that belong to each of their patches.
 
         Args:
-            before: ``[R, C, H + 2 m, n]``, or None.
+            before: ``[R, F, H + 2 m, n]``, or None.
             patch: rows and columns of a patch, (h, w).
             grid: rows and columns of patches.
 
         Returns:
-            ``[R, N, C, h + 2 m, n]``, or None.
+            ``[R, N, F, h + 2 m, n]``, or None.
         """
         if before is None:
             return None
-        cut = before.unfold(2, patch[0] + 2 * self.margin, patch[0]).permute(0, 2, 1, 4, 3)  # [R, rows, C, h + 2 m, n]
+        cut = before.unfold(2, patch[0] + 2 * self.margin, patch[0]).permute(0, 2, 1, 4, 3)  # [R, rows, F, h + 2 m, n]
         return cut.repeat_interleave(grid[1], dim=1)
 
     def check(self, generator: str, scan: str, grid: tuple[int, int]) -> None:
@@ -92,12 +127,12 @@ class Preceding:
         Raises:
             ValueError: they are not.
         """
-        if self.columns < 0 or self.margin < 0:
-            raise ValueError("preceding_columns and preceding_margin must be at least 0")
-        if self.columns and (generator != "ar" or (scan == "row_major" and grid[0] > 1)):
+        if min(self.columns, self.margin, self.average) < 0:
+            raise ValueError("preceding_columns, preceding_margin and preceding_average must be at least 0")
+        if self.shown and (generator != "ar" or (scan == "row_major" and grid[0] > 1)):
             raise ValueError(
-                "preceding_columns: the first level must visit its patches column by column: set its generator to ar "
-                "and its scan to column_major, or preceding_columns to 0"
+                "preceding_columns and preceding_average: the first level must visit its patches column by column: set "
+                "its generator to ar and its scan to column_major, or both options to 0"
             )
 
 

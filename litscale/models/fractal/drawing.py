@@ -35,8 +35,8 @@ class Canvases:
         noise: of the leaf, float32 ``[R, C, A]``, where it was drawn for many cells at once.
         start: of canvases of the first level, number of their first columns within their pieces, int64 ``[R]``; None
             for 0.
-        before: of canvases of the levels below, what is shown of the columns before the first level's patch, symbols
-            ``[R, C, H + 2 m, n]``, or None.
+        before: of canvases of the levels below, what is shown of the columns before the first level's patch, features
+            ``[R, F, H + 2 m, n]``, or None.
     """
 
     symbols: Tensor

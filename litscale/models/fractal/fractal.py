@@ -69,6 +69,9 @@ class Fractal(CanvasNetwork):
             each patch in its own rows; 0 for none. The first level, which must be AR, sees all earlier columns
             anyway, but passes on only one state of them.
         preceding_margin: number of rows above and below its own that each patch reads of these columns.
+        preceding_average: number of columns over which the levels below also read the average of each of these rows,
+            such as how often a pitch was heard lately; 0 for none. Choose at most half of a window, since sampling
+            moves windows on by half.
         zero_prefix_rope: set the condition tokens' queries and keys in AR levels to zero, as the published models do.
         grad_checkpointing: recompute activations in the backward pass to save memory.
 
@@ -105,6 +108,7 @@ class Fractal(CanvasNetwork):
         periods: Sequence[int] = (),
         preceding_columns: int = 0,
         preceding_margin: int = 0,
+        preceding_average: int = 0,
         zero_prefix_rope: bool = False,
         grad_checkpointing: bool = False,
     ) -> None:
@@ -126,7 +130,7 @@ class Fractal(CanvasNetwork):
             raise ValueError(f"periods must be at least 1, not {list(periods)}")
         # 2. symbols and classes
         super().__init__(Codec(codec, velocity_bins), sizes, num_classes, periods)
-        self.preceding = Preceding(self.sizes[1], preceding_columns, preceding_margin)
+        self.preceding = Preceding(self.sizes[1], preceding_columns, preceding_margin, preceding_average)
         self.preceding.check(generators[0], scans[0], grid_of(self.sizes[0], self.sizes[1]))
         self.features = SymbolFeatures(self.codec)
         self.label_drop = label_drop
@@ -145,7 +149,7 @@ class Fractal(CanvasNetwork):
         conditions, condition_width = root_conditions, widths[0]
         for i in range(depth):
             canvas, patch = self.sizes[i], self.sizes[i + 1]
-            before = (patch[0] + 2 * preceding_margin) * preceding_columns if i else 0
+            before = (patch[0] + 2 * preceding_margin) * self.preceding.shown if i else 0
             guided = guiding and i > 0
             guide_head = None
             if guided:
@@ -360,7 +364,7 @@ class Fractal(CanvasNetwork):
         Args:
             depth: the level.
             canvas: symbols ``[R, C, H, W]``.
-            before: what comes before each patch, ``[R, N, C, h + 2 m, n]``, on levels below the first, or None.
+            before: what comes before each patch, ``[R, N, F, h + 2 m, n]``, on levels below the first, or None.
             start: as in :meth:`forward`, for the first level.
 
         Returns:
@@ -369,7 +373,7 @@ class Fractal(CanvasNetwork):
         generator = self.levels[depth].generator
         if depth == 0:
             return generator.phases(first_columns(canvas, self.levels[0].patch, start)) if self.periods else None
-        return None if before is None else generator.preceded(self.features.of_patches(before))
+        return None if before is None else generator.preceded(before.flatten(2))
 
     def _collect(
         self,
@@ -396,7 +400,9 @@ class Fractal(CanvasNetwork):
             patches = patchify(canvas, level.patch)
             columns = torch.arange(0, canvas.shape[3], level.patch[1], device=canvas.device).repeat(grid[0])
             features = self.features.of_patches(patches)
-            before = self.preceding.below(before, level.patch, grid) if i else self.preceding.of_all(canvas)
+            before = (
+                self.preceding.below(before, level.patch, grid) if i else self.preceding.of_all(canvas, self.features)
+            )
             local = self.local(i, canvas, before, start)
             if level.generator.causal:
                 masking.descend(patches.shape[1])

@@ -336,14 +336,14 @@ class _Patches:
     def _before(self, model: Fractal, row: Tensor, index: Tensor) -> Tensor | None:
         """What a network's levels below are shown of what comes before patches ``index`` of rows ``row``."""
         if self.depth == 0:
-            return model.preceding.of_some(self.patches, self.grid, row, index)
+            return model.preceding.of_some(self.patches, self.grid, row, index, model.features)
         return None if self.before is None else self.before[row, index]
 
     def _before_all(self, index: int) -> Tensor | None:
         """What the levels below are shown of what comes before patch ``index`` of all rows."""
         if self.depth:
             return None if self.before is None else self.before[:, index]
-        if not self.drawing.model.preceding.columns:
+        if not self.drawing.model.preceding.shown:
             return None
         row = torch.arange(len(self.patches), device=self.patches.device)
         return self._before(self.drawing.model, row, torch.full_like(row, index))

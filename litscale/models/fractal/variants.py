@@ -38,7 +38,7 @@ def variant(network: Fractal, generators: list[str], width: int, seed: int = 0) 
         other.sizes[0] = (other.sizes[0][0], width)
         blind = generators[0] == "mar"
         if blind:
-            other.preceding = replace(other.preceding, columns=0, margin=0)
+            other.preceding = replace(other.preceding, columns=0, margin=0, average=0)
         conditions = other.root_conditions
         for i, (level, kind) in enumerate(zip(other.levels, generators, strict=True)):
             config = replace(level.generator.config, conditions=conditions)
