@@ -33,7 +33,7 @@ from litscale.storage.checkpoints import read_checkpoint, stamp
 from litscale.storage.files import read_json
 from litscale.storage.idx_images import read_idx
 from litscale.storage.npz import map_npz, read_npy, read_npz
-from litscale.storage.parquet import read_column, shard_facts
+from litscale.storage.parquet import read_column, shard_header
 from litscale.storage.pickles import load_plain
 
 MIDI = Path(__file__).parents[1] / "data" / "pop909" / "331.mid"
@@ -105,8 +105,8 @@ def parquet(folder: Path) -> Path:
 
 
 def read_pages(path: Path) -> list[int]:
-    facts = shard_facts(path)
-    return [read_column(path, "image", number).nbytes for number in range(len(facts.rows))]
+    header = shard_header(path)
+    return [read_column(path, "image", number).nbytes for number in range(len(header.rows))]
 
 
 def read_parquet_images(path: Path) -> list[int]:
