@@ -144,10 +144,11 @@ class ParquetImages(Images):
         group = int(np.searchsorted(self.starts, index, side="right")) - 1
         row = int(index - self.starts[group])
         shard, number = self.groups[group]
-        name = f"row {row} of row group {number} of {self.files[shard]}"
+        place = f"row group {number} of {self.files[shard]}"
         column = self._column(group)
-        if isinstance(column, str):
-            raise UnreadableImageError(f"{name}: {column}", place=f"row group {number} of {self.files[shard]}")
+        if isinstance(column, str):  # which names the file
+            raise UnreadableImageError(f"row {row} of row group {number}: {column}", place=place)
+        name = f"row {row} of {place}"
         value: Any = column[row].as_py()
         data = value.get("bytes") if isinstance(value, dict) else value
         if not isinstance(data, bytes):
