@@ -45,13 +45,13 @@ class Comparison(NamedTuple):
     """What is compared.
 
     Attributes:
-        facts: the networks, in words.
+        networks: the networks, in words.
         runs: what is done -> by whom -> what does it.
         difference: largest difference of a result that both compute, to see that they are the same network; None where
             none can be compared.
     """
 
-    facts: str
+    networks: str
     runs: dict[str, dict[str, Callable[[], object]]]
     difference: float | None
 
@@ -161,9 +161,9 @@ def fractalgen(options: argparse.Namespace) -> Comparison:
         "official": lambda: train(lambda: official(images, label), official),
         "litscale": lambda: train(lambda: ours(canvas, label).loss, ours),
     }
-    facts = f"{name}, {sides[0]} px, widths {arguments['embed_dim_list']}, blocks {arguments['num_blocks_list']}"
+    networks = f"{name}, {sides[0]} px, widths {arguments['embed_dim_list']}, blocks {arguments['num_blocks_list']}"
     runs = {"training step": training, f"sampling, cfg {options.cfg:g}": sampling}
-    return Comparison(facts, runs, likelihood_difference(official, ours, images, canvas, label))
+    return Comparison(networks, runs, likelihood_difference(official, ours, images, canvas, label))
 
 
 @torch.no_grad()
@@ -219,8 +219,8 @@ def var(options: argparse.Namespace) -> Comparison:
         "training step": {"official": lambda: train(official), "litscale": lambda: train(ours)},
         f"sampling, cfg {options.cfg:g}": {"official": sample_official, "litscale": sample},
     }
-    facts = f"{name}, depth {depth}, scales {sides}, tokenizer of {options.channels} channels"
-    return Comparison(facts, runs, logits_difference(official, ours, label, given))
+    networks = f"{name}, depth {depth}, scales {sides}, tokenizer of {options.channels} channels"
+    return Comparison(networks, runs, logits_difference(official, ours, label, given))
 
 
 @torch.no_grad()
@@ -273,7 +273,7 @@ def main() -> None:
 def compare(kind: str, options: argparse.Namespace) -> None:
     """Print the table of a repository."""
     comparison = {"FractalGen": fractalgen, "VAR": var}[kind](options)
-    print(f"{kind}: {comparison.facts}, batch {options.batch}; median of {options.repeats} runs in turn")
+    print(f"{kind}: {comparison.networks}, batch {options.batch}; median of {options.repeats} runs in turn")
     difference = comparison.difference
     compared = "none compared, as MAR's masks are random" if difference is None else f"{difference:.1e}"
     print(f"{surroundings(options.device)}; difference of results: {compared}\n")

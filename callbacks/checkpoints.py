@@ -43,9 +43,9 @@ class Checkpoints(Checkpoint):
     In ``checkpoints`` of the run folder there are
 
     - ``last.ckpt``, the newest finished optimiser step. It is written every ``minutes``, at the end of each epoch and
-      of the training, before each validation (which a run that goes on from there runs again), and where a run is
-      interrupted: by Ctrl-C, SIGTERM and SIGUSR1 after the step that is under way (during a validation, and at the
-      second signal, the process does not wait), and by an exception as of the step before.
+      of the training, before each validation, and where a run is interrupted. A run that goes on from a save before a
+      validation runs this validation again. Ctrl-C, SIGTERM and SIGUSR1 save after the step that is under way; during
+      a validation, and at the second signal, the process does not wait. An exception saves the step before.
     - ``best.ckpt``, the weights with the best ``monitor`` so far. Nothing else writes it.
 
     Weights, moving averages and moments that are not finite are never saved, nor are weights whose loss or score is not

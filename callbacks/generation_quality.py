@@ -41,12 +41,12 @@ LEAST_SAMPLES = 4  # precision and recall look at three neighbours
 class GenerationQuality(SampleEvaluation):
     """Generates images (or rolls) and says how near they come to real ones in the features of an extractor.
 
-    Logs, over all ranks, ``val/fid``, ``val/kid``, ``val/precision`` and ``val/recall``, with an extractor that gives
-    logits ``val/inception_score``, and with one that knows the data's classes ``val/class_accuracy``, the share of
-    samples that it recognises as their class (``test/...`` in a test); where classes have names, the report has this
-    share for each of them. Of rolls the features are by default the statistics of `litscale.metrics.MusicFeatures`, of
-    images `litscale.metrics.InceptionFeatures`. Where samples are decoded in parallel,
-    ``val/decoding/passes_per_patch`` and the like say what that took for those that were generated now, see
+    Logs, over all ranks, ``val/fid``, ``val/kid``, ``val/precision`` and ``val/recall`` (``test/...`` in a test). An
+    extractor that gives logits adds ``val/inception_score``. One that knows the data's classes adds
+    ``val/class_accuracy``, the share of samples that it recognises as their class; where classes have names, the report
+    has this share for each of them. Of rolls the features are by default the statistics of
+    `litscale.metrics.MusicFeatures`, of images `litscale.metrics.InceptionFeatures`. Where samples are decoded in
+    parallel, ``val/decoding/passes_per_patch`` and the like say what that took for those that were generated now, see
     `litscale.models.fractal.decoding_summary`.
 
     The reference is a file, or the data of the validation (or test) at hand. Their features are extracted once and kept
@@ -56,7 +56,7 @@ class GenerationQuality(SampleEvaluation):
 
     Samples are the same on any number of devices, and of equally many for each class. Outside of ``fit`` the outcome is
     also printed as a table and written to the run's folder as ``quality_validate.json`` and ``.md``
-    (``quality_test...``); there, batches are kept in ``quality_batches`` of the run's folder until the end, and an
+    (``quality_test...``). There, batches are kept in ``quality_batches`` of the run's folder until the end. An
     evaluation that was interrupted goes on with them if weights and settings are the same. All devices must see that
     folder.
     """

@@ -211,7 +211,7 @@ def music_report(
     title = f"{samples} generated samples beside {windows} windows of the data"
     compared = ResultTable("statistic", columns, statistics, title)
     tables = [likelihood, compared] if nats_per_step else [compared]
-    facts = {"stage": stage, "checkpoint": checkpoint, "samples": samples, "windows": windows}
+    settings = {"stage": stage, "checkpoint": checkpoint, "samples": samples, "windows": windows}
     numbers = {"nats_per_step": nats_per_step, "statistics": statistics} | set_numbers(sets)
     heading = f"Music evaluation ({stage})"
-    return Report(f"music_{stage}", heading, tables + set_tables(sets), facts | numbers, checkpoint, remark(sets))
+    return Report(f"music_{stage}", heading, tables + set_tables(sets), settings | numbers, checkpoint, remark(sets))

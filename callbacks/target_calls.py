@@ -183,7 +183,7 @@ class TargetCalls(Callback):
         if "target_fid" in own:
             alone["fid"] = own["target_fid"]
             own["fid_change"] = own["fid_difference"] / own["target_fid"]
-        facts = f"{own['images']:.0f} images ({stage})"
+        caption = f"{own['images']:.0f} images ({stage})"
         settings = asdict(self._decoders.generation) | {"seed": self._decoders.seed}
         rows = {"target only": alone, str(self._decoders.decoder): own}
-        return decode_report(f"decode_{stage}", facts, settings, rows)
+        return decode_report(f"decode_{stage}", caption, settings, rows)

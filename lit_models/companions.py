@@ -42,9 +42,11 @@ def load_companion(option: str, path: str, check: Callable[[Fractal], None]) -> 
             raise ValueError(f"it is a {type(module).__name__} without a network of litscale.models.fractal.Fractal")
         check(network)
     except (FileNotFoundError, ValueError) as error:
+        # What says that the file is damaged names it.
+        where = option if given.is_file() and path in str(error) else f"{option} {path}"
         raise type(error)(
-            f"{option} {path}: {error}. Give a run folder with its config.yaml, or FOLDER/checkpoints/NAME.ckpt in "
-            "one, of a network with the options of this one except widths, blocks, heads, positions and dropout"
+            f"{where}: {error}. Give a run folder with its config.yaml, or FOLDER/checkpoints/NAME.ckpt in one, of a "
+            "network with the options of this one except widths, blocks, heads, positions and dropout"
         ) from error
     return network.requires_grad_(False)
 

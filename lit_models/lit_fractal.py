@@ -120,8 +120,9 @@ class LitFractal(GeneratingModule):
         self.network = network
         self.optimization = optimization
         self.generation = generation
-        if generation.compile:
-            generation.parallel_depth(self._fractal("generation.compile"))
+        if generation.compile or generation.parallel_level is not None:
+            option = "compile" if generation.compile else "parallel_level"
+            generation.parallel_depth(self._fractal(f"generation.{option}"))
         self.sampling_threads = checked_threads(sampling_threads)
         self.sampler = sampler
         self._report = GenerationReport()

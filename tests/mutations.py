@@ -15,12 +15,12 @@ BOMB = b"MThd\0\0\0\6\0\0\0\1\4\0" + b"MTrk" + len(_EVENTS).to_bytes(4, "big") +
 
 
 def outcome(read: Callable[[], T], name: str, error: type[ValueError] = ValueError) -> T | None:
-    """What a reader gives, or None after an error of this type whose message holds ``name``; others pass through."""
+    """What a reader gives, or None after an error of this type whose message has ``name`` once; others pass through."""
     try:
         return read()
     except error as found:
         message = str(found)
-    assert name in message
+    assert message.count(name) == 1, message
     return None
 
 

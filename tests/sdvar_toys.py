@@ -41,7 +41,7 @@ def pair(share=0.03, patch_nums=(1, 2, 3, 4), vocab=16, **options):
     return blurred(target, share, **options), target
 
 
-def adversary(target):
+def uniform_draft(target):
     """A draft that draws uniformly."""
     draft = transformer(target.vqvae, seed=9)
     with torch.no_grad():

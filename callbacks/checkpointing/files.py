@@ -56,11 +56,23 @@ class CheckpointFiles(TorchCheckpointIO):
             )
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_file(path) as file:
-            torch.save(stamp(checkpoint), file)
+            try:
+                torch.save(stamp(checkpoint), file)
+            except RuntimeError as error:
+                # When a disk is full, torch still tries to end its archive, and raises its own error about that.
+                raise _system_error(error) from None
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         """Read a checkpoint onto the CPU; raises as `litscale.storage.checkpoints.read_checkpoint` does."""
         return read_checkpoint(path, "--ckpt_path")
+
+
+def _system_error(error: BaseException) -> BaseException:
+    """The error of the system that an error was raised after; itself if there was none."""
+    earlier: BaseException | None = error
+    while earlier is not None and not isinstance(earlier, OSError):
+        earlier = earlier.__context__
+    return error if earlier is None else earlier
 
 
 def use_checkpoint_files(trainer: Trainer) -> None:

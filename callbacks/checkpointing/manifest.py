@@ -42,7 +42,7 @@ def begin_manifest(trainer: Trainer, folder: Path) -> ManifestWriter | None:
     if not trainer.is_global_zero:
         return None
     # 2. what runs
-    facts = describe_run() | {
+    recorded = describe_run() | {
         "hosts": list(dict.fromkeys(host for host, _ in places)),
         "devices": dict(Counter(device for _, device in places)),
         "cuda": torch.version.cuda,
@@ -52,7 +52,7 @@ def begin_manifest(trainer: Trainer, folder: Path) -> ManifestWriter | None:
         "resumed_from": resumed_checkpoint(trainer),
     }
     code = code_of(Path.cwd(), *map(Path, litscale.__path__))
-    return ManifestWriter(folder, facts, code, trainer.world_size)
+    return ManifestWriter(folder, recorded, code, trainer.world_size)
 
 
 def send_manifest(trainer: Trainer, manifest: ManifestWriter) -> None:

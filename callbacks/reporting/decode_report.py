@@ -28,7 +28,7 @@ COLUMNS = {
 
 def decode_report(
     name: str,
-    facts: str,
+    caption: str,
     settings: Mapping[str, Any],
     rows: Mapping[str, Mapping[str, float]],
     more: Mapping[str, Column] | None = None,
@@ -37,17 +37,17 @@ def decode_report(
 
     Args:
         name: of the files.
-        facts: what holds for all rows, in words.
+        caption: what holds for all rows, in words.
         settings: what the numbers depend on.
         rows: for each decoder in words its numbers; those of :data:`COLUMNS` are shown.
         more: columns of this report alone.
     """
     drawn = ", ".join(f"{option} {value}" for option, value in settings.items() if value is not None)
-    data = {"name": name, "facts": facts, "settings": dict(settings), "rows": dict(rows)}
+    data = {"name": name, "facts": caption, "settings": dict(settings), "rows": dict(rows)}
     return Report(
         name,
         "Decoders",
-        [ResultTable("decoder", {**COLUMNS, **(more or {})}, rows, facts)],
+        [ResultTable("decoder", {**COLUMNS, **(more or {})}, rows, caption)],
         data,
         remark=f"With {drawn}.",
     )

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 SUFFIXES = (".jpeg", ".jpg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")  # Pillow looks at the content, not at the suffix
@@ -66,7 +66,14 @@ def decode(source: Path | bytes, name: str) -> Image.Image:
             return image.convert("RGB")
     # A damaged file can raise whatever Pillow's decoders raise.
     except Exception as error:
-        raise UnreadableImageError(f"{name}: cannot be read as an image ({error})") from error
+        raise UnreadableImageError(f"{name}: cannot be read as an image ({_reason(error)})") from error
+
+
+def _reason(error: Exception) -> str:
+    """What an error says, without the file or the place of its bytes in memory: messages name the image already."""
+    if isinstance(error, UnidentifiedImageError):
+        return f"damaged, or none of {', '.join(FORMATS)}"
+    return str(getattr(error, "strerror", None) or error)
 
 
 def resized(image: Image.Image, size: int) -> np.ndarray:

@@ -35,10 +35,14 @@ SIDE_BY_SIDE = RollEvaluation()
 class PianoRollDataModule(RankedDataModule):
     """Piano rolls from a folder of MIDI files, or from any other source.
 
-    A batch is a dict: ``canvas`` uint8 ``[B, 1, H, W]`` of symbols (see `music.RollFormat`), H pitches, row 0 the
-    lowest, W steps; ``start`` int64 ``[B]``, the number of its first step in its piece; with ``labels`` also ``label``
-    int64 ``[B]``; where pieces are not all in the meter of ``format`` also ``beats_per_bar`` float32 ``[B]``. Batches
-    to predict are described at `datamodules.requests.Requests`.
+    A batch is a dict of
+
+    - ``canvas``: uint8 ``[B, 1, H, W]`` of symbols (see `music.RollFormat`), H pitches, row 0 the lowest, W steps,
+    - ``start``: int64 ``[B]``, the number of the first step in its piece,
+    - ``label``: int64 ``[B]``, with ``labels``,
+    - ``beats_per_bar``: float32 ``[B]``, where pieces are not all in the meter of ``format``.
+
+    Batches to predict are described at `datamodules.requests.Requests`.
 
     Training draws random windows that depend on seed, epoch and index alone: the same for any number of workers, and
     exact when a run resumes in the middle of an epoch. Validation and test go through windows side by side, each once

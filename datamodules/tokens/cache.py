@@ -159,7 +159,7 @@ def read_shard(folder: Path, metadata: TokenMetadata, split: str, number: int, v
                     f"{[described['count'], metadata.length]}"
                 )
             if labels is not None and (len(labels) != len(tokens) or not all(isinstance(one, int) for one in labels)):
-                raise ValueError(f"{record} has no label for each image")
+                raise ValueError("its record has no label for each image")
             # 3. read all tokens
             if verify and _hash(path.read_bytes(), labels) != described["sha256"]:
                 raise ValueError("its checksum differs")

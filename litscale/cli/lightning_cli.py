@@ -123,7 +123,7 @@ class LitscaleCLI(LightningCLI):
             make_folder(Path(trainer.default_root_dir))
         elif not (given.overwrite or trainer.fast_dev_run or trainer.enable_checkpointing is False):
             # `Checkpoints` asks again; here nothing has been written yet.
-            refuse_used_folder(Path(trainer.default_root_dir), given.ckpt_path)
+            refuse_used_folder(Path(trainer.default_root_dir), given.ckpt_path, locked=False)
         name_commit()
         # What is saved still says ``.``, so that an evaluation with another folder logs there.
         self._given = self.config.clone()

@@ -12,8 +12,6 @@ import safetensors
 from safetensors.torch import save_file
 from torch import Tensor
 
-from litscale.storage.files import named_errors
-
 WEIGHTS = "model.safetensors"
 ENDING = Path(WEIGHTS).suffix
 CONFIG = "config.yaml"
@@ -77,21 +75,24 @@ def read_exported(path: str | Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is damaged, or no file of `write_exported`; the message names it.
+        Exception: it is damaged, or no file of `write_exported`; `litscale.storage.checkpoints.read_checkpoint` makes
+            that an error that names the file.
     """
-    with named_errors(path, "damaged, or no model.safetensors of litscale export"):
-        with safetensors.safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in sorted(file.keys())}
-            ours = json.loads((file.metadata() or {})[OURS])
-        checkpoint: dict[str, Any] = ours["values"]
-        for place in ours["places"]:
-            *outer, last = place.split("/")
-            mapping = checkpoint
-            for name in outer:
-                mapping = mapping[name]
-            inside = [name for name in tensors if name.startswith(f"{place}/")]
-            mapping[last] = {name.removeprefix(f"{place}/"): tensors.pop(name) for name in inside}
-        return by_name({"state_dict": tensors} | checkpoint)
+    with safetensors.safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in sorted(file.keys())}
+        metadata = file.metadata() or {}
+    if OURS not in metadata:
+        raise ValueError("it is no model.safetensors of litscale export")
+    ours = json.loads(metadata[OURS])
+    checkpoint: dict[str, Any] = ours["values"]
+    for place in ours["places"]:
+        *outer, last = place.split("/")
+        mapping = checkpoint
+        for name in outer:
+            mapping = mapping[name]
+        inside = [name for name in tensors if name.startswith(f"{place}/")]
+        mapping[last] = {name.removeprefix(f"{place}/"): tensors.pop(name) for name in inside}
+    return by_name({"state_dict": tensors} | checkpoint)
 
 
 def by_name(value: Any) -> Any:

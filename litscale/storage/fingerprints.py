@@ -55,11 +55,11 @@ def of_files(paths: Iterable[bytes | Path]) -> str:
     """
     digest = sha256()
     with ThreadPoolExecutor(THREADS) as pool:
-        for line in pool.map(_facts, map(os.fsencode, paths)):
+        for line in pool.map(_described, map(os.fsencode, paths)):
             digest.update(line)
     return digest.hexdigest()
 
 
-def _facts(path: bytes) -> bytes:
+def _described(path: bytes) -> bytes:
     stat = os.stat(path)  # noqa: PTH116, names need not be text
     return b"/".join(path.split(b"/")[-2:]) + f"\0{stat.st_size} {stat.st_mtime_ns}\n".encode()

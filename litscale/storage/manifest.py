@@ -102,12 +102,12 @@ class ManifestWriter:
         attempt: what is recorded of this attempt, as values that JSON has.
     """
 
-    def __init__(self, folder: Path, facts: Mapping[str, Any], code: Sequence[Code] = (), devices: int = 1) -> None:
+    def __init__(self, folder: Path, recorded: Mapping[str, Any], code: Sequence[Code] = (), devices: int = 1) -> None:
         """Write the attempt as ``running``.
 
         Args:
             folder: the run folder.
-            facts: what is recorded of the run, as values that JSON has.
+            recorded: what is recorded of the run, as values that JSON has.
             code: the repositories of the code; their diffs become files of their own, ``manifest_<hash>.diff``.
             devices: number of devices, of which the hours are counted.
 
@@ -124,7 +124,7 @@ class ManifestWriter:
             "wall_hours": None,
             "device_hours": None,
             "device_count": devices,
-            **facts,
+            **recorded,
             "code": [self._keep(each) for each in code],
             "process": {"host": socket.gethostname(), "id": os.getpid(), "boot": _boot(), "started": _started()},
         }
@@ -141,20 +141,20 @@ class ManifestWriter:
             if path.name not in named:
                 path.unlink()
 
-    def end(self, status: str, reason: str | None = None, **facts: Any) -> None:
+    def end(self, status: str, reason: str | None = None, **recorded: Any) -> None:
         """Say how the attempt ended.
 
         Args:
             status: ``finished``, ``failed`` or ``interrupted``.
             reason: of a failure or an interruption.
-            facts: what else is known now, such as the step.
+            recorded: what else is known now, such as the step.
 
         Raises:
             OSError: the manifest cannot be written.
         """
         self._over.set()
         _close(self.attempt, time.time(), status, reason)
-        self.attempt |= facts
+        self.attempt |= recorded
         self._write()
 
     def _write(self) -> None:

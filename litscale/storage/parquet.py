@@ -15,7 +15,7 @@ KIND = "cannot be read as a parquet shard"
 
 
 @dataclass(frozen=True)
-class ShardFacts:
+class ShardHeader:
     """What a shard declares.
 
     Attributes:
@@ -31,7 +31,7 @@ class ShardFacts:
     size: int
 
 
-def shard_facts(path: Path) -> ShardFacts:
+def shard_header(path: Path) -> ShardHeader:
     """Read what a shard declares.
 
     Raises:
@@ -45,7 +45,7 @@ def shard_facts(path: Path) -> ShardFacts:
         rows, size = [group.num_rows for group in groups], sum(group.total_byte_size for group in groups)
         if min(rows, default=0) < 0 or sum(rows) > there or not 0 <= size <= most_bytes(there):
             raise ValueError(f"it declares {sum(rows)} rows and {size} bytes in a file of {there}")
-        return ShardFacts(list(file.schema_arrow.names), dict(file.schema_arrow.metadata or {}), rows, size)
+        return ShardHeader(list(file.schema_arrow.names), dict(file.schema_arrow.metadata or {}), rows, size)
 
 
 def read_column(path: Path, name: str, group: int | None = None) -> pa.ChunkedArray:

@@ -8,6 +8,7 @@ import os
 import shutil
 import socket
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -55,14 +56,7 @@ def lock_run_folder(folder: Path) -> FileLock:
         OSError: the folder cannot be made or locked.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / LOCK)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise RunFolderError(
-            f"{folder} is in use by {_owner(folder)}: wait for its end, stop it, or give another folder as "
-            "--trainer.default_root_dir"
-        ) from error
+    lock = _acquired(folder)
     owner = {
         "host": socket.gethostname(),
         "process": os.getpid(),
@@ -71,6 +65,20 @@ def lock_run_folder(folder: Path) -> FileLock:
         "command": " ".join(masked_command()),
     }
     (folder / OWNER).write_text(json.dumps(owner))  # only for the message above, so a torn file does no harm
+    return lock
+
+
+def _acquired(folder: Path) -> FileLock:
+    """The lock of a run folder; raises as `lock_run_folder`."""
+    lock = FileLock(folder / LOCK)
+    try:
+        # Processes of one run that are all about to be refused may look at the same moment.
+        lock.acquire(timeout=1)
+    except Timeout as error:
+        raise RunFolderError(
+            f"{folder} is in use by {_owner(folder)}: wait for its end, stop it, or give another folder as "
+            "--trainer.default_root_dir"
+        ) from error
     return lock
 
 
@@ -91,12 +99,14 @@ def _owner(folder: Path) -> str:
         return "another run"
 
 
-def refuse_used_folder(folder: Path, resumed: str | os.PathLike[str] | None) -> None:
+def refuse_used_folder(folder: Path, resumed: str | os.PathLike[str] | None, locked: bool = True) -> None:
     """Refuse to start a run where the checkpoints of another one lie.
 
     Args:
         folder: the run folder.
         resumed: the checkpoint that the run goes on from, if any.
+        locked: whether this run has locked the folder. If not, the other one may still be training there, and then the
+            message names it, because neither resuming nor replacing it is possible.
 
     Raises:
         RunFolderError: there are checkpoints in the folder, and the run does not go on from one of them.
@@ -104,6 +114,9 @@ def refuse_used_folder(folder: Path, resumed: str | os.PathLike[str] | None) -> 
     held = sorted((folder / CHECKPOINTS).glob("*.ckpt"))
     if not held or goes_on(folder, resumed):
         return
+    if not locked:
+        with suppress(OSError):  # of a folder that is not to be written to
+            _acquired(folder).release()
     raise RunFolderError(
         f"{folder} holds the checkpoints of another run ({', '.join(path.name for path in held[:4])}): resume that run "
         "with --ckpt_path auto, replace it and all its results with --overwrite true, or give another folder as "

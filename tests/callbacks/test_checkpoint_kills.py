@@ -10,11 +10,12 @@ import time
 from functools import partial
 
 import pytest
+import torch
 from lightning.pytorch import Callback
 from run_toys import Model, assert_same, fit, last
 
 from callbacks import Checkpoints
-from callbacks.checkpointing.files import keep_previous
+from callbacks.checkpointing.files import CheckpointFiles, keep_previous
 from litscale.storage.checkpoints import read_checkpoint
 from litscale.storage.run_folders import RunFolderError
 
@@ -114,6 +115,23 @@ def test_a_full_disk_leaves_the_checkpoint_before(tmp_path):
     assert not [file for file in (run / "checkpoints").iterdir() if file.suffix == ".tmp"]
     fit(run, ckpt_path=run / "checkpoints" / "last.ckpt")
     assert_same(last(run), last(tmp_path / "whole"))
+
+
+def test_a_full_disk_is_named_whatever_torch_says(tmp_path):
+    """While large tensors are written, torch's own error follows the system's."""
+    path = tmp_path / "last.ckpt"
+
+    def work():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, resource.RLIM_INFINITY))
+        try:
+            CheckpointFiles().save_checkpoint({"state_dict": {str(n): torch.zeros(10_000) for n in range(20)}}, path)
+        except OSError as error:
+            os._exit(10 if error.errno == errno.EFBIG and str(path) in str(error) else 11)
+
+    _, status = os.waitpid(forked(work), 0)
+    assert os.waitstatus_to_exitcode(status) == 10
+    assert not list(tmp_path.iterdir())
 
 
 class Full(Callback):

@@ -24,10 +24,16 @@ from lit_models import DiscriminatorConfig, Generation, Optimization, TokenizerL
         (Generation, {"cfg": -0.5}, r"cfg must not be negative, not -0\.5"),
         (Generation, {"cfg_schedule": "cosine"}, "cfg_schedule must be among linear, constant, not 'cosine'"),
         (Generation, {"filter_threshold": 1.5}, r"filter_threshold must be in 0\.\.1, not 1\.5"),
+        (
+            Generation,
+            {"confidence_oversampling": inf},
+            "confidence_oversampling must be at least 1 and finite, not inf",
+        ),
         (VARGeneration, {"cfg": nan}, "cfg must not be negative, not nan"),
         (VARGeneration, {"temperature": inf}, "temperature must be positive, not inf"),
         (VARGeneration, {"top_p": 2.0}, r"top_p must be in 0\.\.1, not 2\.0"),
         (VARGeneration, {"top_k": -1}, "top_k must not be negative, not -1"),
+        (VARGeneration, {"top_k": 1.5}, r"top_k must be a whole number, not 1\.5"),
         (Optimization, {"lr": nan}, "optimization.lr must not be negative, got nan"),
         (Optimization, {"betas": (0.9, 1.0)}, r"optimization.betas must be at least 0 and below 1, got \(0\.9, 1\.0\)"),
         (TokenizerLoss, {"l1": -1.0}, r"loss.l1 must not be negative, got -1\.0"),
@@ -68,6 +74,15 @@ def test_schedules_of_another_number_of_levels_are_refused_by_the_module(toy_mod
     with pytest.raises(ValueError, match="schedule has 3 entries for 2 levels: give one, or one per level"):
         toy_module(generation=Generation(schedule=["linear"] * 3))
     assert toy_module(generation=Generation(schedule=["linear", "cosine"])).generation.schedule == ["linear", "cosine"]
+
+
+@pytest.mark.parametrize("level", [0, 2])
+def test_a_parallel_level_that_the_network_does_not_have_is_refused_by_the_module(toy_module, level):
+    with pytest.raises(
+        ValueError, match=rf"parallel_level must be a level from which on all are AR \(1\), not {level}"
+    ):
+        toy_module(("ar", "ar"), generation=Generation(parallel_level=level))
+    assert toy_module(("ar", "ar"), generation=Generation(parallel_level=1)).generation.parallel_level == 1
 
 
 def test_guidance_without_classes_is_refused_by_the_module(toy_module):

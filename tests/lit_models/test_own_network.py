@@ -24,7 +24,9 @@ CONFIG = {
         "enable_progress_bar": False,
         "enable_model_summary": False,
         "callbacks": [
-            {"class_path": f"callbacks.{name}"} for name in ("LevelLosses", "GradientNorms", "PredictionWriter")
+            {"class_path": "callbacks.LevelLosses"},
+            {"class_path": "callbacks.GradientNorms"},
+            {"class_path": "callbacks.PredictionWriter", "init_args": {"gif": True}},
         ],
     },
     "model": {

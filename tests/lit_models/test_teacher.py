@@ -1,5 +1,6 @@
 """LitFractal with a teacher: it is found in its run folder, frozen, and in no checkpoint."""
 
+import os
 import shutil
 
 import pytest
@@ -100,6 +101,11 @@ def test_a_student_learns_its_teacher(tmp_path, toy_data, teacher):
             FileNotFoundError,
             r"last.ckpt: no such file\. Give a run folder with its config\.yaml",
         ),
+        (
+            lambda folder: os.truncate(folder / "checkpoints" / "last.ckpt", 1000),
+            ValueError,
+            r"last.ckpt is damaged or truncated.*: use another copy\. Give a run folder",
+        ),
         (lambda folder: (folder / "config.yaml").unlink(), FileNotFoundError, "config.yaml: no such file.*config.yaml"),
         (
             lambda folder: (folder / "config.yaml").write_text(
@@ -114,8 +120,9 @@ def test_one_error_names_the_teacher(tmp_path, toy_data, teacher, spoil, error, 
     folder = shutil.copytree(teacher.parents[1], tmp_path / "teacher")
     spoil(folder)
     module = student(folder / "checkpoints" / "last.ckpt")
-    with pytest.raises(error, match=f"(?s)^teacher_checkpoint .*{message}"):
+    with pytest.raises(error, match=f"(?s)^teacher_checkpoint.*{message}") as caught:
         trainer(tmp_path, 1).fit(module, datamodule=toy_data())
+    assert str(caught.value).count("last.ckpt") <= 1
 
 
 @pytest.mark.parametrize("make", [lit_var, lit_vqvae, lit_sdvar])

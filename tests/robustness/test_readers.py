@@ -1,4 +1,4 @@
-"""Every reader on damaged files: it gives a value, or its documented error, which names the file."""
+"""Every reader on damaged files: it gives a value, or its documented error, which names the file once."""
 
 import gzip
 import io
@@ -30,10 +30,11 @@ from litscale import music
 from litscale.metrics.fid import Statistics
 from litscale.metrics.reference import read_reference, write_reference
 from litscale.storage.checkpoints import read_checkpoint, stamp
+from litscale.storage.exported import by_name, write_exported
 from litscale.storage.files import read_json
 from litscale.storage.idx_images import read_idx
 from litscale.storage.npz import map_npz, read_npy, read_npz
-from litscale.storage.parquet import read_column, shard_facts
+from litscale.storage.parquet import read_column, shard_header
 from litscale.storage.pickles import load_plain
 
 MIDI = Path(__file__).parents[1] / "data" / "pop909" / "331.mid"
@@ -83,6 +84,17 @@ def checkpoint(**options: Any) -> bytes:
     return buffer.getvalue()
 
 
+def exported(folder: Path) -> Path:
+    network = {
+        "state_dict": {"a": torch.arange(40.0)},
+        "tokenizer": {"state_dict": {"b": torch.ones(3, 2)}},
+        "epoch": 3,
+    }
+    path = folder / "model.safetensors"
+    write_exported(path, stamp(by_name(network)))
+    return path
+
+
 def arrays(name: str, content: bytes) -> Callable[[Path], Path]:
     def write(folder: Path) -> Path:
         (folder / "map_clsloc.txt").write_text("a 1 a\nb 2 b\nc 3 c\n")
@@ -105,8 +117,8 @@ def parquet(folder: Path) -> Path:
 
 
 def read_pages(path: Path) -> list[int]:
-    facts = shard_facts(path)
-    return [read_column(path, "image", number).nbytes for number in range(len(facts.rows))]
+    header = shard_header(path)
+    return [read_column(path, "image", number).nbytes for number in range(len(header.rows))]
 
 
 def read_parquet_images(path: Path) -> list[int]:
@@ -186,6 +198,7 @@ CASES = {
     "old checkpoint": Case(
         written("old.pth", checkpoint(_use_new_zipfile_serialization=False)), lambda path: read_checkpoint(path)
     ),
+    "exported model": Case(exported, read_checkpoint),
     "npz": Case(written("a.npz", saved(np.savez, **BATCH)), read_npz),
     "mapped npz": Case(written("a.npz", saved(np.savez, **BATCH)), lambda path: int(map_npz(path, "data").sum())),
     "compressed npz": Case(written("a.npz", saved(np.savez_compressed, **BATCH)), read_npz),

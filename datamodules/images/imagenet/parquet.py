@@ -23,7 +23,7 @@ from datamodules.images.source import Images, ImageSource
 from datamodules.messages import abridged
 from litscale.storage.files import DamagedError, named_errors
 from litscale.storage.fingerprints import of_arrays, of_files
-from litscale.storage.parquet import read_column, shard_facts
+from litscale.storage.parquet import read_column, shard_header
 
 BLOCK_BYTES = 128 * 2**20  # of encoded images that are mixed
 KEPT_BYTES = 2 * BLOCK_BYTES  # that a worker keeps: two blocks, as batches may reach into the next one
@@ -53,7 +53,7 @@ class ParquetSource(ImageSource):
         for split in self.shards or SPLIT_NAMES:
             for shard in self._files(split)[:1]:
                 with named_errors(shard, "its metadata do not describe images as the hub's do"):
-                    described = json.loads(shard_facts(shard).metadata.get(b"huggingface", b"{}"))
+                    described = json.loads(shard_header(shard).metadata.get(b"huggingface", b"{}"))
                     names = described.get("info", {}).get("features", {}).get("label", {}).get("names")
                     if names:
                         return [str(name) for name in names]
@@ -75,18 +75,18 @@ class ParquetSource(ImageSource):
             raise FileNotFoundError(f"folder: there is no {split}-*.parquet in {self.folder} or the data folder in it")
         groups, rows, size, labels = [], [], 0, []
         for number, path in enumerate(files):
-            facts = shard_facts(path)
-            if missing := {"image", "label"} - set(facts.columns) - (set() if self.labels else {"label"}):
+            header = shard_header(path)
+            if missing := {"image", "label"} - set(header.columns) - (set() if self.labels else {"label"}):
                 raise ValueError(
                     f"{path}: cannot be read as a parquet shard of images (it has no column "
-                    f"{abridged(sorted(missing))}, but {abridged(facts.columns)})"
+                    f"{abridged(sorted(missing))}, but {abridged(header.columns)})"
                 )
             if self.labels:
                 with named_errors(path, "its labels are not whole numbers"):
                     labels.append(read_column(path, "label").to_numpy().astype(np.int64))
-            groups += [(number, group) for group in range(len(facts.rows))]
-            rows += facts.rows
-            size += facts.size
+            groups += [(number, group) for group in range(len(header.rows))]
+            rows += header.rows
+            size += header.size
         if not sum(rows):
             raise FileNotFoundError(f"folder: the {split} shards in {self.folder} have no rows")
         block = max(1, BLOCK_BYTES * sum(rows) // max(size, 1))
@@ -144,10 +144,11 @@ class ParquetImages(Images):
         group = int(np.searchsorted(self.starts, index, side="right")) - 1
         row = int(index - self.starts[group])
         shard, number = self.groups[group]
-        name = f"row {row} of row group {number} of {self.files[shard]}"
+        place = f"row group {number} of {self.files[shard]}"
         column = self._column(group)
-        if isinstance(column, str):
-            raise UnreadableImageError(f"{name}: {column}", place=f"row group {number} of {self.files[shard]}")
+        if isinstance(column, str):  # which names the file
+            raise UnreadableImageError(f"row {row} of row group {number}: {column}", place=place)
+        name = f"row {row} of {place}"
         value: Any = column[row].as_py()
         data = value.get("bytes") if isinstance(value, dict) else value
         if not isinstance(data, bytes):

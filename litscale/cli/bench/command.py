@@ -146,11 +146,11 @@ class BenchTrainer(Trainer):
             else:
                 rows, choice = choose_decoder(bench, cases, bound, unfinished, identity)
         # 3. the table, the picture and the choice
-        facts = f"{seeds} x {num_images} images in batches of {batch_size}, {model.device.type}"
+        caption = f"{seeds} x {num_images} images in batches of {batch_size}, {model.device.type}"
         if features is not None:
-            facts += f", Frechet distance in {type(features).__name__}"
+            caption += f", Frechet distance in {type(features).__name__}"
         batches = {f"speedup_{n}": Column(f"batch {n}", "{:.2f}x", right=True) for n in speed_batches}
-        report = decode_report(NAME, facts, settings, rows, batches if len(batches) > 1 else {})
+        report = decode_report(NAME, caption, settings, rows, batches if len(batches) > 1 else {})
         report.show()
         files = report.write(run_folder(self), with_csv=True)
         files.append(write_picture(speed_and_quality(report.tables[0]), run_folder(self) / f"{NAME}.png"))
@@ -295,14 +295,14 @@ class BenchTrainer(Trainer):
             str(k): {"draft_ms": 1e3 * draft, "target_ms": 1e3 * target, "gamma": gamma}
             for k, (draft, target, gamma) in enumerate(zip(costs.draft, costs.target, gammas, strict=True))
         }
-        facts = f"batches of {batch_size}, acceptance {acceptance}, {model.device.type}"
+        caption = f"batches of {batch_size}, acceptance {acceptance}, {model.device.type}"
         remark = (
             f"{1e3 * seconds:.4g} ms expected, {1e3 * sum(costs.target):.4g} ms of the target alone; the fastest "
             f"collaborative decoding has entry_num {costs.entry_num()}."
         )
-        table = ResultTable("scale", COSTS, rows, facts)
+        table = ResultTable("scale", COSTS, rows, caption)
         data = {"costs": asdict(costs), "gammas": gammas, "seconds": seconds, "entry_num": costs.entry_num()}
-        report = Report("bench_costs", "Costs of calls", [table], {"facts": facts} | data, remark=remark)
+        report = Report("bench_costs", "Costs of calls", [table], {"facts": caption} | data, remark=remark)
         report.show()
         print(remark)
         print("Written to " + ", ".join(map(str, report.write(run_folder(self)))))

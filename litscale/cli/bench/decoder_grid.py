@@ -111,8 +111,8 @@ def saved(options: VARGeneration) -> list[str]:
     return words
 
 
-def file_facts(path: str) -> tuple[str, int, int]:
-    """Path, size and time of a file, by which a change is noticed.
+def draft_version(path: str) -> tuple[str, int, int]:
+    """Path, size and time of a draft's file, by which a change is noticed when a benchmark goes on, on any machine.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -228,7 +228,7 @@ class Bench:
             FileNotFoundError: there is no file of a draft.
         """
         extractor = None if self.quality is None else identity(self.quality.features)
-        files = {case.label: file_facts(case.draft) for case in cases if case.draft is not None}
+        files = {case.label: draft_version(case.draft) for case in cases if case.draft is not None}
         return f"{settings} {identity(self.model)} {extractor} {files}"
 
     def row(self, case: Case) -> Numbers:

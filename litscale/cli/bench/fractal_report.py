@@ -48,8 +48,8 @@ def fractal_report(
         unit: Column(unit.replace("_", " "), "{:.4f}", right=True),
     }
     clock = "CPU seconds of one thread" if device == "cpu" and settings["threads"] == 1 else f"seconds, {device}"
-    facts = f"{weights}; {clock}, medians of {settings['repeats']}"
-    table = ResultTable("way", columns, rows, facts)
+    caption = f"{weights}; {clock}, medians of {settings['repeats']}"
+    table = ResultTable("way", columns, rows, caption)
     # 2. what its columns mean, and what they depend on
     explained = _explained(settings["train_batch_size"], unit if any(unit in row for row in rows.values()) else None)
     drawn = ", ".join(f"{option} {value}" for option, value in settings.items() if value is not None)
@@ -61,7 +61,7 @@ def fractal_report(
     # 3. the same for programs
     data = {
         "name": "bench_fractal",
-        "facts": facts,
+        "facts": caption,
         "checkpoints": dict(checkpoints),
         "settings": dict(settings),
         "rows": dict(rows),

@@ -142,8 +142,9 @@ class EvaluationFolder:
         """A hash of a checkpoint's weights, which several files of a step share; raises as `is_scored`."""
         version = file_version(path)
         if version not in self._weights:
+            content = read_checkpoint(path, verified=False)
             with named_errors(path, "damaged, or no checkpoint"):
-                self._weights[version] = checksum(read_checkpoint(path, verified=False)["state_dict"])
+                self._weights[version] = checksum(content["state_dict"])
         return self._weights[version]
 
     def take_snapshot(self, candidate: Candidate) -> Path:

@@ -50,13 +50,13 @@ class Sample:
     Attributes:
         name: of its files, without ending.
         media: ending (``.png``, ``.gif``, ``.svg``, ``.wav``, ``.mid``) -> data URI.
-        facts: statistics by name.
+        statistics: by name.
         tiny: whether its picture is so small that its pixels are shown enlarged.
     """
 
     name: str
     media: dict[str, str]
-    facts: dict[str, float]
+    statistics: dict[str, float]
     tiny: bool
 
 
@@ -231,7 +231,7 @@ class _Reader:
             media = {path.suffix: uri for path, uri in embedded(paths).items()}
             records = self.files(f"{glob.escape(str(place))}/{glob.escape(name)}.json")
             tiny = any(path.suffix == ".png" and _width(path) < TINY for path in paths)
-            samples.append(Sample(name, media, _facts(records[0]) if records else {}, tiny))
+            samples.append(Sample(name, media, _statistics(records[0]) if records else {}, tiny))
         pictures = {path.name: uri for path, uri in embedded(sheets).items()}
         return SampleFolder(str(place), pictures, samples, len(by_name), left_out)
 
@@ -258,7 +258,7 @@ def _width(path: Path) -> int:
         return image.width
 
 
-def _facts(path: Path) -> dict[str, float]:
+def _statistics(path: Path) -> dict[str, float]:
     """The statistics in the record of a sample, without those that are not defined, such as the range of no notes."""
     with named_errors(path, "damaged; delete it"):
         statistics = read_json(path).get("statistics") or {}

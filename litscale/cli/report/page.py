@@ -145,21 +145,21 @@ def _summary(runs: Sequence[RunContents]) -> ResultTable:
     """What the runs are and how they ended, a column for each."""
     rows: dict[str, dict[str, float | str | None]] = {}
     for run in runs:
-        facts: dict[str, str] = {"model": run.model, "data": run.data, "folder": str(run.folder)}
-        facts["last logged step"] = "" if run.last_step is None else str(run.last_step)
-        facts["checkpoints"] = ", ".join(run.checkpoints)
+        entries: dict[str, str] = {"model": run.model, "data": run.data, "folder": str(run.folder)}
+        entries["last logged step"] = "" if run.last_step is None else str(run.last_step)
+        entries["checkpoints"] = ", ".join(run.checkpoints)
         if run.manifest is not None:
             newest = run.manifest.attempts[-1]
             lost = run.manifest.status == RUNNING and run.manifest.ended
-            facts["status"] = "killed" if lost else run.manifest.status
-            facts["attempts"] = str(len(run.manifest.attempts))
-            facts["begun"] = str(run.manifest.attempts[0].get("start") or "")[:16].replace("T", " ")
-            facts["device hours"] = f"{sum(each.get('device_hours') or 0.0 for each in run.manifest.attempts):.2f}"
-            facts["devices"] = str(newest.get("device_count") or "")
-        for fact, value in facts.items():
-            rows.setdefault(fact, {})[run.name] = value
+            entries["status"] = "killed" if lost else run.manifest.status
+            entries["attempts"] = str(len(run.manifest.attempts))
+            entries["begun"] = str(run.manifest.attempts[0].get("start") or "")[:16].replace("T", " ")
+            entries["device hours"] = f"{sum(each.get('device_hours') or 0.0 for each in run.manifest.attempts):.2f}"
+            entries["devices"] = str(newest.get("device_count") or "")
+        for name, value in entries.items():
+            rows.setdefault(name, {})[run.name] = value
     columns = {run.name: Column(run.name, missing="") for run in runs}
-    return ResultTable("", columns, {fact: row for fact, row in rows.items() if any(row.values())})
+    return ResultTable("", columns, {name: row for name, row in rows.items() if any(row.values())})
 
 
 def _attempts(run: RunContents) -> ResultTable:

@@ -1,8 +1,8 @@
 """The recursion of generation: a level visits its patches, and the levels below fill each of them.
 
 An AR level visits its patches one after the other, a MAR level in masked steps. All noise is keyed by cell, so that a
-sample does not depend on when and beside what its cells are drawn; only where a step draws more than it keeps, the step
-is part of the key, so that what was not kept is drawn again.
+sample does not depend on when and beside what its cells are drawn. Where a step draws more than it keeps, the step is
+also part of the key: what was not kept is later drawn with other noise.
 
 Dimensions: R rows of a level, r of them that are filled now, N patches of a row in raster order, C channels.
 """

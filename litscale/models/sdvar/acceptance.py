@@ -192,9 +192,9 @@ class Coupled(Agreement):
 class Rejection(Acceptance):
     """Lossless in distribution: speculative sampling (arXiv 2211.17192, 2302.01318) for scales.
 
-    With q the draft's distribution of a token and p the target's, both after guidance, temperature and filters, a token
-    x drawn from q is kept with probability ``min(1, p(x) / q(x))`` and otherwise redrawn from ``max(p - q, 0)``,
-    normalised; that token is then distributed as p. Given the scales before, the tokens of a scale are independent
+    Let q be the draft's distribution of a token and p the target's, both after guidance, temperature and filters. A
+    token x drawn from q is kept with probability ``min(1, p(x) / q(x))``, and otherwise redrawn from ``max(p - q, 0)``,
+    normalised. Either way the token is distributed as p. Given the scales before, the tokens of a scale are independent
     under both networks, so this is done for each token by itself, and the whole scale is distributed as the target's.
     (Language models must drop what follows the first rejected token, here the rest of the scale can stay.) Later
     drafted scales were conditioned on the draft's tokens; they are looked at only if every token was kept. Whether they

@@ -52,6 +52,8 @@ class VARGeneration:
             raise ValueError(f"cfg must not be negative, not {self.cfg}; 0 means no guidance")
         if self.cfg_until is not None and self.cfg_until < 0:
             raise ValueError(f"cfg_until must not be negative, not {self.cfg_until}; null guides all scales")
+        if not isinstance(self.top_k, int):
+            raise ValueError(f"top_k must be a whole number, not {self.top_k}")
         if self.top_k < 0:
             raise ValueError(f"top_k must not be negative, not {self.top_k}; 0 draws among all tokens")
         if not 0 <= self.top_p <= 1:

@@ -90,7 +90,7 @@ def test_sixteen_bits_are_scaled_not_clipped() -> None:
 def test_damaged_images_are_named(kind: str) -> None:
     data = encoded(photo(60, 60), kind)
     for damaged in (data[: len(data) // 2], data[:10], b"", b"This is text."):
-        with pytest.raises(UnreadableImageError, match=r"^shark: cannot be read as an image"):
+        with pytest.raises(UnreadableImageError, match=r"^shark: cannot be read as an image \((?!.*BytesIO)"):
             decode(damaged, "shark")
 
 

@@ -18,7 +18,7 @@ from litscale.cli.main import main
 from litscale.cli.runs import newest_checkpoint, requeued_checkpoint
 from litscale.storage.checkpoints import stamp
 from litscale.storage.manifest import read_manifest
-from litscale.storage.run_folders import RunFolderError, clear_run_folder
+from litscale.storage.run_folders import RunFolderError, clear_run_folder, lock_run_folder
 
 OPTIONLESS = """
 import torch
@@ -112,6 +112,16 @@ def test_a_used_folder_is_refused_and_overwritten_on_demand(run):
     assert "overwrite" not in saved["checkpoints"]
     with pytest.raises(RunFolderError):  # the saved config does not overwrite by itself
         main(["fit", "--config", str(run / "config.yaml")])
+
+
+def test_a_folder_of_a_run_that_is_training_is_refused_without_ways_that_are_closed(run):
+    owner = lock_run_folder(run)
+    for option in ([], ["--ckpt_path", "last"], ["--overwrite", "true"]):
+        with pytest.raises(
+            RunFolderError, match=r"is in use by process .*: wait for its end, stop it, or give another"
+        ):
+            main(["fit", "--config", str(run / "config.yaml"), *option])
+    owner.release()
 
 
 @pytest.mark.slow

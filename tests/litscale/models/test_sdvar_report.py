@@ -6,7 +6,7 @@ import random
 
 import pytest
 import torch
-from sdvar_toys import LABELS, adversary, pair
+from sdvar_toys import LABELS, pair, uniform_draft
 
 from litscale.models.sdvar import (
     AdaptiveGamma,
@@ -113,7 +113,7 @@ def test_adaptive_gamma_learns_from_decoding():
     target = pair()[1]
     good, bad = AdaptiveGamma(low=1, high=3, memory=0.5), AdaptiveGamma(low=1, high=3, memory=0.5)
     Speculative(target, target, gamma=good).decode(LABELS, seed=0)
-    Speculative(adversary(target), target, gamma=bad).decode(LABELS * 4, seed=0)
+    Speculative(uniform_draft(target), target, gamma=bad).decode(LABELS * 4, seed=0)
     assert good.choose(0) == 3
     assert bad.choose(0) == 1
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from golden_var import tokenizer, transformer
 from products import every_pair
-from sdvar_toys import LABELS, adversary, pair, same, vqvae
+from sdvar_toys import LABELS, pair, same, uniform_draft, vqvae
 from sdvar_toys import transformer as random_transformer
 
 from litscale.models.sdvar import (
@@ -97,7 +97,7 @@ def test_a_draft_that_is_the_target_is_always_right(models, rule, gamma):
 def test_an_adversary_never_takes_more_calls_than_scales(models, rule, gamma, ragged):
     target = models[1]
     policy = gamma if isinstance(gamma, int) else gamma()
-    decoder = Speculative(adversary(target), target, gamma=policy, acceptance=rule, ragged=ragged)
+    decoder = Speculative(uniform_draft(target), target, gamma=policy, acceptance=rule, ragged=ragged)
     made = decoder.decode([0] * 20, seed=0)
     assert made.report.target_calls_by_image.max() <= S
     assert made.report.target_passes <= S

@@ -135,7 +135,7 @@ def test_a_damaged_page_names_its_shard_and_is_replaced_and_counted(
     for index in (3, 8):
         assert np.array_equal(images.canvas(index), reference(rows[index][0]))
     for row in (0, 3):
-        message = rf"^row {row} of row group 1 of {path}: {path}: cannot be read as a parquet shard"
+        message = rf"^row {row} of row group 1: {path}: cannot be read as a parquet shard"
         with pytest.raises(UnreadableImageError, match=message) as caught:
             images.canvas(4 + row)
         assert caught.value.place == f"row group 1 of {path}"
