@@ -34,6 +34,7 @@ def module():
         periods=[4, 16],
         preceding_columns=2,
         preceding_margin=3,
+        preceding_average=4,
     )
     for name, parameter in network.named_parameters():
         if "norm" not in name:

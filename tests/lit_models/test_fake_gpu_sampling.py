@@ -15,7 +15,7 @@ from litscale.models.fractal import Fractal, Generation, generate
 from litscale.models.var import VAR, VARGeneration
 from litscale.models.var import generate as generate_images
 
-BEFORE = {"preceding_columns": 2, "preceding_margin": 1, "periods": [2]}
+BEFORE = {"preceding_columns": 2, "preceding_margin": 1, "preceding_average": 3, "periods": [2]}
 
 
 def network(generators, **options):

@@ -52,7 +52,7 @@ def network(stir, **options):
             marks=pytest.mark.slow,
         ),
         pytest.param({"zero_prefix_rope": True, "root_conditions": 3, "codec": "gray"}, {}, 3, marks=pytest.mark.slow),
-        ({"scan": "column_major", "periods": [3], "preceding_columns": 2, "preceding_margin": 1}, {"cfg": 2.0}, 3),
+        ({"scan": "column_major", "periods": [3], "preceding_columns": 2, "preceding_average": 5}, {"cfg": 2.0}, 3),
     ],
 )
 def test_one_graph_for_each_level_and_head(stir, counter, build, options, graphs):
