@@ -6,6 +6,7 @@ import difflib
 import re
 import sys
 from collections.abc import Iterable, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ _LITERAL = "typing.Literal["
 _NO_PATH = re.compile(r"Expected a dot import path string: (.*)")
 _MISSING = re.compile(r"the following arguments are required: (.*)")
 _UNRECOGNIZED = re.compile(r"unrecognized arguments: (\S+)(.*)")
+_AMBIGUOUS = re.compile(r"ambiguous option: --([^\s=]+)\S* could match --([^\s,]+)")
 _NESTED = re.compile(r"NestedArg\(key='[^']*', val='(.*)'\)")
 
 
@@ -71,6 +73,9 @@ def in_one_line(message: str, words: Sequence[str]) -> str:
         return _missing(keys, found[1].split(", "))
     if found := _UNRECOGNIZED.search(message):
         return _unrecognized(keys, found[1], found[2], words)
+    if found := _AMBIGUOUS.search(message):  # the start of an option, which is none
+        key = ".".join(part for part in (keys, found[1]) if part)
+        return f"{_where(key, words)}: there is no such option; did you mean {found[2].rpartition('.')[2].rstrip('+')}?"
     # Of several types that a value may have, the first that knows the option says what is wrong.
     if (found := UNKNOWN.search(message)) and not _VALUE.search(message[: found.start()]):
         group, name, rest = found.groups()
@@ -107,7 +112,7 @@ def _reason(message: str, value: str) -> str:
     if found := _NO_PATH.search(message):
         name = found[1]
         return f"there is no class {name}{_similar(name.rpartition('.')[2], _classes())}"
-    types = [found[0] for found in _EXPECTED.findall(message)]
+    types = [found[0] for found in _EXPECTED.findall(_of_last_key(message))]
     choices = [choice for name in types if name.startswith(_LITERAL) for choice in name[len(_LITERAL) : -1].split(", ")]
     one_of = [f"one of {', '.join(dict.fromkeys(choice.strip(chr(39)) for choice in choices))}"] if choices else []
     names = (name.removeprefix("<class '").removesuffix("'>") for name in types if not name.startswith(_LITERAL))
@@ -116,6 +121,17 @@ def _reason(message: str, value: str) -> str:
         return f"expected {' or '.join(expected)}"
     lines = [line.strip(" -") for line in message.splitlines() if line.strip(" -") and not _KEY.search(line)]
     return " ".join(lines)
+
+
+def _of_last_key(message: str) -> str:
+    """The lines about the innermost option; those after them are about the class that has it, which may be null."""
+    lines = message.splitlines()
+    keys = [number for number, line in enumerate(lines) if _KEY.search(line)]
+    if not keys:
+        return message
+    indent = len(lines[keys[-1]]) - len(lines[keys[-1]].lstrip())
+    below = takewhile(lambda line: len(line) - len(line.lstrip()) > indent, lines[keys[-1] + 1 :])
+    return "\n".join([lines[keys[-1]], *below])
 
 
 def _class_reason(path: str, reason: str) -> str:

@@ -19,6 +19,7 @@ from lit_models import DiscriminatorConfig, Generation, Optimization, TokenizerL
         (Generation, {"iterations": []}, r"iterations must be at least 1, not \[\]"),
         (Generation, {"iterations": 2.5}, r"iterations must be whole numbers, not 2\.5"),
         (Generation, {"iterations": [8, 2.5]}, r"iterations must be whole numbers, not \[8, 2\.5\]"),
+        (Generation, {"parallel_level": 1.5}, r"parallel_level must be a whole number, not 1\.5"),
         (Generation, {"schedule": "sine"}, "schedule must be among cosine, linear, not 'sine'"),
         (Generation, {"schedule": ["linear", "fast"]}, "schedule must be among cosine, linear, not 'fast'"),
         (Generation, {"cfg": -0.5}, r"cfg must not be negative, not -0\.5"),

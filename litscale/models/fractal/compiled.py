@@ -46,9 +46,11 @@ def check_compiler(device: str) -> None:
         with torch.compiler.set_stance("default"):  # not the eager one that a module samples in
             torch.compile(_square)(torch.ones(3, device=device))
     except Exception as error:  # whatever a compiler, its headers or its driver may raise
+        # behind the reason is advice on how to debug torch
+        reason = str(error).partition("Set TORCHDYNAMO_VERBOSE")[0].strip()
         raise ValueError(
             f"generation.compile needs torch.compile, which fails on this machine for device {device}: install a C++ "
-            f"compiler (g++ or clang++; on a GPU also Triton), or set generation.compile to false. Torch says: {error}"
+            f"compiler (g++ or clang++; on a GPU also Triton), or set generation.compile to false. Torch says: {reason}"
         ) from error
 
 

@@ -164,8 +164,9 @@ def _check_request(
 def _windows(known: Tensor, length: int, width: int, patch: int) -> Iterator[tuple[list[int], slice]]:
     """Columns to be filled next, ``width`` at most, and in which canvases, until all of the first ``length`` are known.
 
-    At most half of a window lies before the first unknown column, and it begins with a whole patch. A canvas has the
-    windows that it has alone; those whose windows are the same have them together.
+    Half of a window lies before the first unknown column, less at the beginning of the canvas and more at its end. It
+    begins with a whole patch. A canvas has the windows that it has alone; those whose windows are the same have them
+    together.
     """
     while not bool(known[..., :length].all()):
         unknown = (~known[..., :length]).flatten(1, 2).any(1)  # [B, length]

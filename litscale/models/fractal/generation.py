@@ -85,6 +85,8 @@ class Generation:
                 raise ValueError(f"{name} must be whole numbers, not {value}")
             if not steps or min(steps) < 1:
                 raise ValueError(f"{name} must be at least 1, not {value}")
+        if not isinstance(self.parallel_level, int | None):
+            raise ValueError(f"parallel_level must be a whole number, not {self.parallel_level}")
         if not 0 < self.temperature < math.inf:
             raise ValueError(f"temperature must be positive, not {self.temperature}; greedy takes the likeliest symbol")
         if not 0 <= self.cfg < math.inf:

@@ -23,6 +23,13 @@ def said(capsys, *words):
             "--model.optimization.wamup_steps 3",
             "--model.optimization.wamup_steps: there is no such option; did you mean warmup_steps?",
         ),
+        ("--model.generation.temperature x", "--model.generation.temperature x: expected a number"),
+        ("--model.generation.iterations x", "--model.generation.iterations x: expected a whole number or a list"),
+        ("--model.generation.parallel_level x", "--model.generation.parallel_level x: expected a whole number or null"),
+        (
+            "--model.generation.iteration 3",
+            "--model.generation.iteration: there is no such option; did you mean iterations?",
+        ),
         ("--model.network.guidng 3", "--model.network.guidng: there is no such option; did you mean guiding?"),
         ("--data.corpus null", "--data.corpus: there is no such option"),
         (
@@ -33,7 +40,7 @@ def said(capsys, *words):
         ("--data.source nonsense", "--data.source nonsense: there is no class nonsense"),
         (
             "--trainer.callbacks+=callbacks.Samples --trainer.callbacks.num_samples x",
-            "--trainer.callbacks.num_samples x: expected a whole number or null",
+            "--trainer.callbacks.num_samples x: expected a whole number",
         ),
         (
             "--trainer.callbacks+=callbacks.Samples --trainer.callbacks.num_sample 3",
@@ -51,7 +58,7 @@ def test_a_wrong_option_is_one_line(words, message, capsys):
     ("content", "message"),
     [
         ("trainer: {max_steps: abc}", "wrong.yaml: trainer.max_steps abc: expected a whole number"),
-        ("data: {init_args: {window: x}}", "wrong.yaml: data.window x: expected a whole number or null"),
+        ("data: {init_args: {window: x}}", "wrong.yaml: data.window x: expected a whole number"),
         ("modle: {init_args: {foo: 3}}", "wrong.yaml: modle.init_args.foo: there is no such option"),
         ("a: [b", "wrong.yaml is not a YAML file: expected ',' or ']', but got '<stream end>' in line 1"),
     ],

@@ -109,13 +109,14 @@ def test_what_compile_cannot_do_is_refused(generators, options, message):
 
 def test_without_a_compiler_there_is_one_error_before_any_work(monkeypatch, stir):
     def fail(*args, **options):
-        raise RuntimeError("no C++ compiler")
+        raise RuntimeError("no C++ compiler\n\nSet TORCHDYNAMO_VERBOSE=1 for the internal stack trace\n")
 
     compiled.check_compiler.cache_clear()
     monkeypatch.setattr(torch, "compile", fail)
     monkeypatch.setattr(Fractal, "root", fail)
     with pytest.raises(
-        ValueError, match=r"generation\.compile needs .* install a C\+\+ compiler .* or set .* to false"
+        ValueError,
+        match=r"generation\.compile needs .* install a C\+\+ compiler .* or set .* to false\. .* no C\+\+ compiler$",
     ):
         generate(network(stir), options=Generation(decoding="sequential", compile=True))
 
