@@ -64,7 +64,7 @@ endef
 demo-fashion: $(READY)
 	$(call fashion,vqvae,400,--model.restart_until 300)
 	$(call fashion,var_target,200,--data.batch_size 16 --model.tokenizer_checkpoint $(FASHION)/vqvae/checkpoints/last.ckpt)
-	$(call fashion,var_draft,300,--data.batch_size 32 --model.tokenizer_checkpoint $(FASHION)/vqvae/checkpoints/last.ckpt)
+	$(call fashion,var_draft,300,--model.tokenizer_checkpoint $(FASHION)/vqvae/checkpoints/last.ckpt)
 	$(BIN)/litscale predict --config $(FASHION)/var_target/config.yaml --ckpt_path last
 	$(BIN)/litscale compare $(FASHION)/vqvae $(FASHION)/var_target $(FASHION)/var_draft
 

@@ -1,31 +1,33 @@
-"""The model of chorales that comes with litscale."""
+"""The models that come with litscale: chorales, and a pair of VARs of Fashion-MNIST."""
 
 import json
+import re
 import wave
 
 import numpy as np
 import pytest
 import torch
 
-from lit_models import LitFractal
+from lit_models import LitFractal, LitSDVAR
 from litscale.cli.main import main
+from litscale.models.sdvar import Coupled, Speculative
 from litscale.music import Roll, RollFormat, read_midi, write_midi
 from litscale.storage.exported import SHIPPED
 
-BACH = SHIPPED / "bach"
+BACH, FASHION = SHIPPED / "bach", SHIPPED / "fashion"
 FORM = {"encoding": "onset_hold", "velocity_bins": 1, "phase": 0}
 
 
-def test_it_is_small_and_complete():
-    assert {path.name for path in BACH.iterdir()} == {"README.md", "config.yaml", "model.safetensors", "training.csv"}
-    assert sum(path.stat().st_size for path in BACH.iterdir()) < 12e6
-    module = LitFractal.from_pretrained("bach")
-    assert module.network.exact_likelihood
+@pytest.mark.parametrize(("folder", "kind", "logged"), [(BACH, LitFractal, 50), (FASHION, LitSDVAR, 5)])
+def test_they_are_small_and_complete(folder, kind, logged):
+    assert {path.name for path in folder.iterdir()} == {"README.md", "config.yaml", "model.safetensors", "training.csv"}
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 12e6
+    module = kind.from_pretrained(folder.name)
     assert all(torch.isfinite(parameter).all() for parameter in module.parameters())
-    assert "/" not in (BACH / "config.yaml").read_text()  # no folder of the machine that trained it
-    logged = (BACH / "training.csv").read_text().splitlines()
-    assert logged[0].startswith("step,")
-    assert len(logged) > 50
+    assert not re.search(r"(?<!T-shirt)/", (folder / "config.yaml").read_text())  # no folder of the machine
+    lines = (folder / "training.csv").read_text().splitlines()
+    assert lines[0].startswith("step,")
+    assert len(lines) > logged
 
 
 def predict(folder, *words):
@@ -66,3 +68,27 @@ def test_a_file_is_continued_and_filled_in(tmp_path):
     assert np.array_equal(filled[:, :16], symbols[:, :16])
     assert np.array_equal(filled[:, 33:48], symbols[:, 33:48])  # a held note may become one that begins here
     assert not np.array_equal(filled[:, 16:32], symbols[:, 16:32])
+
+
+def test_the_pair_makes_the_images_of_its_target_in_fewer_calls():
+    module = LitSDVAR.from_pretrained("fashion")
+    labels = torch.arange(10)
+    alone = module.decode(module.target_only, module.generation, labels, None, seed=0)
+    lossless = Speculative(module.draft, module.target, gamma=3, acceptance=Coupled())
+    coupled = module.decode(lossless, module.generation, labels, None, seed=0)
+    assert all(torch.equal(*tokens) for tokens in zip(coupled.tokens, alone.tokens, strict=True))
+    assert coupled.report.target_calls < alone.report.target_calls
+    assert 0.1 < alone.images.mean() < 0.5  # light clothes on black
+    assert alone.images.std() > 0.2
+
+
+def test_the_table_of_decoders_needs_no_data(tmp_path, capsys):
+    few = ["--num_images", "2", "--batch_size", "2", "--seeds", "1", "--repeats", "1", "--speed_batches", "[1]"]
+    rows = ["--gammas", "[3]", "--acceptances", "[KL]", "--large_scales", "[4]", "--entry_nums", "[2]"]
+    place = ["--trainer.default_root_dir", str(tmp_path)]
+    main(["bench", "decode", "--model.pretrained", "fashion", *place, *few, *rows])
+    table = json.loads((tmp_path / "bench_decode.json").read_text())["rows"]
+    assert table["target only"]["target_calls_per_image"] == 8
+    refined = next(row for name, row in table.items() if name.startswith("refine"))
+    assert (refined["target_calls_per_image"], refined["draft_calls_per_image"]) == (4, 4)
+    assert "target only" in capsys.readouterr().out
