@@ -89,7 +89,7 @@ def read_config(config: Path) -> dict[str, Any]:
     """
     try:
         content = yaml.safe_load(config.read_text())
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise FileNotFoundError(
             f"{config}: no such file; give the folder of a run, the trainer.default_root_dir of its litscale fit"
         ) from error
