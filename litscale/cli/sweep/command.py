@@ -248,6 +248,8 @@ def main(words: Sequence[str]) -> None:
         runner: Runner = LocalRunner(spec.jobs)
         if spec.slurm is not None:
             runner = SubmititRunner(slurm_executor(spec.root / "slurm", spec.slurm))
+        if spec.root.exists() and not spec.root.is_dir():
+            raise SweepError(f"{spec.path}: folder: {spec.root} is a file: give another folder")
         if _begun(spec.root) is None:
             _check_first_trial(spec)  # before there is a folder
         spec.root.mkdir(parents=True, exist_ok=True)
