@@ -89,12 +89,12 @@ def read_config(config: Path) -> dict[str, Any]:
     """
     try:
         content = yaml.safe_load(config.read_text())
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise FileNotFoundError(
             f"{config}: no such file; give the folder of a run, the trainer.default_root_dir of its litscale fit"
         ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{config} is not a YAML file: {error}") from error
+        raise ValueError(f"{config} is not a YAML file: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
         raise ValueError(f"{config} is not the config of a run: it has no `model`")
     return content

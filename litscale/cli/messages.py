@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -155,11 +155,28 @@ def _where(key: str, words: Sequence[str]) -> str:
         if name.startswith("--") and f".{name[2:].rstrip('+')}".endswith(f".{key}"):
             return name
     for given in reversed(given_configs(words)):
+        if given.startswith("{"):  # options as text, such as W&B's ${args_json}; it may be too long for a path
+            if any(f".{option}".endswith(f".{_short(key)}") for option in _options(yaml.safe_load(given))):
+                return f"--config: {key}"
+            continue
         for path in reversed(with_layers(find_config(given))):
             file = Path(path)
             if file.suffix and file.is_file() and _holds(yaml.safe_load(file.read_text()), key.split(".")):
                 return f"{path}: {key}"
     return f"--{key}"
+
+
+def _options(content: dict[str, Any], group: str = "") -> Iterator[str]:
+    """The names of options in nested dicts, whose keys may have dots, without ``init_args``."""
+    for name, value in content.items():
+        option = _short(f"{group}{name}")
+        yield option
+        if isinstance(value, dict):
+            yield from _options(value, f"{option}.")
+
+
+def _short(option: str) -> str:
+    return ".".join(word for word in option.split(".") if word != "init_args")
 
 
 def _holds(content: Any, keys: list[str]) -> bool:

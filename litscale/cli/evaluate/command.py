@@ -26,6 +26,7 @@ from litscale.cli.signals import ending_at_sigterm
 from litscale.storage.run_folders import EVALUATIONS
 
 T = TypeVar("T")
+CONFIG = "config.yaml"  # in a run folder
 DESCRIPTION = """Evaluate the checkpoints of a run with the config of the run. Layers (--config) and options of litscale
 validate or test change this config.
 
@@ -250,20 +251,19 @@ def parser() -> CommandParser:
     return made
 
 
-def main(words: Sequence[str]) -> None:
-    """Evaluate the checkpoints of a run.
+def read_words(words: Sequence[str]) -> tuple[Path, argparse.Namespace, list[str]]:
+    """What the words after ``litscale evaluate`` say; what is wrong with them ends the process.
 
-    Args:
-        words: those after ``litscale evaluate``.
+    Returns:
+        The run folder, the options beside those of ``litscale validate`` and ``test``, and the words of these.
     """
-    # 1. the options
     options = parser()
     if not words or words[0].startswith("-"):
         options.parse_args(words[:1] if words and words[0] in ("-h", "--help") else [])
         options.error("give the folder of a run first: litscale evaluate RUN")
     run = Path(words[0])
     given, rest = options.parse_known_args(words[1:])
-    given.name = given.name or given.stage
+    given.name = given.stage if given.name is None else given.name
     try:
         given.selection = Selection(given.best, given.last, given.checkpoints, given.every)
     except ValueError as error:
@@ -271,20 +271,29 @@ def main(words: Sequence[str]) -> None:
     for option, reason in GIVEN.items():
         if any(word.partition("=")[0] == option for word in rest):
             options.error(f"{option}: {reason}")
-    if Path(given.name).name != given.name or given.name.startswith("."):
+    if not given.name or Path(given.name).name != given.name or given.name.startswith("."):
         options.error(f"--name {given.name}: give a name for a folder in {run / EVALUATIONS}")
-    # 2. the run
-    config = run / "config.yaml"
+    folder = str(run / EVALUATIONS / given.name)
+    config = str(run / CONFIG)
+    return run, given, [given.stage, "--config", config, *rest, "--trainer.default_root_dir", folder]
+
+
+def main(words: Sequence[str]) -> None:
+    """Evaluate the checkpoints of a run.
+
+    Args:
+        words: those after ``litscale evaluate``.
+    """
+    run, given, stage = read_words(words)
+    config = run / CONFIG
     if given.watch and not config.is_file():
         print(f"Waiting for {config}, which a training writes when it begins")
         _wait_for(config, given)
     if not config.is_file():
-        options.error(
+        parser().error(
             f"{config}: no such file; give the folder of a run, the trainer.default_root_dir of its litscale fit"
         )
-    # 3. the evaluations
-    folder = str(run / EVALUATIONS / given.name)
-    EvaluateCLI(run, given, [given.stage, "--config", str(config), *rest, "--trainer.default_root_dir", folder])
+    EvaluateCLI(run, given, stage)
 
 
 def _wait_for(path: Path, given: argparse.Namespace) -> None:

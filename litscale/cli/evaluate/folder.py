@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +25,7 @@ from litscale.storage.run_folders import CHECKPOINTS, EVALUATIONS
 
 RECORD = "evaluated.json"
 SETTINGS = "settings.json"
+PRESENT = "evaluators"  # in .locks; each evaluator shares it as long as its process runs
 
 
 @dataclass(frozen=True)
@@ -73,18 +75,22 @@ class EvaluationFolder:
         """Note the settings that all scores of the folder are made with.
 
         Raises:
-            ValueError: it holds scores of other settings; the message names what differs.
+            ValueError: it holds scores of other settings, or another evaluator works with them; the message names what
+                differs.
             OSError: the folder cannot be made or written to.
         """
         self._locks.mkdir(parents=True, exist_ok=True)
         path = self.path / SETTINGS
         wanted = json.loads(json_text(dict(settings)))
         with self.locked("settings"):
-            if not path.exists():
+            # Settings of an evaluation that failed before its first score bind nobody: they may be what is wrong.
+            if not path.exists() or self._is_unused():
                 write_atomically(path, json_text(wanted))
             held = read_json(path)
+            if not (differences := list(_differences(held, wanted))):
+                self._be_present()
         self._discard_rests()
-        if differences := list(_differences(held, wanted)):
+        if differences:
             more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
             raise ValueError(
                 f"{self.path} belongs to an evaluation with other settings: {'; '.join(differences[:3])}{more}. Give "
@@ -199,6 +205,23 @@ class EvaluationFolder:
         record = Evaluated(candidate.step, path, candidate.checksum, weights, now, dict(scores))
         write_atomically(self.step_folder(candidate.step) / RECORD, json_text(asdict(record)))
         self.discard_snapshots(candidate.step)
+
+    def _is_unused(self) -> bool:
+        """Whether no evaluator works here, and none has left anything of a step."""
+        if any(self.path.glob("step_*")):
+            return False
+        try:
+            with (self._locks / PRESENT).open("ab") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:  # another evaluator has it, or the file system has no locks
+            return False
+        return True
+
+    def _be_present(self) -> None:
+        """Have other evaluators know of this one until its process ends."""
+        self._presence = (self._locks / PRESENT).open("ab")
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(self._presence, fcntl.LOCK_SH)
 
     def _discard_rests(self) -> None:
         """Let go of snapshots that evaluators left which were ended when they had kept the scores."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,7 +32,13 @@ def main(words: Sequence[str]) -> None:
     # 1. the options, and the command after --
     options = _parser()
     end = list(words).index("--") if "--" in words else len(words)
-    given = options.parse_args(words[:end])
+    given, rest = options.parse_known_args(words[:end])
+    if rest and end == len(words):
+        options.error(
+            f"give {rest[0]} and all that follows it after --: litscale launch [options] -- {shlex.join(rest)}"
+        )
+    if rest:
+        options.error(f"unrecognized arguments: {' '.join(rest)}")
     command = list(words[end + 1 :])
     if not command or command[0] not in COMMANDS:
         options.error(f"give a command after --: litscale launch [options] -- {'|'.join(COMMANDS)} ...")
@@ -76,9 +83,12 @@ def _run_folder(command: Sequence[str]) -> Path:
     """
     if command[0] != "evaluate":
         return Path(parsed(command)["trainer"]["default_root_dir"])
-    if command[1].startswith("-"):
-        raise ValueError("give the folder of a run first: -- evaluate RUN ...")
-    return Path(command[1])
+    from litscale.cli.evaluate.command import CONFIG, read_words  # which takes seconds
+
+    run, _, stage = read_words(command[1:])
+    if (run / CONFIG).is_file():  # else the training is yet to begin, too
+        parsed(stage)
+    return run
 
 
 def _parser() -> CommandParser:

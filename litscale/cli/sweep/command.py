@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -54,32 +55,21 @@ class SweepRun:
         self.study = self._open()
 
     def _open(self) -> optuna.Study:
-        """The record of the sweep; a new one only when its first trial can be parsed.
+        """The record of the sweep.
 
         Raises:
-            SweepError: there is one of other settings, or no trial can be parsed.
+            SweepError: there is one of other settings.
         """
         spec = self.spec
-        if (spec.root / JOURNAL).is_file():
-            try:
-                study = open_study(spec.root)
-                begun = study.user_attrs[SETTINGS]
-            except KeyError:
-                pass  # killed before anything was written
-            else:
-                other = [name for name, value in spec.settings.items() if begun.get(name) != value]
-                if other:
-                    raise SweepError(
-                        f"{spec.path}: the sweep in {spec.root} was started with other settings ({', '.join(other)}): "
-                        "give another folder, or remove that one"
-                    )
-                return study
-        try:
-            parsed(spec.words(0, propose(spec, []).params))
-        except ValueError as error:
-            raise SweepError(f"{spec.path}: the first trial's options are refused: {error}") from error
-        (spec.root / JOURNAL).unlink(missing_ok=True)
-        open_study(spec.root, direction(spec)).set_user_attr(SETTINGS, spec.settings)
+        begun = _begun(spec.root)
+        if begun is None:
+            (spec.root / JOURNAL).unlink(missing_ok=True)
+            open_study(spec.root, direction(spec)).set_user_attr(SETTINGS, spec.settings)
+        elif other := [name for name, value in spec.settings.items() if begun.get(name) != value]:
+            raise SweepError(
+                f"{spec.path}: the sweep in {spec.root} was started with other settings ({', '.join(other)}): "
+                "give another folder, or remove that one"
+            )
         return open_study(spec.root)
 
     @property
@@ -219,6 +209,28 @@ class SweepRun:
             print(f"{open_ones} of {spec.total} trials are not finished: litscale sweep {spec.path} resumes the sweep")
 
 
+def _begun(root: Path) -> dict[str, Any] | None:
+    """What the sweep in a folder was begun with; None if there is none, or it was killed before this was written."""
+    if not (root / JOURNAL).is_file():
+        return None
+    try:
+        return open_study(root).user_attrs[SETTINGS]
+    except KeyError:
+        return None
+
+
+def _check_first_trial(spec: SweepSpec) -> None:
+    """Parse the options of the first trial of a new sweep.
+
+    Raises:
+        SweepError: they are refused.
+    """
+    try:
+        parsed(spec.words(0, propose(spec, []).params))
+    except ValueError as error:
+        raise SweepError(f"{spec.path}: the first trial's options are refused: {error}") from error
+
+
 def main(words: Sequence[str]) -> None:
     """Run a sweep, or go on with it, and show its table.
 
@@ -236,6 +248,10 @@ def main(words: Sequence[str]) -> None:
         runner: Runner = LocalRunner(spec.jobs)
         if spec.slurm is not None:
             runner = SubmititRunner(slurm_executor(spec.root / "slurm", spec.slurm))
+        if spec.root.exists() and not spec.root.is_dir():
+            raise SweepError(f"{spec.path}: folder: {spec.root} is a file: give another folder")
+        if _begun(spec.root) is None:
+            _check_first_trial(spec)  # before there is a folder
         spec.root.mkdir(parents=True, exist_ok=True)
         # 2. trials
         with FileLock(spec.root / LOCK, timeout=0):

@@ -146,7 +146,7 @@ def read_sweep(path: Path) -> SweepSpec:
     try:
         content = yaml.safe_load(path.read_text())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise SweepError(f"{path}: no YAML file that can be read ({error})") from error
+        raise SweepError(f"{path}: no YAML file that can be read ({' '.join(str(error).split())})") from error
     if not isinstance(content, dict):
         raise SweepError(f"{path}: give the settings of a sweep: config, space, metric, ...")
     known = [field.name for field in fields(SweepSpec) if field.name != "path"]

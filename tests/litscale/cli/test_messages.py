@@ -71,6 +71,16 @@ def test_the_config_that_holds_a_wrong_value_is_named(content, message, tmp_path
     assert error.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    "text", ['{"model.optimization.lr": "fast"}', '{"model": {"init_args": {"optimization": {"lr": "fast"}}}}']
+)
+def test_options_as_text_are_named_and_no_config_that_has_the_option_too(capsys, text):
+    long = text.replace("{", '{"trainer.default_root_dir": "runs/' + "a" * 300 + '", ', 1)
+    for given in (text, long):
+        error = said(capsys, "--config", "demo.yaml", "--config", given)
+        assert error.endswith("error: --config: model.optimization.lr fast: expected a number or null\n")
+
+
 def test_what_is_missing_is_named(capsys):
     assert "error: --data and --model must be given: by a config, such as --config demo.yaml" in said(capsys)
     assert said(capsys, "--model", "lit_models.LitFractal").endswith("error: --model.network must be given\n")

@@ -72,6 +72,7 @@ def test_bad_input_is_one_error(run, capsys):
         (): "give the folder of a run first",
         ("nowhere",): "nowhere/config.yaml: no such file; give the folder of a run",
         ("run", "--name", "a/b"): "--name a/b: give a name for a folder",
+        ("run", "--name", ""): "--name : give a name for a folder",
         ("run", "--ckpt_path", "last"): "--ckpt_path: the checkpoints are those of the run",
         ("run", "--trainer.default_root_dir=a"): "--trainer.default_root_dir: the results go to RUN/evaluations/NAME",
         ("run", "--monitor", "x:up"): "x:up: give NAME, NAME:min or NAME:max",

@@ -33,6 +33,20 @@ def test_settings_are_those_of_all_evaluators(tmp_path):
     EvaluationFolder(tmp_path / "run", "second").claim(other)
 
 
+def test_settings_of_an_evaluation_that_failed_before_its_first_score_bind_nobody(tmp_path, save):
+    failed = EvaluationFolder(tmp_path / "run", "first")
+    failed.claim({"passes": 1})
+    with pytest.raises(ValueError, match="passes was 1 and is 2"):  # that evaluator is still at work
+        EvaluationFolder(tmp_path / "run", "first").claim({"passes": 2})
+    del failed
+    corrected = EvaluationFolder(tmp_path / "run", "first")
+    corrected.claim({"passes": 2})
+    scored(corrected, read(save("step_5.ckpt", 5)), loss=1.0)
+    del corrected
+    with pytest.raises(ValueError, match="passes was 2 and is 1"):
+        EvaluationFolder(tmp_path / "run", "first").claim({"passes": 1})
+
+
 def test_one_batch_is_another_setting_than_all_of_them_and_is_told(tmp_path):
     folder = EvaluationFolder(tmp_path / "run", "first")
     folder.claim({"batches": 1})

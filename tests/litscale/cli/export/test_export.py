@@ -204,6 +204,13 @@ def run(runs, tmp_path):
     return shutil.copytree(runs / "fractal", tmp_path / "run")
 
 
+def test_a_file_in_place_of_a_run_is_the_same_error_as_no_run(tmp_path, capsys):
+    (tmp_path / "run.yaml").touch()
+    with pytest.raises(SystemExit):
+        main(["export", str(tmp_path / "run.yaml")])
+    assert "run.yaml/config.yaml: no such file; give the folder of a run" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("spoil", "words", "message"),
     [

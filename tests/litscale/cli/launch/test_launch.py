@@ -124,6 +124,10 @@ def test_the_same_code_is_kept_once_and_a_dry_run_writes_nothing(repository, cap
         ([*FIT, "--trainer.devices=2"], "--trainer.devices is given by --nodes and --gpus"),
         (["--nodes", "0", *FIT], "--nodes must be at least 1"),
         (["--", "evaluate", "--best"], "give the folder of a run first"),
+        (["--", "evaluate"], "give the folder of a run first"),
+        (["--", "evaluate", "runs/a", "--every", "0"], "--every must be at least 1, not 0"),
+        (["--dry", "fit", "--config", "a.yaml"], "give fit and all that follows it after --: litscale launch"),
+        (["--nods", "2", *FIT], "unrecognized arguments: --nods 2"),
     ],
 )
 def test_bad_input_is_one_error(repository, capsys, words, message):

@@ -147,5 +147,5 @@ def test_an_option_that_the_config_does_not_know_is_refused_before_anything_star
     with pytest.raises(SystemExit):
         main([sweep(space={"model.lr": [0.3], "modle.width": [1]}, sampler="grid")])
     assert "the first trial's options are refused: Unrecognized arguments: ['modle.width']" in capsys.readouterr().err
-    assert not Path("sweep/trials").exists()
+    assert not Path("sweep").exists()
     main([sweep(trials=1)])  # and the folder is not taken

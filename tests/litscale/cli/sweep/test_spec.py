@@ -73,6 +73,20 @@ def test_the_command_says_it_in_one_error(sweep, capsys):
     assert not Path("sweep").exists()
 
 
+def test_damaged_files_and_folders_that_are_files_are_one_line(sweep, capsys):
+    Path("damaged.yaml").write_text("config: [")
+    for path, message in (
+        ("damaged.yaml", "damaged.yaml: no YAML file"),
+        (sweep(folder="damaged.yaml"), "is a file: giv"),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            main([path])
+        assert stop.value.code == 2
+        said = capsys.readouterr().err
+        assert message in said
+        assert said.count("\n") == 1
+
+
 def test_options_are_words_of_the_command_line(sweep):
     space = {"a.b": [[1, 2]], "a.c": [True], "a.d": ["word"], "a.e": [None], "a.f": [0.5]}
     spec = read_sweep(Path(sweep(space=space, sampler="grid", trials=None)))
