@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 DEMO := runs/demo
 FASHION := runs/fashion_demo
-.PHONY: music demo demo-images demo-var demo-sdvar demo-fashion pictures test tests test-slow mutants lint docs
+.PHONY: music clothes demo demo-images demo-var demo-sdvar demo-fashion bench-fashion pictures test tests test-slow mutants lint docs
 
 $(READY): setup.cfg pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -14,6 +14,11 @@ $(READY): setup.cfg pyproject.toml
 # four pieces of the model that comes with litscale, to runs/music/predictions
 music: $(READY)
 	$(BIN)/litscale predict --model.pretrained bach --config configs/music.yaml
+
+# twenty pictures of clothes by the pair of VARs that comes with litscale, to runs/clothes/predictions
+clothes: $(READY)
+	$(BIN)/litscale predict --model.pretrained fashion --config callbacks/pictures.yaml \
+	  --trainer.default_root_dir runs/clothes
 
 demo: $(READY)
 	$(BIN)/litscale fit --config configs/demo.yaml --overwrite true
@@ -68,9 +73,16 @@ demo-fashion: $(READY)
 	$(BIN)/litscale predict --config $(FASHION)/var_target/config.yaml --ckpt_path last
 	$(BIN)/litscale compare $(FASHION)/vqvae $(FASHION)/var_target $(FASHION)/var_draft
 
-# those of the README and of the docs, after the demos: music, demo, demo-images, demo-var and demo-sdvar
+# those of the README and of the docs, after music, clothes, demo, demo-images, demo-var, demo-sdvar and bench-fashion
 pictures: $(READY)
 	$(BIN)/python benchmarks/pictures.py
+
+# the table of decoders of the pair that comes with litscale; FASHION_MNIST is the folder of the pictures, see docs/data.md
+bench-fashion: $(READY)
+	$(BIN)/litscale bench decode --model.pretrained fashion --trainer.default_root_dir runs/bench_fashion \
+	  --features litscale.metrics.FashionFeatures --num_images 300 --batch_size 50 --gammas [3] \
+	  --acceptances [TopK,KL,Rejection,Coupled] --large_scales [3,4,5,6] --entry_nums [2] \
+	  --prunes '[{from_scale: 5, ratios: [0.6, 0.5, 0.4]}]'
 
 lint: $(READY)
 	$(BIN)/ruff format --check .

@@ -1,6 +1,7 @@
 """Make the pictures of the README and of the docs again, from the runs of the demos.
 
-    make music demo demo-images demo-var demo-sdvar pictures
+    make music clothes demo demo-images demo-var demo-sdvar
+    make bench-fashion pictures FASHION_MNIST=FOLDER
     python benchmarks/pictures.py [--runs runs] [--images docs/images]
 
 The pictures of the report need playwright and its Chromium (``python -m playwright install chromium``), or a Chromium
@@ -50,9 +51,14 @@ def main() -> None:
         frames = [[frame.copy() for frame in ImageSequence.Iterator(animation)] for animation in animations]
         sheet([frame for steps in frames for frame in steps], columns=len(frames[0])).save(images / f"{name}_steps.png")
 
-    # 3. speculative decoding
-    for name, picture in (("decode_test.png", "timeline.png"), ("bench_decode.png", "decoders.png")):
-        shutil.copyfile(existing(runs / "sdvar_digits" / name, "demo-sdvar"), images / picture)
+    # 3. the pair that comes with litscale: samples, how the first ones came about, and speed and quality of decoders
+    made = samples(runs / "clothes", "clothes", "png")[0].parent
+    for name, picture in (("sheet.png", "clothes.png"), ("steps.png", "clothes_steps.png")):
+        shutil.copyfile(made / name, images / picture)
+    shutil.copyfile(existing(runs / "bench_fashion" / "bench_decode.png", "bench-fashion"), images / "decoders.png")
+
+    # 4. speculative decoding
+    shutil.copyfile(existing(runs / "sdvar_digits" / "decode_test.png", "demo-sdvar"), images / "timeline.png")
 
 
 def existing(path: Path, demo: str) -> Path:

@@ -49,9 +49,12 @@ def test_every_picture_comes_from_a_run(pictures):
     Path("runs/demo/report.html").write_text("x" * 33)
     predictions("digits_mar", range(0, 100, 5))
     predictions("digits_var_target", range(1, 101, 5))
-    Path("runs/sdvar_digits").mkdir()
-    for number, name in enumerate(("decode_test", "bench_decode")):
-        grey(200 + number).save(f"runs/sdvar_digits/{name}.png")
+    predictions("clothes", [7])
+    for number, name in enumerate(("clothes/predictions/new/sheet", "clothes/predictions/new/steps")):
+        grey(220 + number).save(f"runs/{name}.png")
+    for number, name in enumerate(("sdvar_digits/decode_test", "bench_fashion/bench_decode")):
+        Path("runs", name).parent.mkdir()
+        grey(200 + number).save(f"runs/{name}.png")
     Path("runs/music/predictions/new").mkdir(parents=True)
     Path("runs/music/predictions/new/sample_00000.svg").write_text("<svg />")
     pictures.main()
@@ -60,8 +63,9 @@ def test_every_picture_comes_from_a_run(pictures):
     drawn = {path.name for path in docs.iterdir() if not path.name.startswith("badge_")}  # those are written by hand
     assert {path.name for path in Path("images").iterdir()} == drawn
     found = {path.stem: np.asarray(Image.open(path).convert("L")) for path in Path("images").glob("*.png")}
-    plain = {name: found[name][0, 0] for name in ("sample", "settling", "report", "timeline", "decoders")}
-    assert plain == {"sample": 5, "settling": 77, "report": 33, "timeline": 200, "decoders": 201}
+    wanted = {"sample": 5, "settling": 77, "report": 33, "timeline": 200, "decoders": 201}
+    wanted |= {"clothes": 220, "clothes_steps": 221}
+    assert {name: found[name][0, 0] for name in wanted} == wanted
     # two rows of ten and four rows of three steps, each of 64 pixels with 2 between them
     assert found["digits"].shape == (134, 662)
     assert [found["digits"][33, 33 + 66 * column] for column in range(10)] == list(range(0, 50, 5))
