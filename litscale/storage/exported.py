@@ -64,7 +64,10 @@ def write_exported(path: Path, checkpoint: Mapping[str, Any]) -> None:
     ours = json.dumps({"values": plain, "places": places})
     path.touch()
     mode = path.stat().st_mode  # as of any new file; safetensors lets only its owner read what it writes
-    save_file(owned, path, metadata={"format": "pt", OURS: ours})
+    try:
+        save_file(owned, path, metadata={"format": "pt", OURS: ours})
+    except safetensors.SafetensorError as error:  # such as that of a full disk
+        raise OSError(f"{path} could not be written: {error}") from error
     path.chmod(mode)
     with path.open("rb") as file:
         os.fsync(file.fileno())
