@@ -25,11 +25,6 @@ from lit_models import DiscriminatorConfig, Generation, Optimization, TokenizerL
         (Generation, {"cfg": -0.5}, r"cfg must not be negative, not -0\.5"),
         (Generation, {"cfg_schedule": "cosine"}, "cfg_schedule must be among linear, constant, not 'cosine'"),
         (Generation, {"filter_threshold": 1.5}, r"filter_threshold must be in 0\.\.1, not 1\.5"),
-        (
-            Generation,
-            {"confidence_oversampling": inf},
-            "confidence_oversampling must be at least 1 and finite, not inf",
-        ),
         (VARGeneration, {"cfg": nan}, "cfg must not be negative, not nan"),
         (VARGeneration, {"temperature": inf}, "temperature must be positive, not inf"),
         (VARGeneration, {"top_p": 2.0}, r"top_p must be in 0\.\.1, not 2\.0"),

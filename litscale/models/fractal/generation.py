@@ -96,10 +96,8 @@ class Generation:
         check_name("cfg_schedule", self.cfg_schedule, CFG_SCHEDULES)
         if not 0 <= self.filter_threshold <= 1:
             raise ValueError(f"filter_threshold must be in 0..1, not {self.filter_threshold}")
-        if not 1 <= self.confidence_oversampling < math.inf:
-            raise ValueError(
-                f"confidence_oversampling must be at least 1 and finite, not {self.confidence_oversampling}"
-            )
+        if not self.confidence_oversampling >= 1:
+            raise ValueError(f"confidence_oversampling must be at least 1, not {self.confidence_oversampling}")
         check_name("order", self.order, ORDERS)
         check_name("decoding", self.decoding, DECODINGS)
         check_name("guess", self.guess, GUESSES)
