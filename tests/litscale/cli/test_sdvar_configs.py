@@ -19,8 +19,8 @@ SDVAR = CONFIGS / "sdvar"
 
 
 LAYERS = {
-    "quality": (Refine, {"entry_num": 7, "target_first": True}),
-    "balanced": (Refine, {"entry_num": 6, "target_first": True}),
+    "quality": (Refine, {"entry_num": 6, "target_first": True}),
+    "balanced": (Refine, {"entry_num": 5, "target_first": True}),
     "speed": (Refine, {"entry_num": 4, "target_first": True}),
     "lossless": (Speculative, {"gamma": 2, "acceptance": Coupled()}),
     "adaptive": (Speculative, {"gamma": AdaptiveGamma(), "acceptance": Coupled()}),
