@@ -84,7 +84,6 @@ class PredictionWriter(Callback):
         self._files: list[str] = []
         self._shown: dict[int, tuple[np.ndarray, str | None]] = {}  # number -> sample and class of what is shown
         self._classes = class_names_of(data_of(trainer))
-        self._has_sheets = isinstance(data.renderer, SheetRenderer)
         self._steps: list[tuple[Tensor, Tensor]] = []
         self._settings: dict[str, Any] = {}
         if self.gif:
@@ -134,7 +133,7 @@ class PredictionWriter(Callback):
         names = [self._classes[label] for label in labels] if labels is not None and self._classes else None
         # 2. the files of each sample
         for row, index in enumerate(outputs["index"].tolist()):
-            if self._has_sheets and len(self._shown) < MOST_ON_SHEET:
+            if isinstance(renderer, SheetRenderer) and len(self._shown) < MOST_ON_SHEET:
                 self._shown[index] = canvases[row], names[row] if names is not None else None
             stem = self._folder / f"sample_{index:05d}"
             given = known[row] if known[row].any() else None

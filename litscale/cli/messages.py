@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -156,7 +156,7 @@ def _where(key: str, words: Sequence[str]) -> str:
             return name
     for given in reversed(given_configs(words)):
         if given.startswith("{"):  # options as text, such as W&B's ${args_json}; it may be too long for a path
-            if any(f".{option}".endswith(f".{_short(key)}") for option in _options(yaml.safe_load(given))):
+            if _holds(_nested(yaml.safe_load(given)), [word for word in key.split(".") if word != "init_args"]):
                 return f"--config: {key}"
             continue
         for path in reversed(with_layers(find_config(given))):
@@ -166,17 +166,17 @@ def _where(key: str, words: Sequence[str]) -> str:
     return f"--{key}"
 
 
-def _options(content: dict[str, Any], group: str = "") -> Iterator[str]:
-    """The names of options in nested dicts, whose keys may have dots, without ``init_args``."""
+def _nested(content: Any) -> Any:
+    """Options whose names may have dots as lists of nested dicts, for `_holds`."""
+    if not isinstance(content, dict):
+        return content
+    options = []
     for name, value in content.items():
-        option = _short(f"{group}{name}")
-        yield option
-        if isinstance(value, dict):
-            yield from _options(value, f"{option}.")
-
-
-def _short(option: str) -> str:
-    return ".".join(word for word in option.split(".") if word != "init_args")
+        option = _nested(value)
+        for word in reversed(name.split(".")):
+            option = {word: option}
+        options.append(option)
+    return options
 
 
 def _holds(content: Any, keys: list[str]) -> bool:

@@ -16,6 +16,7 @@ from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 
+from lit_models.runs import CONFIG
 from litscale.cli.errors import CommandParser
 from litscale.cli.evaluate.evaluator import End, Evaluator, Task, Wait, Watch
 from litscale.cli.evaluate.folder import EvaluationFolder
@@ -26,7 +27,6 @@ from litscale.cli.signals import ending_at_sigterm
 from litscale.storage.run_folders import EVALUATIONS
 
 T = TypeVar("T")
-CONFIG = "config.yaml"  # in a run folder
 DESCRIPTION = """Evaluate the checkpoints of a run with the config of the run. Layers (--config) and options of litscale
 validate or test change this config.
 
@@ -257,6 +257,7 @@ def read_words(words: Sequence[str]) -> tuple[Path, argparse.Namespace, list[str
     Returns:
         The run folder, the options beside those of ``litscale validate`` and ``test``, and the words of these.
     """
+    # 1. the words
     options = parser()
     if not words or words[0].startswith("-"):
         options.parse_args(words[:1] if words and words[0] in ("-h", "--help") else [])
@@ -264,6 +265,7 @@ def read_words(words: Sequence[str]) -> tuple[Path, argparse.Namespace, list[str
     run = Path(words[0])
     given, rest = options.parse_known_args(words[1:])
     given.name = given.stage if given.name is None else given.name
+    # 2. whether they are possible
     try:
         given.selection = Selection(given.best, given.last, given.checkpoints, given.every)
     except ValueError as error:
@@ -273,9 +275,9 @@ def read_words(words: Sequence[str]) -> tuple[Path, argparse.Namespace, list[str
             options.error(f"{option}: {reason}")
     if not given.name or Path(given.name).name != given.name or given.name.startswith("."):
         options.error(f"--name {given.name}: give a name for a folder in {run / EVALUATIONS}")
+    # 3. those of the command that evaluates a checkpoint
     folder = str(run / EVALUATIONS / given.name)
-    config = str(run / CONFIG)
-    return run, given, [given.stage, "--config", config, *rest, "--trainer.default_root_dir", folder]
+    return run, given, [given.stage, "--config", str(run / CONFIG), *rest, "--trainer.default_root_dir", folder]
 
 
 def main(words: Sequence[str]) -> None:

@@ -25,7 +25,7 @@ from litscale.storage.run_folders import CHECKPOINTS, EVALUATIONS
 
 RECORD = "evaluated.json"
 SETTINGS = "settings.json"
-PRESENT = "evaluators"  # in .locks; each evaluator shares it as long as its process runs
+PRESENT = "evaluators"  # in .locks; each evaluator shares it as long as its process runs, which filelock's cannot do
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,8 @@ def _run_folder(command: Sequence[str]) -> Path:
     """
     if command[0] != "evaluate":
         return Path(parsed(command)["trainer"]["default_root_dir"])
-    from litscale.cli.evaluate.command import CONFIG, read_words  # which takes seconds
+    from lit_models.runs import CONFIG  # these take seconds
+    from litscale.cli.evaluate.command import read_words
 
     run, _, stage = read_words(command[1:])
     if (run / CONFIG).is_file():  # else the training is yet to begin, too

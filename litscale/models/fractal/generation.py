@@ -79,6 +79,7 @@ class Generation:
     compile: bool = False
 
     def __post_init__(self) -> None:
+        # 1. numbers
         for name, value in (("iterations", self.iterations), ("token_cache", self.token_cache)):
             steps = value if isinstance(value, list) else [value]
             if not all(isinstance(count, int) for count in steps):
@@ -91,17 +92,19 @@ class Generation:
             raise ValueError(f"temperature must be positive, not {self.temperature}; greedy takes the likeliest symbol")
         if not 0 <= self.cfg < math.inf:
             raise ValueError(f"cfg must not be negative, not {self.cfg}; 1 means no guidance")
-        for schedule in [self.schedule] if isinstance(self.schedule, str) else self.schedule:
-            check_name("schedule", schedule, SCHEDULES)
-        check_name("cfg_schedule", self.cfg_schedule, CFG_SCHEDULES)
         if not 0 <= self.filter_threshold <= 1:
             raise ValueError(f"filter_threshold must be in 0..1, not {self.filter_threshold}")
         if not self.confidence_oversampling >= 1:
             raise ValueError(f"confidence_oversampling must be at least 1, not {self.confidence_oversampling}")
+        # 2. names
+        for schedule in [self.schedule] if isinstance(self.schedule, str) else self.schedule:
+            check_name("schedule", schedule, SCHEDULES)
+        check_name("cfg_schedule", self.cfg_schedule, CFG_SCHEDULES)
         check_name("order", self.order, ORDERS)
         check_name("decoding", self.decoding, DECODINGS)
         check_name("guess", self.guess, GUESSES)
         check_name("weights", self.weights, WEIGHTS)
+        # 3. what a compiled step needs of the others
         if self.compile and self.weights != "float32":
             raise ValueError(f"compile reads weights in float32, not {self.weights}: set weights to float32")
         if self.compile and not self.use_cache:
