@@ -114,6 +114,7 @@ class LitSDVAR(GeneratingModule):
                 "num_classes the same"
             )
         check_options(generation)
+        generation.check(self.target.scales)
         self.generation, self.optimization = generation, optimization
         self.files = {
             "tokenizer_checkpoint": tokenizer_checkpoint,
@@ -213,7 +214,9 @@ class LitSDVAR(GeneratingModule):
         labels = labels_of(self.target, batch.get("label"), len(tokens[0]))
         # 2. let the target draw the tokens of a part of the images
         if count := round(self.teacher_share * len(labels)):
-            drawn = teacher_tokens(self.target, labels[:count], self.generation, host_random().getrandbits(62))
+            drawn = teacher_tokens(
+                self.target, labels[:count], self.generation.complete(), host_random().getrandbits(62)
+            )
             tokens = [torch.cat([made, given[count:]]) for made, given in zip(drawn, tokens, strict=True)]
         # 3. compare the networks
         nats, overlap = self._divergence(labels, tokens)
@@ -231,10 +234,14 @@ class LitSDVAR(GeneratingModule):
         return count_tokens(batch, self.target.length)
 
     def _divergence(self, labels: Tensor, tokens: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """Return the divergence and the overlap at each token, ``[B, L]`` each."""
+        """Return the divergence and the overlap at each token, ``[B, L]`` each.
+
+        The draft draws as the options say. The target draws without what saves arithmetic, so that a draft without
+        guidance on late scales learns to draw what guidance would have changed.
+        """
         options = replace(self.generation, top_k=0, top_p=0.0)  # filters would make it infinite
         with torch.no_grad():
-            target = teacher_forced(self.target, labels, tokens, options)
+            target = teacher_forced(self.target, labels, tokens, options.complete())
         return divergence(target, teacher_forced(self.draft, labels, tokens, options))
 
     def on_validation_epoch_start(self) -> None:

@@ -101,6 +101,7 @@ class LitVAR(GeneratingModule):
                 f"progressive_steps must not be negative and progressive_first must be in 1..{network.scales}, the "
                 f"number of scales, not {progressive_steps} and {progressive_first}"
             )
+        generation.check(network.scales)
         if progressive_steps and scales is not None:
             raise ValueError("progressive_steps trains all scales: set it to 0, or scales to null")
         if measure_attention and network.attention is not None:

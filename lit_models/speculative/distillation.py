@@ -31,7 +31,7 @@ def teacher_forced(network: VAR, labels: Tensor, tokens: Sequence[Tensor], optio
         float32 ``[B, L, V]``.
     """
     inputs = network.vqvae.quantizer.teacher_input(tokens)
-    if options.cfg:
+    if options.at(0).cfg:
         labels, inputs = torch.cat([labels, torch.full_like(labels, -1)]), inputs.repeat(2, 1, 1)
     with evaluating(network):
         raw = network(labels, inputs)

@@ -1,6 +1,8 @@
 """LitSDVAR in a trainer: comparison with the target alone, distillation, checkpoints and files, generation, errors."""
 
+from dataclasses import replace
 from functools import partial
+from random import Random
 
 import pytest
 import torch
@@ -14,7 +16,7 @@ from lit_models.speculative.comparison import no_totals, rates
 from lit_models.speculative.distillation import divergence, teacher_forced
 from lit_models.tokenizer.data_checks import token_metadata
 from litscale.models.sdvar import KL, AdaptiveGamma, CollaborativeDecoding, DraftOnly, Speculative, TargetOnly, TopK
-from litscale.models.var import VARGeneration, to_official
+from litscale.models.var import VARGeneration, generate, to_official
 
 
 class Comparisons(Callback):
@@ -107,16 +109,20 @@ def test_validation_in_fit_decodes_the_first_labels(tmp_path):
     assert "val/accepted_scales_per_call" in trainer.callback_metrics
 
 
-def test_the_loss_is_the_divergence_of_what_tokens_are_drawn_from(tmp_path):
-    options = VARGeneration(cfg=1.5, temperature=0.8)
+@pytest.mark.parametrize("until", [None, 0, 1, 2])
+def test_the_loss_is_the_divergence_of_what_tokens_are_drawn_from(tmp_path, until):
+    """Without guidance from a scale on, the draft learns what guidance does there: the target keeps it."""
+    options = VARGeneration(cfg=1.5, temperature=(0.5, 0.8), top_k=(0, 0, 1), cfg_until=until)
     module, data, seen = lit_sdvar(generation=options, teacher_share=0.0), ToyImages(4), Outputs()
     tokens = module.vqvae.encode(data.canvas / 127.5 - 1)
     inputs, both = module.vqvae.quantizer.teacher_input(tokens), []
     with torch.no_grad():
-        for model in (module.target.eval(), module.draft.eval()):
+        for model, last in ((module.target.eval(), 3), (module.draft.eval(), 3 if until is None else until)):
             given, free = model(data.label, inputs), model(None, inputs)
             strength = 1.5 * torch.tensor([0.0] + [0.5] * 4 + [1.0] * 16)[:, None]
-            both.append((((1 + strength) * given - strength * free) / 0.8).softmax(-1))
+            strength[sum((1, 4, 16)[:last]) :] = 0
+            temperature = torch.tensor([0.5] + [0.8] * 20)[:, None]
+            both.append((((1 + strength) * given - strength * free) / temperature).softmax(-1))
     p, q = both
     nats, overlap = (p * (p / q).log()).sum(-1), torch.minimum(p, q).sum(-1)
     quiet(tmp_path, max_steps=1, callbacks=[seen], limit_val_batches=0).fit(module, datamodule=data)
@@ -163,6 +169,22 @@ def test_a_share_of_the_images_is_the_targets_own(tmp_path, share, monkeypatch):
     equal = torch.cat([a == b for a, b in zip(given[0], own, strict=True)], 1).all(1)
     assert equal.tolist() == [row >= 4 * share for row in range(4)]
     assert torch.equal(module.frequencies, module.vqvae.quantizer.count(own))
+
+
+def test_the_target_teaches_with_all_of_its_guidance(tmp_path, monkeypatch):
+    options = VARGeneration(cfg=4.0, cfg_until=0, top_k=(0, 1))
+    module, data, given = lit_sdvar(teacher_share=1.0, generation=options), ToyImages(4), []
+    whole = module._divergence
+    monkeypatch.setattr(module, "_divergence", lambda labels, tokens: given.append(tokens) or whole(labels, tokens))
+    monkeypatch.setattr("lit_models.lit_sdvar.host_random", lambda: Random(5))
+    seed = Random(5).getrandbits(62)
+    expected, unguided = (
+        generate(module.target, data.label, each, seed).tokens for each in (replace(options, cfg_until=None), options)
+    )
+    quiet(tmp_path, max_steps=1, limit_val_batches=0).fit(module, datamodule=data)
+    (made,) = given
+    assert all(torch.equal(a, b) for a, b in zip(made, expected, strict=True))
+    assert not torch.equal(made[2], unguided[2])
 
 
 def test_distillation_trains_the_draft_alone_and_raises_acceptance(tmp_path):
@@ -298,6 +320,7 @@ def test_bad_decoders(decoder, message):
     [
         ({"teacher_share": 1.5}, r"teacher_share must be in 0\.\.1, not 1.5"),
         ({"generation": VARGeneration(greedy=True)}, "decoders need greedy and smooth to be false"),
+        ({"generation": VARGeneration(top_k=(0, 0, 0, 1))}, "top_k has 4 values, one for each scale, but there are 3"),
         ({"fit_images": 0}, "fit_images must be at least 1, not 0"),
         ({"draft": network("draft", num_classes=2)}, "the draft has 2 classes, the target 3"),
         (

@@ -63,9 +63,10 @@ def draw_scale(
         noise: of this scale, where it is known already.
     """
     # 1. guidance and temperature
-    full = replace(options.at(k), top_k=0, top_p=0.0).logits(raw, model.progress(k))
+    drawn = options.at(k)
+    full = replace(drawn, top_k=0, top_p=0.0).logits(raw, model.progress(k))
     # 2. filters
-    logits = keep_likely(full, options.top_k, options.top_p)
+    logits = keep_likely(full, drawn.top_k, drawn.top_p)
     # 3. keyed noise, and the tokens that it chooses
     if noise is None:
         noise = options.noise(seed, images, k, logits.shape[1], logits.shape[2])

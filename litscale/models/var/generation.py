@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,8 +18,50 @@ from litscale.models.var.pruning import Pruning
 
 
 @dataclass(frozen=True)
+class ScaleGeneration:
+    """How the tokens of one scale are drawn, see :class:`VARGeneration`.
+
+    Attributes:
+        cfg: of the last scale; 0 where this scale is not guided.
+        top_k: number of tokens, 0 for all.
+        top_p: share of the probability, 0 for all.
+        temperature: divides the logits.
+    """
+
+    cfg: float
+    top_k: int
+    top_p: float
+    temperature: float
+
+    def logits(self, raw: Tensor, progress: float) -> Tensor:
+        """Compute the logits to draw from.
+
+        Args:
+            raw: the network's, ``[B, n, V]``, or ``[2 B, n, V]`` with the unconditional rows second where ``cfg`` is
+                above 0.
+            progress: :meth:`litscale.models.var.VAR.progress` of the scale.
+
+        Returns:
+            ``[B, n, V]``; removed tokens are -inf.
+        """
+        logits = guided(raw, self.cfg * progress) if self.cfg else raw
+        return keep_likely(logits / self.temperature, self.top_k, self.top_p)
+
+
+BY_SCALE = ("top_k", "top_p", "temperature")
+
+
+def values_of(given: float | Sequence[float]) -> Sequence[float]:
+    """Return the values of an option from the first scale on, of which the last holds for all further scales."""
+    return given if isinstance(given, Sequence) else (given,)
+
+
+@dataclass(frozen=True)
 class VARGeneration:
     """How tokens are drawn. The published scores are those of cfg 1.5, top_k 900 and top_p 0.96.
+
+    top_k, top_p and temperature are one value, or one for each scale from the first on; the last one holds for all
+    further scales. ``top_k=(0, 0, 0, 1)`` takes the likeliest tokens from scale 3 on.
 
     Args:
         cfg: classifier-free guidance at the last scale; it grows from 0 at the first one, and logits are
@@ -39,9 +82,9 @@ class VARGeneration:
     """
 
     cfg: float = 1.5
-    top_k: int = 0
-    top_p: float = 0.0
-    temperature: float = 1.0
+    top_k: int | tuple[int, ...] = 0
+    top_p: float | tuple[float, ...] = 0.0
+    temperature: float | tuple[float, ...] = 1.0
     greedy: bool = False
     smooth: bool = False
     cfg_until: int | None = None
@@ -52,18 +95,38 @@ class VARGeneration:
             raise ValueError(f"cfg must not be negative, not {self.cfg}; 0 means no guidance")
         if self.cfg_until is not None and self.cfg_until < 0:
             raise ValueError(f"cfg_until must not be negative, not {self.cfg_until}; null guides all scales")
-        if not isinstance(self.top_k, int):
-            raise ValueError(f"top_k must be a whole number, not {self.top_k}")
-        if self.top_k < 0:
-            raise ValueError(f"top_k must not be negative, not {self.top_k}; 0 draws among all tokens")
-        if not 0 <= self.top_p <= 1:
-            raise ValueError(f"top_p must be in 0..1, not {self.top_p}; 0 draws among all tokens")
-        if not 0 < self.temperature < math.inf:
-            raise ValueError(f"temperature must be positive, not {self.temperature}; greedy takes the likeliest token")
+        for name in BY_SCALE:
+            if not values_of(getattr(self, name)):
+                raise ValueError(f"{name} must be one value, or one for each scale, not an empty list")
+        for top_k in values_of(self.top_k):
+            if not isinstance(top_k, int):
+                raise ValueError(f"top_k must be a whole number, not {top_k}")
+            if top_k < 0:
+                raise ValueError(f"top_k must not be negative, not {top_k}; 0 draws among all tokens")
+        for top_p in values_of(self.top_p):
+            if not 0 <= top_p <= 1:
+                raise ValueError(f"top_p must be in 0..1, not {top_p}; 0 draws among all tokens")
+        for temperature in values_of(self.temperature):
+            if not 0 < temperature < math.inf:
+                raise ValueError(f"temperature must be positive, not {temperature}; greedy takes the likeliest token")
 
-    def at(self, k: int) -> VARGeneration:
-        """Return the options that hold at scale ``k``: those without guidance from ``cfg_until`` on."""
-        return self if self.cfg_until is None or k < self.cfg_until else replace(self, cfg=0.0)
+    def check(self, scales: int) -> None:
+        """Check that no option has more values than there are scales.
+
+        Raises:
+            ValueError: one has.
+        """
+        for name in BY_SCALE:
+            if len(values := values_of(getattr(self, name))) > scales:
+                raise ValueError(f"{name} has {len(values)} values, one for each scale, but there are {scales} scales")
+
+    def at(self, k: int) -> ScaleGeneration:
+        """Return the options of scale ``k``."""
+        here: dict[str, Any] = {}
+        for name in BY_SCALE:
+            values = values_of(getattr(self, name))
+            here[name] = values[min(k, len(values) - 1)]
+        return ScaleGeneration(self.cfg if self.cfg_until is None or k < self.cfg_until else 0.0, **here)
 
     def counts(self, sizes: Sequence[int]) -> list[int]:
         """Return the number of computed tokens of each scale, given the numbers of all its tokens."""
@@ -72,20 +135,6 @@ class VARGeneration:
     def complete(self) -> VARGeneration:
         """Return the options without those that save arithmetic at the expense of quality."""
         return replace(self, cfg_until=None, prune=None)
-
-    def logits(self, raw: Tensor, progress: float) -> Tensor:
-        """Compute the logits to draw from.
-
-        Args:
-            raw: the network's, ``[B, n, V]``, or ``[2 B, n, V]`` with the unconditional rows second where ``cfg`` is
-                above 0.
-            progress: :meth:`litscale.models.var.VAR.progress` of the scale.
-
-        Returns:
-            ``[B, n, V]``; removed tokens are -inf.
-        """
-        logits = guided(raw, self.cfg * progress) if self.cfg else raw
-        return keep_likely(logits / self.temperature, self.top_k, self.top_p)
 
     def noise(self, seed: int, images: Tensor, k: int, n: int, vocab: int) -> Tensor | None:
         """Return the noise of scale ``k`` for images int64 ``[B]``, float32 ``[B, n, V]``; none when greedy."""

@@ -76,8 +76,9 @@ class NetworkState:
         """Nothing read yet, for classes int64 ``[B]``.
 
         Raises:
-            ValueError: labels out of range.
+            ValueError: labels out of range, or an option with more values than there are scales.
         """
+        options.check(model.scales)
         guided = options.at(0).cfg > 0
         rows = torch.cat([labels, torch.full_like(labels, -1)]) if guided else labels
         record = [] if passes is None else passes

@@ -35,7 +35,7 @@ def exact(target, options):
     if options.cfg:
         raw = torch.cat([raw, target(None, inputs)])
     parts = raw.double().split([1, 4, 9], dim=1)
-    p = [options.logits(part, target.progress(k)).softmax(-1) for k, part in enumerate(parts)]
+    p = [options.at(k).logits(part, target.progress(k)).softmax(-1) for k, part in enumerate(parts)]
     joint = p[0].gather(-1, first[..., None])[:, 0] * p[1].gather(-1, second[..., None])[..., 0].prod(1, keepdim=True)
     return (joint * p[2][:, 0]).view(V, V**4, V)
 

@@ -64,7 +64,7 @@ def test_the_entry_scale_is_drawn_under_the_mask(models, name, entry, cfg):
     cache = target.new_cache()
     condition = target.condition(rows)
     raw = target.extend(inputs.repeat(copies, 1, 1), condition, cache, 0, mask)[:, target.bounds[entry] :]
-    logits = options.logits(raw, target.progress(entry))
+    logits = options.at(entry).logits(raw, target.progress(entry))
     noise = options.noise(2, torch.arange(len(labels)), entry, logits.shape[1], target.vocab)
     assert torch.equal(made.tokens[entry], gumbel_max(logits, noise))
     if entry == 1 and name != "causal":

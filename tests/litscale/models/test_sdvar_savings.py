@@ -113,15 +113,17 @@ def test_guidance_to_the_last_scale_is_plain_guidance(models):
 
 
 @pytest.mark.parametrize("until", [1, 2, 3])
-def test_speculation_without_late_guidance_gives_the_tokens_of_the_target(models, until):
-    options = replace(PLAIN, cfg_until=until)
+@pytest.mark.parametrize("by_scale", [{}, {"top_k": (0, 0, 3, 1), "top_p": (0.0, 0.9), "temperature": (1.0, 0.7)}])
+def test_speculation_with_other_options_at_late_scales_gives_the_tokens_of_the_target(models, until, by_scale):
+    options = replace(PLAIN, cfg_until=until, **by_scale)
     expected = TargetOnly(models[1]).decode(LABELS, options, seed=4)
     for gamma in (1, 2, 3):
         made = Speculative(*models, gamma=gamma).decode(LABELS, options, seed=4)
         assert made.report.margin > 1e-4
         assert same(made.tokens, expected.tokens)
-        plain = Speculative(*models, gamma=gamma).decode(LABELS, PLAIN, seed=4).report
-        assert made.report.target_computed_tokens < plain.target_computed_tokens
+        if not by_scale:
+            plain = Speculative(*models, gamma=gamma).decode(LABELS, PLAIN, seed=4).report
+            assert made.report.target_computed_tokens < plain.target_computed_tokens
 
 
 def savings(models):
@@ -134,6 +136,7 @@ def savings(models):
         (TargetOnly(models[1]), PRUNED),
         (Refine(*models, large_scales=3), replace(PRUNED, cfg_until=2)),
         (Speculative(*models, gamma=2), until),
+        (Refine(*models, large_scales=2), replace(until, top_k=(0, 0, 1), temperature=(1.0, 0.5))),
     ]
 
 

@@ -1,6 +1,7 @@
 """Guidance, filters, mixtures and the use of codes in VAR, by hand."""
 
 import math
+from dataclasses import astuple
 
 import pytest
 import torch
@@ -62,9 +63,9 @@ def test_filters_treat_each_row_by_itself():
 def test_the_logits_that_tokens_are_drawn_from():
     raw = torch.tensor([[[1.0, 2.0, -1.0]], [[0.5, 4.0, 2.0]]])
     # at half of the scales the strength is 1.5: guided 1.75, -1, -5.5, then divided by 0.5
-    assert VARGeneration(cfg=3.0, temperature=0.5).logits(raw, 0.5).tolist() == [[[3.5, -2.0, -11.0]]]
-    assert VARGeneration(cfg=3.0, top_k=1).logits(raw, 0.5).tolist() == [[[1.75, REMOVED, REMOVED]]]
-    assert VARGeneration(cfg=0.0, temperature=2.0).logits(raw[:1], 0.5).tolist() == [[[0.5, 1.0, -0.5]]]
+    assert VARGeneration(cfg=3.0, temperature=0.5).at(0).logits(raw, 0.5).tolist() == [[[3.5, -2.0, -11.0]]]
+    assert VARGeneration(cfg=3.0, top_k=1).at(0).logits(raw, 0.5).tolist() == [[[1.75, REMOVED, REMOVED]]]
+    assert VARGeneration(cfg=0.0, temperature=2.0).at(0).logits(raw[:1], 0.5).tolist() == [[[0.5, 1.0, -0.5]]]
 
 
 def test_draws_add_the_noise():
@@ -294,3 +295,30 @@ def test_initial_weights_of_the_transformer():
 
 def test_the_default_options():
     assert VARGeneration() == VARGeneration(1.5, 0, 0.0, 1.0, False, False)
+
+
+def test_options_by_scale_hold_from_the_first_scale_on_and_the_last_for_all_others():
+    options = VARGeneration(cfg=2.0, top_k=(0, 5, 1), top_p=(0.5,), temperature=(1.0, 2.0), cfg_until=3)
+    assert [astuple(options.at(k)) for k in range(5)] == [
+        (2.0, 0, 0.5, 1.0),
+        (2.0, 5, 0.5, 2.0),
+        (2.0, 1, 0.5, 2.0),
+        (0.0, 1, 0.5, 2.0),
+        (0.0, 1, 0.5, 2.0),
+    ]
+    raw = torch.tensor([[[1.0, 2.0, -1.0]]])
+    assert VARGeneration(cfg=0.0, top_k=(0, 1)).at(1).logits(raw, 0.5).tolist() == [[[REMOVED, 2.0, REMOVED]]]
+
+
+def test_options_by_scale_are_checked_one_by_one():
+    with pytest.raises(ValueError, match="top_k must not be negative, not -1; 0 draws among all tokens"):
+        VARGeneration(top_k=(0, -1))
+    with pytest.raises(ValueError, match=r"top_p must be in 0..1, not 1.5"):
+        VARGeneration(top_p=(0.5, 1.5))
+    with pytest.raises(ValueError, match="temperature must be positive, not 0"):
+        VARGeneration(temperature=(1.0, 0.0))
+    with pytest.raises(ValueError, match="temperature must be one value, or one for each scale, not an empty list"):
+        VARGeneration(temperature=())
+    with pytest.raises(ValueError, match="top_k has 4 values, one for each scale, but there are 3 scales"):
+        VARGeneration(top_k=(0, 0, 0, 1)).check(3)
+    VARGeneration(top_k=(0, 0, 1), temperature=0.5).check(3)
