@@ -22,6 +22,7 @@ TYPES = {
     "str": "text",
     "NoneType": "null",
     "list": "a list",
+    "tuple": "a list",
     "dict": "a mapping",
     "collections.abc.Iterable": "a list",
 }

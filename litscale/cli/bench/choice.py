@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, fields
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 import yaml
 
+from lit_models import LitSDVAR
 from litscale.cli.bench.decoder_grid import Bench, Case
 from litscale.cli.bench.measured import Numbers, measured
 from litscale.models.sdvar import (
@@ -98,20 +100,21 @@ def choose_decoder(
     return rows, good[-1] if good else alone
 
 
-def layer(case: Case, own: Decoder) -> str:
+def layer(case: Case, model: LitSDVAR) -> str:
     """The options of a case as a layer of YAML, to be given after the pair's config.
 
     Args:
         case: the decoder.
-        own: the decoder of the config, whose options are left as they are there.
+        model: the pair of the config, whose own options are left as they are there.
     """
-    saving = asdict(case.options)
-    options: dict[str, Any] = {"generation": {name: saving[name] for name in ("cfg_until", "prune")}}
-    if case.options.prune is not None:
-        saving["prune"]["ratios"] = list(case.options.prune.ratios)
+    # a round trip through JSON makes lists of tuples
+    own, drawn = (json.loads(json.dumps(asdict(each))) for each in (model.generation, case.options))
+    options: dict[str, Any] = {}
+    if changed := {name: value for name, value in drawn.items() if value != own[name]}:
+        options["generation"] = changed
     if case.draft is not None:
         options["draft_checkpoint"] = case.draft
-    if case.decoder is not own:
+    if case.decoder is not model.decoder:
         kind = type(case.decoder)
         given = {"class_path": f"litscale.models.sdvar.{kind.__name__}", "init_args": decoder_options(case.decoder)}
         options["decoder"] = given

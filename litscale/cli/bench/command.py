@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
@@ -29,7 +30,6 @@ from litscale.models.fractal.options import per_level
 from litscale.models.modes import evaluating
 from litscale.models.sdvar import KL, Acceptance, Costs, Coupled, GammaPolicy, Rejection, TargetOnly, TopK
 from litscale.models.small_weights import small_weights
-from litscale.models.var import Pruning
 from litscale.storage.checkpoint_record import record_checkpoint
 from litscale.storage.checkpoints import read_checkpoint
 
@@ -55,8 +55,7 @@ class BenchTrainer(Trainer):
         entry_nums: tuple[int, ...] | None = None,
         masks: tuple[str, ...] = ("causal",),
         large_scales: tuple[int, ...] | None = None,
-        cfg_untils: tuple[int, ...] | None = None,
-        prunes: tuple[Pruning, ...] = (),
+        generations: tuple[dict[str, Any], ...] | None = None,
         num_images: int = 200,
         batch_size: int = 50,
         seeds: int = 5,
@@ -71,8 +70,8 @@ class BenchTrainer(Trainer):
 
         The rows are the target alone, the draft alone, the module's own decoder, refinement for each number of large
         scales, collaborative decoding for each entry_num and mask, and speculative decoding for each gamma, acceptance
-        and threshold; the target alone and refinement once more without guidance on late scales, and with late scales
-        pruned. All draw tokens as the module does (model.generation). Time is measured in rounds in which all decoders
+        and threshold; the target alone and refinement once more for each of the generations. All others draw tokens as
+        the module does (model.generation). Time is measured in rounds in which all decoders
         take their turn; medians count. The table is printed and written to the run's folder as bench_decode.csv, .json
         and .md, with a picture of speed against quality, bench_decode.png. An interrupted benchmark goes on where it
         was.
@@ -90,8 +89,8 @@ class BenchTrainer(Trainer):
             entry_nums: numbers of the draft's scales in collaborative decoding; null = all from 1 to S - 1.
             masks: masks of collaborative decoding, see bench masks.
             large_scales: numbers of the target's scales in Refine; null = all from 1 to S - 1.
-            cfg_untils: first scales without guidance; null = the middle one.
-            prunes: shares of the tokens to compute at late scales, such as {from_scale: 5, ratios: [0.5]}.
+            generations: changes of model.generation, such as {cfg_until: 4, top_k: [0, 0, 0, 0, 1]} or {prune:
+                {from_scale: 5, ratios: [0.5]}}; null = no guidance from the middle scale on.
             num_images: number of images for each seed, with all labels in turn.
             batch_size: number of images decoded together.
             seeds: number of seeds 0, 1, ... of the noise; FID is a mean over them.
@@ -121,7 +120,9 @@ class BenchTrainer(Trainer):
         inner = range(1, model.scales)
         entries, large = (inner if given is None else given for given in (entry_nums, large_scales))
         grid = decoders(model, gammas, RULES if acceptances is None else acceptances, thresholds, entries, masks, large)
-        cases = cases_of(model, grid, (model.scales // 2,) if cfg_untils is None else cfg_untils, prunes)
+        if generations is None:
+            generations = ({"cfg_until": model.scales // 2},) if model.generation.cfg else ()
+        cases = cases_of(model, grid, generations)
         drafting = [case for case in cases if not isinstance(case.decoder, TargetOnly)]
         for name, path in (drafts or {}).items():
             cases += [replace(case, label=f"{name}: {case.label}", draft=path) for case in drafting]
@@ -158,7 +159,7 @@ class BenchTrainer(Trainer):
         print("Written to " + ", ".join(map(str, files)))
         if choice is not None:
             print(f"\nThe fastest decoder with {choose} is {choice.label}; as a layer after the pair's config:\n")
-            print(layer(choice, model.decoder))
+            print(layer(choice, model))
         return report
 
     def fractal(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from argparse import ArgumentError
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -11,6 +12,7 @@ from statistics import fmean, median, stdev
 from typing import Any
 
 import torch
+from jsonargparse import ArgumentParser
 from lightning.pytorch import LightningDataModule
 from torch import Tensor, nn
 
@@ -19,6 +21,7 @@ from lit_models.speculative.comparison import compare, no_totals, rates
 from lit_models.tokenizer.weights import checksum
 from lit_models.transformer_files import load_transformer
 from litscale.cli.bench.measured import Numbers, measured
+from litscale.cli.messages import in_one_line
 from litscale.metrics import FeatureStatistics
 from litscale.metrics.features import checked_size, extract, identity
 from litscale.metrics.fid import frechet_distance
@@ -83,31 +86,58 @@ def decoders(
     return {str(decoder): decoder for decoder in grid}
 
 
-def cases_of(
-    model: LitSDVAR, grid: Mapping[str, Decoder], cfg_untils: Sequence[int], prunes: Sequence[Pruning] = ()
-) -> list[Case]:
+def cases_of(model: LitSDVAR, grid: Mapping[str, Decoder], generations: Sequence[Mapping[str, Any]]) -> list[Case]:
     """The decoders of the grid as rows, the target alone first.
 
-    The target alone and refinement come once more for each of ``cfg_untils``, the first scales without guidance, and
-    for each of ``prunes``. The module's own decoder draws as the module says, and all others save nothing else.
+    The target alone and refinement come once more for each of ``generations``, which are changes of the options that
+    the other rows draw with. These are the module's without what saves arithmetic; only its own decoder draws as the
+    module says.
+
+    Raises:
+        ValueError: a change is none of these options.
     """
     plain = model.generation.complete()
-    savings = [replace(plain, cfg_until=until) for until in cfg_untils if plain.cfg and until < model.scales]
-    savings += [replace(plain, prune=prune) for prune in prunes]
     pairs = [(each, model.generation if each is model.decoder else plain) for each in grid.values()]
     pairs += [
-        (decoder, options) for options in savings for decoder in grid.values() if type(decoder) in (TargetOnly, Refine)
+        (decoder, options)
+        for options in (changed(plain, change) for change in generations)
+        for decoder in grid.values()
+        if type(decoder) in (TargetOnly, Refine)
     ]
-    cases = [Case(", ".join([str(decoder), *saved(options)]), decoder, options) for decoder, options in pairs]
+    cases = [Case(", ".join([str(decoder), *changes(options, plain)]), decoder, options) for decoder, options in pairs]
     return list({case.label: case for case in cases}.values())
 
 
-def saved(options: VARGeneration) -> list[str]:
-    """What options save, for the name of a row."""
-    words = [] if options.cfg_until is None else [f"cfg_until {options.cfg_until}"]
-    if options.prune is not None:
-        shares = ", ".join(map(str, options.prune.ratios))
-        words.append(f"pruned from scale {options.prune.from_scale} to {shares}")
+def changed(options: VARGeneration, change: Mapping[str, Any]) -> VARGeneration:
+    """Options of generation with some of them changed, as a config spells them.
+
+    Raises:
+        ValueError: there is no such option, or its value is out of range or of another type.
+    """
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(VARGeneration, "generations")
+    parser.set_defaults({"generations": asdict(options)})
+    try:
+        made: VARGeneration = parser.instantiate_classes(parser.parse_object({"generations": dict(change)})).generations
+    except ArgumentError as error:
+        raise ValueError(in_one_line(error.message, ("bench", "decode"))) from error
+    return made
+
+
+def changes(options: VARGeneration, plain: VARGeneration) -> list[str]:
+    """How options differ from the plain ones, for the name of a row."""
+    words = []
+    for name in (each.name for each in fields(options)):
+        value, before = getattr(options, name), getattr(plain, name)
+        if value == before:
+            continue
+        if isinstance(value, Pruning):
+            words.append(f"pruned from scale {value.from_scale} to {', '.join(map(str, value.ratios))}")
+        elif isinstance(value, tuple):
+            starts = [k for k, given in enumerate(value) if given != (value[k - 1] if k else before)]
+            words += [f"{name} {value[k]}" + (f" from scale {k}" if k else "") for k in starts]
+        else:
+            words.append(f"{name} {value}")
     return words
 
 

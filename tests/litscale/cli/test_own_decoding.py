@@ -64,7 +64,7 @@ def test_own_decoder_from_the_command_line(config):
 
 def test_own_rule_in_a_benchmark(config):
     short = ["--num_images", "2", "--batch_size", "2", "--seeds", "1", "--gammas", "[1]", "--entry_nums", "[]"]
-    short += ["--large_scales", "[]", "--cfg_untils", "[]", "--repeats", "1", "--speed_batches", "[1]"]
+    short += ["--large_scales", "[]", "--generations", "[]", "--repeats", "1", "--speed_batches", "[1]"]
     main(["bench", "decode", *config, *short, "--acceptances", "[own_decoding.Leading,Coupled]"])
     table = json.loads(Path("run/bench_decode.json").read_text())["rows"]
     assert list(table)[2:] == [

@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import threading
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -15,16 +16,16 @@ from PIL import Image
 from sdvar_lit_toys import SIZES, Patches, lit_sdvar
 
 from litscale.cli import signals
-from litscale.cli.bench.choice import bound_of, decoder_options
-from litscale.cli.bench.decoder_grid import Bench, Quality, decoders
+from litscale.cli.bench.choice import bound_of, decoder_options, layer
+from litscale.cli.bench.decoder_grid import Bench, Case, Quality, changed, changes, decoders
 from litscale.cli.bench.speed_quality import front
 from litscale.cli.main import main
 from litscale.models.sdvar import KL, AdaptiveGamma, Costs, Coupled, FixedGamma, Speculative
-from litscale.models.var import VARGeneration
+from litscale.models.var import Pruning, VARGeneration
 from litscale.storage.checkpoints import stamp
 
 VQVAE = {"patch_nums": [1, 2, 4], "vocab": 16, "dim": 8, "channels": 8, "multipliers": [1, 2], "blocks": 1}
-SAVING = ["--large_scales", "[]", "--cfg_untils", "[]", "--repeats", "1", "--speed_batches", "[2]"]
+SAVING = ["--large_scales", "[]", "--generations", "[]", "--repeats", "1", "--speed_batches", "[2]"]
 SHORT = [*SAVING, "--num_images", "6", "--batch_size", "4", "--seeds", "2", "--gammas", "[1,2]", "--untrained", "true"]
 GRID = [*SHORT, "--acceptances", "[TopK,Coupled]", "--thresholds", "[0.0,1.0]", "--entry_nums", "[1]"]
 SLOW = pytest.mark.slow  # the constructors' own tests hold the same error
@@ -114,14 +115,17 @@ def test_the_grid_is_measured_and_written(config, tmp_path, capsys):
 
 
 def test_savings_are_rows_beside_the_whole_target(config, tmp_path):
-    saving = ["--large_scales", "[1,2]", "--cfg_untils", "[1]", "--prunes", "[{from_scale: 2, ratios: [0.5]}]"]
+    changes = "[{cfg_until: 1}, {prune: {from_scale: 2, ratios: [0.5]}}, {cfg_until: 1, top_k: [0, 0, 1]}]"
+    saving = ["--large_scales", "[1,2]", "--generations", changes]
     saving += ["--speed_batches", "[1,3]", "--acceptances", "[]"]
     main(["bench", "decode", "--config", config, *SHORT, *saving, "--entry_nums", "[]", *EXTRACTOR])
     found = rows(tmp_path / "run")
     names = ["target only", *(f"refine (large_scales {n})" for n in (1, 2))]
     assert list(found) == [
         *("target only", "draft only", "speculative (gamma 1, Rejection)", *names[1:]),
-        *(f"{name}, {words}" for words in ("cfg_until 1", "pruned from scale 2 to 0.5") for name in names),
+        *(f"{name}, cfg_until 1" for name in names),
+        *(f"{name}, pruned from scale 2 to 0.5" for name in names),
+        *(f"{name}, top_k 1 from scale 2, cfg_until 1" for name in names),
     ]
     alone, until = found["target only"], found["target only, cfg_until 1"]
     assert (alone["target_tokens_per_image"], alone["draft_tokens_per_image"]) == (2 * 21, 0)
@@ -157,7 +161,7 @@ def test_the_fastest_decoder_within_a_bound_is_chosen(config, tmp_path, capsys, 
     chosen = yaml.safe_load(out[out.index("\nmodel:") :])
     kind = "litscale.models.sdvar.Refine"
     decoder = {"class_path": kind, "init_args": {"large_scales": 1}}
-    assert chosen["model"]["init_args"] == {"generation": {"cfg_until": None, "prune": None}, "decoder": decoder}
+    assert chosen["model"]["init_args"] == {"decoder": decoder}
     # 10 + 1 + 1 seconds, where the draft reads the first scale together with its own first one
     assert rows(tmp_path / "run")["refine (large_scales 1)"]["network_ms"] == pytest.approx(1e3 * (10 + 2 + 1) / 2)
     # and it is a layer
@@ -194,6 +198,32 @@ def test_options_of_decoders_as_a_config_has_them():
     assert (bound_of("quality<=1%"), bound_of("quality <= .5")) == (0.01, 0.5)
     with pytest.raises(ValueError, match=r"choose must be like 'quality<=1%' or 'quality<=0.01', not 'speed>2'"):
         bound_of("speed>2")
+
+
+def test_a_layer_has_the_options_of_generation_that_differ_from_the_pairs():
+    model = lit_sdvar(generation=VARGeneration(cfg=0.5, cfg_until=2))
+    change = {"top_k": [0, 0, 1], "temperature": 0.5, "prune": {"from_scale": 2, "ratios": [0.5]}}
+    options = changed(model.generation.complete(), change)
+    assert options == VARGeneration(0.5, (0, 0, 1), temperature=0.5, prune=Pruning(2, (0.5,)))
+    written = yaml.safe_load(layer(Case("row", model.decoder, options), model))
+    assert written == {"model": {"init_args": {"generation": change | {"cfg_until": None}}}}
+    words = ["top_k 1 from scale 2", "temperature 0.5", "pruned from scale 2 to 0.5"]
+    assert changes(options, model.generation.complete()) == words
+    assert changes(replace(options, top_k=(3, 3, 1)), options) == ["top_k 3", "top_k 1 from scale 2"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"top": 1}, "--generations.top: there is no such option"),
+        ({"top_k": "many"}, "--generations.top_k many: expected a whole number or a list"),
+        ({"top_k": [0, -1]}, "top_k must not be negative, not -1"),
+        ({"prune": {"from_scale": 0, "ratios": [0.5]}}, "from_scale must be at least 1, not 0"),
+    ],
+)
+def test_bad_generations(change, message):
+    with pytest.raises(ValueError, match=message):
+        changed(VARGeneration(), change)
 
 
 def test_the_front_is_what_no_other_beats():
