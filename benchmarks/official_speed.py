@@ -67,7 +67,7 @@ def detect(folder: Path) -> str:
         raise FileNotFoundError(f"--official {folder}: no such folder; give a clone of FractalGen or VAR")
     found = [name for name, files in FILES.items() if all((folder / file).is_file() for file in files)]
     if not found:
-        known = "; ".join(f"{name} has {' and '.join(files)}" for name, files in FILES.items())
+        known = "; ".join(f"{name} has {' and '.join(files)}" for name, files in FILES.items() if name != "MAR")
         raise ValueError(f"--official {folder} is no clone of FractalGen or VAR: {known}")
     if found == ["MAR"]:
         raise ValueError(

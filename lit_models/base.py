@@ -27,8 +27,8 @@ from litscale.models.state_dicts import mismatch
 
 HALF = ("bf16-true", "16-true")
 REMEDY = (
-    "lower the learning rate (model's optimization.lr or base_lr), lengthen the warm-up or set "
-    "trainer.gradient_clip_val, and resume with --ckpt_path last"
+    "lower the learning rate (model's optimization.lr or base_lr), lengthen the warm-up or set or "
+    "lower trainer.gradient_clip_val, and resume with --ckpt_path last"
 )
 
 

@@ -77,7 +77,8 @@ def test_other_folders_are_refused(official_speed, tmp_path, monkeypatch, capsys
         ([tmp_path / "gone"], "gone: no such folder; give a clone of FractalGen or VAR"),
         (
             [clone(tmp_path / "none", mar="")],
-            "none is no clone of FractalGen or VAR: FractalGen has models/fractalgen.py",
+            "none is no clone of FractalGen or VAR: FractalGen has models/fractalgen.py and models/pixelloss.py; VAR "
+            "has models/var.py and models/vqvae.py\n",  # and not what MAR has, which is refused
         ),
         (
             [clone(tmp_path / "mar", mar="", diffloss="")],

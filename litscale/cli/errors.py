@@ -50,6 +50,11 @@ class CommandParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """End the process with the message and the status of wrong use."""
+        if message.startswith("unrecognized arguments: -"):
+            from litscale.cli.messages import similar_option  # takes a while to import
+
+            name = message.split()[2].partition("=")[0]
+            message = f"{name}: there is no such option{similar_option(name, self._option_string_actions)}"
         end(self.prog, message, WRONG_USE)
 
 

@@ -37,7 +37,6 @@ _LITERAL = "typing.Literal["
 _NO_PATH = re.compile(r"Expected a dot import path string: (.*)")
 _MISSING = re.compile(r"the following arguments are required: (.*)")
 _UNRECOGNIZED = re.compile(r"unrecognized arguments: (\S+)(.*)")
-_AMBIGUOUS = re.compile(r"ambiguous option: --([^\s=]+)\S* could match --([^\s,]+)")
 _NESTED = re.compile(r"NestedArg\(key='[^']*', val='(.*)'\)")
 
 
@@ -58,7 +57,8 @@ def similar_option(name: str, known: Iterable[str]) -> str:
 
 
 def _similar(name: str, known: Iterable[str], prefix: str = "") -> str:
-    close = difflib.get_close_matches(name, sorted(known), n=1)
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=1) or [each for each in names if name and each.startswith(name)]
     return f"; did you mean {prefix}{close[0]}?" if close else ""
 
 
@@ -74,9 +74,6 @@ def in_one_line(message: str, words: Sequence[str]) -> str:
         return _missing(keys, found[1].split(", "))
     if found := _UNRECOGNIZED.search(message):
         return _unrecognized(keys, found[1], found[2], words)
-    if found := _AMBIGUOUS.search(message):  # the start of an option, which is none
-        key = ".".join(part for part in (keys, found[1]) if part)
-        return f"{_where(key, words)}: there is no such option; did you mean {found[2].rpartition('.')[2].rstrip('+')}?"
     # Of several types that a value may have, the first that knows the option says what is wrong.
     if (found := UNKNOWN.search(message)) and not _VALUE.search(message[: found.start()]):
         group, name, rest = found.groups()

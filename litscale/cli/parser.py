@@ -55,7 +55,8 @@ class Parser(LightningArgumentParser):
     _words: tuple[str, ...] = ()  # of the command line
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **{"formatter_class": _Options, **kwargs})
+        # The start of an option would be taken for the option, and a misspelled one for another.
+        super().__init__(*args, **{"formatter_class": _Options, "allow_abbrev": False, **kwargs})
 
     def parse_args(self, args: Any = None, **kwargs: Any) -> Any:  # type: ignore[override]
         """Parse words, see `as_options`, `with_exported` and `configs_first`."""

@@ -20,7 +20,7 @@ from litscale.models.fractal.head import CategoricalHead
 from litscale.models.fractal.level import GENERATORS, Level
 from litscale.models.fractal.masking import Masking, SharedMasking
 from litscale.models.fractal.network import CanvasNetwork
-from litscale.models.fractal.options import check_lengths, check_name, initialise, per_level
+from litscale.models.fractal.options import check_heads, check_lengths, check_name, initialise, per_level
 from litscale.models.fractal.terms import FractalOutput, LossTerms
 from litscale.models.keyed import canvas_keys, numbers
 from litscale.models.labels import check_labels
@@ -76,7 +76,8 @@ class Fractal(CanvasNetwork):
         grad_checkpointing: recompute activations in the backward pass to save memory.
 
     Raises:
-        ValueError: lists of unequal length, an unknown name, or sizes that do not divide each other.
+        ValueError: lists of unequal length, an unknown name, sizes that do not divide each other, or heads that do not
+            divide a width.
     """
 
     channel_weights: Tensor | None
@@ -124,6 +125,11 @@ class Fractal(CanvasNetwork):
         ):
             for name in names:
                 check_name(option, name, choices)
+        for i in range(depth + 1):
+            rotary = i < depth and kinds[i] != "learned"
+            check_heads((f"widths[{i}]", widths[i]), (f"heads[{i}]", heads[i]), rotary)
+        if guiding:
+            check_heads(("guide_width", guide_width), ("guide_heads", guide_heads), rotary=False)
         if tuple(sizes[-1]) != (1, 1):
             raise ValueError(f"the last of sizes must be [1, 1], the leaf's single cell, not {list(sizes[-1])}")
         if min([*periods, 1]) < 1:

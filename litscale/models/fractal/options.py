@@ -19,8 +19,15 @@ def per_level(option: str, value: T | Sequence[T], depth: int) -> list[T]:
     if isinstance(value, str) or not isinstance(value, Sequence):
         return [cast("T", value)] * depth
     if len(value) != depth:
-        raise ValueError(f"{option} has {len(value)} entries for {depth} levels: give one, or one per level")
+        raise ValueError(
+            f"{option} has {_entries(value)} for {depth} level{'s' * (depth != 1)}: give one, or one per level"
+        )
     return list(value)
+
+
+def _entries(values: Sequence[object]) -> str:
+    """How many entries a list has, in words."""
+    return f"{len(values)} {'entry' if len(values) == 1 else 'entries'}"
 
 
 def check_lengths(depth: int, **lists: Sequence[object]) -> None:
@@ -31,9 +38,29 @@ def check_lengths(depth: int, **lists: Sequence[object]) -> None:
     """
     for name, values in lists.items():
         if len(values) != depth + 1:
-            raise ValueError(f"{name} has {len(values)} entries, but {depth} generators and a leaf need {depth + 1}")
+            levels = f"{depth} generator{'s' * (depth != 1)}"
+            raise ValueError(f"{name} has {_entries(values)}, but {levels} and a leaf need {depth + 1}")
     if not depth:
         raise ValueError("generators is empty: name at least one level, 'ar' or 'mar'")
+
+
+def check_heads(width: tuple[str, int], heads: tuple[str, int], rotary: bool) -> None:
+    """Refuse attention heads that do not divide the width, or that rotary positions cannot turn.
+
+    Args:
+        width: the option, and its value.
+        heads: likewise.
+        rotary: whether half of the pairs of each head's channels turn with the row, and half with the column.
+
+    Raises:
+        ValueError: naming both options.
+    """
+    if min(width[1], heads[1]) < 1 or width[1] % heads[1]:
+        raise ValueError(f"{heads[0]}, {heads[1]}, does not divide {width[0]}, {width[1]}")
+    if rotary and width[1] // heads[1] % 4:
+        raise ValueError(
+            f"{width[0]} / {heads[0]} is {width[1] // heads[1]}, but positions rope and both need a multiple of 4"
+        )
 
 
 def check_name(option: str, name: str, known: Iterable[str]) -> None:

@@ -50,7 +50,7 @@ class BlockConfig:
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.width % self.heads:
+        if self.heads < 1 or self.width % self.heads:
             raise ValueError(f"width {self.width} is not a multiple of the number of heads {self.heads}")
 
 

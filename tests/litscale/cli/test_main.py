@@ -59,6 +59,22 @@ def test_an_unknown_command_names_those_there_are(word, message, capsys):
     assert capsys.readouterr().err == f"litscale: error: {message}\n"
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("export a --fold b", "export: error: --fold: there is no such option; did you mean folder?"),
+        ("report a --serv", "report: error: --serv: there is no such option; did you mean serve?"),
+        ("report a --sample=2", "report: error: --sample: there is no such option; did you mean samples?"),
+        ("sweep a.yaml --job 2", "sweep: error: --job: there is no such option"),
+    ],
+)
+def test_a_shortened_option_of_a_command_of_its_own_is_an_error(words, message, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(words.split())
+    assert stop.value.code == 2
+    assert capsys.readouterr().err == f"litscale {message}\n"
+
+
 @pytest.mark.parametrize("word", ["-V", "--version"])
 def test_version(word, capsys):
     main([word])

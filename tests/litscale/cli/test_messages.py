@@ -30,6 +30,20 @@ def said(capsys, *words):
             "--model.generation.iteration 3",
             "--model.generation.iteration: there is no such option; did you mean iterations?",
         ),
+        (
+            "--model.generation.temperatur=1",
+            "--model.generation.temperatur: there is no such option; did you mean temperature?",
+        ),
+        (
+            "--model.generation.decod jacobi",
+            "--model.generation.decod: there is no such option; did you mean decoding?",
+        ),
+        ("--trainer.max_step 3", "--trainer.max_step: there is no such option; did you mean max_steps?"),
+        ("--trainer.gradient 3", "--trainer.gradient: there is no such option; did you mean gradient_clip_val?"),
+        ("--checkpoints.min 3", "--checkpoints.min: there is no such option; did you mean minutes?"),
+        ("--data.batch 3", "--data.batch: there is no such option; did you mean batch_size?"),
+        ("--ckpt last", "--ckpt: there is no such option; did you mean ckpt_path?"),
+        ("--conf quick.yaml", "--conf: there is no such option; did you mean config?"),
         ("--model.network.guidng 3", "--model.network.guidng: there is no such option; did you mean guiding?"),
         ("--data.corpus null", "--data.corpus: there is no such option"),
         (

@@ -226,6 +226,7 @@ def test_labels_out_of_range(label):
         transformer("v0").condition(torch.tensor([label, 0]))
 
 
-def test_heads_that_do_not_divide_the_width():
-    with pytest.raises(ValueError, match="width 16 is not a multiple of the number of heads 3"):
-        fresh(heads=3)
+@pytest.mark.parametrize("heads", [3, 0, -2])
+def test_heads_that_do_not_divide_the_width(heads):
+    with pytest.raises(ValueError, match=f"width 16 is not a multiple of the number of heads {heads}"):
+        fresh(heads=heads)

@@ -127,7 +127,7 @@ def test_the_same_code_is_kept_once_and_a_dry_run_writes_nothing(repository, cap
         (["--", "evaluate"], "give the folder of a run first"),
         (["--", "evaluate", "runs/a", "--every", "0"], "--every must be at least 1, not 0"),
         (["--dry", "fit", "--config", "a.yaml"], "give fit and all that follows it after --: litscale launch"),
-        (["--nods", "2", *FIT], "unrecognized arguments: --nods 2"),
+        (["--nods", "2", *FIT], "--nods: there is no such option; did you mean nodes?"),
     ],
 )
 def test_bad_input_is_one_error(repository, capsys, words, message):
