@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 import tempfile
 import textwrap
@@ -19,6 +20,7 @@ TRACEBACK = "traceback.txt"
 _OURS = ("litscale", "lit_models", "datamodules", "callbacks")
 _WRONG_USE = (ValueError, TypeError, ImportError, FileNotFoundError, FileExistsError, NotADirectoryError)
 _FAILURES = (OSError, RuntimeError, FloatingPointError)
+_NUMBER = re.compile(r"^\[Errno \d+\] ")  # with which Python begins what the system says
 _run_folder: list[Path] = []  # where a traceback is kept, once it is known
 
 
@@ -62,7 +64,7 @@ def end(command: str, message: str, status: int) -> NoReturn:
         status: of the process.
     """
     sys.stdout.flush()
-    print(f"{command}{_rank()}: error: {message}", file=sys.stderr)
+    print(f"{command}{_rank()}: error: {_NUMBER.sub('', message)}", file=sys.stderr)
     sys.exit(status)
 
 

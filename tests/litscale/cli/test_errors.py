@@ -45,7 +45,7 @@ def test_an_error_of_ours_is_one_line(tmp_path, capsys):
 def test_a_file_that_cannot_be_written_is_a_failure(tmp_path, capsys):
     assert ended(lambda: (tmp_path / "gone" / "file").write_text("")) == 1
     path = tmp_path / "gone" / "file"
-    assert capsys.readouterr().err == f"litscale fit: error: [Errno 2] No such file or directory: '{path}'\n"
+    assert capsys.readouterr().err == f"litscale fit: error: No such file or directory: '{path}'\n"
 
 
 @pytest.mark.parametrize("folder", ["run", "missing"])
