@@ -59,7 +59,7 @@ def main(words: Sequence[str]) -> None:
     try:
         print(f"Wrote {write_atomically(out, page)}, {len(page) / 2**20:.1f} MiB")
     except OSError as error:
-        parser.error(f"--out {out}: {error.strerror}: give a file in a folder that there is")
+        parser.error(f"--out {out}: {error.strerror}: give a file in a folder that exists")
 
 
 def _serve(folders: Sequence[Path], port: int, selection: Selection) -> None:
