@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from itertools import repeat
 from typing import Any
 
+from lightning.pytorch.utilities import rank_zero_warn
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.distributed import DistributedSampler
 
@@ -69,8 +70,9 @@ class ResumableLoader(DataLoader):
     """A `DataLoader` over an `EpochSampler` that resumes at any batch.
 
     Its state is an epoch and the number of batches taken from it, which Lightning stores in its checkpoints. Nothing
-    else is needed, since each item is a function of its epoch and its index alone. A resumed run reads none of the
-    earlier batches, and may have another number of workers, which torchdata's `StatefulDataLoader` refuses.
+    else is needed, since each item is a function of its epoch and its index alone, as long as there are as many items:
+    the state tells when files were lost or added meanwhile. A resumed run reads none of the earlier batches, and may
+    have another number of workers, which torchdata's `StatefulDataLoader` refuses.
     """
 
     _place: dict[str, int] | None = None  # where the next iteration resumes
@@ -84,6 +86,12 @@ class ResumableLoader(DataLoader):
         if isinstance(self.sampler, EpochSampler):
             if place is not None and self.sampler.epoch + place["ahead"] == place["epoch"]:
                 self.sampler.ahead, self._taken = place["ahead"], place["batches"]
+                items = count_of(self.dataset)
+                if place.get("items", items) != items:
+                    rank_zero_warn(
+                        f"the epoch was begun with {place['items']} items of data, and there are {items} now: files "
+                        "were lost or added, so the rest of it is another one"
+                    )
             elif place is not None:
                 # It was an epoch's end. The next one follows, whatever Lightning's number for it: with max_steps it
                 # counts an epoch twice that it resumes at its end.
@@ -96,8 +104,11 @@ class ResumableLoader(DataLoader):
             yield batch
 
     def state_dict(self) -> dict[str, int]:
-        """Return the state: ``epoch``, ``batches`` taken from it, and how far it is ``ahead`` of Lightning's epoch."""
-        return self._place or {"epoch": self._epoch, "batches": self._taken, "ahead": self._ahead}
+        """Return ``epoch``, ``batches`` taken, how far it is ``ahead`` of Lightning's epoch, and ``items`` of data."""
+        if self._place is not None:
+            return self._place
+        counts = {"batches": self._taken, "ahead": self._ahead, "items": count_of(self.dataset)}
+        return {"epoch": self._epoch, **counts}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Resume at a state, or at the start of the epoch after it if Lightning is past that epoch."""

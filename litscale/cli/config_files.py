@@ -10,6 +10,7 @@ import yaml
 from jsonargparse import ActionConfigFile
 
 PACKAGED = Path(__file__).parents[1] / "configs"
+EXAMPLE = "'{trainer.max_steps: 10}'"
 
 
 class LayeredConfig(ActionConfigFile):
@@ -23,10 +24,12 @@ class LayeredConfig(ActionConfigFile):
         """Apply the layers and then the config, of which alone the parsed options keep the path.
 
         Raises:
-            TypeError: there is no such file, or a layer is none; the parser prints the message.
+            TypeError: there is no such file, it holds no options, or a layer is none; the parser prints the message.
         """
         given = list(cfg.get(self.dest) or ())
-        for path in with_layers(find_config(values)):
+        found = find_config(values)
+        _check_text(found)
+        for path in with_layers(found):
             super().__call__(parser, cfg, path, option_string)
         cfg[self.dest] = [*given, cfg[self.dest][-1]]
 
@@ -47,6 +50,29 @@ def find_config(given: str) -> str:
     if (PACKAGED / name).is_file():
         return str(PACKAGED / name)
     raise TypeError(f"--config {given}: there is no such file, and litscale has no config of this name{_similar(name)}")
+
+
+def _check_text(given: str) -> None:
+    """Refuse what is neither a file nor options as text.
+
+    Raises:
+        TypeError: it is not.
+    """
+    if not given.startswith("{") and "\n" not in given and ("://" in given or Path(given).is_file()):
+        return
+    try:
+        content = yaml.safe_load(given)
+    except yaml.YAMLError as error:
+        raise TypeError(f"--config {given} is neither a file nor YAML: {_problem(error)}") from error
+    if not isinstance(content, dict):
+        raise TypeError(f"--config {given}: there is no such file, and as text it names no option, as {EXAMPLE} does")
+
+
+def _problem(error: Exception) -> str:
+    """What is wrong with a text that is no YAML, in one line."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        return f"{error.problem} in line {error.problem_mark.line + 1}"
+    return " ".join(str(error).split())
 
 
 def _similar(name: str) -> str:
@@ -73,10 +99,9 @@ def with_layers(path: str, above: tuple[Path, ...] = ()) -> list[str]:
     try:
         content = yaml.safe_load(file.read_text())
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
-            reason = f"{error.problem} in line {error.problem_mark.line + 1}"
-        raise TypeError(f"{path} is not a YAML file: {reason}") from error
+        raise TypeError(f"{path} is not a YAML file: {_problem(error)}") from error
+    if content is not None and not isinstance(content, dict):
+        raise TypeError(f"{path} holds no options, as {EXAMPLE} does")
     layers = content.get("layers", []) if isinstance(content, dict) else []
     if not isinstance(layers, list) or not all(isinstance(layer, str) for layer in layers):
         raise TypeError(f"{path}: layers must be a list of files, not {layers!r}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 import tempfile
 import textwrap
@@ -19,6 +20,10 @@ TRACEBACK = "traceback.txt"
 _OURS = ("litscale", "lit_models", "datamodules", "callbacks")
 _WRONG_USE = (ValueError, TypeError, ImportError, FileNotFoundError, FileExistsError, NotADirectoryError)
 _FAILURES = (OSError, RuntimeError, FloatingPointError)
+_OF_WORKER = "Traceback (most recent call last)"  # in the message of an error that a worker has raised
+_RAISED = re.compile(r'^ *File "(.+)", line \d+, in .+\n *raise ', re.MULTILINE)
+_KIND = re.compile(r"^[\w.]+: ")
+_NUMBER = re.compile(r"^\[Errno \d+\] ")  # with which Python begins what the system says
 _run_folder: list[Path] = []  # where a traceback is kept, once it is known
 
 
@@ -67,7 +72,7 @@ def end(command: str, message: str, status: int) -> NoReturn:
         status: of the process.
     """
     sys.stdout.flush()
-    print(f"{command}{_rank()}: error: {message}", file=sys.stderr)
+    print(f"{command}{_rank()}: error: {_NUMBER.sub('', message)}", file=sys.stderr)
     sys.exit(status)
 
 
@@ -122,7 +127,7 @@ def _expected_status(error: Exception) -> int | None:
     *_, (innermost, _) = traceback.walk_tb(error.__traceback__)
     package = str(innermost.f_globals.get("__name__", "")).partition(".")[0]
     line = traceback.extract_tb(error.__traceback__)[-1].line or ""
-    raised_here = package in _OURS and line.startswith("raise ")
+    raised_here = (package in _OURS and line.startswith("raise ")) or _raised_by_worker(str(error))
     if raised_here and isinstance(error, _WRONG_USE):
         return WRONG_USE
     if raised_here and isinstance(error, _FAILURES):
@@ -131,11 +136,18 @@ def _expected_status(error: Exception) -> int | None:
     return FAILURE if isinstance(error, OSError) and error.filename is not None else None
 
 
+def _raised_by_worker(text: str) -> bool:
+    """Whether the message of an error is the traceback of one that a ``raise`` of ours has made in a worker."""
+    *_, last = text.partition(_OF_WORKER)[2].rpartition("  File ")
+    found = _RAISED.match(f"  File {last}")
+    return found is not None and not set(Path(found[1]).parts).isdisjoint(_OURS)
+
+
 def _with_notes(error: Exception) -> str:
     """The message of an error, and where it happened, if that was noted."""
     text = str(error).strip()
-    if "Traceback (most recent call last)" in text:  # of a worker that loads data
-        text = text.splitlines()[-1]
+    if _OF_WORKER in text:
+        text = _KIND.sub("", text.splitlines()[-1])
     notes = [note for note in getattr(error, "__notes__", []) if note.strip() and note not in text]
     return text + (f" ({'; '.join(notes)})" if notes else "")
 

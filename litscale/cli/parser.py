@@ -98,4 +98,8 @@ class Parser(LightningArgumentParser):
             raise argparse.ArgumentError(None, message) from ex
         if ex is not None and debugging():
             traceback.print_exception(ex)
-        end(self.prog.replace(" [options]", ""), in_one_line(message, self._words) + passed_over(message), WRONG_USE)
+        end(
+            self.command or self.prog.replace(" [options]", ""),
+            in_one_line(message, self._words) + passed_over(message),
+            WRONG_USE,
+        )

@@ -55,7 +55,11 @@ def lock_run_folder(folder: Path) -> FileLock:
         RunFolderError: another process has locked the folder; the message says which.
         OSError: the folder cannot be made or locked.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        text = f"trainer.default_root_dir: cannot write there ({error.strerror}); give another"
+        raise OSError(error.errno, text, str(folder)) from error
     lock = _acquired(folder)
     owner = {
         "host": socket.gethostname(),

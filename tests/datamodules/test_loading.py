@@ -47,16 +47,26 @@ def test_the_place_is_that_of_the_batches_taken() -> None:
     keyed = {key: index for index, key in enumerate(data)}
     loader = ResumableLoader(keyed, 2, sampler=EpochSampler(data, 1, 0))
     batches = iter(loader)
-    assert loader.state_dict() == {"epoch": 0, "batches": 0, "ahead": 0}
+    assert loader.state_dict() == {"epoch": 0, "batches": 0, "ahead": 0, "items": 12}
     next(batches), next(batches)
     place = loader.state_dict()
-    assert place == {"epoch": 0, "batches": 2, "ahead": 0}
+    assert place == {"epoch": 0, "batches": 2, "ahead": 0, "items": 12}
     other = ResumableLoader(keyed, 2, sampler=EpochSampler(data, 1, 0))
     other.load_state_dict(place)
     assert other.state_dict() == place
     assert len(other) == 6
     assert [batch.tolist() for batch in other] == [batch.tolist() for batch in batches]
     assert len(list(other)) == 6
+
+
+def test_an_epoch_whose_data_have_changed_meanwhile_is_told() -> None:
+    data = [(0, index) for index in range(8)]
+    loader = ResumableLoader(dict.fromkeys(data, 0), 2, sampler=EpochSampler(data, 1, 0))
+    loader.load_state_dict({"epoch": 0, "batches": 1, "ahead": 0, "items": 12})
+    with pytest.warns(UserWarning, match="the epoch was begun with 12 items of data, and there are 8 now"):
+        assert len(list(loader)) == 3
+    loader.load_state_dict({"epoch": 0, "batches": 1, "ahead": 0})  # of a checkpoint from before there was this count
+    assert len(list(loader)) == 3
 
 
 @pytest.mark.parametrize("workers", [1, 2])

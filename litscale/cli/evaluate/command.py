@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import yaml
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 
 from lit_models.runs import CONFIG
@@ -72,6 +73,12 @@ class EvaluateCLI(LitscaleCLI):
     def parse_arguments(self, parser: Any, args: Any) -> None:
         """Parse the words; those that the process was started with are others, as Lightning would warn."""
         self.config = parser.parse_args(args)
+
+    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
+        """Errors are of the command that was typed."""
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        parser.command = "litscale evaluate"
+        return parser
 
     def before_instantiate_classes(self) -> None:
         """Make the folder, and take the training's loggers away from the trainer, whose steps are not theirs."""

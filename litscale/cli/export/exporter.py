@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -79,9 +81,10 @@ def export_run(
         shared["model"] = shared["model"] | {"init_args": options}
     curves = read_curves([path for pattern in LOGS for path in run.glob(pattern)])
     described = Exported(run, module, shared, record, weights, dtype, official, curves)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    remove_stale(folder.parent)
-    with temporary_folder(folder.parent) as staging:
+    with _named_errors(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        remove_stale(folder.parent)
+    with _named_errors(folder), temporary_folder(folder.parent) as staging:
         write_exported(staging / WEIGHTS, stamp(by_name(exported)))
         write_atomically(staging / CONFIG, yaml.safe_dump(shared, sort_keys=False, allow_unicode=True).encode())
         write_atomically(staging / CARD, card(described).encode())
@@ -117,6 +120,21 @@ def official_layouts(module: LightningModule) -> dict[str, Any]:
     else:
         raise ValueError(f"--official: there is no official layout of {type(module).__name__} and its network")
     return {name: var_to_official(network) for name, network in networks.items()}
+
+
+@contextmanager
+def _named_errors(folder: Path) -> Iterator[None]:
+    """What the system says while the folder is written names the option that gives another one.
+
+    Raises:
+        OSError: the folder could not be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:  # of `_check_place`
+            raise
+        raise OSError(error.errno, f"--folder {folder}: {error.strerror}; give another --folder") from error
 
 
 def _check_place(folder: Path, overwrite: bool) -> None:

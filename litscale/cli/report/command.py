@@ -54,9 +54,12 @@ def main(words: Sequence[str]) -> None:
             return
         out = given.out or (given.runs[0] / REPORT if len(given.runs) == 1 else Path(REPORT))
         page = report(given.runs, selection).encode()
-        print(f"Wrote {write_atomically(out, page)}, {len(page) / 2**20:.1f} MiB")
     except (OSError, ValueError) as error:
         parser.error(str(error))
+    try:
+        print(f"Wrote {write_atomically(out, page)}, {len(page) / 2**20:.1f} MiB")
+    except OSError as error:
+        parser.error(f"--out {out}: {error.strerror}: give a file in a folder that exists")
 
 
 def _serve(folders: Sequence[Path], port: int, selection: Selection) -> None:

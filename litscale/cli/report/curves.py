@@ -6,6 +6,7 @@ import base64
 import csv
 import io
 import math
+import re
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -21,6 +22,7 @@ from litscale.storage.files import named_errors
 Curve = dict[int, float]  # step -> value
 LOGS = ("**/metrics.csv", "**/events.out.tfevents.*")  # patterns of what loggers write into a run folder
 TRAINING = "train/"
+TITLE = 48  # characters of a title, for which a picture is wide enough
 POINTS = 400  # of a curve that a picture shows
 COLORS = ("#3b6fb6", "#d9822b", "#3d8f5f", "#a14f9c", "#b5403c", "#6b6f76", "#8a6d1f", "#2a9aa8")
 STYLES = ("-", "--", ":", "-.")  # so that many runs, and runs without colour, are told apart
@@ -122,7 +124,7 @@ def picture(name: str, curves: Mapping[str, Curve], runs: Iterable[str]) -> str:
             color, style = COLORS[i % len(COLORS)], STYLES[i // len(COLORS) % len(STYLES)]
             marker = "." if len(points) < 30 else ""
             panel.plot(list(points), list(points.values()), color=color, ls=style, marker=marker, lw=1.2, label=run)
-    panel.set_title(_plain(name), fontsize=9)
+    panel.set_title(_plain(_in_lines(name)), fontsize=9)
     panel.set_xlabel("step", fontsize=8)
     panel.tick_params(labelsize=7)
     panel.xaxis.set_major_locator(MaxNLocator(5, integer=True))
@@ -141,6 +143,16 @@ def _thinned(curve: Curve) -> Curve:
     """At most about `POINTS` points of a curve, evenly chosen, the last one among them."""
     every = -(-len(curve) // POINTS) or 1
     return {step: value for i, (step, value) in enumerate(reversed(curve.items())) if i % every == 0}
+
+
+def _in_lines(name: str) -> str:
+    """A name on as many lines as it needs, broken between its parts."""
+    lines = [""]
+    for part in re.findall(r"[^/_ ]*[/_ ]|[^/_ ]+", name):
+        if lines[-1] and len(lines[-1] + part) > TITLE:
+            lines.append("")
+        lines[-1] += part
+    return "\n".join(lines)
 
 
 def _plain(text: str) -> str:

@@ -126,7 +126,7 @@ def _all_curves(run: RunContents) -> dict[str, Curve]:
     for name, evaluated in run.evaluations.items():
         for step, record in evaluated.items():
             for score, value in record.scores.items():
-                if value is not None:
+                if value is not None and len(evaluated) > 1:  # of one step a table says more than a dot
                     scored.setdefault(f"evaluation/{name}/{score}", {})[step] = value
     return run.curves | scored
 
@@ -137,8 +137,16 @@ def _evaluations(run: RunContents) -> dict[str, dict[str, Any]]:
     for name, evaluated in run.evaluations.items():
         if evaluated:
             table = as_table(evaluated, best_steps(evaluated, {}))
-            found[name] = _lines(table) | {"title": table.title}
+            found[name] = _upright(*table.lines()) | {"title": table.title}
     return found
+
+
+def _upright(head: list[str], *rows: list[str]) -> dict[str, Any]:
+    """Steps as rows; scores as rows where there are more of them, first of all the checkpoints, the last column."""
+    if len(rows) >= len(head) - 2:
+        return {"head": head, "rows": rows, "scores": False}
+    first, *scores, checkpoints = zip(head, *rows, strict=True)
+    return {"head": first, "rows": [checkpoints, *scores], "scores": True}
 
 
 def _summary(runs: Sequence[RunContents]) -> ResultTable:

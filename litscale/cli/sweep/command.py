@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -45,32 +44,35 @@ class SweepRun:
     Args:
         spec: what to do.
         runner: where trials run.
+        study: the record that was found before the folder was locked, if there was one.
     """
 
-    def __init__(self, spec: SweepSpec, runner: Runner) -> None:
+    def __init__(self, spec: SweepSpec, runner: Runner, study: optuna.Study | None) -> None:
         self.spec, self._runner = spec, runner
         self._active: set[int] = set()
         self._interrupted: set[int] = set()  # trials that can go on, but not in this process
         self._stopping: int | None = None
-        self.study = self._open()
+        self.study = self._open(study)
 
-    def _open(self) -> optuna.Study:
+    def _open(self, study: optuna.Study | None) -> optuna.Study:
         """The record of the sweep.
 
         Raises:
             SweepError: there is one of other settings.
         """
         spec = self.spec
-        begun = _begun(spec.root)
-        if begun is None:
+        study = study or _begun(spec.root)  # another sweep may have begun, and ended, meanwhile
+        if study is None:
             (spec.root / JOURNAL).unlink(missing_ok=True)
             open_study(spec.root, direction(spec)).set_user_attr(SETTINGS, spec.settings)
-        elif other := [name for name, value in spec.settings.items() if begun.get(name) != value]:
+            return open_study(spec.root)
+        begun = study.user_attrs[SETTINGS]
+        if other := [name for name, value in spec.settings.items() if begun.get(name) != value]:
             raise SweepError(
                 f"{spec.path}: the sweep in {spec.root} was started with other settings ({', '.join(other)}): "
                 "give another folder, or remove that one"
             )
-        return open_study(spec.root)
+        return study
 
     @property
     def trials(self) -> list[FrozenTrial]:
@@ -209,12 +211,12 @@ class SweepRun:
             print(f"{open_ones} of {spec.total} trials are not finished: litscale sweep {spec.path} resumes the sweep")
 
 
-def _begun(root: Path) -> dict[str, Any] | None:
-    """What the sweep in a folder was begun with; None if there is none, or it was killed before this was written."""
+def _begun(root: Path) -> optuna.Study | None:
+    """The record of a folder; None if there is none, or its sweep was killed before the settings were written."""
     if not (root / JOURNAL).is_file():
         return None
     try:
-        return open_study(root).user_attrs[SETTINGS]
+        return open_study(root)
     except KeyError:
         return None
 
@@ -250,12 +252,13 @@ def main(words: Sequence[str]) -> None:
             runner = SubmititRunner(slurm_executor(spec.root / "slurm", spec.slurm))
         if spec.root.exists() and not spec.root.is_dir():
             raise SweepError(f"{spec.path}: folder: {spec.root} is a file: give another folder")
-        if _begun(spec.root) is None:
+        study = _begun(spec.root)
+        if study is None:
             _check_first_trial(spec)  # before there is a folder
         spec.root.mkdir(parents=True, exist_ok=True)
         # 2. trials
         with FileLock(spec.root / LOCK, timeout=0):
-            sweep = SweepRun(spec, runner)
+            sweep = SweepRun(spec, runner, study)
             stopped = sweep.run()
             sweep.show()
     except Timeout:

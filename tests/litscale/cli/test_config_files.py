@@ -105,3 +105,23 @@ def test_a_damaged_config_is_named(tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(TypeError, match=r"damaged\.yaml is not a YAML file"):
         with_layers(str(path))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("[1]", "--config [1]: there is no such file, and as text it names no option, as '{trainer.max_steps: 10}'"),
+        ("5", "--config 5: there is no such file, and as text it names no option"),
+        ("demo", "--config demo: there is no such file, and as text it names no option"),
+        ("{a: [b", "--config {a: [b is neither a file nor YAML: "),
+        ("list.yaml", "list.yaml holds no options, as '{trainer.max_steps: 10}' does"),
+    ],
+)
+def test_what_holds_no_options_is_one_line(given, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("list.yaml").write_text("[1, 2]")
+    with pytest.raises(SystemExit):
+        main(["fit", "--config", "demo.yaml", "--config", given])
+    error = capsys.readouterr().err
+    assert f"litscale fit: error: {message}" in error
+    assert error.count("\n") == 1

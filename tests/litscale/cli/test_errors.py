@@ -3,6 +3,7 @@
 import sys
 
 import pytest
+from torch.utils.data import DataLoader, Dataset
 
 from litscale.cli import errors
 from litscale.cli.main import main
@@ -45,7 +46,31 @@ def test_an_error_of_ours_is_one_line(tmp_path, capsys):
 def test_a_file_that_cannot_be_written_is_a_failure(tmp_path, capsys):
     assert ended(lambda: (tmp_path / "gone" / "file").write_text("")) == 1
     path = tmp_path / "gone" / "file"
-    assert capsys.readouterr().err == f"litscale fit: error: [Errno 2] No such file or directory: '{path}'\n"
+    assert capsys.readouterr().err == f"litscale fit: error: No such file or directory: '{path}'\n"
+
+
+class Items(Dataset):
+    """Items that a worker cannot make: one as our code says, one as it does not."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        return read_json(self.path) if self.path else 1 // index
+
+
+def test_an_error_of_a_worker_is_told_as_if_there_were_none(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(errors.tempfile, "tempdir", str(tmp_path))
+    damaged = tmp_path / "damaged.json"
+    damaged.write_text("{")
+    assert ended(lambda: list(DataLoader(Items(damaged), num_workers=1))) == 2
+    assert capsys.readouterr().err.startswith(f"litscale fit: error: {damaged}: damaged, or no JSON (")
+    assert ended(lambda: list(DataLoader(Items(None), num_workers=1))) == 1
+    line = "litscale fit: error: ZeroDivisionError: integer division or modulo by zero (unexpected; the traceback is in"
+    assert capsys.readouterr().err.startswith(line)
 
 
 @pytest.mark.parametrize("folder", ["run", "missing"])

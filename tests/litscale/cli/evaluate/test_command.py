@@ -78,6 +78,8 @@ def test_bad_input_is_one_error(run, capsys):
         ("run", "--monitor", "x:up"): "x:up: give NAME, NAME:min or NAME:max",
         ("run", "--checkpoints", "../x"): "--checkpoints ../x: give names of files in checkpoints/",
         ("run", "--every", "0"): "--every must be at least 1, not 0",
+        ("run", "--nonsense", "1"): "litscale evaluate: error: --nonsense: there is no such option",
+        ("run", "--model.nll_passes", "x"): "litscale evaluate: error: --model.nll_passes x: expected a whole number",
     }.items():
         with pytest.raises(SystemExit) as stop:
             main(["evaluate", *words])

@@ -225,6 +225,11 @@ def test_a_file_in_place_of_a_run_is_the_same_error_as_no_run(tmp_path, capsys):
             "run exists and is not an export, so it is not replaced",
         ),
         (lambda run: export_run(run, run / "export"), [], "export holds an export: give --overwrite"),
+        (
+            lambda run: None,
+            ["--folder", "/proc/none/export"],
+            "error: --folder /proc/none/export: No such file or directory; give another --folder",
+        ),
     ],
 )
 def test_one_error_says_what_is_wrong(runs, run, spoil, words, message, capsys):

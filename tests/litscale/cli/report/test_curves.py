@@ -3,7 +3,7 @@
 from torch.utils.tensorboard import SummaryWriter
 
 from litscale.cli.report.contents import Limits, read_contents
-from litscale.cli.report.curves import POINTS, _thinned, chosen
+from litscale.cli.report.curves import POINTS, TITLE, _in_lines, _thinned, chosen
 
 
 def test_attempts_are_one_curve_and_evaluations_are_none(make_run):
@@ -34,6 +34,15 @@ def test_curves_are_thinned_to_their_last_point():
     assert max(thinned) == 3 * POINTS + 6
     assert all(value == 0.5 * step for step, value in thinned.items())
     assert _thinned({}) == {}
+
+
+def test_a_long_name_is_broken_between_its_parts():
+    name = "evaluation/validate, 2 of the batches/music/histogram_overlap/pitch_class_entropy"
+    lines = _in_lines(name).split("\n")
+    assert lines == ["evaluation/validate, 2 of the batches/music/", "histogram_overlap/pitch_class_entropy"]
+    assert all(len(line) <= TITLE for line in lines)
+    assert _in_lines("val/nats_per_step") == "val/nats_per_step"
+    assert _in_lines("a" * 99) == "a" * 99
 
 
 def test_patterns_choose_curves():

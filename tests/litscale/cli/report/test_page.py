@@ -95,6 +95,21 @@ def test_many_scores_are_folded_away_behind_the_first(make_run):
     assert f"{folded.count('<tr>') - 1} more scores" in folded
 
 
+def test_an_evaluation_of_more_scores_than_steps_has_them_as_rows(make_run):
+    run = make_run("demo")
+    step = run / "evaluations" / "test" / "step_20" / "evaluated.json"
+    record = json.loads(step.read_text())
+    step.write_text(json.dumps(record | {"scores": {f"val/score_{i}": float(i) for i in range(15)}}))
+    shutil.rmtree(run / "evaluations" / "test" / "step_40")
+    page = Page(report([run], Selection()))
+    evaluations = page.words[page.words.index("Evaluations of checkpoints") :]
+    rows = [evaluations.index(word) for word in (" 20 ", "checkpoint step_20.ckpt", "val/score_0", "val/score_10")]
+    assert rows == sorted(rows)
+    assert "4 more scores" in evaluations
+    # a picture of one dot would say less
+    assert not [attrs["alt"] for tag, attrs in page.tags if tag == "img" and "evaluation/" in attrs["alt"]]
+
+
 def test_sounds_and_pictures_are_those_of_the_run(make_run):
     run = make_run("demo")
     page = Page(report([run], Selection(Limits(samples=3))))
@@ -261,7 +276,7 @@ def test_the_command_writes_one_file(make_run, tmp_path, monkeypatch, capsys):
         (["run", "--serve", "--port", "65536"], None, "--port must be a number from 0 to 65535, not 65536"),
         (["run", "gone", "--serve"], None, "--serve shows one folder of runs"),
         (["gone", "--serve"], None, "gone: no such folder; give a folder of runs"),
-        (["run", "--out", "no/report.html"], None, "no/report.html"),
+        (["run", "--out", "no/report.html"], None, "--out no/report.html: could not write the file (No such file"),
     ],
 )
 def test_one_error_says_what_is_wrong(make_run, tmp_path, monkeypatch, capsys, words, spoil, message):
