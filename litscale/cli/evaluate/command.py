@@ -23,6 +23,7 @@ from litscale.cli.evaluate.evaluator import End, Evaluator, Task, Wait, Watch
 from litscale.cli.evaluate.folder import EvaluationFolder
 from litscale.cli.evaluate.selection import Selection
 from litscale.cli.lightning_cli import COMMON, LitscaleCLI
+from litscale.cli.parser import Parser
 from litscale.cli.scores import not_finite
 from litscale.cli.signals import ending_at_sigterm
 from litscale.storage.run_folders import EVALUATIONS
@@ -77,6 +78,7 @@ class EvaluateCLI(LitscaleCLI):
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         """Errors are of the command that was typed."""
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        assert isinstance(parser, Parser)
         parser.command = "litscale evaluate"
         return parser
 

@@ -31,8 +31,8 @@ def said(capsys, *words):
             "--model.generation.iteration: there is no such option; did you mean iterations?",
         ),
         (
-            "--model.generation.temperatur=1",
-            "--model.generation.temperatur: there is no such option; did you mean temperature?",
+            "--model.generation.temper=1",
+            "--model.generation.temper: there is no such option; did you mean temperature?",
         ),
         (
             "--model.generation.decod jacobi",
