@@ -35,7 +35,7 @@ def test_a_feature_weighs_the_same_whatever_its_size_and_unit(unit: float) -> No
 
 
 def test_a_distance_is_in_standard_deviations_of_all_data() -> None:
-    """x deviates by 5 and y by 0.5, so a piece is 0.36 and 0.16 from one class, 1 - 0.6 and 1 - 0.4 by halves."""
+    """The standard deviation of x is 5, and that of y 0.5."""
     data = [piece(x=0, y=0), piece(x=0, y=0), piece(x=10, y=1), piece(x=10, y=1)]
     pieces = [piece(x=6, y=0.3), piece(x=4, y=0.7), piece(x=6, y=0.5)]
     # squares of gaps over deviations: 1.44 + 0.36 and 0.64 + 1.96; 0.64 + 1.96 and 1.44 + 0.36; 1.44 + 1 and 0.64 + 1
