@@ -15,8 +15,8 @@ from callbacks.evaluation.sample_evaluation import SampleEvaluation, summed
 from callbacks.evaluation.set_comparison import ComparedSets, SetComparison, remark, set_numbers, set_tables
 from callbacks.reporting.result_table import Column, Report, ResultTable
 from callbacks.reporting.trainer_state import checkpoint_of, stage_of
-from datamodules.base import RenderedData, data_of, required
-from lit_models.contracts import Generates
+from datamodules.base import RenderedData, class_count, class_names_of, data_of, offered, required
+from lit_models.contracts import Generates, ReadsLabels
 from litscale.metrics import MusicStatistics
 from litscale.music import Roll, RollRenderer
 
@@ -36,7 +36,10 @@ class MusicEvaluation(SampleEvaluation):
     ``music/kl_divergence/<feature>`` of the samples and the data, see `litscale.music.set_distances`, and
     ``music/training/...``, the same of as many windows of the training pieces as there are samples. How much of the
     samples was copied is ``music/copies/generated/longest_run``, ``longest_run_max`` and ``found``, beside
-    ``music/copies/data/...`` of the data's windows, see `callbacks.evaluation.set_comparison.copied`.
+    ``music/copies/data/...`` of the data's windows, see `callbacks.evaluation.set_comparison.copied`. Where batches
+    have a ``label`` that the module reads, ``music/nearest_class`` is the share of samples that are nearest to the
+    class that they were generated for, and ``music/training/nearest_class`` the same of as many windows of the training
+    pieces, if the data module can tell their classes; see `callbacks.evaluation.class_comparison.compared_classes`.
 
     Statistics of the data and baselines are measured once, in the first validation. Outside of ``fit`` the outcome is
     also printed as a table and written to the run's folder as ``music_validate.json`` and ``.md`` (``music_test...``).
@@ -95,7 +98,13 @@ class MusicEvaluation(SampleEvaluation):
             )
         self._format = renderer.format
         self._samples, self._data = MusicStatistics(), MusicStatistics()
-        self._sets = SetComparison(self._format, self.clamp_weights) if self.sets and stage != "fit" else None
+        reads_labels = offered(pl_module, ReadsLabels)
+        self._classes = class_count(data_of(trainer)) if reads_labels and reads_labels.label_classes() else 0
+        self._sets: SetComparison | None = None
+        if self.sets and stage != "fit":
+            named = class_names_of(data_of(trainer))
+            names = named + [str(number) for number in range(len(named), self._classes)] if self._classes else []
+            self._sets = SetComparison(self._format, self.clamp_weights, names)
         self._compared_sets = ComparedSets()
         self._windows = 0
         self._baselines: LikelihoodBaselines | None = None
@@ -116,7 +125,8 @@ class MusicEvaluation(SampleEvaluation):
         """Measure samples."""
         self._samples.update([Roll(canvas[0], self._format) for canvas in canvases.numpy()])
         if self._sets is not None:
-            self._sets.add(self._sets.generated, canvases)
+            index = torch.arange(first, first + len(canvases))
+            self._sets.generated.add(canvases, index % self._classes if self._classes else None)
 
     def take_data(self, trainer: Trainer, batch: dict[str, Any]) -> None:
         """Take in windows, each in the meter of its piece."""
@@ -124,7 +134,7 @@ class MusicEvaluation(SampleEvaluation):
         meters = batch["beats_per_bar"].tolist() if "beats_per_bar" in batch else [None] * len(windows)
         self._windows += len(windows)
         if self._sets is not None:
-            self._sets.add(self._sets.data, batch["canvas"])
+            self._sets.data.add(batch["canvas"], batch.get("label"))
         formats = [self._format.with_meter(meter) for meter in meters]
         self._data.update([Roll(window, form) for window, form in zip(windows, formats, strict=True)])
         if self._baselines is not None:

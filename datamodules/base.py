@@ -43,11 +43,11 @@ class ClassData(Protocol):
 
 
 class NamedClassData(Protocol):
-    """Data whose classes have names that are known before anything is read."""
+    """Data whose classes have names that can be told without reading anything for them."""
 
     @property
     def known_class_names(self) -> Sequence[str]:
-        """Name of each class; empty where there are no classes, or none but numbers."""
+        """Name of each class; empty where there are no classes, none but numbers, or none that are known by now."""
 
 
 class BatchData(Protocol):
@@ -135,6 +135,13 @@ class RollData(Protocol):
         """Whole pieces of ``train``, ``val`` or ``test``, uint8 ``[H, steps]``."""
 
 
+class LabelledRollData(RollData, Protocol):
+    """Data of piano rolls whose whole pieces have classes."""
+
+    def roll_labels(self, split: str) -> Sequence[int]:
+        """Class of each piece of ``rolls(split)``, in the same order; empty where there are no classes."""
+
+
 class VoiceData(Protocol):
     """Data of so many voices, by which scores are published as nats per note slot."""
 
@@ -206,7 +213,7 @@ def class_count(data: object) -> int:
 
 
 def class_names_of(data: object) -> list[str]:
-    """Name of each class of a data module; empty where they have none, or are not known before data is read."""
+    """Name of each class of a data module; empty where they have none, or are not known by now."""
     named = offered(data, NamedClassData)
     return [] if named is None else list(named.known_class_names)
 

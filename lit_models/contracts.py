@@ -32,6 +32,13 @@ class Generates(Protocol):
         """Canvases, uint8 ``[B, C, H, W]``; see `lit_models.generating.GeneratingModule.generate`."""
 
 
+class ReadsLabels(Protocol):
+    """A module that can tell whether it reads the labels of batches."""
+
+    def label_classes(self) -> int:
+        """Number of classes that labels must be of; 0 for a module that reads none."""
+
+
 class GenerationOptions(Protocol):
     """A module whose way of generating can be changed."""
 

@@ -12,13 +12,24 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 from torchmetrics.utilities.distributed import gather_all_tensors
 
+from callbacks.evaluation.class_comparison import (
+    NO_CLASS,
+    ComparedClasses,
+    LabelledWindows,
+    class_numbers,
+    class_remark,
+    class_table,
+    classes_alike,
+    compared_classes,
+    spread,
+)
 from callbacks.reporting.result_table import Column, ResultTable
-from datamodules.base import RollData, data_of, required
+from datamodules.base import LabelledRollData, RollData, data_of, offered, required
 from litscale.metrics.frechet_music import FrechetMusicDistance
 from litscale.music import Roll, RollFormat, notes, set_distances
 from litscale.music.copying import longest_runs
+from litscale.music.features import LEAST_NOTES
 
-LEAST_NOTES = 2  # of a window with features
 LEAST_WINDOWS = 3  # of a set with distances within it
 Numbers = dict[str, float]
 
@@ -33,6 +44,7 @@ class ComparedSets:
         training: the same of windows of the training pieces and the data.
         copies: ``generated`` and ``data`` -> how much of these windows stands in training pieces, see `copied`.
         frechet: the Frechet music distance of the generated windows and the data.
+        classes: which class windows are nearest to; empty where the data have no classes.
         too_short: windows that have no features, since they have fewer than two notes.
     """
 
@@ -40,6 +52,7 @@ class ComparedSets:
     training: dict[str, Numbers] = field(default_factory=dict)
     copies: dict[str, Numbers] = field(default_factory=dict)
     frechet: float | None = None
+    classes: ComparedClasses = field(default_factory=ComparedClasses)
     too_short: int = 0
 
     def logged(self) -> Numbers:
@@ -51,7 +64,21 @@ class ComparedSets:
             for kind in ("overlapping_area", "kl_divergence")
         }
         values |= {f"copies/{part}/{name}": value for part, row in self.copies.items() for name, value in row.items()}
+        values |= self.classes.logged()
         return values if self.frechet is None else values | {"frechet_music_distance": self.frechet}
+
+
+class WindowSet:
+    """Windows of this rank, batch by batch."""
+
+    def __init__(self) -> None:
+        self.canvases: list[Tensor] = []
+        self.labels: list[Tensor] = []
+
+    def add(self, canvases: Tensor, labels: Tensor | None) -> None:
+        """Add windows, uint8 ``[B, 1, pitch, step]``, and the class of each, int64 ``[B]``, if they have classes."""
+        self.canvases.append(canvases[:, 0].cpu())
+        self.labels.append(torch.full((len(canvases),), NO_CLASS) if labels is None else labels.cpu().long())
 
 
 class SetComparison:
@@ -60,21 +87,17 @@ class SetComparison:
     Args:
         form: what their symbols mean.
         clamp_weights: file for `FrechetMusicDistance`, which is not computed without.
+        class_names: name of each class of the windows; where there is none, no classes are compared.
 
     Raises:
         ModuleNotFoundError: as `FrechetMusicDistance` does.
         FileNotFoundError: likewise.
     """
 
-    def __init__(self, form: RollFormat, clamp_weights: str | None = None) -> None:
-        self.form = form
+    def __init__(self, form: RollFormat, clamp_weights: str | None = None, class_names: Sequence[str] = ()) -> None:
+        self.form, self.class_names = form, class_names
         self.frechet = None if clamp_weights is None else FrechetMusicDistance(clamp_weights)
-        self.generated: list[Tensor] = []
-        self.data: list[Tensor] = []
-
-    def add(self, part: list[Tensor], canvases: Tensor) -> None:
-        """Add windows, uint8 ``[B, 1, pitch, step]``, to ``generated`` or ``data``."""
-        part.append(canvases[:, 0].cpu())
+        self.generated, self.data = WindowSet(), WindowSet()
 
     def compute(self, trainer: Trainer, pl_module: LightningModule) -> ComparedSets:
         """Compare the windows of all ranks, which must call this together; rank zero does the work.
@@ -86,29 +109,44 @@ class SetComparison:
         generated, data = (self._gathered(part, trainer, pl_module) for part in (self.generated, self.data))
         result = ComparedSets()
         if trainer.is_global_zero:
-            result = self._compared(generated, data, list(pieces.rolls("train")))
+            labelled = offered(pieces, LabelledRollData) if self.class_names else None
+            labels = [] if labelled is None else labelled.roll_labels("train")
+            result = self._compared(generated, data, list(pieces.rolls("train")), labels)
         return trainer.strategy.broadcast(result)
 
-    def _compared(self, generated: np.ndarray, data: np.ndarray, training: list[np.ndarray]) -> ComparedSets:
-        """Compare windows, uint8 ``[n, pitch, step]``, and whole pieces of the training."""
+    def _compared(
+        self, generated: LabelledWindows, data: LabelledWindows, training: list[np.ndarray], labels: Sequence[int]
+    ) -> ComparedSets:
+        """Compare windows and whole pieces of the training with their classes, which are empty if not known."""
         # 1. as many training windows as generated ones, from all over the pieces
-        steps = generated.shape[-1]
+        steps = generated.windows.shape[-1]
+        counts = [piece.shape[1] // steps for piece in training]
         windows = [
-            piece[:, start : start + steps]
-            for piece in training
-            for start in range(0, piece.shape[1] - steps + 1, steps)
+            piece[:, number * steps : (number + 1) * steps]
+            for piece, count in zip(training, counts, strict=True)
+            for number in range(count)
         ]
-        chosen = np.linspace(0, len(windows) - 1, min(len(windows), len(generated))).round().astype(int)
+        chosen = [windows[number] for number in spread(len(windows), len(generated))]
         # 2. distances of features
-        ours, theirs, known = (self._rolls(part) for part in (generated, data, [windows[i] for i in chosen]))
+        ours, theirs, known = (self._rolls(part) for part in (generated.windows, data.windows, chosen))
         enough = min(len(ours), len(theirs)) >= LEAST_WINDOWS
-        # 3. copies, and the distance of features that were learned
-        copies = {part: copied(found, training) for part, found in (("generated", generated), ("data", data))}
+        # 3. classes
+        classes = ComparedClasses()
+        if self.class_names:
+            of_pieces = np.asarray(labels if len(labels) else [NO_CLASS] * len(training), dtype=np.int64)
+            of_windows = np.repeat(of_pieces, counts)
+            alike = classes_alike(generated.labels, of_windows)
+            others = LabelledWindows(np.array([windows[number] for number in alike]), of_windows[alike])
+            classes = compared_classes(generated, data, others, self.form, self.class_names)
+        # 4. copies, and the distance of features that were learned
+        parts = (("generated", generated), ("data", data))
+        copies = {part: copied(found.windows, training) for part, found in parts}
         return ComparedSets(
             set_distances(ours, theirs) if enough else {},
             set_distances(known, theirs) if enough and len(known) >= LEAST_WINDOWS else {},
             {part: row for part, row in copies.items() if row},
             self.frechet(ours, theirs) if self.frechet is not None and enough else None,
+            classes,
             len(generated) + len(data) - len(ours) - len(theirs),
         )
 
@@ -116,13 +154,18 @@ class SetComparison:
         """Those windows that have features."""
         return [roll for roll in (Roll(window, self.form) for window in windows) if len(notes(roll)) >= LEAST_NOTES]
 
-    def _gathered(self, part: list[Tensor], trainer: Trainer, pl_module: LightningModule) -> np.ndarray:
-        """The windows of all ranks, uint8 ``[n, pitch, step]``; those of rank zero, which has some, give the steps."""
-        own = torch.cat([windows.flatten() for windows in part] or [torch.empty(0, dtype=torch.uint8)])
+    def _gathered(self, part: WindowSet, trainer: Trainer, pl_module: LightningModule) -> LabelledWindows:
+        """The windows of all ranks; those of rank zero, which has some, give the steps."""
+        symbols, labels = (
+            torch.cat([values.flatten() for values in batches] or [torch.empty(0, dtype=dtype)])
+            for batches, dtype in ((part.canvases, torch.uint8), (part.labels, torch.int64))
+        )
         if trainer.world_size > 1:
-            own = torch.cat(gather_all_tensors(own.to(pl_module.device))).cpu()
-        steps = self.generated[0].shape[-1] if self.generated else 1
-        return own.view(-1, self.form.pitches, steps).numpy()
+            symbols, labels = (
+                torch.cat(gather_all_tensors(own.to(pl_module.device))).cpu() for own in (symbols, labels)
+            )
+        steps = self.generated.canvases[0].shape[-1] if self.generated.canvases else 1
+        return LabelledWindows(symbols.view(-1, self.form.pitches, steps).numpy(), labels.numpy())
 
 
 def copied(windows: np.ndarray, training: Sequence[np.ndarray]) -> Numbers:
@@ -168,8 +211,9 @@ def set_tables(sets: ComparedSets) -> list[ResultTable]:
     copies = ResultTable("windows", runs, sets.copies, "Steps that stand in training pieces, transposed or not")
     frechet = {"CLaMP 2": {"distance": sets.frechet}}
     learned = ResultTable("Frechet music distance (lower is better)", {"distance": Column("")}, frechet)
-    shown = ((distances, rows), (copies, sets.copies), (learned, sets.frechet is not None))
-    return [table for table, there in shown if there]
+    shown = [(distances, rows), (copies, sets.copies), (learned, sets.frechet is not None)]
+    tables = [table for table, there in shown if there]
+    return [*tables, class_table(sets.classes)] if sets.classes.own else tables
 
 
 def set_numbers(sets: ComparedSets) -> dict[str, Any]:
@@ -177,12 +221,13 @@ def set_numbers(sets: ComparedSets) -> dict[str, Any]:
     if sets == ComparedSets():
         return {}
     distances = {"generated": sets.distances, "training": sets.training}
-    return {"set_distances": distances, "copies": sets.copies, "frechet_music_distance": sets.frechet}
+    numbers = {"set_distances": distances, "copies": sets.copies, "frechet_music_distance": sets.frechet}
+    return numbers | ({"nearest_class": class_numbers(sets.classes)} if sets.classes.own else {})
 
 
 def remark(sets: ComparedSets) -> str:
     """What a reader of the tables has to know."""
-    parts = []
+    parts = [class_remark(sets.classes)] if sets.classes.missing else []
     if sets.too_short:
         parts.append(f"{sets.too_short} windows have fewer than {LEAST_NOTES} notes, and no features.")
     if sets.copies and not sets.distances:

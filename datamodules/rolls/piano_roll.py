@@ -191,6 +191,11 @@ class PianoRollDataModule(RankedDataModule):
         """Number of classes; 0 without ``labels``."""
         return len(self.class_names)
 
+    @property
+    def known_class_names(self) -> list[str]:
+        """Name of each class once a split is open; empty before, as prediction must not need the pieces."""
+        return [] if self._cache is None else self.class_names
+
     def prepare_data(self) -> None:
         """Read the pieces into the cache, unless they are there; one process of each node does this.
 
@@ -241,6 +246,11 @@ class PianoRollDataModule(RankedDataModule):
         pieces = self._pieces.get(split) or self._choose(split)
         for piece, steps in zip(pieces.chosen, pieces.lengths, strict=True):
             yield pieces.cache.window(int(piece), 0, int(steps))[pieces.low : pieces.low + pieces.rows]
+
+    def roll_labels(self, split: str) -> list[int]:
+        """Class of each piece of `rolls`, in the same order; empty without ``labels``."""
+        pieces = self._pieces.get(split) or self._choose(split)
+        return list(pieces.labels or ())
 
     def train_dataloader(self) -> ResumableLoader:
         """Random windows; see the class."""

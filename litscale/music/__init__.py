@@ -4,6 +4,7 @@ from litscale.music.audio import Sound, render, write_wav
 from litscale.music.baselines import IndependentPitches, RepeatOrRedraw
 from litscale.music.features import features, set_distances
 from litscale.music.midi import MidiError, from_pretty_midi, read_midi, to_pretty_midi, write_midi
+from litscale.music.nearest_classes import nearest_classes
 from litscale.music.notes import notes, repair
 from litscale.music.pictures import animation, picture
 from litscale.music.renderer import RollRenderer
@@ -22,6 +23,7 @@ __all__ = [
     "animation",
     "features",
     "from_pretty_midi",
+    "nearest_classes",
     "notes",
     "picture",
     "read_midi",

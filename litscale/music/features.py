@@ -24,6 +24,7 @@ FEATURES = (
     "inter_onset_interval",
 )
 LENGTHS = np.array([4, 2, 1, 1 / 2, 1 / 4, 3, 3 / 2, 3 / 4, 3 / 8, 4 / 3, 2 / 3, 1 / 3])  # in quarter notes
+LEAST_NOTES = 2  # of a piece with features
 POINTS = 1000  # at which densities are compared
 
 
@@ -52,7 +53,7 @@ def features(roll: Roll) -> dict[str, np.ndarray]:
         ValueError: the roll has fewer than two notes.
     """
     played = np.sort(notes(roll), order=["start", "pitch"])
-    if len(played) < 2:
+    if len(played) < LEAST_NOTES:
         raise ValueError(f"a piece needs at least two notes to be compared, this one has {len(played)}")
     pitch, start, end = played["pitch"], played["start"], played["end"]
     classes = pitch % 12

@@ -103,6 +103,13 @@ class Drawing(TwoLevels):
         return canvas
 
 
+class LabelledDrawing(Drawing):
+    """Reads labels of two classes, and draws the same for both."""
+
+    def label_classes(self) -> int:
+        return 2
+
+
 def drawn(seed: int, number: int) -> np.ndarray:
     """What `Drawing` generates as sample ``number``."""
     return roll(1000 + 10 * seed + number)
@@ -156,6 +163,10 @@ class ToyRolls(LightningDataModule):
         assert split == "train"
         self.fits += 1
         return (roll(100 + number, 64) for number in range(3))
+
+    def roll_labels(self, split: str) -> list[int]:
+        assert split == "train"
+        return [0, 1, 1] if self.num_classes else []
 
     def train_dataloader(self) -> DataLoader:
         return DataLoader(Windows(self.num_classes > 0), batch_size=2)

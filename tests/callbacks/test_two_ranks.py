@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from callback_toys import Drawing, ToyRolls, fractal, trainer
+from callback_toys import LabelledDrawing, ToyRolls, fractal, trainer
 from PIL import Image
 from rank_runs import two_ranks
 from two_ranks import drawn_by_index
@@ -53,13 +53,15 @@ def check_samples_and_attention_are_of_rank_zero(ranks, folder):
 
 def check_music_is_the_same_for_one_rank_and_two(ranks, folder, output, alone):
     run = trainer(alone, callbacks=[MusicEvaluation(num_samples=5, batch_size=2)])
-    run.validate(Drawing(), ToyRolls(), verbose=False)
+    run.validate(LabelledDrawing(), ToyRolls(num_classes=2), verbose=False)
     expected = {key: value.item() for key, value in run.callback_metrics.items()}
+    assert 0 < expected["music/nearest_class"] < 1
     for seen in ranks:
         assert seen["music"] == pytest.approx(expected, rel=1e-5)
     assert [seen["asked"] for seen in ranks] == [[[0, 1], [4]], [[2, 3]]]
     assert [seen["fits"] for seen in ranks] == [2, 0]  # for the baselines and for the sets
     one, two = (json.loads((path / "music_validate.json").read_text()) for path in (alone, folder))
+    assert one["nearest_class"] == two["nearest_class"]
     assert (one["samples"], one["windows"]) == (two["samples"], two["windows"]) == (5, 6)
     assert output.count("Likelihood") == 2  # of two evaluations, each by one rank
 

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import torch
-from callback_toys import Drawing, ToyRolls, TwoLevels, fractal, pairs, trainer
+from callback_toys import Drawing, LabelledDrawing, ToyRolls, TwoLevels, fractal, pairs, trainer
 from torch import Tensor
 
 from callbacks import AttentionDiagnostics, GradientNorms, LevelLosses, MusicEvaluation, PredictionWriter, Samples
@@ -57,7 +57,7 @@ def main(folder: Path) -> None:
 
     trainer(folder, callbacks=[AttentionDiagnostics()], **DDP).validate(fractal(), ToyRolls(), verbose=False)
 
-    module, data = Drawing(), ToyRolls()
+    module, data = LabelledDrawing(), ToyRolls(num_classes=2)
     run = trainer(folder, callbacks=[MusicEvaluation(num_samples=5, batch_size=2)], **DDP)
     run.validate(module, data, verbose=False)
     seen["music"] = {key: value.item() for key, value in run.callback_metrics.items()}

@@ -14,6 +14,7 @@ from midi_bytes import header, meter, off, on, pedal, track, write
 from mutations import BOMB
 
 from datamodules import BachChorales, GenerationRequest, PianoRollDataModule
+from datamodules.base import class_names_of
 from datamodules.requests import RequestRecord
 from litscale.music import Roll, read_midi, write_midi
 from litscale.music.audio import Sound, render
@@ -85,8 +86,13 @@ def test_the_split_does_not_move_when_files_are_added(module: Make, songs: Path,
 
 
 def test_labels_are_the_folders(module: Make) -> None:
+    assert ready(module()).roll_labels("train") == []
+    assert class_names_of(module(labels=True)) == []  # before the pieces are there
     dm = ready(module(labels=True))
     assert (dm.class_names, dm.num_classes) == (["a", "b"], 2)
+    assert class_names_of(dm) == ["a", "b"]
+    assert dm.roll_labels("train") == [0] * 4 + [1] * 4
+    assert dm.roll_labels("val") == [0, 1]
     batch = next(iter(dm.val_dataloader()))
     assert batch["label"].dtype == torch.int64
     labels = torch.cat([batch["label"] for batch in dm.val_dataloader()])
