@@ -171,8 +171,8 @@ def keep_likely(logits: Tensor, top_k: int, top_p: float) -> Tensor:
     Returns:
         ``[..., V]``.
     """
-    if top_k:
-        lowest = logits.topk(min(top_k, logits.shape[-1]), dim=-1).values[..., -1:]
+    if 0 < top_k < logits.shape[-1]:
+        lowest = logits.topk(top_k, dim=-1).values[..., -1:]
         logits = logits.masked_fill(logits < lowest, float("-inf"))
     if top_p:
         ascending, order = logits.sort(dim=-1)

@@ -39,13 +39,18 @@ def models():
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_layers_choose_the_decoder_and_keep_how_tokens_are_drawn(name, models):
+def test_layers_choose_the_decoder_and_what_saves_arithmetic(name, models):
     base = shipped("test", SDVAR / "d16_d30.yaml")["model"]["init_args"]
     config = shipped("test", SDVAR / "d16_d30.yaml", SDVAR / f"{name}.yaml")["model"]["init_args"]
     given = config.pop("decoder")
     base.pop("decoder")
+    if LAYERS[name][0] is Refine:
+        base["generation"] |= {"cfg_until": 4, "top_k": [900, 900, 900, 900, 1]}
     assert config == base
-    assert config["generation"] == {"cfg": 1.5, "top_k": 900, "top_p": 0.96} | {
+    assert base["generation"] | {"top_k": 900, "cfg_until": None} == {
+        "cfg": 1.5,
+        "top_k": 900,
+        "top_p": 0.96,
         "temperature": 1.0,
         "greedy": False,
         "smooth": False,
