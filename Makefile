@@ -77,12 +77,17 @@ demo-fashion: $(READY)
 pictures: $(READY)
 	$(BIN)/python benchmarks/pictures.py
 
+# other ways of drawing late scales: without guidance, by the likeliest tokens, both, and some of the tokens alone
+GENERATIONS := [{cfg_until: 4}, {top_k: [0, 0, 0, 0, 1]}, {cfg_until: 4, top_k: [0, 0, 0, 0, 1]}, \
+  {prune: {from_scale: 5, ratios: [0.6, 0.5, 0.4]}}]
+
 # the table of decoders of the pair that comes with litscale; FASHION_MNIST is the folder of the pictures, see docs/data.md
 bench-fashion: $(READY)
 	$(BIN)/litscale bench decode --model.pretrained fashion --trainer.default_root_dir runs/bench_fashion \
+	  --model.generation.top_k 0 --model.generation.cfg_until null \
 	  --features litscale.metrics.FashionFeatures --num_images 300 --batch_size 50 --gammas [3] \
 	  --acceptances [TopK,KL,Rejection,Coupled] --large_scales [3,4,5,6] --entry_nums [2] \
-	  --prunes '[{from_scale: 5, ratios: [0.6, 0.5, 0.4]}]'
+	  --generations '$(GENERATIONS)'
 
 lint: $(READY)
 	$(BIN)/ruff format --check .
