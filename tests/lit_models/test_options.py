@@ -24,6 +24,7 @@ from lit_models import DiscriminatorConfig, Generation, Optimization, TokenizerL
         (Generation, {"schedule": ["linear", "fast"]}, "schedule must be among cosine, linear, not 'fast'"),
         (Generation, {"cfg": -0.5}, r"cfg must not be negative, not -0\.5"),
         (Generation, {"cfg_schedule": "cosine"}, "cfg_schedule must be among linear, constant, not 'cosine'"),
+        (Generation, {"min_p": 1.5}, r"min_p must be in 0\.\.1, not 1\.5; 0 draws among all symbols"),
         (Generation, {"filter_threshold": 1.5}, r"filter_threshold must be in 0\.\.1, not 1\.5"),
         (VARGeneration, {"cfg": nan}, "cfg must not be negative, not nan"),
         (VARGeneration, {"temperature": inf}, "temperature must be positive, not inf"),

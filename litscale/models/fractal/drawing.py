@@ -124,8 +124,9 @@ class Drawing:
         return chained(keys, step * len(self.model.levels) + depth)
 
     def logits(self, logits: Tensor, cfg: Scale) -> Tensor:
-        """Logits of a network ``[R, ..., A]`` or ``[2 R, ..., A]`` after temperature and guidance, ``[R, ..., A]``."""
-        return final_logits(logits, self.options.temperature, cfg, self.options.filter_threshold)
+        """Logits of a network ``[R, ..., A]`` or ``[2 R, ..., A]`` that symbols are drawn from, ``[R, ..., A]``."""
+        options = self.options
+        return final_logits(logits, options.temperature, cfg, options.filter_threshold, options.min_p)
 
     def draw_cells(
         self,
@@ -150,7 +151,8 @@ class Drawing:
             Symbols int64 ``[R, C]`` and, where they are needed, the log-probabilities of those drawn, float32 ``[R]``.
         """
         options = self.options
-        given = (noise, cfg, symbols, known, Rules(options.temperature, options.filter_threshold, self.scored))
+        rules = Rules(options.temperature, options.filter_threshold, options.min_p, self.scored)
+        given = (noise, cfg, symbols, known, rules)
         if options.compile:
             return compiled_draw(head, conditions, *given)
         if head not in self._heads:

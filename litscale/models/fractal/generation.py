@@ -29,6 +29,8 @@ class Generation:
         schedule: how many of MAR's patches stay hidden after each step, one for all levels or one per level: ``cosine``
             (few are revealed at first, when little is known, and many at the end) or ``linear`` (always equally many).
         temperature: divides the logits; below 1 is safer. FractalGen's multiplies them (1.02 to 1.1).
+        min_p: symbols that are less probable than this share of the most probable one are not drawn (arXiv 2407.01082);
+            0 is off. A higher temperature with it varies more among likely symbols, without the odd ones.
         cfg: scale of classifier-free guidance; 1 is off, and models without classes need 1. FractalGen publishes 11
             (FractalAR, 64 px), 6.5 (FractalMAR, 64 px), and 29, 21 and 19 (Base, Large and Huge, 256 px).
         cfg_schedule: ``linear`` (rising from 1 over the first level's steps, as published) or ``constant``.
@@ -64,6 +66,7 @@ class Generation:
     iterations: int | list[int] = 8
     schedule: str | list[str] = "cosine"
     temperature: float = 1.0
+    min_p: float = 0.0
     cfg: float = 1.0
     cfg_schedule: str = "linear"
     filter_threshold: float = 1e-4
@@ -90,6 +93,8 @@ class Generation:
             raise ValueError(f"parallel_level must be a whole number, not {self.parallel_level}")
         if not 0 < self.temperature < math.inf:
             raise ValueError(f"temperature must be positive, not {self.temperature}; greedy takes the likeliest symbol")
+        if not 0 <= self.min_p <= 1:
+            raise ValueError(f"min_p must be in 0..1, not {self.min_p}; 0 draws among all symbols")
         if not 0 <= self.cfg < math.inf:
             raise ValueError(f"cfg must not be negative, not {self.cfg}; 1 means no guidance")
         if not 0 <= self.filter_threshold <= 1:

@@ -1,6 +1,8 @@
-"""Classifier-free guidance on logits (FractalGen's form, arXiv 2502.17437), and drawing from them."""
+"""Classifier-free guidance on logits (FractalGen's form, arXiv 2502.17437), filters, and drawing from them."""
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor
@@ -34,22 +36,27 @@ def guided(conditional: Tensor, unconditional: Tensor, cfg: float | Tensor, thre
     return unconditional + cfg * (conditional - unconditional)
 
 
-def final_logits(logits: Tensor, temperature: float, cfg: float | Tensor | None, threshold: float) -> Tensor:
-    """Logits after temperature and guidance.
+def final_logits(
+    logits: Tensor, temperature: float, cfg: float | Tensor | None, threshold: float, min_p: float
+) -> Tensor:
+    """Logits after temperature, guidance and the filter min_p.
 
     Args:
         logits: ``[R, ..., A]``, or ``[2 R, ..., A]`` with the unconditional rows second where ``cfg`` is given.
         temperature: divides the logits.
         cfg: guidance scale, as in :func:`guided`, or None for rows without an unconditional half.
         threshold: as in :func:`guided`.
+        min_p: symbols that are less probable than this share of the most probable one are removed.
 
     Returns:
-        float32 ``[R, ..., A]``, whatever the dtype of the logits.
+        float32 ``[R, ..., A]``, whatever the dtype of the logits; removed symbols are -inf.
     """
     logits = logits.float()
     if temperature != 1:
         logits = logits / temperature
-    if cfg is None:
-        return logits
-    conditional, unconditional = logits.chunk(2)
-    return guided(conditional, unconditional, cfg, threshold)
+    if cfg is not None:
+        conditional, unconditional = logits.chunk(2)
+        logits = guided(conditional, unconditional, cfg, threshold)
+    if min_p:
+        logits = logits.masked_fill(logits < logits.amax(-1, keepdim=True) + math.log(min_p), float("-inf"))
+    return logits

@@ -107,14 +107,14 @@ def draw_channels(
     for c in range(stepper.head.channels):
         if c:
             stepper.feed(channels[-1] if cfg is None else channels[-1].repeat(2))
-        logits = final_logits(stepper.logits(), rules.temperature, cfg, rules.filter_threshold)
+        logits = final_logits(stepper.logits(), rules.temperature, cfg, rules.filter_threshold, rules.min_p)
         symbol = (logits if of_channel is None else logits + of_channel[c]).argmax(-1)
         if symbols is not None and known is not None:
             symbol = torch.where(known[:, c], symbols[:, c], symbol)
         channels.append(symbol)
         if rules.scored:
             log_prob = logits.log_softmax(-1).gather(-1, symbol[:, None])[:, 0]
-            log_prob = log_prob if known is None else log_prob * ~known[:, c]
+            log_prob = log_prob if known is None else log_prob.masked_fill(known[:, c], 0)
             total = log_prob if total is None else total + log_prob
     return torch.stack(channels, dim=1), total
 
@@ -125,11 +125,13 @@ class Rules(NamedTuple):
     Attributes:
         temperature: divides the logits.
         filter_threshold: as in :func:`litscale.models.fractal.guidance.guided`.
+        min_p: as in :func:`litscale.models.fractal.guidance.final_logits`.
         scored: whether log-probabilities are needed.
     """
 
     temperature: float
     filter_threshold: float
+    min_p: float
     scored: bool
 
 

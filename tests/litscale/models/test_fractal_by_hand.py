@@ -81,21 +81,27 @@ def test_guidance_rises_over_the_steps():
 def test_what_is_drawn_from_by_hand():
     logits = torch.tensor([[0.5, 0.3, 0.2]]).log()
     squares = [0.25, 0.09, 0.04]  # half the temperature squares the probabilities
-    shares = final_logits(logits, 0.5, None, 0.0).softmax(-1)
+    shares = final_logits(logits, 0.5, None, 0.0, 0.0).softmax(-1)
     assert shares[0].tolist() == pytest.approx([x / sum(squares) for x in squares])
     # the unconditional row comes second, and is divided by the temperature too
     both = torch.tensor([[0.5, 0.3, 0.2], [0.6, 0.3, 0.1]]).log()
     odds = [0.25**2 / 0.36, 0.09**2 / 0.09, 0.04**2 / 0.01]
-    guided_shares = final_logits(both, 0.5, 2.0, 0.0).softmax(-1)
+    guided_shares = final_logits(both, 0.5, 2.0, 0.0, 0.0).softmax(-1)
     assert guided_shares[0].tolist() == pytest.approx([x / sum(odds) for x in odds], abs=1e-5)
     # a scale for each row, and half precision is left
     rows = torch.cat([both[:1].expand(2, -1), both[1:].expand(2, -1)]).bfloat16()
-    found = final_logits(rows, 0.5, torch.tensor([2.0, 1.0]), 0.0)
+    found = final_logits(rows, 0.5, torch.tensor([2.0, 1.0]), 0.0, 0.0)
     assert found.dtype == torch.float32
     torch.testing.assert_close(found.softmax(-1), torch.cat([guided_shares, shares]), atol=0.01, rtol=0)
+    # what is less probable than a share of the likeliest is removed, after temperature and guidance
+    assert (final_logits(logits, 1.0, None, 0.0, 0.5).softmax(-1)[0] * 8).tolist() == pytest.approx([5, 3, 0])
+    assert final_logits(logits, 0.5, None, 0.0, 0.5).softmax(-1)[0].tolist() == [1, 0, 0]  # 0.09 / 0.25 is below
+    assert final_logits(both, 0.5, 2.0, 0.0, 0.7).softmax(-1)[0].tolist() == pytest.approx(
+        [x / (odds[0] + odds[2]) for x in (odds[0], 0, odds[2])], abs=1e-5
+    )
     # noise is added to the logits of several channels of several cells as well
     grid = rows.float().unflatten(0, (2, 2))[:, :, None, None].expand(-1, -1, 5, 2, -1).flatten(0, 1)
-    spread = final_logits(grid, 0.5, torch.tensor([2.0, 1.0]), 0.0)
+    spread = final_logits(grid, 0.5, torch.tensor([2.0, 1.0]), 0.0, 0.0)
     torch.testing.assert_close(spread, found[:, None, None].expand(2, 5, 2, 3))
 
 

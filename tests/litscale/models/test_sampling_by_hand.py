@@ -317,6 +317,20 @@ def test_the_head_draws_what_it_predicts(stir, guided):
     assert terms.entropy.item() == pytest.approx(-(shares * shares.log()).sum(-1).mean().item(), rel=1e-5)
 
 
+@torch.no_grad()
+def test_known_channels_may_be_symbols_that_min_p_removes(stir):
+    torch.manual_seed(0)
+    head = stir(CategoricalHead(StackConfig(8, 2, 2), 4, channels=2, alphabet=5))
+    conditions, known = torch.randn(6, 1, 4), torch.tensor([[True, False]]).expand(6, 2)
+    least = head.logits(torch.zeros(6, 2, dtype=torch.long), conditions).argmin(-1)
+    drawing = Drawing(None, Generation(min_p=1.0, order="confidence"), GenerationReport())
+    drawn, log_prob = drawing.draw_cells(head, conditions, None, gumbel(numbers(torch.arange(6), 2), 5), least, known)
+    assert torch.equal(drawn[:, 0], least[:, 0])
+    # of each channel that is drawn, only the likeliest symbol is left
+    assert torch.equal(drawn[:, 1], head.logits(drawn, conditions)[:, 1].argmax(-1))
+    assert log_prob.tolist() == [0.0] * 6
+
+
 def test_learned_positions_refuse_more_rows_or_more_columns():
     config = GeneratorConfig(3, (2, 5), StackConfig(8, 1, 2), 1, 4)
     generator = AR(config)
@@ -340,6 +354,7 @@ def test_the_defaults_are_the_published_ones():
         "iterations": 8,
         "schedule": "cosine",
         "temperature": 1.0,
+        "min_p": 0.0,
         "cfg": 1.0,
         "cfg_schedule": "linear",
         "filter_threshold": 1e-4,
