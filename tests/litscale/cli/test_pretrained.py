@@ -89,6 +89,6 @@ def test_the_table_of_decoders_needs_no_data(tmp_path, capsys):
     main(["bench", "decode", "--model.pretrained", "fashion", *place, *few, *rows])
     table = json.loads((tmp_path / "bench_decode.json").read_text())["rows"]
     assert table["target only"]["target_calls_per_image"] == 8
-    refined = next(row for name, row in table.items() if name.startswith("refine"))
+    refined = table["refine (large_scales 4)"]
     assert (refined["target_calls_per_image"], refined["draft_calls_per_image"]) == (4, 4)
     assert "target only" in capsys.readouterr().out
