@@ -86,7 +86,7 @@ bench-fashion: $(READY)
 	$(BIN)/litscale bench decode --model.pretrained fashion --trainer.default_root_dir runs/bench_fashion \
 	  --model.generation.top_k 0 --model.generation.cfg_until null \
 	  --features litscale.metrics.FashionFeatures --num_images 300 --batch_size 50 --gammas [3] \
-	  --acceptances [TopK,KL,Rejection,Coupled] --large_scales [3,4,5,6] --entry_nums [2] \
+	  --acceptances "[TopK,KL,{class_path: KL, init_args: {threshold: 0.3}},Rejection,Coupled]" --large_scales [3,4,5,6] --entry_nums [2] \
 	  --generations '$(GENERATIONS)'
 
 lint: $(READY)

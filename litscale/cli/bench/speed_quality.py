@@ -18,7 +18,7 @@ def speed_and_quality(table: ResultTable) -> Figure:
     """A point for each decoder: its speed-up, and how its FID differs from that of the target alone.
 
     Without FID, the share of tokens that are the target's. The decoders on the front, which no other one beats in both,
-    are joined and named.
+    are joined, and bold in the legend.
 
     Args:
         table: of a benchmark, see `decode_report`.
@@ -36,13 +36,15 @@ def speed_and_quality(table: ResultTable) -> Figure:
     for number, (label, place) in enumerate(places.items(), start=1):
         colour = COLOURS.get(label.split(": ")[-1].split()[0], OWN_COLOUR)
         axis.scatter(*place, color=colour, label=f"{number}  {label}", zorder=3)
-        name = label if label in best else str(number)
-        axis.annotate(name, place, textcoords="offset points", xytext=(5, 3), fontsize=8, color="#50565e")
+        weight = "bold" if label in best else "normal"
+        axis.annotate(f"{number}", place, textcoords="offset points", xytext=(5, 3), fontsize=8, weight=weight)
     axis.axvline(1, color="#c5c9ce", linewidth=1)
     axis.axhline(0 if quality == "fid_change" else 1, color="#c5c9ce", linewidth=1)
     axis.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     axis.set(xlabel="speed-up over the target alone", ylabel=table.shown[quality].title, title=table.title)
-    figure.legend(loc="outside right upper", frameon=False, fontsize=8)
+    legend = figure.legend(loc="outside right upper", frameon=False, fontsize=8)
+    for label, text in zip(places, legend.get_texts(), strict=True):
+        text.set_weight("bold" if label in best else "normal")
     return figure
 
 
