@@ -51,8 +51,8 @@ class LitSDVAR(GeneratingModule):
         vqvae: The tokenizer.
         draft: The small network, whose tokenizer is filled in.
         target: The large network, whose tokenizer is filled in.
-        decoder: The class of the decoder with its options: `Speculative`, `CollaborativeDecoding`, `TargetOnly`,
-            `DraftOnly`, or the class_path of your own.
+        decoder: The class of the decoder with its options: `Speculative`, `CollaborativeDecoding`, `Refine`,
+            `TargetOnly`, `DraftOnly`, or the class_path of your own.
         generation: Options of generation for both networks.
         optimization: Learning rate, schedule and weight decay.
         draft_checkpoint: File with the weights of the draft: a checkpoint of LitVAR or LitSDVAR, or an official file;

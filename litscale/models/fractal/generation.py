@@ -13,6 +13,7 @@ from litscale.models.fractal.fractal import Fractal
 from litscale.models.fractal.guidance import SCHEDULES as CFG_SCHEDULES
 from litscale.models.fractal.masking import ORDERS, SCHEDULES
 from litscale.models.fractal.options import check_name, per_level
+from litscale.models.numbers import one_or_more, real, whole
 from litscale.models.small_weights import WEIGHTS
 
 DECODINGS = ("auto", "jacobi", "sequential")
@@ -82,15 +83,17 @@ class Generation:
     compile: bool = False
 
     def __post_init__(self) -> None:
-        # 1. numbers
-        for name, value in (("iterations", self.iterations), ("token_cache", self.token_cache)):
-            steps = value if isinstance(value, list) else [value]
-            if not all(isinstance(count, int) for count in steps):
-                raise ValueError(f"{name} must be whole numbers, not {value}")
+        # 1. numbers, in Python's own types, so that options can be written as JSON
+        for name in ("iterations", "token_cache"):
+            counts = one_or_more(name, getattr(self, name), whole)
+            steps = list(counts) if isinstance(counts, tuple) else [counts]
             if not steps or min(steps) < 1:
-                raise ValueError(f"{name} must be at least 1, not {value}")
-        if not isinstance(self.parallel_level, int | None):
-            raise ValueError(f"parallel_level must be a whole number, not {self.parallel_level}")
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+            object.__setattr__(self, name, steps if isinstance(counts, tuple) else counts)
+        for name in ("temperature", "min_p", "cfg", "filter_threshold", "confidence_oversampling"):
+            object.__setattr__(self, name, real(name, getattr(self, name)))
+        if self.parallel_level is not None:
+            object.__setattr__(self, "parallel_level", whole("parallel_level", self.parallel_level))
         if not 0 < self.temperature < math.inf:
             raise ValueError(f"temperature must be positive, not {self.temperature}; greedy takes the likeliest symbol")
         if not 0 <= self.min_p <= 1:

@@ -6,13 +6,14 @@ Dimensions: B images, n tokens of a scale, V vocabulary.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from litscale.models.numbers import one_or_more, real, whole
 from litscale.models.var.noise import gumbel_noise
 from litscale.models.var.pruning import Pruning
 
@@ -48,12 +49,12 @@ class ScaleGeneration:
         return keep_likely(logits / self.temperature, self.top_k, self.top_p)
 
 
-BY_SCALE = ("top_k", "top_p", "temperature")
+BY_SCALE: Mapping[str, Callable[[str, Any], float]] = {"top_k": whole, "top_p": real, "temperature": real}
 
 
-def values_of(given: float | Sequence[float]) -> Sequence[float]:
+def values_of(given: float | tuple[float, ...]) -> tuple[float, ...]:
     """Return the values of an option from the first scale on, of which the last holds for all further scales."""
-    return given if isinstance(given, Sequence) else (given,)
+    return given if isinstance(given, tuple) else (given,)
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,8 @@ class VARGeneration:
     """How tokens are drawn. The published scores are those of cfg 1.5, top_k 900 and top_p 0.96.
 
     top_k, top_p and temperature are one value, or one for each scale from the first on; the last one holds for all
-    further scales. ``top_k=(0, 0, 0, 1)`` takes the likeliest tokens from scale 3 on.
+    further scales. ``top_k=(0, 0, 0, 1)`` takes the likeliest tokens from scale 3 on. Lists and arrays are as good as
+    tuples.
 
     Args:
         cfg: classifier-free guidance at the last scale; it grows from 0 at the first one, and logits are
@@ -91,6 +93,13 @@ class VARGeneration:
     prune: Pruning | None = None
 
     def __post_init__(self) -> None:
+        # 1. Python's own types, so that options can be hashed and written as JSON
+        object.__setattr__(self, "cfg", real("cfg", self.cfg))
+        if self.cfg_until is not None:
+            object.__setattr__(self, "cfg_until", whole("cfg_until", self.cfg_until))
+        for name, number in BY_SCALE.items():
+            object.__setattr__(self, name, one_or_more(name, getattr(self, name), number))
+        # 2. ranges
         if not 0 <= self.cfg < math.inf:
             raise ValueError(f"cfg must not be negative, not {self.cfg}; 0 means no guidance")
         if self.cfg_until is not None and self.cfg_until < 0:
@@ -99,8 +108,6 @@ class VARGeneration:
             if not values_of(getattr(self, name)):
                 raise ValueError(f"{name} must be one value, or one for each scale, not an empty list")
         for top_k in values_of(self.top_k):
-            if not isinstance(top_k, int):
-                raise ValueError(f"top_k must be a whole number, not {top_k}")
             if top_k < 0:
                 raise ValueError(f"top_k must not be negative, not {top_k}; 0 draws among all tokens")
         for top_p in values_of(self.top_p):

@@ -12,6 +12,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
+from litscale.models.numbers import one_or_more, real, whole
 from litscale.models.var.scales import shrink
 
 
@@ -36,6 +37,10 @@ class Pruning:
     ratios: tuple[float, ...]
 
     def __post_init__(self) -> None:
+        # a list could not be hashed
+        object.__setattr__(self, "from_scale", whole("from_scale", self.from_scale))
+        ratios = one_or_more("ratios", self.ratios, real)
+        object.__setattr__(self, "ratios", ratios if isinstance(ratios, tuple) else (ratios,))
         if self.from_scale < 1:
             raise ValueError(f"from_scale must be at least 1, not {self.from_scale}: no scale is before the first one")
         if not self.ratios or not all(0 < ratio <= 1 for ratio in self.ratios):

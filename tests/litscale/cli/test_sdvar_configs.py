@@ -82,6 +82,9 @@ def test_lossless_layers_lose_nothing_over_a_lossy_config(name):
         for each in (lossy, config)
     ]
     assert thresholds == [0.8, 1.0]
+    fast = shipped("test", SDVAR / "d16_d30.yaml", SDVAR / "speed.yaml", SDVAR / f"{name}.yaml")
+    options = fast["model"]["init_args"]["generation"]
+    assert (options["cfg_until"], options["prune"]) == (None, None)
 
 
 @pytest.mark.parametrize(
