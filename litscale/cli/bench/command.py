@@ -89,8 +89,8 @@ class BenchTrainer(Trainer):
             entry_nums: numbers of the draft's scales in collaborative decoding; null = all from 1 to S - 1.
             masks: masks of collaborative decoding, see bench masks.
             large_scales: numbers of the target's scales in Refine; null = all from 1 to S - 1.
-            generations: changes of model.generation, such as {cfg_until: 4, top_k: [0, 0, 0, 0, 1]} or {prune:
-                {from_scale: 5, ratios: [0.5]}}; null = no guidance from the middle scale on.
+            generations: a list of changes of model.generation, such as [{cfg_until: 4, top_k: [0, 0, 0, 0, 1]}, {prune:
+                {from_scale: 5, ratios: [0.5]}}]; null = no guidance from the middle scale on.
             num_images: number of images for each seed, with all labels in turn.
             batch_size: number of images decoded together.
             seeds: number of seeds 0, 1, ... of the noise; FID is a mean over them.

@@ -100,7 +100,7 @@ def cases_of(model: LitSDVAR, grid: Mapping[str, Decoder], generations: Sequence
     pairs = [(each, model.generation if each is model.decoder else plain) for each in grid.values()]
     pairs += [
         (decoder, options)
-        for options in (changed(plain, change) for change in generations)
+        for options in (changed(plain, change, model.scales) for change in generations)
         for decoder in grid.values()
         if type(decoder) in (TargetOnly, Refine)
     ]
@@ -108,11 +108,17 @@ def cases_of(model: LitSDVAR, grid: Mapping[str, Decoder], generations: Sequence
     return list({case.label: case for case in cases}.values())
 
 
-def changed(options: VARGeneration, change: Mapping[str, Any]) -> VARGeneration:
+def changed(options: VARGeneration, change: Mapping[str, Any], scales: int) -> VARGeneration:
     """Options of generation with some of them changed, as a config spells them.
 
+    Args:
+        options: before the change.
+        change: values by name.
+        scales: how many the networks have.
+
     Raises:
-        ValueError: there is no such option, or its value is out of range or of another type.
+        ValueError: there is no such option, or its value is out of range or of another type, or there are more values
+            than scales.
     """
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(VARGeneration, "generations")
@@ -121,6 +127,7 @@ def changed(options: VARGeneration, change: Mapping[str, Any]) -> VARGeneration:
         made: VARGeneration = parser.instantiate_classes(parser.parse_object({"generations": dict(change)})).generations
     except ArgumentError as error:
         raise ValueError(in_one_line(error.message, ("bench", "decode"))) from error
+    made.check(scales)
     return made
 
 

@@ -68,10 +68,11 @@ class VARGeneration:
     Args:
         cfg: classifier-free guidance at the last scale; it grows from 0 at the first one, and logits are
             ``(1 + t) * conditional - t * unconditional``. 0 is off, at half the cost; the published value is 1.5.
-        top_k: draw among the k likeliest tokens; 0 is off, the published value is 900.
-        top_p: draw among the likeliest tokens that hold this share of the probability; 0 is off, the published value
-            is 0.96.
-        temperature: divides the logits; below 1 is safer.
+        top_k: draw among the k likeliest tokens, one k for all scales or one per scale; 0 is off, the published value
+            is 900.
+        top_p: draw among the likeliest tokens that hold this share of the probability, one for all scales or one per
+            scale; 0 is off, the published value is 0.96.
+        temperature: divides the logits, one for all scales or one per scale; below 1 is safer.
         greedy: take the likeliest tokens.
         smooth: make the picture from mixtures of codes instead of the tokens drawn (Gumbel softmax): smoother, for
             viewing, not for measuring.

@@ -203,7 +203,7 @@ def test_options_of_decoders_as_a_config_has_them():
 def test_a_layer_has_the_options_of_generation_that_differ_from_the_pairs():
     model = lit_sdvar(generation=VARGeneration(cfg=0.5, cfg_until=2))
     change = {"top_k": [0, 0, 1], "temperature": 0.5, "prune": {"from_scale": 2, "ratios": [0.5]}}
-    options = changed(model.generation.complete(), change)
+    options = changed(model.generation.complete(), change, scales=3)
     assert options == VARGeneration(0.5, (0, 0, 1), temperature=0.5, prune=Pruning(2, (0.5,)))
     written = yaml.safe_load(layer(Case("row", model.decoder, options), model))
     assert written == {"model": {"init_args": {"generation": change | {"cfg_until": None}}}}
@@ -218,12 +218,13 @@ def test_a_layer_has_the_options_of_generation_that_differ_from_the_pairs():
         ({"top": 1}, "--generations.top: there is no such option"),
         ({"top_k": "many"}, "--generations.top_k many: expected a whole number or a list"),
         ({"top_k": [0, -1]}, "top_k must not be negative, not -1"),
+        ({"top_p": [0, 0, 0.5, 0.9]}, "top_p has 4 values, one for each scale, but there are 3 scales"),
         ({"prune": {"from_scale": 0, "ratios": [0.5]}}, "from_scale must be at least 1, not 0"),
     ],
 )
 def test_bad_generations(change, message):
     with pytest.raises(ValueError, match=message):
-        changed(VARGeneration(), change)
+        changed(VARGeneration(), change, scales=3)
 
 
 def test_the_front_is_what_no_other_beats():
