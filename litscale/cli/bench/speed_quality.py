@@ -44,7 +44,7 @@ def speed_and_quality(table: ResultTable) -> Figure:
     axis.set(xlabel="speed-up over the target alone", ylabel=table.shown[quality].title, title=table.title)
     legend = figure.legend(loc="outside right upper", frameon=False, fontsize=8)
     for label, text in zip(places, legend.get_texts(), strict=True):
-        text.set_weight("bold" if label in best else "normal")
+        text.set_fontweight("bold" if label in best else "normal")
     return figure
 
 
