@@ -13,8 +13,9 @@ from typing import Any, ClassVar
 import lightning
 import yaml
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, _InstantiatorFn
+from lightning.pytorch.utilities import rank_zero_warn
 
 from callbacks import Checkpoints
 from litscale.cli.allocator import keep_freed_memory
@@ -226,7 +227,19 @@ class LitscaleCLI(LightningCLI):
         given = self.config[self.subcommand]
         check_weights(str(self.subcommand), self.model, given.ckpt_path, given.untrained)
 
-    before_validate = before_test = before_predict = _check_weights
+    before_validate = before_test = _check_weights
+
+    def before_predict(self) -> None:
+        """Check the weights, and warn of a command that would write nothing."""
+        self._check_weights()
+        takes = Callback.on_predict_batch_end
+        callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
+        own = [each for each in callbacks if not isinstance(each, ProgressBar)]
+        if all(type(callback).on_predict_batch_end is takes for callback in own):
+            rank_zero_warn(
+                "no callback writes what predict makes: add --trainer.callbacks+=callbacks.PredictionWriter, or a "
+                "config that names one, such as --config music.yaml or --config callbacks/pictures.yaml"
+            )
 
     def after_fit(self) -> None:
         """Say where the results are and what to do next."""

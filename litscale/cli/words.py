@@ -9,6 +9,7 @@ from litscale.storage import exported
 
 CONFIG = ("--config", "-c")
 PRETRAINED = "--model.pretrained"
+WITHOUT_WEIGHTS = ("costs", "masks")  # of bench, for which weights do not matter
 _OPTION = re.compile(r"[A-Za-z_][\w.]*\+?=")
 
 
@@ -51,7 +52,9 @@ def with_exported(words: Sequence[str]) -> list[str]:
             folder = exported.exported_folder(value if equals else next(left, ""))
         except FileNotFoundError as error:
             raise FileNotFoundError(f"{PRETRAINED} {error}") from error
-        given = ["--config", str(folder / exported.CONFIG), "--ckpt_path", str(folder / exported.WEIGHTS)]
+        given = ["--config", str(folder / exported.CONFIG)]
+        if words[0] not in WITHOUT_WEIGHTS:
+            given += ["--ckpt_path", str(folder / exported.WEIGHTS)]
     return [*others[:1], *given, *others[1:]]
 
 

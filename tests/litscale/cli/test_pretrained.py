@@ -2,6 +2,7 @@
 
 import json
 import re
+import warnings
 import wave
 
 import numpy as np
@@ -92,3 +93,21 @@ def test_the_table_of_decoders_needs_no_data(tmp_path, capsys):
     refined = table["refine (large_scales 4)"]
     assert (refined["target_calls_per_image"], refined["draft_calls_per_image"]) == (4, 4)
     assert "target only" in capsys.readouterr().out
+
+
+def test_costs_of_the_pair_need_no_weights(tmp_path):
+    place = ["--trainer.default_root_dir", str(tmp_path)]
+    main(["bench", "costs", "--model.pretrained", "fashion", "--repeats", "1", *place])
+    assert len(json.loads((tmp_path / "bench_costs.json").read_text())["gammas"]) == 8
+    main(["bench", "masks", "--model.pretrained", "fashion", *place])
+    assert (tmp_path / "masks.png").is_file()
+
+
+def test_predict_without_a_writer_says_so(tmp_path):
+    words = ["predict", "--model.pretrained", "fashion", "--trainer.default_root_dir", str(tmp_path)]
+    words += ["--data.predict.num_samples", "1"]
+    with pytest.warns(UserWarning, match="no callback writes what predict makes: add --trainer.callbacks"):
+        main(words)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="no callback writes")
+        main([*words, "--trainer.callbacks+=callbacks.PredictionWriter"])
