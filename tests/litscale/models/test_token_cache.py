@@ -166,7 +166,7 @@ def test_the_cache_is_used_and_one_turns_it_off(model):
     [
         (0, "token_cache must be at least 1, not 0"),
         ([2, 0], r"token_cache must be at least 1, not \[2, 0\]"),
-        (1.5, "token_cache must be whole numbers, not 1.5"),
+        (1.5, "token_cache must be a whole number, not 1.5"),
         ([2], "token_cache has 1 entry for 2 levels"),
     ],
 )
