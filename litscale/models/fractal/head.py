@@ -51,12 +51,14 @@ class CategoricalHead(nn.Module):
         Returns:
             ``[R, C, A]``; channel c's depend on the condition and channels before c.
         """
-        tokens = self.cond_proj(conditions[:, :1])
-        if self.channels > 1:
-            channel = torch.arange(self.channels - 1, device=symbols.device)
-            tokens = torch.cat([tokens, self.codebook[channel, symbols[:, :-1]].to(tokens.dtype)], dim=1)
-        states = self.norm(self.blocks(self.in_norm(tokens), True))
-        return torch.einsum("rcw,caw->rca", states, self.codebook.to(states.dtype)) + self.bias
+        # In the precision of its weights, also under autocast: rounding lets the leaf's weights drift in training.
+        with torch.autocast(conditions.device.type, enabled=False):
+            tokens = self.cond_proj(conditions[:, :1].to(self.codebook.dtype))
+            if self.channels > 1:
+                channel = torch.arange(self.channels - 1, device=symbols.device)
+                tokens = torch.cat([tokens, self.codebook[channel, symbols[:, :-1]]], dim=1)
+            states = self.norm(self.blocks(self.in_norm(tokens), True))
+            return torch.einsum("rcw,caw->rca", states, self.codebook) + self.bias
 
     def forward(self, symbols: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
         """Cross-entropy of symbols ``[R, C]`` in nats ``[R, C]``, and the logits, float32 ``[R, C, A]``."""

@@ -9,6 +9,7 @@ import torch
 from litscale.models.fractal import Fractal, attention_report
 from litscale.models.fractal.canvas import neighbours, patchify, scan_order, unpatchify
 from litscale.models.fractal.guidance import final_logits, guided, scheduled
+from litscale.models.fractal.head import CategoricalHead
 from litscale.models.fractal.masking import (
     Masking,
     generation_order,
@@ -18,6 +19,7 @@ from litscale.models.fractal.masking import (
 )
 from litscale.models.fractal.terms import LossTerms
 from litscale.models.layers.attention import Attention
+from litscale.models.layers.blocks import StackConfig
 
 CPU = torch.device("cpu")
 
@@ -237,3 +239,14 @@ def test_where_even_attention_looks():
     torch.testing.assert_close(below.entropy, torch.full((1, 2), wanted))
     distances = [0.0, 1 / 2, (1 + math.sqrt(2)) / 3]
     torch.testing.assert_close(below.reach, torch.full((1, 2), sum(distances) / 3))
+
+
+def test_the_leaf_is_not_rounded_under_autocast():
+    """Rounding makes its weights drift in training, so that averages of the weights are of no use."""
+    torch.manual_seed(0)
+    head, conditions = CategoricalHead(StackConfig(8, 1, 2), 4, channels=2, alphabet=5), torch.randn(6, 1, 4)
+    torch.nn.init.normal_(head.codebook)
+    symbols = torch.zeros(6, 2, dtype=torch.long)
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = head.logits(symbols, conditions)
+    torch.testing.assert_close(logits, head.logits(symbols, conditions), atol=1e-6, rtol=1e-6)
