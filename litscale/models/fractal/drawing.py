@@ -153,8 +153,11 @@ class Drawing:
         options = self.options
         rules = Rules(options.temperature, options.filter_threshold, options.min_p, self.scored)
         given = (noise, cfg, symbols, known, rules)
-        if options.compile:
-            return compiled_draw(head, conditions, *given)
-        if head not in self._heads:
-            self._heads[head] = head.tables()
-        return draw_channels(head.stepper(conditions, self._heads[head]), *given)
+        # in the precision in which `CategoricalHead.logits` scores them
+        with torch.autocast(conditions.device.type, enabled=False):
+            conditions = conditions.to(head.codebook.dtype)
+            if options.compile:
+                return compiled_draw(head, conditions, *given)
+            if head not in self._heads:
+                self._heads[head] = head.tables()
+            return draw_channels(head.stepper(conditions, self._heads[head]), *given)

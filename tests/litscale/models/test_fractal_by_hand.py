@@ -8,6 +8,8 @@ import torch
 
 from litscale.models.fractal import Fractal, attention_report
 from litscale.models.fractal.canvas import neighbours, patchify, scan_order, unpatchify
+from litscale.models.fractal.drawing import Drawing
+from litscale.models.fractal.generation import Generation, GenerationReport
 from litscale.models.fractal.guidance import final_logits, guided, scheduled
 from litscale.models.fractal.head import CategoricalHead
 from litscale.models.fractal.masking import (
@@ -18,6 +20,7 @@ from litscale.models.fractal.masking import (
     training_counts,
 )
 from litscale.models.fractal.terms import LossTerms
+from litscale.models.keyed import gumbel, numbers
 from litscale.models.layers.attention import Attention
 from litscale.models.layers.blocks import StackConfig
 
@@ -247,6 +250,10 @@ def test_the_leaf_is_not_rounded_under_autocast():
     head, conditions = CategoricalHead(StackConfig(8, 1, 2), 4, channels=2, alphabet=5), torch.randn(6, 1, 4)
     torch.nn.init.normal_(head.codebook)
     symbols = torch.zeros(6, 2, dtype=torch.long)
-    with torch.autocast("cpu", torch.bfloat16):
+    drawing = Drawing(None, Generation(order="confidence"), GenerationReport())
+    noise = gumbel(numbers(torch.arange(6), 2), 5)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         logits = head.logits(symbols, conditions)
+        drawn, log_prob = drawing.draw_cells(head, conditions, None, noise)
     torch.testing.assert_close(logits, head.logits(symbols, conditions), atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(log_prob, -head(drawn, conditions)[0].sum(1), atol=1e-5, rtol=1e-5)
