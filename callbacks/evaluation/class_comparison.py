@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -147,8 +147,14 @@ def class_remark(compared: ComparedClasses) -> str:
     return f"The data have no windows of {', '.join(compared.missing)}, so nothing is nearest to it."
 
 
-def _features(windows: np.ndarray, form: RollFormat) -> tuple[list[dict[str, np.ndarray]], np.ndarray]:
-    """Features of the windows that have enough notes for them, and which ones these are, bool ``[n]``."""
+def with_notes(windows: Iterable[np.ndarray], form: RollFormat) -> tuple[list[Roll], np.ndarray]:
+    """Choose the windows that have enough notes for features, and say which ones these are, bool ``[n]``."""
     rolls = [Roll(window, form) for window in windows]
     enough = np.array([len(notes(roll)) >= LEAST_NOTES for roll in rolls], dtype=bool)
-    return [features(roll) for roll, there in zip(rolls, enough, strict=True) if there], enough
+    return [roll for roll, there in zip(rolls, enough, strict=True) if there], enough
+
+
+def _features(windows: np.ndarray, form: RollFormat) -> tuple[list[dict[str, np.ndarray]], np.ndarray]:
+    """Features of the windows that have enough notes for them, and which ones these are, bool ``[n]``."""
+    rolls, enough = with_notes(windows, form)
+    return [features(roll) for roll in rolls], enough

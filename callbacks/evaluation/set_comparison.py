@@ -22,11 +22,12 @@ from callbacks.evaluation.class_comparison import (
     classes_alike,
     compared_classes,
     spread,
+    with_notes,
 )
 from callbacks.reporting.result_table import Column, ResultTable
 from datamodules.base import LabelledRollData, RollData, data_of, offered, required
 from litscale.metrics.frechet_music import FrechetMusicDistance
-from litscale.music import Roll, RollFormat, notes, set_distances
+from litscale.music import RollFormat, set_distances
 from litscale.music.copying import longest_runs
 from litscale.music.features import LEAST_NOTES
 
@@ -128,7 +129,7 @@ class SetComparison:
         ]
         chosen = [windows[number] for number in spread(len(windows), len(generated))]
         # 2. distances of features
-        ours, theirs, known = (self._rolls(part) for part in (generated.windows, data.windows, chosen))
+        ours, theirs, known = (with_notes(part, self.form)[0] for part in (generated.windows, data.windows, chosen))
         enough = min(len(ours), len(theirs)) >= LEAST_WINDOWS
         # 3. classes
         classes = ComparedClasses()
@@ -149,10 +150,6 @@ class SetComparison:
             classes,
             len(generated) + len(data) - len(ours) - len(theirs),
         )
-
-    def _rolls(self, windows: Sequence[np.ndarray] | np.ndarray) -> list[Roll]:
-        """Those windows that have features."""
-        return [roll for roll in (Roll(window, self.form) for window in windows) if len(notes(roll)) >= LEAST_NOTES]
 
     def _gathered(self, part: WindowSet, trainer: Trainer, pl_module: LightningModule) -> LabelledWindows:
         """The windows of all ranks; those of rank zero, which has some, give the steps."""

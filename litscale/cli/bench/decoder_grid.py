@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentError
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -12,7 +11,6 @@ from statistics import fmean, median, stdev
 from typing import Any
 
 import torch
-from jsonargparse import ArgumentParser
 from lightning.pytorch import LightningDataModule
 from torch import Tensor, nn
 
@@ -20,8 +18,8 @@ from lit_models import LitSDVAR
 from lit_models.speculative.comparison import compare, no_totals, rates
 from lit_models.tokenizer.weights import checksum
 from lit_models.transformer_files import load_transformer
+from litscale.cli.bench.generations import changed, changes
 from litscale.cli.bench.measured import Numbers, measured
-from litscale.cli.messages import in_one_line
 from litscale.metrics import FeatureStatistics
 from litscale.metrics.features import checked_size, extract, identity
 from litscale.metrics.fid import frechet_distance
@@ -38,7 +36,7 @@ from litscale.models.sdvar import (
     Speculative,
     TargetOnly,
 )
-from litscale.models.var import Pruning, VARGeneration
+from litscale.models.var import VARGeneration
 
 TIMES = ("ms_per_image", "target_only_ms_per_image", "speedup")  # of rates that are measured in turns instead
 
@@ -106,46 +104,6 @@ def cases_of(model: LitSDVAR, grid: Mapping[str, Decoder], generations: Sequence
     ]
     cases = [Case(", ".join([str(decoder), *changes(options, plain)]), decoder, options) for decoder, options in pairs]
     return list({case.label: case for case in cases}.values())
-
-
-def changed(options: VARGeneration, change: Mapping[str, Any], scales: int) -> VARGeneration:
-    """Options of generation with some of them changed, as a config spells them.
-
-    Args:
-        options: before the change.
-        change: values by name.
-        scales: how many the networks have.
-
-    Raises:
-        ValueError: there is no such option, or its value is out of range or of another type, or there are more values
-            than scales.
-    """
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(VARGeneration, "generations")
-    parser.set_defaults({"generations": asdict(options)})
-    try:
-        made: VARGeneration = parser.instantiate_classes(parser.parse_object({"generations": dict(change)})).generations
-    except ArgumentError as error:
-        raise ValueError(in_one_line(error.message, ("bench", "decode"))) from error
-    made.check(scales)
-    return made
-
-
-def changes(options: VARGeneration, plain: VARGeneration) -> list[str]:
-    """How options differ from the plain ones, for the name of a row."""
-    words = []
-    for name in (each.name for each in fields(options)):
-        value, before = getattr(options, name), getattr(plain, name)
-        if value == before:
-            continue
-        if isinstance(value, Pruning):
-            words.append(f"pruned from scale {value.from_scale} to {', '.join(map(str, value.ratios))}")
-        elif isinstance(value, tuple):
-            starts = [k for k, given in enumerate(value) if given != (value[k - 1] if k else before)]
-            words += [f"{name} {value[k]}" + (f" from scale {k}" if k else "") for k in starts]
-        else:
-            words.append(f"{name} {value}")
-    return words
 
 
 def draft_version(path: str) -> tuple[str, int, int]:

@@ -17,7 +17,8 @@ from sdvar_lit_toys import SIZES, Patches, lit_sdvar
 
 from litscale.cli import signals
 from litscale.cli.bench.choice import bound_of, decoder_options, layer
-from litscale.cli.bench.decoder_grid import Bench, Case, Quality, changed, changes, decoders
+from litscale.cli.bench.decoder_grid import Bench, Case, Quality, decoders
+from litscale.cli.bench.generations import changed, changes
 from litscale.cli.bench.speed_quality import front
 from litscale.cli.main import main
 from litscale.models.sdvar import KL, AdaptiveGamma, Costs, Coupled, FixedGamma, Speculative

@@ -1,0 +1,53 @@
+"""Options of generation that ``litscale bench decode`` measures beside those of the pair: changes and their names."""
+
+from __future__ import annotations
+
+from argparse import ArgumentError
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from typing import Any
+
+from jsonargparse import ArgumentParser
+
+from litscale.cli.messages import in_one_line
+from litscale.models.var import Pruning, VARGeneration
+
+
+def changed(options: VARGeneration, change: Mapping[str, Any], scales: int) -> VARGeneration:
+    """Options of generation with some of them changed, as a config spells them.
+
+    Args:
+        options: before the change.
+        change: values by name.
+        scales: how many the networks have.
+
+    Raises:
+        ValueError: there is no such option, or its value is out of range or of another type, or there are more values
+            than scales.
+    """
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(VARGeneration, "generations")
+    parser.set_defaults({"generations": asdict(options)})
+    try:
+        made: VARGeneration = parser.instantiate_classes(parser.parse_object({"generations": dict(change)})).generations
+    except ArgumentError as error:
+        raise ValueError(in_one_line(error.message, ())) from error
+    made.check(scales)
+    return made
+
+
+def changes(options: VARGeneration, plain: VARGeneration) -> list[str]:
+    """How options differ from the plain ones, for the name of a row."""
+    words = []
+    for name in (each.name for each in fields(options)):
+        value, before = getattr(options, name), getattr(plain, name)
+        if value == before:
+            continue
+        if isinstance(value, Pruning):
+            words.append(f"pruned from scale {value.from_scale} to {', '.join(map(str, value.ratios))}")
+        elif isinstance(value, tuple):
+            starts = [k for k, given in enumerate(value) if given != (value[k - 1] if k else before)]
+            words += [f"{name} {value[k]}" + (f" from scale {k}" if k else "") for k in starts]
+        else:
+            words.append(f"{name} {value}")
+    return words
