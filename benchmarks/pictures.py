@@ -10,13 +10,13 @@ that is named by ``--chromium``.
 
 from __future__ import annotations
 
-import argparse
 import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
+from measuring import option_parser
 from PIL import Image, ImageSequence
 
 GAP = 2  # white pixels between pictures of a sheet
@@ -25,7 +25,7 @@ SIZE = 64  # of the pictures in a sheet
 
 def main() -> None:
     """Make all pictures, or say which demo has to run first."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = option_parser(__doc__)
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     parser.add_argument("--images", type=Path, default=Path("docs/images"))
     parser.add_argument("--chromium", type=Path, default=shutil.which("chromium"), help="the browser's program")

@@ -1,6 +1,6 @@
 """The pictures of the README are made from what the demos left; the pixels of sheets are put there by hand."""
 
-import importlib.util
+import importlib
 import os
 from pathlib import Path
 
@@ -8,14 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-PATH = Path(__file__).parents[1] / "benchmarks" / "pictures.py"
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
 @pytest.fixture
 def pictures(monkeypatch, tmp_path):
-    spec = importlib.util.spec_from_file_location("pictures", PATH)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    module = importlib.import_module("pictures")
     monkeypatch.chdir(tmp_path)
     # what the browser and the model would draw
     monkeypatch.setattr(module, "screenshots", lambda page, chromium: grey(page.stat().st_size))
@@ -59,7 +58,7 @@ def test_every_picture_comes_from_a_run(pictures):
     Path("runs/music/predictions/new/sample_00000.svg").write_text("<svg />")
     pictures.main()
     assert Path("images/chorale.svg").read_text() == '<svg style="background: white" />'
-    docs = PATH.parents[1] / "docs" / "images"
+    docs = BENCHMARKS.parent / "docs" / "images"
     drawn = {path.name for path in docs.iterdir() if not path.name.startswith("badge_")}  # those are written by hand
     assert {path.name for path in Path("images").iterdir()} == drawn
     found = {path.stem: np.asarray(Image.open(path).convert("L")) for path in Path("images").glob("*.png")}
