@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -55,24 +56,33 @@ class CheckpointFiles(TorchCheckpointIO):
                 f"The checkpoint before it stays; {REMEDY}"
             )
         path.parent.mkdir(parents=True, exist_ok=True)
+        handled = sys.exception()  # a save that follows an exception does not fail because of it
         with atomic_file(path) as file:
             try:
                 torch.save(stamp(checkpoint), file)
             except RuntimeError as error:
-                # When a disk is full, torch still tries to end its archive, and raises its own error about that.
-                raise _system_error(error) from None
+                # When a disk is full, or a signal ends the process, torch still tries to end its archive, and raises
+                # its own error about that.
+                raise _reason(error, handled) from None
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         """Read a checkpoint onto the CPU; raises as `litscale.storage.checkpoints.read_checkpoint` does."""
         return read_checkpoint(path, "--ckpt_path")
 
 
-def _system_error(error: BaseException) -> BaseException:
-    """The error of the system that an error was raised after; itself if there was none."""
+def _reason(error: BaseException, handled: BaseException | None) -> BaseException:
+    """The error of the system, or the end of the process, that an error was raised after; itself if there was none.
+
+    Args:
+        error: the last one.
+        handled: what was being handled before the first one.
+    """
     earlier: BaseException | None = error
-    while earlier is not None and not isinstance(earlier, OSError):
+    while earlier is not None and earlier is not handled:
+        if isinstance(earlier, OSError) or not isinstance(earlier, Exception):
+            return earlier
         earlier = earlier.__context__
-    return error if earlier is None else earlier
+    return error
 
 
 def use_checkpoint_files(trainer: Trainer) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from run_toys import BATCHES, OPTIMIZATION, Keeper, Model, assert_same, fit, las
 
 from callbacks import Checkpoints
 from litscale.storage.checkpoints import read_checkpoint
+from litscale.storage.files import atomic_file
 
 STEPS = 2 * BATCHES + 3
 # Epochs of nine batches, with a validation at each end, within, or every second epoch; whole and accumulated steps.
@@ -183,6 +185,38 @@ def test_a_validation_ends_at_once(tmp_path, whole):
     assert last(tmp_path)["global_step"] == BATCHES
     fit(tmp_path, ckpt_path=tmp_path / "checkpoints" / "last.ckpt")
     assert_same(last(tmp_path), whole())
+
+
+class Interrupting:
+    """A file to write; a signal comes at its third write, in the middle of an entry."""
+
+    def __init__(self, file):
+        self.file, self.flush, self.writes = file, file.flush, 0
+
+    def write(self, data):
+        self.writes += 1
+        if self.writes == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return self.file.write(data)
+
+
+@pytest.mark.parametrize("name", ["last.ckpt", "best.ckpt"])
+def test_a_signal_in_a_save_of_a_validation_is_not_hidden_by_torch_s_error(tmp_path, whole, monkeypatch, name):
+    @contextmanager
+    def interrupted(path):
+        with atomic_file(path) as file:
+            if path.name == name:
+                monkeypatch.undo()
+            yield Interrupting(file) if path.name == name else file
+
+    monkeypatch.setattr("callbacks.checkpointing.files.atomic_file", interrupted)
+    with pytest.raises(SystemExit) as stop:
+        fit(tmp_path)
+    assert stop.value.code == 143
+    assert last(tmp_path)["global_step"] == BATCHES
+    fit(tmp_path, ckpt_path=tmp_path / "checkpoints" / "last.ckpt")
+    assert_same(last(tmp_path), whole())
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
 
 
 def test_a_slurm_job_is_requeued_after_the_step(tmp_path, monkeypatch):

@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, ClassVar, Literal
 
 from callbacks.reporting.json_text import json_text
@@ -21,7 +22,7 @@ from litscale.storage.temporaries import temporary_folder
 PREFIX = "evaluation"
 STEP = f"{PREFIX}/step"
 SENT = ".sent.json"  # in the folder of an evaluation: dashboard -> keys of the scores that it has
-ROWS = "evaluation.json"  # in the folder of an offline run of W&B: the keys of the scores that are in it
+ROWS = "evaluation.json"  # in a folder of W&B's or TensorBoard's files: the keys of the scores that are in them
 WAITING = (
     "scores are sent when the training has ended, as W&B has one writer to a run; with WANDB_MODE=shared for both they "
     "are sent at once"
@@ -160,10 +161,6 @@ class LogFolder(Dashboard, ABC):
         """By the folder and the logger's name, as two loggers may have folders of one name."""
         return f"{self.kind} {self.folder.parent.name}/{self.folder.name}"
 
-    def sent(self) -> set[str]:
-        """Nothing: what is sent again is the same."""
-        return set()
-
 
 class TensorBoardFolder(LogFolder):
     """A folder of event files, with one of its own for the evaluation, which TensorBoard shows as a run.
@@ -173,20 +170,36 @@ class TensorBoardFolder(LogFolder):
 
     kind = "tensorboard"
 
+    def sent(self) -> set[str]:
+        """What was to be written to the event files that there are."""
+        lists = [(path.parent, read_json(path)) for path in self.folder.glob(f"{PREFIX}_*/{ROWS}")]
+        return {key for folder, files in lists for file in files if (folder / file).exists() for key in files[file]}
+
     def send(self, name: str, new: Sequence[Evaluated], every: Sequence[Evaluated]) -> None:
-        """Write an event file."""
+        """Write an event file, after the list of what is in it: the points are there all at once or not at all."""
         from torch.utils.tensorboard import SummaryWriter
 
-        with SummaryWriter(str(self.folder / f"{PREFIX}_{name}")) as writer:
-            for record in new:
-                for metric, value in numbers(name, record).items():
-                    writer.add_scalar(metric, value, record.step)
+        folder = self.folder / f"{PREFIX}_{name}"
+        folder.mkdir(exist_ok=True)
+        with TemporaryDirectory() as staging:  # elsewhere: TensorBoard would show a folder of this one as a run
+            with SummaryWriter(staging) as writer:
+                for record in new:
+                    for metric, value in numbers(name, record).items():
+                        writer.add_scalar(metric, value, record.step)
+            (made,) = Path(staging).iterdir()
+            before = read_json(folder / ROWS) if (folder / ROWS).exists() else {}
+            write_atomically(folder / ROWS, json_text(before | {made.name: [record.key for record in new]}))
+            write_atomically(folder / made.name, made.read_bytes())
 
 
 class CsvFolder(LogFolder):
     """The folder of a CSV log, with a file of its own for the evaluation, as a training rewrites its own."""
 
     kind = "csv"
+
+    def sent(self) -> set[str]:
+        """Nothing: what is sent again is the same."""
+        return set()
 
     def send(self, name: str, new: Sequence[Evaluated], every: Sequence[Evaluated]) -> None:
         """Write the file with all scores."""

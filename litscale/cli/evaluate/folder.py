@@ -238,7 +238,7 @@ class EvaluationFolder:
 
 def _differences(held: Any, wanted: Any, name: str = "") -> Iterator[str]:
     """The options that differ, as ``model.nll_passes was 4 and is 1``."""
-    if isinstance(held, list) and isinstance(wanted, list) and len(held) == len(wanted):
+    if isinstance(held, list) and isinstance(wanted, list):
         held, wanted = dict(enumerate(held)), dict(enumerate(wanted))
     if isinstance(held, dict) and isinstance(wanted, dict):
         for key in dict.fromkeys([*held, *wanted]):

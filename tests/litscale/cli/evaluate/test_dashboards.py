@@ -130,8 +130,30 @@ def test_points_of_wandb_stand_at_their_own_steps_and_once(run, monkeypatch):
     assert sent == {"wandb abc": ["20 1", "50 1"]}
 
 
+def test_points_of_tensorboard_are_there_once(run, monkeypatch):
+    (run / "tensorboard" / "version_0").mkdir(parents=True)
+    targets = dashboards(run, [of("TensorBoardLogger", save_dir=".", name="tensorboard")])
+    late = [record(50, 31.5), record(20, 60.5)]
+    for when in (killed_at_the_points, killed_at_the_list):
+        with monkeypatch.context() as patched:
+            patched.setattr("litscale.cli.evaluate.dashboards.write_atomically", when)
+            with pytest.raises(KeyboardInterrupt):
+                send(run, late, targets, at_work=True)
+    for _ in range(2):
+        send(run, [*late, record(70, 20.0)], targets)
+    events = EventAccumulator(str(run / "tensorboard" / "version_0" / "evaluation_first")).Reload()
+    points = [(point.step, point.value) for point in events.Scalars("evaluation/first/val/fid")]
+    assert sorted(points) == [(20, 60.5), (50, 31.5), (70, 20.0)]
+
+
 def killed(*_):
     raise KeyboardInterrupt
+
+
+def killed_at_the_points(path, data):
+    if "tfevents" in path.name:
+        raise KeyboardInterrupt
+    path.write_bytes(data)
 
 
 def killed_at_the_list(path, data):

@@ -30,6 +30,9 @@ def test_settings_are_those_of_all_evaluators(tmp_path):
         EvaluationFolder(tmp_path / "run", "first").claim(other)
     for difference in ("passes was 1 and is 4", "widths.1 was 24 and is 32", "callbacks was null and is []"):
         assert difference in str(raised.value)
+    longer = settings | {"model": {"init_args": {"passes": 1, "widths": [16, 24, 32]}}}
+    with pytest.raises(ValueError, match=r"settings: model\.init_args\.widths\.2 was null and is 32\. Give this one"):
+        EvaluationFolder(tmp_path / "run", "first").claim(longer)
     EvaluationFolder(tmp_path / "run", "second").claim(other)
 
 
