@@ -16,6 +16,7 @@ from torch import Tensor
 
 from callbacks.checkpointing.files import (
     NonFiniteError,
+    copy_moments,
     discard_previous,
     keep_previous,
     restore_previous,
@@ -144,6 +145,8 @@ class Checkpoints(Checkpoint):
                 f"the run resumes step {self._resumed_step}, but begins at step {trainer.global_step}: one of its "
                 "callbacks, such as BatchSizeFinder, loads another state. Remove it from trainer.callbacks to resume"
             )
+        if trainer.ckpt_path:
+            copy_moments(trainer.optimizers)
         # 1. settle what lies in the folder
         if trainer.is_global_zero:
             last = self._path("last")

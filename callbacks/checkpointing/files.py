@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch import Trainer
 from torch import Tensor
+from torch.optim import Optimizer
 
 from lit_models.base import REMEDY
 from litscale.storage.checkpoints import read_checkpoint, stamp
@@ -89,6 +90,18 @@ def use_checkpoint_files(trainer: Trainer) -> None:
     """Have a trainer write and read its checkpoints by `CheckpointFiles`, whatever the strategy."""
     if not isinstance(trainer.strategy.checkpoint_io, CheckpointFiles):
         trainer.strategy.checkpoint_io = CheckpointFiles()
+
+
+def copy_moments(optimizers: Iterable[Optimizer]) -> None:
+    """Copy the moments that optimisers took over from a checkpoint, which are those of its mapped file.
+
+    Its space would be free only at the end of the run, and where another node replaces the file, reading could fail.
+    """
+    for optimizer in optimizers:
+        for state in optimizer.state.values():
+            for name, value in state.items():
+                if isinstance(value, Tensor) and value.device.type == "cpu":
+                    state[name] = value.clone()
 
 
 # The loss of new weights is known one step late. Until then the checkpoint before them is kept as well.

@@ -3,6 +3,7 @@
 import os
 import signal
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import torch
@@ -217,6 +218,16 @@ def test_a_signal_in_a_save_of_a_validation_is_not_hidden_by_torch_s_error(tmp_p
     fit(tmp_path, ckpt_path=tmp_path / "checkpoints" / "last.ckpt")
     assert_same(last(tmp_path), whole())
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="shows what is mapped by Linux's /proc")
+def test_a_resumed_run_does_not_need_the_file_that_it_began_with(tmp_path):
+    fit(tmp_path, max_steps=BATCHES)
+    mapped = []
+    at = {"forward": lambda step: mapped.append(".ckpt" in Path("/proc/self/maps").read_text())}
+    fit(tmp_path, Model(at), ckpt_path=tmp_path / "checkpoints" / "last.ckpt")
+    assert mapped
+    assert not any(mapped)
 
 
 def test_a_slurm_job_is_requeued_after_the_step(tmp_path, monkeypatch):
