@@ -38,10 +38,9 @@ def wheel(tmp_path_factory):
 def test_a_wheel_holds_four_packages_and_all_configs(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == set(SOURCES) - {"configs"}
-    configs = {name.removeprefix("litscale/configs/") for name in names if name.endswith(".yaml")}
-    assert configs == {path.relative_to(ROOT / "configs").as_posix() for path in (ROOT / "configs").rglob("*.yaml")}
-    templates = ("style.css", "report.html", "index.html")
-    assert {f"litscale/cli/report/templates/{name}" for name in templates} <= set(names)
+    for folder in ("configs", "cli/report/templates", "pretrained"):
+        files = {path.relative_to(ROOT).as_posix() for path in (ROOT / "litscale" / folder).rglob("*.*")}
+        assert {name for name in names if name.startswith(f"litscale/{folder}/")} == files
     modules = {path.relative_to(ROOT).as_posix() for name in SOURCES for path in (ROOT / name).rglob("*.py")}
     assert {name for name in names if name.endswith(".py")} == modules
 
