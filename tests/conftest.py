@@ -27,6 +27,12 @@ def one_thread():
 
 
 @pytest.fixture(autouse=True)
+def own_seed():
+    """A run leaves its seed in a variable of the process, which modules read: no test has another's."""
+    os.environ.pop("PL_GLOBAL_SEED", None)
+
+
+@pytest.fixture(autouse=True)
 def own_wandb():
     """W&B reads its variables once a process, and ``litscale`` names the commit by one: no test sees another's."""
     yield
