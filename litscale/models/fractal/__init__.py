@@ -4,7 +4,8 @@ from litscale.models.fractal.checkpoints import fill_official, load_official, to
 from litscale.models.fractal.diagnostics import LevelAttention, attention_report
 from litscale.models.fractal.fractal import Fractal
 from litscale.models.fractal.generate import generate
-from litscale.models.fractal.generation import Generation, GenerationReport, decoding_summary
+from litscale.models.fractal.generation_options import Generation
+from litscale.models.fractal.generation_report import GenerationReport, decoding_summary
 from litscale.models.fractal.network import CanvasNetwork
 from litscale.models.fractal.terms import FractalOutput
 

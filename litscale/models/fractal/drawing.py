@@ -14,7 +14,8 @@ from torch import Tensor
 from litscale.models.fractal.ar import AR, ARStepper, StepTables
 from litscale.models.fractal.compiled import StaticTables, compiled_draw
 from litscale.models.fractal.fractal import Fractal
-from litscale.models.fractal.generation import Generation, GenerationReport
+from litscale.models.fractal.generation_options import Generation
+from litscale.models.fractal.generation_report import GenerationReport
 from litscale.models.fractal.guidance import final_logits
 from litscale.models.fractal.head import CategoricalHead, HeadTables, Rules, draw_channels
 from litscale.models.keyed import chained, gumbel, numbers

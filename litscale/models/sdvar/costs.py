@@ -16,7 +16,7 @@ import torch
 from litscale.models.modes import evaluating
 from litscale.models.sdvar.clock import Stopwatch
 from litscale.models.var import VAR, NetworkState, Pass, VARGeneration
-from litscale.models.var.generation import PLAIN
+from litscale.models.var.generation_options import PLAIN
 
 
 @dataclass(frozen=True)

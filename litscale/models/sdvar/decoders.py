@@ -22,7 +22,7 @@ from litscale.models.sdvar.report import DecodeReport, Round
 from litscale.models.sdvar.state import draw_scale
 from litscale.models.var import VAR, VQVAE, NetworkState, Pass, VARGeneration
 from litscale.models.var.generate import filled_in
-from litscale.models.var.generation import PLAIN
+from litscale.models.var.generation_options import PLAIN
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from litscale.models.var import VAR, Condition, NetworkState, VARGeneration
 from litscale.models.var.generate import gumbel_max
-from litscale.models.var.generation import keep_likely
+from litscale.models.var.generation_options import keep_likely
 
 
 class DrawnScale(NamedTuple):

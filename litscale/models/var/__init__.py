@@ -4,7 +4,7 @@ from litscale.models.var.cache import Cache, Condition
 from litscale.models.var.checkpoints import fill_official, load_official_var, load_official_vqvae, to_official
 from litscale.models.var.discriminator import Discriminator
 from litscale.models.var.generate import Sampled, generate
-from litscale.models.var.generation import VARGeneration
+from litscale.models.var.generation_options import VARGeneration
 from litscale.models.var.network_state import NetworkState, Pass
 from litscale.models.var.noise import gumbel_noise
 from litscale.models.var.presets import PRESETS

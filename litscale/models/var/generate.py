@@ -14,7 +14,7 @@ from torch import Tensor
 
 from litscale.models.labels import check_labels
 from litscale.models.modes import evaluating
-from litscale.models.var.generation import PLAIN, VARGeneration
+from litscale.models.var.generation_options import PLAIN, VARGeneration
 from litscale.models.var.network_state import NetworkState
 from litscale.models.var.transformer import VAR
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from litscale.models.var.cache import Cache, Condition
 from litscale.models.var.flops import pass_flops
-from litscale.models.var.generation import VARGeneration
+from litscale.models.var.generation_options import VARGeneration
 from litscale.models.var.pruning import PrunedPass
 from litscale.models.var.transformer import VAR
 

@@ -9,7 +9,8 @@ import torch
 from litscale.models.fractal import Fractal, attention_report
 from litscale.models.fractal.canvas import neighbours, patchify, scan_order, unpatchify
 from litscale.models.fractal.drawing import Drawing
-from litscale.models.fractal.generation import Generation, GenerationReport
+from litscale.models.fractal.generation_options import Generation
+from litscale.models.fractal.generation_report import GenerationReport
 from litscale.models.fractal.guidance import final_logits, guided, scheduled
 from litscale.models.fractal.head import CategoricalHead
 from litscale.models.fractal.masking import (

@@ -13,7 +13,7 @@ from litscale.models.fractal import Fractal, Generation, drawing, generate
 from litscale.models.fractal.ar import AR
 from litscale.models.fractal.canvas import patchify
 from litscale.models.fractal.drawing import Canvases, Drawing
-from litscale.models.fractal.generation import GenerationReport
+from litscale.models.fractal.generation_report import GenerationReport
 from litscale.models.fractal.generator import GeneratorConfig
 from litscale.models.fractal.head import CategoricalHead
 from litscale.models.fractal.options import per_level

@@ -10,7 +10,7 @@ from litscale.models.var import VAR, VQVAE, Discriminator
 from litscale.models.var.blocks import BlockConfig, VARAttention, VARBlock
 from litscale.models.var.discriminator import consistency_loss, random_shift
 from litscale.models.var.generate import gumbel_max, mixture
-from litscale.models.var.generation import VARGeneration, guided, keep_likely
+from litscale.models.var.generation_options import VARGeneration, guided, keep_likely
 from litscale.models.var.quantizer import Quantizer
 from litscale.models.var.scales import check_patch_nums, phi_index, token_masks
 

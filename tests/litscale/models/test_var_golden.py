@@ -10,7 +10,7 @@ from torch.nn import functional as F  # noqa: N812
 from litscale.models.var import VARGeneration, generate
 from litscale.models.var.checkpoints import to_official
 from litscale.models.var.generate import generate_scales
-from litscale.models.var.generation import keep_likely
+from litscale.models.var.generation_options import keep_likely
 from litscale.models.var.quantizer import Quantizer
 from litscale.models.var.scales import grow, phi_index, shrink
 

@@ -1,0 +1,86 @@
+"""What exact parallel decoding took, in one call and over several."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+
+class GenerationReport:
+    """What exact parallel decoding did in one call.
+
+    Attributes:
+        patches: patches that were decoded in parallel, of all canvases.
+        passes: passes of the levels below, each over one patch of every canvas that is not finished.
+        patch_passes: the same, counted once for each patch.
+        draft: the same of the network that guesses, if there is one.
+    """
+
+    def __init__(self) -> None:
+        self.patches, self.passes, self.patch_passes = 0, 0, 0
+        self.draft: GenerationReport | None = None
+        self._symbols: int | Tensor = 0
+        self._margin: Tensor | None = None
+
+    def drafts(self) -> GenerationReport:
+        """The report of the network that guesses."""
+        self.draft = GenerationReport() if self.draft is None else self.draft
+        return self.draft
+
+    def settled(self, patches: int, symbols: int | Tensor, margin: Tensor) -> None:
+        """Count patches that have settled, how many of their symbols were drawn, and their least lead."""
+        self.patches += patches
+        self._symbols = self._symbols + symbols
+        self._margin = margin if self._margin is None else torch.minimum(self._margin, margin)
+
+    @property
+    def symbols(self) -> int:
+        """Symbols of these patches that were drawn: channels of cells, and guiding values."""
+        return int(self._symbols)
+
+    @property
+    def margin(self) -> float:
+        """Least lead, in logits, of a drawn symbol over the runner-up; infinite if none was drawn.
+
+        Rounding that moves the logits by less cannot change the sample.
+        """
+        return math.inf if self._margin is None else float(self._margin)
+
+    def counts(self) -> dict[str, float]:
+        """All of it by name; counts of several calls add up, but for ``margin``, of which the least counts."""
+        return {
+            "patches": self.patches,
+            "passes": self.passes,
+            "patch_passes": self.patch_passes,
+            "symbols": self.symbols,
+            "draft_passes": 0 if self.draft is None else self.draft.passes,
+            "margin": self.margin,
+        }
+
+    def summary(self) -> dict[str, float]:
+        """What people read of :meth:`counts`, see :func:`decoding_summary`."""
+        return decoding_summary(self.counts())
+
+
+def decoding_summary(counts: Mapping[str, float]) -> dict[str, float]:
+    """What people read of the counts of a report, or of several.
+
+    Args:
+        counts: those of :meth:`GenerationReport.counts`; empty where nothing was counted.
+
+    Returns:
+        ``passes`` and ``margin``, the means ``passes_per_patch`` and ``accepted_per_pass`` and, where a network has
+        drafted, ``draft_passes``; nothing if no patch was decoded in parallel.
+    """
+    if not counts.get("patches"):
+        return {}
+    drafts = {"draft_passes": counts["draft_passes"]} if counts["draft_passes"] else {}
+    return drafts | {
+        "passes": counts["passes"],
+        "passes_per_patch": counts["patch_passes"] / counts["patches"],
+        "accepted_per_pass": counts["symbols"] / counts["patch_passes"],
+        "margin": counts["margin"],
+    }
