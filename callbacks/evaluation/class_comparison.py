@@ -71,10 +71,10 @@ def classes_alike(labels: np.ndarray, others: np.ndarray) -> np.ndarray:
     Returns:
         Numbers of those that are chosen, int64 ``[at most n]``, class after class.
     """
-    found = [
+    members = [
         (np.flatnonzero(others == label), int((labels == label).sum())) for label in np.unique(labels[labels >= 0])
     ]
-    return np.concatenate([np.zeros(0, int), *(numbers[spread(len(numbers), count)] for numbers, count in found)])
+    return np.concatenate([np.zeros(0, int), *(numbers[spread(len(numbers), count)] for numbers, count in members)])
 
 
 def compared_classes(

@@ -84,5 +84,5 @@ def configs_first(words: Sequence[str]) -> list[str]:
 def given_configs(words: Sequence[str]) -> list[str]:
     """The values of ``--config``, in order."""
     pairs = zip(words, [*words, ""][1:], strict=True)
-    found = ((word.partition("="), after) for word, after in pairs)
-    return [value if equals else after for (name, equals, value), after in found if name in CONFIG]
+    options = ((word.partition("="), after) for word, after in pairs)
+    return [value if equals else after for (name, equals, value), after in options if name in CONFIG]

@@ -73,7 +73,7 @@ def notes(roll: Roll) -> np.ndarray:
     breaks = np.flatnonzero(np.pad(~continues, ((0, 0), (0, 1)), constant_values=True))
     row, start = np.nonzero((symbols > 0) & ~continues)
     end = breaks[np.searchsorted(breaks, row * width + start, side="right")] - row * width
-    found = symbols[row, start].astype(np.int64)
+    symbol = symbols[row, start].astype(np.int64)
 
     result = np.empty(len(row), NOTE)
     result["pitch"] = row + form.lowest_pitch
@@ -82,7 +82,7 @@ def notes(roll: Roll) -> np.ndarray:
         result["velocity"] = form.velocity
     else:
         usual = velocity_to_bin(np.array(form.velocity), form.velocity_bins)
-        struck = np.where(found > form.velocity_bins, usual, found)
+        struck = np.where(symbol > form.velocity_bins, usual, symbol)
         result["velocity"] = bin_to_velocity(struck, form.velocity_bins)
     return result[np.lexsort((result["pitch"], result["start"]))]
 

@@ -88,15 +88,15 @@ def slurm_job(environment: Mapping[str, str]) -> dict[str, str]:
 @cache
 def _packages() -> tuple[tuple[str, str], ...]:
     """Names and versions of all packages that are installed, in order."""
-    found = {each.metadata["Name"]: each.version for each in distributions()}
-    return tuple(sorted((name, version) for name, version in found.items() if name))
+    version_of = {each.metadata["Name"]: each.version for each in distributions()}
+    return tuple(sorted((name, version) for name, version in version_of.items() if name))
 
 
 def code_of(*folders: Path) -> list[Code]:
     """The repositories that folders belong to, each of them once."""
-    found = {code.folder: code for code in map(_code, folders)}
-    repositories = [code for code in found.values() if code.commit != NO_REPOSITORY]
-    return repositories or list(found.values())[:1]
+    by_folder = {code.folder: code for code in map(_code, folders)}
+    repositories = [code for code in by_folder.values() if code.commit != NO_REPOSITORY]
+    return repositories or list(by_folder.values())[:1]
 
 
 def record_snapshot(folder: Path, code: Code) -> None:

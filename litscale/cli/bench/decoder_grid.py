@@ -210,10 +210,10 @@ class Bench:
             for i in range(self.repeats)
         }
         measures |= {name: measure for name, (measure, _) in rounds.items()}
-        found = measured(measures, unfinished, settings, "decoder")
-        rows = {case.label: found[case.label] for case in cases}
+        numbers = measured(measures, unfinished, settings, "decoder")
+        rows = {case.label: numbers[case.label] for case in cases}
         for batch in self.speed_batches:
-            self._add_times(rows, [found[name] for name, (_, size) in rounds.items() if size == batch], batch)
+            self._add_times(rows, [numbers[name] for name, (_, size) in rounds.items() if size == batch], batch)
         return with_arithmetic(rows)
 
     def identity(self, cases: Sequence[Case], settings: Mapping[str, Any]) -> str:

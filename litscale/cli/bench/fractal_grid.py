@@ -70,7 +70,7 @@ def ways(
     Raises:
         ValueError: an option is out of range.
     """
-    found = [Way(f"{name} {TRAINING}", name) for name in generators]
+    grid = [Way(f"{name} {TRAINING}", name) for name in generators]
     base = replace(base, use_cache=True, guess="repeat", parallel_level=None)
     for name, levels in generators.items():
         if "mar" in levels:
@@ -78,14 +78,14 @@ def ways(
             for order in orders:
                 for steps in iterations:
                     options = replace(base, iterations=[steps, *below], order=order)
-                    found.append(Way(f"{name} {steps} steps, {order}", name, options))
+                    grid.append(Way(f"{name} {steps} steps, {order}", name, options))
             continue
         ways = {"sequential": replace(base, decoding="sequential"), "no cache": replace(base, use_cache=False)}
         if len(levels) > 1:
             guesses = ["repeat", "draft"] if drafted else ["repeat"]
             ways |= {f"jacobi, {guess}": replace(base, decoding="jacobi", guess=guess) for guess in guesses}
-        found += [Way(f"{name} {way}", name, options) for way, options in ways.items()]
-    return found
+        grid += [Way(f"{name} {way}", name, options) for way, options in ways.items()]
+    return grid
 
 
 def validation_canvases(datamodule: LightningDataModule, count: int) -> list[Batch]:
@@ -173,13 +173,13 @@ class FractalBench:
         weights = [identity(each) for each in self.networks.given()]
         canvases = of_tensors({str(i): batch["canvas"] for i, batch in enumerate(self.canvases)})
         known = f"{settings} {grid} {weights} {canvases} {self.passes} {self.networks.own.no_class.device.type}"
-        found = measured(runs, unfinished, known, "measurement")
+        timings = measured(runs, unfinished, known, "measurement")
         # 3. a row for each case
         return {
-            f"{count} patches, {case.label}": {**self._described(case), **self._row(found, count, case)}
+            f"{count} patches, {case.label}": {**self._described(case), **self._row(timings, count, case)}
             for count in patches
             for case in grid
-            if f"{count}, {case.label}, 0" in found
+            if f"{count}, {case.label}, 0" in timings
         }
 
     def _is_measured(self, case: Way, count: int) -> bool:
@@ -214,8 +214,8 @@ class FractalBench:
         seconds = clock(device)
         start = seconds()
         work()
-        found = report.summary()
-        shown = {name: found[name] for name in ("passes_per_patch", "accepted_per_pass") if name in found}
+        took = report.summary()
+        shown = {name: took[name] for name in ("passes_per_patch", "accepted_per_pass") if name in took}
         return {"seconds": seconds() - start} | shown
 
     def _has_likelihood(self, case: Way) -> bool:

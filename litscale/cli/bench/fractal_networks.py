@@ -31,8 +31,8 @@ class Networks:
     def generators(self) -> dict[str, list[str]]:
         """The generators of all networks: those that are AR or MAR on every level, and the config's own."""
         own, levels = kinds(self.own), len(self.own.levels)
-        found = {name: [name.lower()] * levels for name in ("AR", "MAR")}
-        return found if own in found.values() else found | {"configured": own}
+        uniform = {name: [name.lower()] * levels for name in ("AR", "MAR")}
+        return uniform if own in uniform.values() else uniform | {"configured": own}
 
     @property
     def patches(self) -> int:
@@ -57,9 +57,9 @@ class Networks:
 
     def at(self, width: int) -> dict[str, Fractal]:
         """All networks for canvases of so many columns; those without trained weights have random ones."""
-        found = self.trained_ones()
+        loaded = self.trained_ones()
         return {
-            name: found[name] if name in found else variant(self.own, levels, width)
+            name: loaded[name] if name in loaded else variant(self.own, levels, width)
             for name, levels in self.generators.items()
         }
 

@@ -153,7 +153,7 @@ def read_contents(folder: Path, name: str, limits: Limits) -> RunContents:
     reader = _Reader(folder, limits)
     config = read_config(folder / CONFIG)
     stages = ("test", "validate") if reader.holds_all("scores_*.json") else ()
-    found = {stage: newest_scores(folder, stage) for stage in stages}
+    newest = {stage: newest_scores(folder, stage) for stage in stages}
     names = [path.parent.name for path in reader.files(f"{EVALUATIONS}/*/settings.json")]
     inside = [each for each in names if reader.holds_all(f"{EVALUATIONS}/{glob.escape(each)}/step_*/*.json")]
     evaluations = {each: EvaluationFolder(folder, each) for each in inside}
@@ -164,7 +164,7 @@ def read_contents(folder: Path, name: str, limits: Limits) -> RunContents:
         model=_class_of(config["model"]),
         data=_class_of(config.get("data")),
         manifest=read_manifest(folder) if reader.files(MANIFEST) else None,
-        scores={stage: scores for stage, scores in found.items() if scores is not None},
+        scores={stage: scores for stage, scores in newest.items() if scores is not None},
         evaluations={each + made.unusual: made.evaluated() for each, made in evaluations.items()},
         curves=read_curves([path for pattern in LOGS for path in reader.files(pattern)]),
         checkpoints=[path.name for path in reader.files(f"{CHECKPOINTS}/*.ckpt")],
@@ -222,9 +222,9 @@ class _Reader:
         left_out: list[str] = []
 
         def embedded(paths: list[Path]) -> dict[Path, str]:
-            found = {path: self.uri(path) for path in paths}
-            left_out.extend(path.name for path, uri in found.items() if uri is None)
-            return {path: uri for path, uri in found.items() if uri is not None}
+            uris = {path: self.uri(path) for path in paths}
+            left_out.extend(path.name for path, uri in uris.items() if uri is None)
+            return {path: uri for path, uri in uris.items() if uri is not None}
 
         samples = []
         for name, paths in list(by_name.items())[: self._limits.samples]:

@@ -133,12 +133,12 @@ def _all_curves(run: RunContents) -> dict[str, Curve]:
 
 def _evaluations(run: RunContents) -> dict[str, dict[str, Any]]:
     """Evaluation -> its scores over the steps, and a sentence on the best."""
-    found = {}
+    tables = {}
     for name, evaluated in run.evaluations.items():
         if evaluated:
             table = as_table(evaluated, best_steps(evaluated, {}))
-            found[name] = _upright(*table.lines()) | {"title": table.title}
-    return found
+            tables[name] = _upright(*table.lines()) | {"title": table.title}
+    return tables
 
 
 def _upright(head: list[str], *rows: list[str]) -> dict[str, Any]:

@@ -154,8 +154,8 @@ class ParallelCanvases:
         if not any(self._settled[number] for number in active):
             return None
         scan = self.layout.scan
-        found = [(i, number, patch) for i, number in enumerate(active) for patch in scan[self._settled[number] :]]
-        return Open(*torch.tensor(found, device=self.layout.turn.device).unbind(1))
+        places = [(i, number, patch) for i, number in enumerate(active) for patch in scan[self._settled[number] :]]
+        return Open(*torch.tensor(places, device=self.layout.turn.device).unbind(1))
 
     def _by_part(self, still: Open | None) -> list[Open | None]:
         """What is open of each part; guiding values of whole canvases always are."""
