@@ -4,8 +4,7 @@
     make bench-fashion pictures FASHION_MNIST=FOLDER
     python benchmarks/pictures.py [--runs runs] [--images docs/images]
 
-The pictures of the report need playwright and its Chromium (``python -m playwright install chromium``), or a Chromium
-that is named by ``--chromium``.
+The picture of the report needs Chromium (``--chromium`` names a program that is not on the path).
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     parser.add_argument("--images", type=Path, default=Path("docs/images"))
-    parser.add_argument("--chromium", type=Path, default=shutil.which("chromium"), help="the browser's program")
+    parser.add_argument("--chromium", type=Path, default="chromium", help="the browser's program")
     options = parser.parse_args()
     runs, images = options.runs, options.images
 
@@ -87,20 +86,18 @@ def sheet(pictures: list[Image.Image], columns: int) -> Image.Image:
     return whole
 
 
-def screenshots(page: Path, chromium: Path | None) -> Image.Image:
+def screenshots(page: Path, chromium: Path) -> Image.Image:
     """The beginning of a report in windows of 1280 and of 390 pixels, side by side."""
-    from playwright.sync_api import sync_playwright
-
+    if shutil.which(chromium) is None:
+        raise SystemExit(f"{chromium}: no such program; the picture of the report needs Chromium, see --chromium")
     taken = []
-    with tempfile.TemporaryDirectory() as folder, sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+    with tempfile.TemporaryDirectory() as folder:
         for width in (1280, 390):
-            window = browser.new_page(viewport={"width": width, "height": 1560})
-            window.goto(page.resolve().as_uri())
             path = f"{folder}/{width}.png"
-            window.screenshot(path=path)
+            options = ["--headless", "--no-sandbox", "--hide-scrollbars", f"--window-size={width},1560"]
+            command = [chromium, *options, f"--screenshot={path}", page.resolve().as_uri()]
+            subprocess.run(command, check=True, capture_output=True)
             taken.append(Image.open(path).convert("RGB"))
-        browser.close()
     whole = Image.new("RGB", (sum(picture.width for picture in taken) + 30, taken[0].height), "white")
     for picture, left in zip(taken, (0, taken[0].width + 30), strict=True):
         whole.paste(picture, (left, 0))

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,13 +10,31 @@ import pytest
 from PIL import Image
 
 PATH = Path(__file__).parents[1] / "benchmarks" / "pictures.py"
+# in place of Chromium: a picture of the size of the window, as dark as the page says
+BROWSER = """#!{python}
+import sys
+from pathlib import Path
+from urllib.request import url2pathname
+
+from PIL import Image
+
+given = dict(word.split("=") for word in sys.argv if "=" in word)
+size = tuple(int(side) for side in given["--window-size"].split(","))
+page = Path(url2pathname(sys.argv[-1].removeprefix("file://"))).read_text()
+Image.new("L", size, int(page)).save(given["--screenshot"])
+"""
+
+
+def load():
+    spec = importlib.util.spec_from_file_location("pictures", PATH)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture
 def pictures(monkeypatch, tmp_path):
-    spec = importlib.util.spec_from_file_location("pictures", PATH)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = load()
     monkeypatch.chdir(tmp_path)
     # what the browser and the model would draw
     monkeypatch.setattr(module, "screenshots", lambda page, chromium: grey(page.stat().st_size))
@@ -81,3 +100,21 @@ def test_a_missing_run_names_its_demo(pictures):
     Path("runs/demo/predictions").mkdir(parents=True)
     with pytest.raises(SystemExit, match=r"^runs/demo/predictions has no .png; run `make demo` first$"):
         pictures.main()
+
+
+def test_a_report_is_drawn_in_a_wide_and_in_a_narrow_window(tmp_path):
+    browser = tmp_path / "browser"
+    browser.write_text(BROWSER.format(python=sys.executable))
+    browser.chmod(0o755)
+    page = tmp_path / "a report.html"
+    page.write_text("100")
+    drawn = load().screenshots(page, browser)
+    assert drawn.size == (1020, 1020 * 1560 // 1700)
+    row = np.asarray(drawn)[10, :, 0]
+    # 1280, 30 white and 390 of 1700 pixels
+    assert [row[place * 1020 // 1700] for place in (640, 1295, 1500)] == [100, 255, 100]
+
+
+def test_without_a_browser_one_line_says_so(tmp_path):
+    with pytest.raises(SystemExit, match=r"^nowhere: no such program; the picture of the report needs Chromium"):
+        load().screenshots(tmp_path / "report.html", Path("nowhere"))
