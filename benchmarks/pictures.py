@@ -68,8 +68,8 @@ def existing(path: Path, demo: str) -> Path:
 
 
 def samples(run: Path, demo: str, ending: str) -> list[Path]:
-    """The files of the newest predictions of a run, in the order of the samples."""
-    folders = sorted(existing(run / "predictions", demo).iterdir(), key=lambda folder: folder.stat().st_mtime)
+    """The files of the newest samples of a run, in their order; pieces that were continued or filled in are none."""
+    folders = sorted(existing(run / "predictions", demo).glob("samples*"), key=lambda folder: folder.stat().st_mtime)
     found = sorted(folders[-1].glob(f"sample_*.{ending}")) if folders else []
     if not found:
         raise SystemExit(f"{run}/predictions has no .{ending}; run `make {demo}` first")

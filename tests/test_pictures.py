@@ -52,7 +52,7 @@ def grey(value, size=8):
 
 def predictions(run, values):
     """Write samples of one grey each, with three steps that become brighter."""
-    folder = Path("runs") / run / "predictions" / "new"
+    folder = Path("runs") / run / "predictions" / "samples_new"
     folder.mkdir(parents=True)
     for number, value in enumerate(values):
         grey(value).save(folder / f"sample_{number:05}.png")
@@ -61,7 +61,7 @@ def predictions(run, values):
 
 
 def test_every_picture_comes_from_a_run(pictures):
-    old = Path("runs/digits_mar/predictions/old")
+    old = Path("runs/digits_mar/predictions/samples_old")
     old.mkdir(parents=True)
     os.utime(old, (0, 0))
     predictions("demo", [5])
@@ -69,13 +69,17 @@ def test_every_picture_comes_from_a_run(pictures):
     predictions("digits_mar", range(0, 100, 5))
     predictions("digits_var_target", range(1, 101, 5))
     predictions("clothes", [7])
-    for number, name in enumerate(("clothes/predictions/new/sheet", "clothes/predictions/new/steps")):
+    for number, name in enumerate(("clothes/predictions/samples_new/sheet", "clothes/predictions/samples_new/steps")):
         grey(220 + number).save(f"runs/{name}.png")
     for number, name in enumerate(("sdvar_digits/decode_test", "bench_fashion/bench_decode")):
         Path("runs", name).parent.mkdir()
         grey(200 + number).save(f"runs/{name}.png")
-    Path("runs/music/predictions/new").mkdir(parents=True)
-    Path("runs/music/predictions/new/sample_00000.svg").write_text("<svg />")
+    Path("runs/music/predictions/samples_new").mkdir(parents=True)
+    Path("runs/music/predictions/samples_new/sample_00000.svg").write_text("<svg />")
+    # newer, but no samples of the model alone
+    Path("runs/music/predictions/prefix_song").mkdir()
+    Path("runs/music/predictions/prefix_song/sample_00000.svg").write_text("<svg id='song' />")
+    os.utime("runs/music/predictions/samples_new", (0, 0))
     pictures.main()
     assert Path("images/chorale.svg").read_text() == '<svg style="background: white" />'
     docs = PATH.parents[1] / "docs" / "images"
