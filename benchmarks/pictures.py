@@ -16,7 +16,13 @@ import sys
 import tempfile
 from pathlib import Path
 
+import torch
 from PIL import Image, ImageSequence
+
+from callbacks.reporting.decode_pictures import timeline
+from callbacks.reporting.figures import write_picture
+from lit_models import load_run
+from litscale.models.sdvar import Coupled, DecodeReport, Speculative
 
 GAP = 2  # white pixels between pictures of a sheet
 SIZE = 64  # of the pictures in a sheet
@@ -56,8 +62,8 @@ def main() -> None:
         shutil.copyfile(made / name, images / picture)
     shutil.copyfile(existing(runs / "bench_fashion" / "bench_decode.png", "bench-fashion"), images / "decoders.png")
 
-    # 4. speculative decoding
-    shutil.copyfile(existing(runs / "sdvar_digits" / "decode_test.png", "demo-sdvar"), images / "timeline.png")
+    # 4. speculative decoding by the rule that changes no token; the demo's own picture is of one that rejects less
+    write_picture(timeline(coupled(existing(runs / "sdvar_digits", "demo-sdvar"))), images / "timeline.png")
 
 
 def existing(path: Path, demo: str) -> Path:
@@ -74,6 +80,13 @@ def samples(run: Path, demo: str, ending: str) -> list[Path]:
     if not found:
         raise SystemExit(f"{run}/predictions has no .{ending}; run `make {demo}` first")
     return found
+
+
+def coupled(run: Path) -> DecodeReport:
+    """What becomes of the scales of ten digits, one of each class, that the pair of a run decodes with ``Coupled``."""
+    pair = load_run(run, "last")
+    decoder = Speculative(pair.draft, pair.target, gamma=3, acceptance=Coupled())
+    return decoder.decode(torch.arange(10), pair.generation, seed=1).report
 
 
 def sheet(pictures: list[Image.Image], columns: int) -> Image.Image:

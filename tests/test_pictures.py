@@ -36,11 +36,14 @@ def load():
 def pictures(monkeypatch, tmp_path):
     module = load()
     monkeypatch.chdir(tmp_path)
-    # what the browser and the model would draw
+    # what the browser and the models would draw
     monkeypatch.setattr(module, "screenshots", lambda page, chromium: grey(page.stat().st_size))
     monkeypatch.setattr(
         module.subprocess, "run", lambda command, check: grey(77).save(command[-1]) if "demo" in str(command[2]) else 1
     )
+    monkeypatch.setattr(module, "coupled", lambda run: run)
+    monkeypatch.setattr(module, "timeline", lambda run: grey(200 + (run.name == "sdvar_digits")))
+    monkeypatch.setattr(module, "write_picture", lambda picture, path: picture.save(path))
     monkeypatch.setattr("sys.argv", ["pictures.py", "--images", "images"])
     Path("images").mkdir()
     return module
@@ -71,9 +74,10 @@ def test_every_picture_comes_from_a_run(pictures):
     predictions("clothes", [7])
     for number, name in enumerate(("clothes/predictions/samples_new/sheet", "clothes/predictions/samples_new/steps")):
         grey(220 + number).save(f"runs/{name}.png")
-    for number, name in enumerate(("sdvar_digits/decode_test", "bench_fashion/bench_decode")):
-        Path("runs", name).parent.mkdir()
-        grey(200 + number).save(f"runs/{name}.png")
+    for name in ("sdvar_digits", "bench_fashion"):
+        Path("runs", name).mkdir()
+    grey(210).save("runs/bench_fashion/bench_decode.png")
+    grey(215).save("runs/sdvar_digits/decode_test.png")  # of another rule
     Path("runs/music/predictions/samples_new").mkdir(parents=True)
     Path("runs/music/predictions/samples_new/sample_00000.svg").write_text("<svg />")
     # newer, but no samples of the model alone
@@ -86,7 +90,7 @@ def test_every_picture_comes_from_a_run(pictures):
     drawn = {path.name for path in docs.iterdir() if not path.name.startswith("badge_")}  # those are written by hand
     assert {path.name for path in Path("images").iterdir()} == drawn
     found = {path.stem: np.asarray(Image.open(path).convert("L")) for path in Path("images").glob("*.png")}
-    wanted = {"sample": 5, "settling": 77, "report": 33, "timeline": 200, "decoders": 201}
+    wanted = {"sample": 5, "settling": 77, "report": 33, "timeline": 201, "decoders": 210}
     wanted |= {"clothes": 220, "clothes_steps": 221}
     assert {name: found[name][0, 0] for name in wanted} == wanted
     # two rows of ten and four rows of three steps, each of 64 pixels with 2 between them
