@@ -4,8 +4,7 @@
     make bench-fashion pictures FASHION_MNIST=FOLDER
     python benchmarks/pictures.py [--runs runs] [--images docs/images]
 
-The pictures of the report need playwright and its Chromium (``python -m playwright install chromium``), or a Chromium
-that is named by ``--chromium``.
+The picture of the report needs Chromium (``--chromium`` names a program that is not on the path).
 """
 
 from __future__ import annotations
@@ -16,8 +15,14 @@ import sys
 import tempfile
 from pathlib import Path
 
+import torch
 from measuring import option_parser
 from PIL import Image, ImageSequence
+
+from callbacks.reporting.decode_pictures import timeline
+from callbacks.reporting.figures import write_picture
+from lit_models import load_run
+from litscale.models.sdvar import Coupled, DecodeReport, Speculative
 
 GAP = 2  # white pixels between pictures of a sheet
 SIZE = 64  # of the pictures in a sheet
@@ -28,7 +33,7 @@ def main() -> None:
     parser = option_parser(__doc__)
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     parser.add_argument("--images", type=Path, default=Path("docs/images"))
-    parser.add_argument("--chromium", type=Path, default=shutil.which("chromium"), help="the browser's program")
+    parser.add_argument("--chromium", type=Path, default="chromium", help="the browser's program")
     options = parser.parse_args()
     runs, images = options.runs, options.images
 
@@ -57,8 +62,8 @@ def main() -> None:
         shutil.copyfile(made / name, images / picture)
     shutil.copyfile(existing(runs / "bench_fashion" / "bench_decode.png", "bench-fashion"), images / "decoders.png")
 
-    # 4. speculative decoding
-    shutil.copyfile(existing(runs / "sdvar_digits" / "decode_test.png", "demo-sdvar"), images / "timeline.png")
+    # 4. speculative decoding by the rule that changes no token; the demo's own picture is of one that rejects less
+    write_picture(timeline(coupled(existing(runs / "sdvar_digits", "demo-sdvar"))), images / "timeline.png")
 
 
 def existing(path: Path, demo: str) -> Path:
@@ -69,12 +74,19 @@ def existing(path: Path, demo: str) -> Path:
 
 
 def samples(run: Path, demo: str, ending: str) -> list[Path]:
-    """The files of the newest predictions of a run, in the order of the samples."""
-    folders = sorted(existing(run / "predictions", demo).iterdir(), key=lambda folder: folder.stat().st_mtime)
+    """The files of the newest samples of a run, in their order; pieces that were continued or filled in are none."""
+    folders = sorted(existing(run / "predictions", demo).glob("samples*"), key=lambda folder: folder.stat().st_mtime)
     found = sorted(folders[-1].glob(f"sample_*.{ending}")) if folders else []
     if not found:
         raise SystemExit(f"{run}/predictions has no .{ending}; run `make {demo}` first")
     return found
+
+
+def coupled(run: Path) -> DecodeReport:
+    """What becomes of the scales of ten digits, one of each class, that the pair of a run decodes with ``Coupled``."""
+    pair = load_run(run, "last")
+    decoder = Speculative(pair.draft, pair.target, gamma=3, acceptance=Coupled())
+    return decoder.decode(torch.arange(10), pair.generation, seed=1).report
 
 
 def sheet(pictures: list[Image.Image], columns: int) -> Image.Image:
@@ -87,20 +99,18 @@ def sheet(pictures: list[Image.Image], columns: int) -> Image.Image:
     return whole
 
 
-def screenshots(page: Path, chromium: Path | None) -> Image.Image:
+def screenshots(page: Path, chromium: Path) -> Image.Image:
     """The beginning of a report in windows of 1280 and of 390 pixels, side by side."""
-    from playwright.sync_api import sync_playwright
-
+    if shutil.which(chromium) is None:
+        raise SystemExit(f"{chromium}: no such program; the picture of the report needs Chromium, see --chromium")
     taken = []
-    with tempfile.TemporaryDirectory() as folder, sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+    with tempfile.TemporaryDirectory() as folder:
         for width in (1280, 390):
-            window = browser.new_page(viewport={"width": width, "height": 1560})
-            window.goto(page.resolve().as_uri())
             path = f"{folder}/{width}.png"
-            window.screenshot(path=path)
+            options = ["--headless", "--no-sandbox", "--hide-scrollbars", f"--window-size={width},1560"]
+            command = [chromium, *options, f"--screenshot={path}", page.resolve().as_uri()]
+            subprocess.run(command, check=True, capture_output=True)
             taken.append(Image.open(path).convert("RGB"))
-        browser.close()
     whole = Image.new("RGB", (sum(picture.width for picture in taken) + 30, taken[0].height), "white")
     for picture, left in zip(taken, (0, taken[0].width + 30), strict=True):
         whole.paste(picture, (left, 0))

@@ -28,6 +28,7 @@ ENGRAVING = {
     "header": "none",
     "footer": "none",
     "svgViewBox": True,  # so that browsers fit it to the page
+    "xmlIdSeed": 1,  # names of elements are drawn at random: the same piece gives the same file
 }
 
 

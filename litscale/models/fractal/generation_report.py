@@ -43,7 +43,7 @@ class GenerationReport:
 
     @property
     def margin(self) -> float:
-        """Least lead, in logits, of a drawn symbol over the runner-up; infinite if none was drawn.
+        """Least lead, in logits, of a drawn symbol over the runner-up; infinite if no symbol had one.
 
         Rounding that moves the logits by less cannot change the sample.
         """
@@ -72,15 +72,17 @@ def decoding_summary(counts: Mapping[str, float]) -> dict[str, float]:
         counts: those of :meth:`GenerationReport.counts`; empty where nothing was counted.
 
     Returns:
-        ``passes`` and ``margin``, the means ``passes_per_patch`` and ``accepted_per_pass`` and, where a network has
-        drafted, ``draft_passes``; nothing if no patch was decoded in parallel.
+        ``passes``, the means ``passes_per_patch`` and ``accepted_per_pass`` and, where a network has drafted,
+        ``draft_passes``; ``margin``, unless no symbol had a runner-up: all were known, or ``min_p`` left one
+        possibility for each. Nothing if no patch was decoded in parallel.
     """
     if not counts.get("patches"):
         return {}
     drafts = {"draft_passes": counts["draft_passes"]} if counts["draft_passes"] else {}
-    return drafts | {
+    margin = {} if counts["margin"] == math.inf else {"margin": counts["margin"]}
+    means = {
         "passes": counts["passes"],
         "passes_per_patch": counts["patch_passes"] / counts["patches"],
         "accepted_per_pass": counts["symbols"] / counts["patch_passes"],
-        "margin": counts["margin"],
     }
+    return drafts | means | margin

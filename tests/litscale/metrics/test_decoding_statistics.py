@@ -31,6 +31,14 @@ def test_counts_are_added_up_before_they_are_divided():
     assert metric.margin == 0.75
 
 
+def test_no_margin_where_no_symbol_has_a_runner_up():
+    metric = DecodingStatistics()
+    metric.update(counts(2, 3, 4, 5, float("inf")))
+    assert metric.compute().keys() == {"passes", "passes_per_patch", "accepted_per_pass"}
+    metric.update(counts(2, 3, 4, 5, 0.5))
+    assert metric.compute()["margin"] == 0.5
+
+
 def test_nothing_is_said_of_what_was_not_decoded_in_parallel():
     metric = DecodingStatistics()
     metric.update({})

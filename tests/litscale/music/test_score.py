@@ -66,6 +66,11 @@ def test_the_picture_has_every_note(roll: Roll, tmp_path: Path) -> None:
     assert len(notes) >= segments == 6
 
 
+def test_the_same_roll_gives_the_same_file(roll: Roll, tmp_path: Path) -> None:
+    first, second = (write_score(roll, tmp_path / name).read_bytes() for name in ("a.svg", "b.svg"))
+    assert first == second
+
+
 @pytest.mark.parametrize("steps", [0, 5])
 def test_silence(steps: int, tmp_path: Path) -> None:
     silent = Roll(np.zeros((24, steps), np.uint8), FOUR_VOICES)
