@@ -94,6 +94,7 @@ class LitVAR(GeneratingModule):
         sampling_threads: int | None = None,
     ) -> None:
         super().__init__()
+        # 1. check the options
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing must be in 0..1, not {label_smoothing}")
         if progressive_steps < 0 or not 1 <= progressive_first <= network.scales:
@@ -109,6 +110,7 @@ class LitVAR(GeneratingModule):
                 f"the network's attention is {network.attention}, but measure_attention chooses it: set attention to "
                 "null, or measure_attention to false"
             )
+        # 2. keep them
         self.network = network
         self.optimization, self.generation = optimization, generation
         self.tokenizer_checkpoint, self.network_checkpoint = tokenizer_checkpoint, network_checkpoint
@@ -121,6 +123,7 @@ class LitVAR(GeneratingModule):
         self._measured: dict[str, str] = {}  # the fastest attention, and the device it was timed on
         if compile_blocks:
             self.compile_each_block()
+        # 3. what is counted: tokens of the training data, scores of evaluations
         self.register_buffer("frequencies", torch.zeros(network.scales, network.vocab, dtype=torch.long))
         metrics = {stage: TokenMetrics(network.scales) for stage in ("val", "test")}
         self.token_metrics = cast("Mapping[str, TokenMetrics]", nn.ModuleDict(metrics))

@@ -26,8 +26,9 @@ def prepare_imports() -> None:
         if str(HOME / name) not in places:
             other = next((place for place in places if place), "nothing")
             raise ImportError(
-                f"{other} is found in place of litscale's own package {name} ({HOME / name}): rename it, or run the "
-                "command `litscale`, which looks for its own packages first, instead of python -m litscale"
+                f"{other} is found in place of litscale's own package {name} ({HOME / name}): rename it, take "
+                "its folder out of PYTHONPATH, or run the command `litscale` instead of python -m litscale, which "
+                "looks into the working directory first"
             )
 
 

@@ -95,6 +95,7 @@ class Quantizer(nn.Module):
         entropy_temperature: float = 1.0,
     ) -> None:
         super().__init__()
+        # 1. check and keep the options
         self.patch_nums = check_patch_nums(patch_nums)
         if not 0 <= scale_dropout <= 1:
             raise ValueError(f"scale_dropout must be in 0..1, not {scale_dropout}")
@@ -107,6 +108,7 @@ class Quantizer(nn.Module):
         self.beta, self.znorm, self.scale_dropout = beta, znorm, scale_dropout
         self.rotation, self.simvq = rotation, simvq
         self.entropy, self.entropy_temperature = entropy, entropy_temperature
+        # 2. the convolutions that smooth each scale's map
         self.phi_share = abs(quant_resi) if abs(quant_resi) > 1e-6 else 0.0
         self.phi_count = phis
         convolutions = (phis or len(self.patch_nums)) if self.phi_share else 0
@@ -114,6 +116,7 @@ class Quantizer(nn.Module):
         used = {phi_index(k, len(self.patch_nums), phis) for k in range(len(self.patch_nums))}
         for i, phi in enumerate(self.phis):
             phi.requires_grad_(i in used)  # with few scales some serve none, and would never get a gradient
+        # 3. the codes, and how often each was used
         self.codebook: nn.Embedding | ProjectedCodebook
         if simvq:
             self.codebook = ProjectedCodebook(vocab, dim)

@@ -73,6 +73,7 @@ class VAR(nn.Module):
         attention: str | None = None,
     ) -> None:
         super().__init__()
+        # 1. options, and what the tokenizer decides
         check_attention(attention, attn_dropout)
         self._held = (vqvae.eval().requires_grad_(False),)  # in a tuple, so that nn.Module does not register it
         width = 64 * depth if width is None else width
@@ -81,17 +82,20 @@ class VAR(nn.Module):
         self.num_classes, self.label_drop = num_classes, label_drop
         self.grad_checkpointing, self.attention = grad_checkpointing, attention
         self.bounds = [0, *accumulate(side**2 for side in self.patch_nums)]
+        # 2. what a token enters with: class, position, scale and the map so far
         self.class_emb = nn.Embedding(num_classes + 1, width)
         self.pos_start = nn.Parameter(torch.empty(1, self.bounds[1], width))
         self.pos_emb = nn.Parameter(torch.empty(1, self.length, width))
         self.scale_emb = nn.Embedding(self.scales, width)
         self.word_emb = nn.Linear(vqvae.dim, width)
+        # 3. the blocks and the head
         self.shared_modulation = nn.Linear(width, 6 * width) if shared_aln else None
         config = BlockConfig(width, heads, mlp_ratio, shared_aln, attn_l2_norm, attn_dropout, dropout)
         blocks = nn.ModuleList(VARBlock(config, drop_path * i / max(depth - 1, 1)) for i in range(depth))
         self.blocks = cast("list[VARBlock]", blocks)  # typed, which a ModuleList is not
         self.head_modulation = nn.Linear(width, 2 * width)
         self.head = nn.Linear(width, self.vocab)
+        # 4. which tokens each token sees: those of its scale and of the scales before
         sides = torch.tensor(self.patch_nums)
         scale_of = torch.arange(self.scales).repeat_interleave(sides**2, output_size=self.length)
         self.register_buffer("scale_of", scale_of, persistent=False)

@@ -77,6 +77,7 @@ class VQVAE(nn.Module):
         entropy_temperature: float = 1.0,
     ) -> None:
         super().__init__()
+        # 1. the quantiser
         self.quantizer = Quantizer(
             patch_nums,
             vocab,
@@ -91,6 +92,7 @@ class VQVAE(nn.Module):
             entropy,
             entropy_temperature,
         )
+        # 2. the networks on both sides of it
         config = AutoencoderConfig(in_channels, channels, multipliers, blocks, dim, dropout)
         self.in_channels, self.downsampling = in_channels, config.downsampling
         self.encoder, self.decoder = Encoder(config), Decoder(config)
