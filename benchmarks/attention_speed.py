@@ -8,14 +8,13 @@ the median of the ratios of neighbouring runs, dense mask / candidate: above 1 t
 
 from __future__ import annotations
 
-import argparse
 import statistics
 from collections.abc import Callable
 from functools import partial
 from itertools import accumulate
 
 import torch
-from measuring import paired, ratio, surroundings
+from measuring import option_parser, paired, ratio, surroundings
 
 from litscale.models.var.attention_times import attention_pass
 from litscale.models.var.scale_attention import ATTENTIONS, scale_causal
@@ -45,7 +44,7 @@ def available(run: Callable[[], None]) -> str | None:
 
 def main() -> None:
     """Measure what the command line asks for."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = option_parser(__doc__)
     parser.add_argument("--shapes", nargs="+", choices=SCALES, default=list(SCALES), help="by image size")
     parser.add_argument("--batches", nargs="+", type=int, default=[64, 8, 2, 1], help="one for each shape")
     parser.add_argument("--heads", type=int, default=4, help="of 64 channels")

@@ -18,7 +18,7 @@ from functools import partial
 from itertools import count, pairwise
 
 import torch
-from measuring import memory, paired, ratio, surroundings
+from measuring import memory, option_parser, paired, ratio, surroundings
 
 from litscale.models.sdvar import Decoder, DecodeReport, Forced, Speculative, TargetOnly
 from litscale.models.var import VAR, VQVAE, VARGeneration
@@ -85,7 +85,7 @@ def build(shape: tuple[int, int, int], vqvae: VQVAE, options: argparse.Namespace
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = option_parser(__doc__)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--published", action="store_true", help="shapes of VAR-d16 and VAR-d30")
     parser.add_argument("--draft", type=int, nargs=3, default=(4, 128, 4), metavar=("DEPTH", "WIDTH", "HEADS"))

@@ -9,14 +9,13 @@ the differences. A score whose difference is beyond three of these tells the mod
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from math import inf
 from statistics import fmean, stdev
 from typing import cast
 
 import torch
-from measuring import surroundings
+from measuring import option_parser, surroundings
 from torch import Tensor
 
 from datamodules import FashionMNISTDataModule
@@ -72,7 +71,7 @@ def error(values: Sequence[float]) -> float:
 @torch.no_grad()
 def main() -> None:
     """Measure what the command line asks for."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = option_parser(__doc__)
     parser.add_argument("runs", nargs=2, help="two run folders")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--num-images", type=int, default=1000, help="of each seed, a multiple of ten")

@@ -8,13 +8,12 @@ the machine's speed cancels out.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 from collections.abc import Callable
 from contextlib import suppress
 
 import torch
-from measuring import paired, ratio, surroundings
+from measuring import option_parser, paired, ratio, surroundings
 
 from litscale.models.fractal import Fractal, Generation, generate
 from litscale.models.fractal import fractal as recursion
@@ -100,7 +99,7 @@ def sampling(width: int, blocks: int, repeats: int, device: str) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = option_parser(__doc__)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--width", type=int, default=256)
     parser.add_argument("--blocks", type=int, default=6)

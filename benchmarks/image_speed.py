@@ -8,12 +8,11 @@ a smaller canvas, for a quick look.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from measuring import Clock, memory, shares, surroundings
+from measuring import Clock, memory, option_parser, shares, surroundings
 
 from litscale.models.fractal import Fractal, Generation, generate
 from litscale.models.fractal.ar import AR
@@ -61,7 +60,7 @@ def row(name: str, what: str, batch: int, seconds: float, parts: dict[str, float
 
 def main() -> None:
     """Measure what the command line asks for."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = option_parser(__doc__)
     parser.add_argument("--models", nargs="+", default=["fractalar_in64", "fractalmar_in64"])
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 8])
     parser.add_argument("--device", default="cpu")

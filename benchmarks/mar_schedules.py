@@ -10,13 +10,12 @@ of the differences over all steps is what a schedule costs; the best schedule is
 
 from __future__ import annotations
 
-import argparse
 import math
 from itertools import pairwise
 
 import numpy as np
 import torch
-from measuring import surroundings
+from measuring import option_parser, surroundings
 from torch import Tensor
 
 from datamodules import DigitsDataModule
@@ -81,7 +80,7 @@ def best(patches: int, steps: int, bits: list[float]) -> list[int]:
 
 def main() -> None:
     """Measure what the command line asks for."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = option_parser(__doc__)
     parser.add_argument("run", help="folder of a run of configs/digits/fractal_mar.yaml")
     parser.add_argument("--steps", nargs="+", type=int, default=[2, 4, 8])
     parser.add_argument("--repeats", type=int, default=8, help="passes over the validation images for each number")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import platform
 import resource
 import statistics
@@ -11,6 +12,13 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+
+
+def option_parser(description: str | None) -> argparse.ArgumentParser:
+    """A parser of options, which must be spelled out, whose help is the text of the program."""
+    return argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
 
 
 def surroundings(device: str, precision: str = "float32") -> str:

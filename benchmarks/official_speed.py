@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from measuring import cpu_now, now, paired, ratio, surroundings
+from measuring import cpu_now, now, option_parser, paired, ratio, surroundings
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
@@ -234,7 +234,7 @@ def logits_difference(official: Any, ours: VAR, label: Tensor, given: Tensor) ->
 
 def main() -> None:
     """Measure what the command line asks for."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = option_parser(__doc__)
     parser.add_argument("--official", type=Path, required=True, help="folder of the clone")
     parser.add_argument("--model", choices=[*FRACTALS, *(name for name in VARS if name.startswith("var"))])
     parser.add_argument("--patches", type=int, help="FractalGen: patches of a side of the first level")

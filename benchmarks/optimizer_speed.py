@@ -8,18 +8,17 @@ fused one is faster.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 
 import torch
-from measuring import paired, ratio, surroundings
+from measuring import option_parser, paired, ratio, surroundings
 
 from litscale.models.layers.blocks import Stack, StackConfig
 
 
 def main() -> None:
     """Measure what the command line asks for."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = option_parser(__doc__)
     parser.add_argument("--blocks", type=int, default=10)
     parser.add_argument("--width", type=int, default=512)
     parser.add_argument("--device", default="cpu")

@@ -9,7 +9,6 @@ The picture of the report needs Chromium (``--chromium`` names a program that is
 
 from __future__ import annotations
 
-import argparse
 import shutil
 import subprocess
 import sys
@@ -17,6 +16,7 @@ import tempfile
 from pathlib import Path
 
 import torch
+from measuring import option_parser
 from PIL import Image, ImageSequence
 
 from callbacks.reporting.decode_pictures import timeline
@@ -30,7 +30,7 @@ SIZE = 64  # of the pictures in a sheet
 
 def main() -> None:
     """Make all pictures, or say which demo has to run first."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = option_parser(__doc__)
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     parser.add_argument("--images", type=Path, default=Path("docs/images"))
     parser.add_argument("--chromium", type=Path, default="chromium", help="the browser's program")

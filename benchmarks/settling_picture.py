@@ -7,11 +7,11 @@ The run is of a `lit_models.LitFractal` on piano rolls whose levels are AR from 
 
 from __future__ import annotations
 
-import argparse
 from typing import ClassVar
 
 import matplotlib
 import torch
+from measuring import option_parser
 from torch import Tensor
 
 from lit_models import load_run
@@ -50,7 +50,7 @@ class Recorded(ParallelCanvases):
 
 def main() -> None:
     """Sample, and draw the picture."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = option_parser(__doc__)
     parser.add_argument("run")
     parser.add_argument("picture")
     parser.add_argument("--seed", type=int, default=0)

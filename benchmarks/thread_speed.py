@@ -8,13 +8,12 @@ threads are faster. It depends on how busy the machine is, so the load is printe
 
 from __future__ import annotations
 
-import argparse
 import os
 import statistics
 from collections.abc import Callable
 
 import torch
-from measuring import paired, ratio, surroundings
+from measuring import option_parser, paired, ratio, surroundings
 
 from litscale.models.layers.blocks import Stack, StackConfig
 from litscale.models.layers.kv_cache import KVCache
@@ -44,7 +43,7 @@ def stepper(width: int, rows: int) -> Callable[[int], None]:
 @torch.no_grad()
 def main() -> None:
     """Measure what the command line asks for."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = option_parser(__doc__)
     parser.add_argument("--widths", nargs="+", type=int, default=[64, 256, 512, 1024, 2048])
     parser.add_argument("--rows", nargs="+", type=int, default=[1, 4])
     parser.add_argument("--repeats", type=int, default=9)

@@ -7,14 +7,13 @@ Other options of sampling are those of the run. Its quality, ``litscale test --m
 
 from __future__ import annotations
 
-import argparse
 import json
 from dataclasses import replace
 from functools import partial
 from statistics import median
 
 import torch
-from measuring import cpu_now, paired, ratio, surroundings
+from measuring import cpu_now, option_parser, paired, ratio, surroundings
 
 from lit_models import load_run
 from litscale.models.fractal import Fractal, generate
@@ -22,7 +21,7 @@ from litscale.models.fractal import Fractal, generate
 
 def main() -> None:
     """Measure what the command line asks for."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = option_parser(__doc__)
     parser.add_argument("run", help="folder of a run of a network with MAR levels")
     parser.add_argument("--periods", nargs="+", type=json.loads, default=[2, 4, [4, 1], [16, 1]], metavar="PERIOD")
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 8, 64])

@@ -9,11 +9,12 @@ and usage and perplexity of the codes at each scale.
 
 from __future__ import annotations
 
-import argparse
 import json
 import subprocess
 import sys
 from pathlib import Path
+
+from measuring import option_parser
 
 CONFIG = Path(__file__).parents[1] / "configs" / "fashion_mnist" / "vqvae.yaml"
 NOTHING = {"network.znorm": "false", "network.phis": "4", "network.entropy": "0", "restart_every": "0"}
@@ -57,7 +58,7 @@ def scores(folder: Path, options: dict[str, str], steps: int, rest: list[str]) -
 
 def main() -> None:
     """Train, test and print what the command line asks for."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = option_parser(__doc__)
     parser.add_argument("--steps", type=int, default=1500, help="of each training, 64 pictures a step")
     parser.add_argument("--folder", type=Path, default=Path("runs/fashion/ablation"))
     parser.add_argument("--rows", nargs="+", choices=list(ROWS), default=list(ROWS))

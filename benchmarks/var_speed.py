@@ -9,11 +9,10 @@ process on a CPU. With --patch-nums models get other scales, for a quick look.
 
 from __future__ import annotations
 
-import argparse
 from typing import Any
 
 import torch
-from measuring import Clock, memory, shares, surroundings
+from measuring import Clock, memory, option_parser, shares, surroundings
 
 from litscale.models.var import PRESETS, VAR, VQVAE, VARGeneration, generate
 
@@ -34,7 +33,7 @@ def watch(model: VAR, clock: Clock) -> None:
 
 def main() -> None:
     """Measure what the command line asks for."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = option_parser(__doc__)
     parser.add_argument("--models", nargs="+", default=["var_d16", "var_d30"])
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 32])
     parser.add_argument("--device", default="cpu")

@@ -10,12 +10,11 @@ validate --model.generation.weights int8` says of a trained model.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 from collections.abc import Callable
 
 import torch
-from measuring import cpu_now, paired, ratio, surroundings
+from measuring import cpu_now, option_parser, paired, ratio, surroundings
 
 from litscale.models.fractal import Fractal, Generation, generate
 from litscale.models.fractal.checkpoints import official_arguments
@@ -71,7 +70,7 @@ def samples(model: Fractal, batch: int, cfg: float, repeats: int, device: str) -
 
 def main() -> None:
     """Measure what the command line asks for."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = option_parser(__doc__)
     parser.add_argument("--model", default="fractalar_in64")
     parser.add_argument("--patches", type=int, default=2, help="patches on a side of the first level in samples")
     parser.add_argument("--cfgs", nargs="+", type=float, default=[1.0, 3.0])

@@ -1,6 +1,6 @@
 """The pictures of the README are made from what the demos left; the pixels of sheets are put there by hand."""
 
-import importlib.util
+import importlib
 import os
 import sys
 from pathlib import Path
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-PATH = Path(__file__).parents[1] / "benchmarks" / "pictures.py"
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 # in place of Chromium: a picture of the size of the window, as dark as the page says
 BROWSER = """#!{python}
 import sys
@@ -25,16 +25,14 @@ Image.new("L", size, int(page)).save(given["--screenshot"])
 """
 
 
-def load():
-    spec = importlib.util.spec_from_file_location("pictures", PATH)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture
+def module(monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    return importlib.import_module("pictures")
 
 
 @pytest.fixture
-def pictures(monkeypatch, tmp_path):
-    module = load()
+def pictures(module, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     # what the browser and the models would draw
     monkeypatch.setattr(module, "screenshots", lambda page, chromium: grey(page.stat().st_size))
@@ -86,7 +84,7 @@ def test_every_picture_comes_from_a_run(pictures):
     os.utime("runs/music/predictions/samples_new", (0, 0))
     pictures.main()
     assert Path("images/chorale.svg").read_text() == '<svg style="background: white" />'
-    docs = PATH.parents[1] / "docs" / "images"
+    docs = BENCHMARKS.parent / "docs" / "images"
     drawn = {path.name for path in docs.iterdir() if not path.name.startswith("badge_")}  # those are written by hand
     assert {path.name for path in Path("images").iterdir()} == drawn
     found = {path.stem: np.asarray(Image.open(path).convert("L")) for path in Path("images").glob("*.png")}
@@ -110,19 +108,19 @@ def test_a_missing_run_names_its_demo(pictures):
         pictures.main()
 
 
-def test_a_report_is_drawn_in_a_wide_and_in_a_narrow_window(tmp_path):
+def test_a_report_is_drawn_in_a_wide_and_in_a_narrow_window(module, tmp_path):
     browser = tmp_path / "browser"
     browser.write_text(BROWSER.format(python=sys.executable))
     browser.chmod(0o755)
     page = tmp_path / "a report.html"
     page.write_text("100")
-    drawn = load().screenshots(page, browser)
+    drawn = module.screenshots(page, browser)
     assert drawn.size == (1020, 1020 * 1560 // 1700)
     row = np.asarray(drawn)[10, :, 0]
     # 1280, 30 white and 390 of 1700 pixels
     assert [row[place * 1020 // 1700] for place in (640, 1295, 1500)] == [100, 255, 100]
 
 
-def test_without_a_browser_one_line_says_so(tmp_path):
+def test_without_a_browser_one_line_says_so(module, tmp_path):
     with pytest.raises(SystemExit, match=r"^nowhere: no such program; the picture of the report needs Chromium"):
-        load().screenshots(tmp_path / "report.html", Path("nowhere"))
+        module.screenshots(tmp_path / "report.html", Path("nowhere"))

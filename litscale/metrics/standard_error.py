@@ -12,8 +12,8 @@ from torchmetrics import Metric
 class StandardError(Metric):
     """Standard error of the mean over a data set, each of whose values is estimated by several random passes.
 
-    It measures the randomness of the passes, not that of the data. If the passes are stratified, as in `Fractal.nll`,
-    it overestimates the error somewhat.
+    It measures the randomness of the passes, not that of the data. If the passes are stratified, as those of
+    `Fractal.nll_of_passes`, it overestimates the error somewhat.
 
     Args:
         **kwargs: Options of `torchmetrics.Metric`.

@@ -5,7 +5,7 @@ Dimensions: B canvases, R rows (patches) of a level, N patches of a row, C chann
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import cast
 
@@ -188,7 +188,7 @@ class Fractal(CanvasNetwork):
 
     @property
     def exact_likelihood(self) -> bool:
-        """Whether :meth:`nll` is exact; with a MAR level it is a bound that varies from pass to pass."""
+        """Whether :meth:`nll_of_passes` is exact; with a MAR level it is a bound that varies from pass to pass."""
         return all(level.generator.causal for level in self.levels)
 
     def parameters_by_level(self) -> dict[str, list[nn.Parameter]]:
@@ -244,35 +244,6 @@ class Fractal(CanvasNetwork):
         return terms.output(self.channel_weights if self.training else None, data_weight)
 
     @torch.no_grad()
-    def nll(
-        self,
-        canvas: Tensor,
-        label: Tensor | None = None,
-        passes: int = 1,
-        *,
-        seed: int | None = None,
-        start: Tensor | None = None,
-    ) -> Tensor:
-        """Negative log-likelihood in nats per canvas, dropout off.
-
-        Exact for AR levels. With MAR levels an unbiased estimate of the mean over generation orders, an upper bound on
-        the exact value (order-agnostic bound, arXiv 2110.02037). Guiding values are counted as symbols of their own,
-        which bounds the likelihood of the canvas too.
-
-        Args:
-            canvas: symbols, uint8 ``[B, C, H, W]``.
-            label: int64 ``[B]``, -1 or none for no class.
-            passes: number of random passes that are averaged.
-            seed: with it, a canvas has the same estimate in every batch and every process: what MAR levels hide depends
-                on the seed and the canvas alone. Without it, torch's generator decides.
-            start: as in :meth:`forward`.
-
-        Returns:
-            float32 ``[B]``.
-        """
-        return self.nll_of_passes(canvas, label, passes, seed=seed, start=start).mean(0)
-
-    @torch.no_grad()
     def nll_of_passes(
         self,
         canvas: Tensor,
@@ -283,11 +254,27 @@ class Fractal(CanvasNetwork):
         start: Tensor | None = None,
         masking: Callable[..., Masking] | None = None,
     ) -> Tensor:
-        """What :meth:`nll` averages, float32 ``[passes, B]``; with AR levels alone all passes are equal.
+        """Negative log-likelihood in nats per canvas, dropout off.
 
-        Given `StepMasking` with the steps of a sampler as ``masking``, it is the likelihood of what that draws.
+        Exact for AR levels, with which all passes are equal. With MAR levels an unbiased estimate of the mean over
+        generation orders, an upper bound on the exact value (order-agnostic bound, arXiv 2110.02037). Guiding values
+        are counted as symbols of their own, which bounds the likelihood of the canvas too.
+
+        Args:
+            canvas: symbols, uint8 ``[B, C, H, W]``.
+            label: int64 ``[B]``, -1 or none for no class.
+            passes: number of random passes.
+            seed: with it, a canvas has the same values in every batch and every process: what MAR levels hide depends
+                on the seed and the canvas alone. Without it, torch's generator decides.
+            start: as in :meth:`forward`.
+            masking: what MAR levels hide, if other than for the likelihood: `StepMasking` with the steps of a sampler
+                gives the likelihood of what that draws.
+
+        Returns:
+            float32 ``[passes, B]``.
         """
-        return self._likelihoods(LossTerms.nats_per_canvas, canvas, label, passes, seed, start, masking)
+        terms = self._passes(canvas, label, passes, seed, start, masking)
+        return torch.stack([of_pass.nats_per_canvas(len(canvas)) for of_pass in terms])
 
     @torch.no_grad()
     def nll_of_columns(
@@ -301,7 +288,7 @@ class Fractal(CanvasNetwork):
     ) -> Tensor:
         """Negative log-likelihood of each column given those before it, in nats, dropout off.
 
-        Arguments as of :meth:`nll`.
+        Arguments as of :meth:`nll_of_passes`.
 
         Returns:
             float64 ``[passes, B, W]``.
@@ -315,20 +302,19 @@ class Fractal(CanvasNetwork):
                 "through time first (scan column_major, with patches of one column below several rows of patches): "
                 "set evaluation.stride to null"
             )
-        return self._likelihoods(LossTerms.nats_per_column, canvas, label, passes, seed, start)
+        terms = self._passes(canvas, label, passes, seed, start)
+        return torch.stack([of_pass.nats_per_column(len(canvas)) for of_pass in terms])
 
-    def _likelihoods(
+    def _passes(
         self,
-        read: Callable[[LossTerms, int], Tensor],
         canvas: Tensor,
         label: Tensor | None,
         passes: int,
         seed: int | None,
         start: Tensor | None,
         masking: Callable[..., Masking] | None = None,
-    ) -> Tensor:
-        """What is read of each of some teacher-forced passes, ``[passes, ...]``; arguments as of :meth:`nll`."""
-        results = []
+    ) -> Iterator[LossTerms]:
+        """What each of some teacher-forced passes yields; arguments as of :meth:`nll_of_passes`."""
         masking = partial(Masking, "likelihood") if masking is None else masking
         if seed is None:
             keys = torch.randint(2**62, (len(canvas),), device=canvas.device)
@@ -340,8 +326,7 @@ class Fractal(CanvasNetwork):
                 terms = LossTerms()
                 masks = masking(stratum=(i, passes), keys=of_passes[:, i])
                 self._collect(canvas, self.root(canvas, label), masks, terms, start)
-                results.append(read(terms, len(canvas)))
-        return torch.stack(results)
+                yield terms
 
     def root(self, canvas: Tensor, label: Tensor | None) -> Tensor:
         """Conditions of the first level ``[B, root_conditions, D]``, after checking the batch.

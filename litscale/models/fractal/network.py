@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -61,6 +62,10 @@ class CanvasNetwork(nn.Module, ABC):
             passes: number of random passes; those of an exact likelihood are equal.
             seed: with it, a canvas has the same values in every batch and every process.
         """
+
+    def nll(self, canvas: Tensor, label: Tensor | None = None, passes: int = 1, **options: Any) -> Tensor:
+        """Mean of :meth:`nll_of_passes` over the passes, float32 ``[B]``; arguments as there."""
+        return self.nll_of_passes(canvas, label, passes, **options).mean(0)
 
     def nll_of_columns(
         self, canvas: Tensor, label: Tensor | None = None, passes: int = 1, *, seed: int | None = None
