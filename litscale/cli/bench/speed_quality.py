@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from callbacks.reporting.result_table import ResultTable
@@ -12,6 +13,9 @@ COLOURS = {"target": "#3b6fb6", "draft": "#8a919b", "refine": "#c0504d"}
 COLOURS |= {"collaborative": "#d9822b", "speculative": "#4c9f70"}
 """By the first word of a decoder's name."""
 OWN_COLOUR = "#8e5ea2"  # of other decoders
+FREE = 12  # points around the middle of a label
+OFFSETS = 9 * np.array([(1, 0.7), (1, -0.7), (-1, 0.7), (-1, -0.7), (0, 1.1), (0, -1.1), (1.4, 0), (-1.4, 0)])
+"""Where a label may be beside its point, the usual place first; in points."""
 
 
 def speed_and_quality(table: ResultTable) -> Figure:
@@ -36,16 +40,38 @@ def speed_and_quality(table: ResultTable) -> Figure:
     for number, (label, place) in enumerate(places.items(), start=1):
         colour = COLOURS.get(label.split(": ")[-1].split()[0], OWN_COLOUR)
         axis.scatter(*place, color=colour, label=f"{number}  {label}", zorder=3)
-        weight = "bold" if label in best else "normal"
-        axis.annotate(f"{number}", place, textcoords="offset points", xytext=(5, 3), fontsize=8, weight=weight)
     axis.axvline(1, color="#c5c9ce", linewidth=1)
     axis.axhline(0 if quality == "fid_change" else 1, color="#c5c9ce", linewidth=1)
     axis.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     axis.set(xlabel="speed-up over the target alone", ylabel=table.shown[quality].title, title=table.title)
     legend = figure.legend(loc="outside right upper", frameon=False, fontsize=8)
-    for label, text in zip(places, legend.get_texts(), strict=True):
-        text.set_fontweight("bold" if label in best else "normal")
+    figure.draw_without_rendering()  # lays it out, which says where the points are
+    drawn = axis.transData.transform(list(places.values())) * 72 / figure.dpi
+    entries = zip(places.items(), legend.get_texts(), label_offsets(drawn), strict=True)
+    for number, ((label, place), text, offset) in enumerate(entries, start=1):
+        weight = "bold" if label in best else "normal"
+        text.set_fontweight(weight)
+        spot = {"xytext": offset, "textcoords": "offset points", "ha": "center", "va": "center"}
+        axis.annotate(f"{number}", place, fontsize=8, weight=weight, **spot)
     return figure
+
+
+def label_offsets(points: np.ndarray) -> np.ndarray:
+    """Find places for the labels of points, one after the other, that are free of other points and labels.
+
+    Args:
+        points: where they are, float ``[n, 2]``, in points of 1/72 inch.
+
+    Returns:
+        The middle of each label beside its point, float ``[n, 2]``: the first of the usual places that is free, or the
+        one that is farthest from all else.
+    """
+    chosen = np.zeros((0, 2))
+    for i, point in enumerate(points):
+        others = np.concatenate([np.delete(points, i, axis=0), points[: len(chosen)] + chosen, [[np.inf, np.inf]]])
+        distances = np.linalg.norm((point + OFFSETS)[:, None] - others, axis=-1).min(axis=1)
+        chosen = np.concatenate([chosen, [OFFSETS[np.minimum(distances, FREE).argmax()]]])
+    return chosen
 
 
 def front(places: Mapping[str, tuple[float, float]], lower_is_better: bool) -> list[str]:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -19,7 +20,7 @@ from litscale.cli import signals
 from litscale.cli.bench.choice import bound_of, decoder_options, layer
 from litscale.cli.bench.decoder_grid import Bench, Case, Quality, decoders
 from litscale.cli.bench.generations import changed, changes
-from litscale.cli.bench.speed_quality import front
+from litscale.cli.bench.speed_quality import OFFSETS, front, label_offsets
 from litscale.cli.main import main
 from litscale.models.sdvar import KL, AdaptiveGamma, Costs, Coupled, FixedGamma, Speculative
 from litscale.models.var import Pruning, VARGeneration
@@ -232,6 +233,19 @@ def test_the_front_is_what_no_other_beats():
     places = {"a": (1.0, 0.0), "b": (2.0, 0.1), "c": (1.5, 0.2), "d": (3.0, 0.3), "e": (0.9, 0.0)}
     assert front(places, lower_is_better=True) == ["d", "b", "a"]
     assert front({"a": (1.0, 1.0), "b": (2.0, 0.9), "c": (1.5, 0.8)}, lower_is_better=False) == ["b", "a"]
+
+
+def test_labels_are_beside_their_points_and_free_of_others():
+    far = np.array([[0.0, 0.0], [500.0, 0.0]])
+    assert (label_offsets(far) == OFFSETS[0]).all()
+    # a point where the first label would be, and three at one place
+    crowd = np.array([[0.0, 0.0], *OFFSETS[:1], [300.0, 0.0], [300.0, 0.0], [300.0, 1.0]])
+    offsets = label_offsets(crowd)
+    assert (offsets[0] == OFFSETS[1]).all()
+    labels = crowd + offsets
+    for i, label in enumerate(labels):
+        assert np.linalg.norm(np.delete(labels, i, axis=0) - label, axis=1).min() > 9
+        assert np.linalg.norm(np.delete(crowd, i, axis=0) - label, axis=1).min() > 9
 
 
 def test_an_interrupted_benchmark_goes_on(config, tmp_path, monkeypatch):
