@@ -259,6 +259,18 @@ def test_an_interrupted_benchmark_goes_on(config, tmp_path, monkeypatch):
     assert len(measured) == 5
 
 
+def test_a_profile_has_the_time_of_each_part(config, tmp_path):
+    arguments = ["bench", "decode", "--config", config, *SHORT, "--acceptances", "[KL]", "--entry_nums", "[]"]
+    main([*arguments, "--profile", "true"])
+    for row in rows(tmp_path / "run").values():
+        parts = [row[f"{part}_ms"] for part in ("draft", "target", "sampling", "vae")]
+        assert 0 < sum(parts) <= row["wall_ms"]
+    assert rows(tmp_path / "run")["target only"]["draft_ms"] == 0 < rows(tmp_path / "run")["draft only"]["draft_ms"]
+    assert "| tokenizer ms |" in (tmp_path / "run" / "bench_decode.md").read_text()
+    main(arguments)
+    assert "wall_ms" not in rows(tmp_path / "run")["target only"]
+
+
 def test_rounds_of_other_decoders_do_not_count(config, tmp_path, monkeypatch):
     arguments = ["bench", "decode", "--config", config, *SHORT, "--entry_nums", "[]", "--speed_batches", "[1,2]"]
     whole = Bench.seconds
