@@ -64,7 +64,8 @@ def main() -> None:
     parser.add_argument("--rows", nargs="+", choices=list(ROWS), default=list(ROWS))
     options, rest = parser.parse_known_args()
     for number, name in enumerate(options.rows):
-        found = scores(options.folder / name.replace(" ", "_"), ROWS[name], options.steps, rest)
+        folder = options.folder / f"{name.replace(' ', '_')}_{options.steps}_steps"
+        found = scores(folder, ROWS[name], options.steps, rest)
         scales = sum(key.startswith("test/usage/") for key in found)
         if not number:
             print(f"| remedy | PSNR, dB | rFID | {' | '.join(f'scale {k}' for k in range(scales))} |")

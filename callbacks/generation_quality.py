@@ -22,7 +22,16 @@ from callbacks.evaluation.sample_evaluation import SampleEvaluation
 from callbacks.evaluation.sample_store import SampleStore, write_npz, write_pngs
 from callbacks.reporting.result_table import Column, Report, ResultTable
 from callbacks.reporting.trainer_state import checkpoint_of, run_folder, stage_of
-from datamodules.base import CanvasData, RenderedData, class_count, class_names_of, data_of, offered, required
+from datamodules.base import (
+    CanvasData,
+    RenderedData,
+    TokenData,
+    class_count,
+    class_names_of,
+    data_of,
+    offered,
+    required,
+)
 from lit_models.contracts import Generates, GenerationOptions
 from litscale.metrics import (
     FrechetDistance,
@@ -112,7 +121,8 @@ class GenerationQuality(SampleEvaluation):
         """Check module and data, and choose the extractor.
 
         Raises:
-            MisconfigurationException: no data module of canvases, or a module that cannot generate so.
+            MisconfigurationException: no data module of canvases, or a cache of tokens without a reference, or a
+                module that cannot generate so.
             ValueError: the classes of data and extractor differ, or do not divide num_samples.
             FileNotFoundError: the weights of Inception are missing.
         """
@@ -120,6 +130,11 @@ class GenerationQuality(SampleEvaluation):
         if not self.evaluates_in(stage):
             return
         # 1. what the data and the module must offer
+        if self.reference is None and offered(data_of(trainer), TokenData):
+            raise MisconfigurationException(
+                "GenerationQuality compares with images, but a cache of tokens has none: give the data module of the "
+                "images as data, or a reference"
+            )
         data = required(data_of(trainer), CanvasData, self)
         required(pl_module, Generates, self)
         if self.changes and not offered(pl_module, GenerationOptions):
@@ -212,7 +227,8 @@ class GenerationQuality(SampleEvaluation):
 
     def take_data(self, trainer: Trainer, batch: dict[str, Any]) -> None:
         """Take in real images, unless the reference is known."""
-        self._real.take(trainer, batch["canvas"])
+        if "canvas" in batch:  # a cache of tokens has none, and needs a reference
+            self._real.take(trainer, batch["canvas"])
 
     def end_data(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Compute statistics and features of the reference, and hand them to the metrics."""

@@ -197,6 +197,8 @@ def required(owner: object, contract: type[Contract], by: object, mend: str = "l
     if not missing:
         return owner  # type: ignore[return-value]
     needs, names = type(by).__name__, _listed(missing)
+    if owner is not None and getattr(owner, "source", owner) is None:
+        mend = f"give data.source, the data module that has them, or {mend}"
     if owner is None:
         raise MisconfigurationException(
             f"{needs} needs a data module with {names}: give the trainer one (datamodule=...), or {mend}"

@@ -301,7 +301,13 @@ class LitSDVAR(GeneratingModule):
         return compare(made, alone, self.codec)
 
     def decode(
-        self, decoder: Decoder, options: VARGeneration, labels: Tensor, index: Tensor | None, seed: int | None
+        self,
+        decoder: Decoder,
+        options: VARGeneration,
+        labels: Tensor,
+        index: Tensor | None,
+        seed: int | None,
+        profile: bool = False,
     ) -> Decoded:
         """Let a decoder make images on ``sampling_threads``, the same in every run.
 
@@ -311,11 +317,12 @@ class LitSDVAR(GeneratingModule):
             labels: int64 ``[B]``, -1 for no class.
             index: The number of each image, which keys its noise, int64 ``[B]``; None for 0, 1, ...
             seed: The seed of the noise; None takes one from torch's generator.
+            profile: Also time the parts on an accelerator, as `Decoder.decode` does.
         """
         if not decoder.lossless:
             decoder.reset()  # what it has learned from earlier batches would change the images
         with limited_threads(self.target, self.sampling_threads):
-            return decoder.decode(labels, options, seed, image_index=index)
+            return decoder.decode(labels, options, seed, image_index=index, profile=profile)
 
     def generate(
         self,

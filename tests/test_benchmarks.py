@@ -94,14 +94,18 @@ def test_tokenizer_ablation_trains_tests_and_goes_on(tmp_path, monkeypatch):
     assert [row[0] for row in rows] == ["remedy", "---", "nothing", "SimVQ"]
     assert rows[0][3:] == [f"scale {k}" for k in range(8)]
     assert all(float(row[1]) > 0 and float(row[2]) > 0 for row in rows[2:])
-    configs = [yaml.safe_load((tmp_path / name / "config.yaml").read_text()) for name in ("nothing", "SimVQ")]
+    folders = [tmp_path / f"{name}_2_steps" for name in ("nothing", "SimVQ")]
+    configs = [yaml.safe_load((folder / "config.yaml").read_text()) for folder in folders]
     networks = [config["model"]["init_args"]["network"]["init_args"] for config in configs]
     assert [(made["simvq"], made["entropy"], made["znorm"]) for made in networks] == [
         (False, 0, False),
         (True, 0, False),
     ]
-    (tmp_path / "SimVQ" / "checkpoints" / "last.ckpt").unlink()  # what is done is not done again
+    (folders[1] / "checkpoints" / "last.ckpt").unlink()  # what is done is not done again
     assert table("tokenizer_ablation.py", *command, repeats=False) == rows
+    # a training of another length is another one
+    longer = ["--steps", "3", "--rows", "nothing", *command[command.index("--folder") :]]
+    assert table("tokenizer_ablation.py", *longer, repeats=False)[2] != rows[2]
 
 
 @pytest.mark.slow

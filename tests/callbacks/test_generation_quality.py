@@ -271,6 +271,12 @@ def test_what_does_not_fit_is_named(tmp_path):
         validate(Drawing(), ToyRolls(), cfg=2.0)
     with pytest.raises(MisconfigurationException, match="keep is for images"):
         validate(Drawing(), ToyRolls(), keep="png")
+    cache = ToyImages()
+    cache.folder, cache.token_metadata = tmp_path, {}
+    with pytest.raises(
+        MisconfigurationException, match="a cache of tokens has none: give the data module of the images"
+    ):
+        validate(module, cache)
     assert module.asked == []  # before hours of sampling
 
 

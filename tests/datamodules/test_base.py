@@ -35,6 +35,9 @@ def test_our_modules_offer_the_whole_contract(tmp_path: Path) -> None:
 def test_what_a_cache_of_tokens_offers_is_that_of_its_source(tmp_path: Path) -> None:
     assert not offered(TokenDataModule(str(tmp_path)), CanvasData)
     assert offered(TokenDataModule(str(tmp_path), source=DigitsDataModule()), CanvasData)
+    text = r"^object needs TokenDataModule to have `canvas_shape` and `alphabet`.*; give data.source, the data module"
+    with pytest.raises(MisconfigurationException, match=text):
+        required(TokenDataModule(str(tmp_path)), CanvasData, object())
 
 
 def test_all_that_is_missing_is_named_at_once() -> None:

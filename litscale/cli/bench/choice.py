@@ -103,15 +103,14 @@ def choose_decoder(
 def layer(case: Case, model: LitSDVAR) -> str:
     """The options of a case as a layer of YAML, to be given after the pair's config.
 
+    All options of generation are in it, since the benchmark may have been given other ones than the config's.
+
     Args:
         case: the decoder.
-        model: the pair of the config, whose own options are left as they are there.
+        model: the pair of the config, whose own decoder is left as it is there.
     """
     # a round trip through JSON makes lists of tuples
-    own, drawn = (json.loads(json.dumps(asdict(each))) for each in (model.generation, case.options))
-    options: dict[str, Any] = {}
-    if changed := {name: value for name, value in drawn.items() if value != own[name]}:
-        options["generation"] = changed
+    options: dict[str, Any] = {"generation": json.loads(json.dumps(asdict(case.options)))}
     if case.draft is not None:
         options["draft_checkpoint"] = case.draft
     if case.decoder is not model.decoder:

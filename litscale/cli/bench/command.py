@@ -65,6 +65,7 @@ class BenchTrainer(Trainer):
         reference: str | None = None,
         drafts: dict[str, str] | None = None,
         choose: str | None = None,
+        profile: bool = False,
     ) -> Report:
         """Decode the same labels in many ways, and compare each way with the target alone in one table.
 
@@ -102,6 +103,8 @@ class BenchTrainer(Trainer):
             choose: a bound such as quality<=1%. Beginning with the fastest decoder by the cost model, quality is
                 measured until the Frechet distance of one increases by at most this bound. Its config is printed, and
                 slower decoders are left out.
+            profile: also show the milliseconds of an image in batches of batch_size, and those of them in the draft,
+                in the target, in sampling and in the tokenizer.
 
         Raises:
             ValueError: an option is out of range, the model is no LitSDVAR, it has no weights, or the reference cannot
@@ -137,8 +140,10 @@ class BenchTrainer(Trainer):
         settings = asdict(model.generation) | {"images": num_images, "batch_size": batch_size, "seeds": seeds}
         settings |= {"reference": reference, "precision": self.precision}
         settings |= {"speed_batches": list(speed_batches), "repeats": repeats}
+        if profile:
+            settings["profile"] = True
         # 2. measure them
-        bench = Bench(model, quality, num_images, batch_size, seeds, speed_batches, repeats)
+        bench = Bench(model, quality, num_images, batch_size, seeds, speed_batches, repeats, profile)
         unfinished, identity = run_folder(self) / f"{NAME}_unfinished.json", bench.identity(cases, settings)
         choice = None
         with evaluating(model), torch.no_grad(), self.precision_plugin.forward_context():

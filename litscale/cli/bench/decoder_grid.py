@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -36,6 +37,7 @@ from litscale.models.sdvar import (
     Speculative,
     TargetOnly,
 )
+from litscale.models.sdvar.report import PARTS
 from litscale.models.var import VARGeneration
 
 TIMES = ("ms_per_image", "target_only_ms_per_image", "speedup")  # of rates that are measured in turns instead
@@ -179,6 +181,7 @@ class Bench:
         seeds: their number.
         speed_batches: numbers of images that are decoded together where time is measured.
         repeats: rounds of the time, in each of which all decoders take their turn.
+        profile: whether the time of each part of decoding is measured, too, while images are compared.
     """
 
     model: LitSDVAR
@@ -188,6 +191,7 @@ class Bench:
     seeds: int
     speed_batches: Sequence[int]
     repeats: int
+    profile: bool = False
     _draft: str | None = None  # which draft the pair has now
     _own: dict[str, Tensor] | None = None  # the weights of its own, once it had others
     _alone: dict[tuple[int, int], Decoded] = field(default_factory=dict)  # of the target, by seed and first image
@@ -204,8 +208,10 @@ class Bench:
             ValueError: a draft does not fit.
         """
         measures = {case.label: partial(self.row, case) for case in cases}
+        # a round counts for the decoders that took their turn in it, and for no others
+        timed = hashlib.sha256("\n".join(measures).encode()).hexdigest()[:8]
         rounds = {
-            f"round {i}, batches of {batch}": (partial(self.seconds, cases, batch, i), batch)
+            f"round {i}, batches of {batch}, decoders {timed}": (partial(self.seconds, cases, batch, i), batch)
             for batch in self.speed_batches
             for i in range(self.repeats)
         }
@@ -235,7 +241,7 @@ class Bench:
         for seed in range(self.seeds):
             both = [] if self.quality is None else [self.quality.nothing(), self.quality.nothing()]
             for index in torch.arange(self.num_images, device=self.model.device).split(self.batch_size):
-                made = self.decode(case.decoder, case.options, index, seed)
+                made = self.decode(case.decoder, case.options, index, seed, self.profile)
                 compared = compare(made, self.alone(index, seed), self.model.codec)
                 for name, value in compared.totals().items():
                     sums[name] += value
@@ -245,6 +251,8 @@ class Bench:
             if self.quality is not None:
                 distances.append([self.quality.distance(score) for score in both])
         row = {name: value for name, value in rates(sums).items() if name not in TIMES}
+        if self.profile:
+            row |= {f"{part}_ms": 1e3 * sums[f"seconds/{part}"] / sums["images"] for part in PARTS}
         if distances:
             differences = [own - target for own, target in distances]
             row["fid"], target = (fmean(values) for values in zip(*distances, strict=True))
@@ -265,11 +273,13 @@ class Bench:
                     times[case.label] = made.report.seconds["wall"]
         return times
 
-    def decode(self, decoder: Decoder, options: VARGeneration, index: Tensor, seed: int) -> Decoded:
+    def decode(
+        self, decoder: Decoder, options: VARGeneration, index: Tensor, seed: int, profile: bool = False
+    ) -> Decoded:
         """Images of these numbers, whose labels take turns."""
         classes = self.model.target.num_classes
         labels = index % classes if classes else torch.full_like(index, -1)
-        return self.model.decode(decoder, options, labels, index, seed)
+        return self.model.decode(decoder, options, labels, index, seed, profile)
 
     def alone(self, index: Tensor, seed: int) -> Decoded:
         """The same of the target alone, which saves nothing; it is kept for all decoders."""

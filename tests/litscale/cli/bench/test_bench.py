@@ -5,7 +5,7 @@ import json
 import os
 import signal
 import threading
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
@@ -163,7 +163,7 @@ def test_the_fastest_decoder_within_a_bound_is_chosen(config, tmp_path, capsys, 
     chosen = yaml.safe_load(out[out.index("\nmodel:") :])
     kind = "litscale.models.sdvar.Refine"
     decoder = {"class_path": kind, "init_args": {"large_scales": 1}}
-    assert chosen["model"]["init_args"] == {"decoder": decoder}
+    assert chosen["model"]["init_args"] == {"generation": asdict(VARGeneration(0.5)), "decoder": decoder}
     # 10 + 1 + 1 seconds, where the draft reads the first scale together with its own first one
     assert rows(tmp_path / "run")["refine (large_scales 1)"]["network_ms"] == pytest.approx(1e3 * (10 + 2 + 1) / 2)
     # and it is a layer
@@ -202,13 +202,14 @@ def test_options_of_decoders_as_a_config_has_them():
         bound_of("speed>2")
 
 
-def test_a_layer_has_the_options_of_generation_that_differ_from_the_pairs():
+def test_a_layer_has_all_options_of_generation():
     model = lit_sdvar(generation=VARGeneration(cfg=0.5, cfg_until=2))
     change = {"top_k": [0, 0, 1], "temperature": 0.5, "prune": {"from_scale": 2, "ratios": [0.5]}}
     options = changed(model.generation.complete(), change, scales=3)
     assert options == VARGeneration(0.5, (0, 0, 1), temperature=0.5, prune=Pruning(2, (0.5,)))
     written = yaml.safe_load(layer(Case("row", model.decoder, options), model))
-    assert written == {"model": {"init_args": {"generation": change | {"cfg_until": None}}}}
+    others = {"cfg": 0.5, "top_p": 0.0, "greedy": False, "smooth": False, "cfg_until": None}
+    assert written == {"model": {"init_args": {"generation": change | others}}}
     words = ["top_k 1 from scale 2", "temperature 0.5", "pruned from scale 2 to 0.5"]
     assert changes(options, model.generation.complete()) == words
     assert changes(replace(options, top_k=(3, 3, 1)), options) == ["top_k 3", "top_k 1 from scale 2"]
@@ -270,6 +271,36 @@ def test_an_interrupted_benchmark_goes_on(config, tmp_path, monkeypatch):
     measured.clear()
     main(arguments)
     assert len(measured) == 5
+
+
+def test_a_profile_has_the_time_of_each_part(config, tmp_path):
+    arguments = ["bench", "decode", "--config", config, *SHORT, "--acceptances", "[KL]", "--entry_nums", "[]"]
+    main([*arguments, "--profile", "true"])
+    for row in rows(tmp_path / "run").values():
+        parts = [row[f"{part}_ms"] for part in ("draft", "target", "sampling", "vae")]
+        assert 0 < sum(parts) <= row["wall_ms"]
+    assert rows(tmp_path / "run")["target only"]["draft_ms"] == 0 < rows(tmp_path / "run")["draft only"]["draft_ms"]
+    assert "| tokenizer ms |" in (tmp_path / "run" / "bench_decode.md").read_text()
+    main(arguments)
+    assert "wall_ms" not in rows(tmp_path / "run")["target only"]
+
+
+def test_rounds_of_other_decoders_do_not_count(config, tmp_path, monkeypatch):
+    arguments = ["bench", "decode", "--config", config, *SHORT, "--entry_nums", "[]", "--speed_batches", "[1,2]"]
+    whole = Bench.seconds
+
+    def seconds(self, cases, batch, seed):
+        if batch == 2:
+            raise KeyboardInterrupt
+        return whole(self, cases, batch, seed)
+
+    monkeypatch.setattr(Bench, "seconds", seconds)
+    with pytest.raises(KeyboardInterrupt):
+        main([*arguments, "--acceptances", "[]"])
+    monkeypatch.setattr(Bench, "seconds", whole)
+    main([*arguments, "--acceptances", "[KL]"])
+    assert len(rows(tmp_path / "run")) == 5
+    assert all(row["speedup"] > 0 for row in rows(tmp_path / "run").values())
 
 
 def test_sigterm_ends_a_benchmark_at_once(config, tmp_path, monkeypatch):
