@@ -130,7 +130,7 @@ class GenerationQuality(SampleEvaluation):
         if not self.evaluates_in(stage):
             return
         # 1. what the data and the module must offer
-        if self.reference is None and offered(data_of(trainer), TokenData):
+        if self.reference is None and offered(data_of(trainer), TokenData) is not None:
             raise MisconfigurationException(
                 "GenerationQuality compares with images, but a cache of tokens has none: give the data module of the "
                 "images as data, or a reference"
