@@ -100,11 +100,9 @@ class BenchTrainer(Trainer):
             features: extractor of FID, see `GenerationQuality`; null = no FID.
             reference: statistics or images as for `GenerationQuality`; null = the validation data.
             drafts: more drafts of the same size to measure, name -> checkpoint of LitVAR or LitSDVAR.
-            choose: a bound such as quality<=1%. Beginning with the fastest decoder by the cost model, quality is
-                measured until the Frechet distance of one increases by at most this bound. Its config is printed, and
-                slower decoders are left out.
-            profile: also show the milliseconds of an image in batches of batch_size, and those of them in the draft,
-                in the target, in sampling and in the tokenizer.
+            choose: a bound such as quality<=1%: of the decoders, the fastest by the cost model first, that whose
+                Frechet distance increases by at most this bound is chosen and its config printed.
+            profile: also show milliseconds an image of draft, target, sampling and tokenizer.
 
         Raises:
             ValueError: an option is out of range, the model is no LitSDVAR, it has no weights, or the reference cannot
