@@ -197,7 +197,7 @@ def required(owner: object, contract: type[Contract], by: object, mend: str = "l
     if not missing:
         return owner  # type: ignore[return-value]
     needs, names = type(by).__name__, _listed(missing)
-    if owner is not None and getattr(owner, "source", owner) is None:
+    if all(_declares(owner, name) for name in _members(TokenData)):
         mend = f"give data.source, the data module that has them, or {mend}"
     if owner is None:
         raise MisconfigurationException(

@@ -7,7 +7,7 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from datamodules import DigitsDataModule, PianoRollDataModule, TokenDataModule
-from datamodules.base import CanvasData, RollData, WholeContract, class_count, offered, required
+from datamodules.base import CanvasData, RollData, TokenData, WholeContract, class_count, offered, required
 
 
 class Own(LightningDataModule):
@@ -38,6 +38,14 @@ def test_what_a_cache_of_tokens_offers_is_that_of_its_source(tmp_path: Path) -> 
     text = r"^object needs TokenDataModule to have `canvas_shape` and `alphabet`.*; give data.source, the data module"
     with pytest.raises(MisconfigurationException, match=text):
         required(TokenDataModule(str(tmp_path)), CanvasData, object())
+
+
+def test_an_own_source_is_no_source_of_a_cache() -> None:
+    own = Own()
+    own.source = None
+    with pytest.raises(MisconfigurationException) as caught:
+        required(own, TokenData, object())
+    assert "data.source" not in str(caught.value)
 
 
 def test_all_that_is_missing_is_named_at_once() -> None:

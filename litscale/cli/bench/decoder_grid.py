@@ -234,6 +234,7 @@ class Bench:
 
     def row(self, case: Case) -> Numbers:
         """What one decoder makes: its counts, and its images beside those of the target alone."""
+        # 1. decode the same labels for each seed, and compare with the target alone
         self.take_draft(case)
         case.decoder.reset()
         sums = no_totals(self.model.scales)
@@ -250,9 +251,11 @@ class Bench:
                     self.quality.take(both[1], compared.target_canvas)
             if self.quality is not None:
                 distances.append([self.quality.distance(score) for score in both])
+        # 2. counts, and where it is asked for, the time of each part
         row = {name: value for name, value in rates(sums).items() if name not in TIMES}
         if self.profile:
             row |= {f"{part}_ms": 1e3 * sums[f"seconds/{part}"] / sums["images"] for part in PARTS}
+        # 3. quality, with the standard error over the seeds
         if distances:
             differences = [own - target for own, target in distances]
             row["fid"], target = (fmean(values) for values in zip(*distances, strict=True))
