@@ -262,8 +262,9 @@ def _publish(temporary: Path, path: Path) -> RollCache:
         except OSError:
             if not path.exists():
                 raise
-            with temporary_folder(path.parent) as aside:
-                path.rename(aside / path.name)
+            if RollCache.open(path) is None:  # not one that another process has published in the meantime
+                with temporary_folder(path.parent) as aside:
+                    path.rename(aside / path.name)
     return cache
 
 

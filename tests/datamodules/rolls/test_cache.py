@@ -134,6 +134,24 @@ def build_slowly(folder: Path) -> None:
     build_cache(folder / "cache" / "rolls", names, partial(unreadable_slowly, folder), "pieces")
 
 
+def test_a_cache_that_another_process_publishes_at_this_moment_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare(tmp_path / "other")
+    path, opened = path_in(tmp_path / "cache"), RollCache.open
+
+    def open_before_it_is_there(place: Path) -> RollCache | None:
+        monkeypatch.setattr(RollCache, "open", opened)
+        path_in(tmp_path / "other").rename(path)
+        return None
+
+    monkeypatch.setattr(RollCache, "open", open_before_it_is_there)
+    published = path_in(tmp_path / "other").stat().st_ino
+    build_cache(path, NAMES, roll_of, "pieces")
+    assert path.stat().st_ino == published
+    assert list((tmp_path / "cache").iterdir()) == [path]
+
+
 def test_reading_processes_end_with_a_killed_parent_and_the_next_removes_what_it_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
