@@ -1,5 +1,6 @@
 """A small run with all that a checkpoint must hold: averages, dropout, an order, a buffer that steps change."""
 
+import os
 import shutil
 
 import torch
@@ -118,6 +119,21 @@ def fit(folder, model=None, ckpt_path=None, callbacks=(), policy=None, **options
     )
     trainer.fit(model or Model(), Data(), ckpt_path=ckpt_path, weights_only=True)
     return trainer
+
+
+def forked(work):
+    """Do ``work()`` in a process of its own; its id."""
+    child = os.fork()
+    if child:
+        return child
+    status = 1
+    try:
+        work()
+        status = 0
+    except SystemExit as stop:
+        status = stop.code
+    finally:
+        os._exit(status)
 
 
 def last(folder):

@@ -17,7 +17,7 @@ from torch_fidelity.metric_kid import kid_features_to_metric
 from torch_fidelity.metric_prc import prc_features_to_metric
 
 from callbacks import GenerationQuality
-from callbacks.evaluation.sample_store import SampleStore, write_npz
+from callbacks.evaluation.sample_store import write_npz
 from litscale.metrics.features import WEIGHTS
 
 REAL = torch.stack([image(number, number % 2) for number in range(11)])
@@ -203,18 +203,6 @@ def test_an_interrupted_evaluation_goes_on(tmp_path):
     assert same.asked == [(7, [8, 9])]
     assert scores(run, "test") == pytest.approx(expected_scores(), rel=1e-4)
     assert not (tmp_path / "quality_batches").exists()
-
-
-def test_stored_batches(tmp_path):
-    store = SampleStore(tmp_path / "batches", "key")
-    store.write(4, GENERATED[4:6])
-    assert torch.equal(store.read(4, 2), GENERATED[4:6])
-    assert store.read(4, 3) is None
-    assert SampleStore(tmp_path / "batches", "other").read(4, 2) is None
-    SampleStore(tmp_path / "batches", "other").write(0, GENERATED[:1])
-    store.remove()
-    assert store.read(4, 2) is None
-    assert SampleStore(tmp_path / "batches", "other").read(0, 1) is not None
 
 
 def test_rolls_are_compared_by_their_statistics(tmp_path):

@@ -14,7 +14,6 @@ from torch.utils.data import DataLoader
 
 from callbacks import MusicEvaluation
 from callbacks.evaluation.likelihood_baselines import LikelihoodBaselines
-from callbacks.evaluation.sample_evaluation import measured
 from callbacks.evaluation.set_comparison import ComparedSets, copied
 from callbacks.music_evaluation import music_report
 from litscale.music import IndependentPitches, RepeatOrRedraw, RollRenderer, set_distances, statistics
@@ -263,15 +262,3 @@ def test_what_it_needs_is_named(tmp_path):
         LikelihoodBaselines(SimpleNamespace(datamodule=object()), FORM)
     with pytest.raises(MisconfigurationException, match="TwoLevels to have `generate`"):
         MusicEvaluation().setup(SimpleNamespace(datamodule=ToyRolls()), TwoLevels(), "fit")
-
-
-def test_overlapping_windows_are_measured_once():
-    """Where batches go through whole pieces, the data's statistics are of the windows side by side."""
-    canvas, meters = torch.arange(3)[:, None, None, None].expand(-1, 1, 2, 4), torch.tensor([3.0, 4.0, 5.0])
-    batch = {"canvas": canvas, "beats_per_bar": meters, "counted": torch.ones(3, 4, dtype=torch.bool)}
-    assert measured(batch) is batch
-    chosen = measured(batch | {"side_by_side": torch.tensor([True, False, True])})
-    assert chosen is not None
-    assert chosen["canvas"][:, 0, 0, 0].tolist() == [0, 2]
-    assert chosen["beats_per_bar"].tolist() == [3.0, 5.0]
-    assert measured(batch | {"side_by_side": torch.zeros(3, dtype=torch.bool)}) is None

@@ -1,7 +1,6 @@
 """LitVQVAE in a trainer: losses, discriminator, codebook, metrics, resuming, errors."""
 
 import math
-import warnings
 
 import pytest
 import torch
@@ -14,7 +13,7 @@ from var_toys import Outputs, ToyImages, lit_vqvae, quiet, resumed, same, vqvae
 
 from lit_models import DiscriminatorConfig, LitVQVAE, Optimization, TokenizerLoss
 from lit_models.optimization import parameter_groups
-from lit_models.tokenizer.codebook import UsageAlarm, perplexity, usage
+from lit_models.tokenizer.codebook import perplexity, usage
 from litscale.models.var.discriminator import adaptive_weight, hinge_loss
 
 DISCRIMINATOR = DiscriminatorConfig(weight=0.5, width=8, layers=1, consistency=1.0)
@@ -82,13 +81,6 @@ def test_the_discriminator_rests_until_its_start(tmp_path):
     assert not any(seen.reports[1][f"loss/{name}"] for name in ("adversarial", "discriminator"))
 
 
-def test_usage_and_perplexity():
-    counts = torch.tensor([[10, 10, 0, 0], [1, 1, 1, 1], [100, 1, 2, 0], [0, 0, 0, 0]])
-    assert usage(counts).tolist() == [50, 100, 25, 0]  # 8 % of even use of the third scale are 2.06
-    assert perplexity(counts)[:2].tolist() == pytest.approx([2, 4])
-    assert perplexity(counts)[3] == 1
-
-
 def test_unused_codes_are_restarted_from_what_all_scales_looked_up(tmp_path):
     module = lit_vqvae(restart_every=2, vocab=64)
     with torch.no_grad():
@@ -115,23 +107,6 @@ def test_unused_codes_are_restarted_from_what_all_scales_looked_up(tmp_path):
         late.network.quantizer.codebook.weight[8:] = 100.0
     quiet(tmp_path, max_steps=2).fit(late, datamodule=ToyImages())
     assert (late.network.quantizer.codebook.weight[8:] > 99).all()
-
-
-def test_the_alarm_rings_once_for_scales_that_stay_low():
-    def scores(*values):
-        return {f"usage/scale_{k}": torch.tensor(value) for k, value in enumerate(values)}
-
-    alarm = UsageAlarm(90.0, (1, 2, 4))
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        UsageAlarm(0.0, (1, 2, 4)).check(scores(0.0, 0.0, 0.0))
-        alarm.check(scores(1.0, 89.0, 95.0))  # a single token has no say
-        alarm.check(scores(1.0, 90.0, 20.0))  # another scale than before
-    with pytest.warns(UserWarning, match=r"usage stays under 90 % \(scale 2 30 %\)\. Set network\.entropy"):
-        alarm.check(scores(1.0, 10.0, 30.0))
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        alarm.check(scores(1.0, 10.0, 30.0))
 
 
 def test_the_alarm_is_asked_in_validations_of_a_training(tmp_path):

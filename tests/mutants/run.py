@@ -46,6 +46,7 @@ TESTS = (
     *(f"tests/litscale/{name}" for name in ("models", "music", "metrics")),
     "tests/datamodules",
     "tests/lit_models",
+    "tests/test_frozen.py",
 )
 # imported once, before the processes of the mutants are forked; nothing of the project
 LIBRARIES = (

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from idx_files import write_idx
 
-SCRIPTS = Path(__file__).parents[1] / "benchmarks"
+SCRIPTS = Path(__file__).parents[2] / "benchmarks"
 
 
 def table(script, *options, repeats=True):

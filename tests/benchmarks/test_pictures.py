@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 # in place of Chromium: a picture of the size of the window, as dark as the page says
 BROWSER = """#!{python}
 import sys

@@ -26,7 +26,7 @@ from litscale.models.fractal.mar import MAR
 from litscale.models.fractal.presets import PRESETS
 from litscale.models.layers.blocks import StackConfig
 
-GOLDEN = Path(__file__).parents[2] / "golden" / "fractalgen"
+GOLDEN = Path(__file__).parents[3] / "golden" / "fractalgen"
 WHOLE = ["fractal_ar", "fractal_mar", "fractal_mar_guiding"]
 BUILDERS = json.loads((GOLDEN / "configs.json").read_text())["builders"]
 

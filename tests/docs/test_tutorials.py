@@ -13,7 +13,7 @@ from inception_weights import write_random_weights
 from PIL import Image
 from rank_runs import run
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 SHORT = {"max_epochs": 1, "max_steps": 2, "limit_train_batches": 2, "enable_progress_bar": False}
 SMALL_ROLLS = {

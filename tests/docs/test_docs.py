@@ -19,7 +19,7 @@ from rank_runs import run
 from litscale.models.fractal import Fractal, to_official
 from litscale.models.fractal.checkpoints import official_arguments
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted(set((ROOT / "docs").glob("*.md")) - set((ROOT / "docs").glob("tutorial_*.md")))]
 TRAINER = {
     "max_epochs": 1,

@@ -44,7 +44,7 @@ def symbols(images):
 
 @pytest.fixture
 def official_speed(monkeypatch):
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
     import official_speed
 
     yield official_speed

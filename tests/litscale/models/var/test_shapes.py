@@ -9,7 +9,7 @@ import torch
 from litscale.models.var import PRESETS, VAR, VQVAE, VARGeneration
 from litscale.models.var.generate import generate_scales
 
-PAGE = (Path(__file__).parents[3] / "docs" / "var_shapes.md").read_text()
+PAGE = (Path(__file__).parents[4] / "docs" / "var_shapes.md").read_text()
 SECTIONS = dict(section.split("\n", 1) for section in PAGE.split("\n## ")[1:])
 OF_D16 = {
     letter: int(value)

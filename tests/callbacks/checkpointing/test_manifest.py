@@ -13,8 +13,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import BatchSizeFinder
 from rank_runs import run as run_ranks
-from run_toys import Model, fit
-from test_checkpoint_kills import forked
+from run_toys import Model, fit, forked
 
 from callbacks import Checkpoints
 from litscale.storage import manifest as storage

@@ -22,7 +22,6 @@ from litscale.models.fractal.masking import (
 )
 from litscale.models.fractal.terms import LossTerms
 from litscale.models.keyed import gumbel, numbers
-from litscale.models.layers.attention import Attention
 from litscale.models.layers.blocks import StackConfig
 
 CPU = torch.device("cpu")
@@ -212,16 +211,6 @@ def test_dropout_is_off_in_evaluation(stir):
         assert model.training
     assert torch.equal(scores[0], scores[1])
     assert torch.equal(scores[1], scores[2])
-
-
-@torch.no_grad()
-def test_dropout_of_attention_weights_is_on_in_training():
-    torch.manual_seed(0)
-    attention = Attention(8, 2, attn_dropout=0.5)
-    x = torch.randn(4, 5, 8)
-    whole = attention.eval()(x)
-    assert torch.equal(attention(x), whole)
-    assert not torch.equal(attention.train()(x), whole)
 
 
 @torch.no_grad()

@@ -12,7 +12,7 @@ from functools import partial
 import pytest
 import torch
 from lightning.pytorch import Callback
-from run_toys import Model, assert_same, fit, last
+from run_toys import Model, assert_same, fit, forked, last
 
 from callbacks import Checkpoints
 from callbacks.checkpointing.files import CheckpointFiles, keep_previous
@@ -20,21 +20,6 @@ from litscale.storage.checkpoints import read_checkpoint
 from litscale.storage.run_folders import RunFolderError
 
 KILLS = 20
-
-
-def forked(work):
-    """Do ``work()`` in a process of its own; its id."""
-    child = os.fork()
-    if child:
-        return child
-    status = 1
-    try:
-        work()
-        status = 0
-    except SystemExit as stop:
-        status = stop.code
-    finally:
-        os._exit(status)
 
 
 def slow_writes(monkeypatch, seconds):
