@@ -43,11 +43,11 @@ class ClassData(Protocol):
 
 
 class NamedClassData(Protocol):
-    """Data whose classes have names that can be told without reading anything for them."""
+    """Data whose class names can be told without reading anything for them."""
 
     @property
     def known_class_names(self) -> Sequence[str]:
-        """Name of each class; empty where there are no classes, none but numbers, or none that are known by now."""
+        """Name of each class; empty without classes, if classes have only numbers, or if no names are known yet."""
 
 
 class BatchData(Protocol):
@@ -59,21 +59,21 @@ class BatchData(Protocol):
 
 
 class CountedExamples(Protocol):
-    """A training set that can say what it holds in its own words, where the number of examples does not."""
+    """A training set that describes its contents in its own words, where the number of examples does not say enough."""
 
     @property
     def contents(self) -> str:
-        """Such as ``350 pieces, 2800 windows``."""
+        """What the training set holds, such as ``350 pieces, 2800 windows``."""
 
 
 class Renderer(Protocol):
     """Shows canvases, uint8 ``[C, H, W]``; see `datamodules.images.renderer.ImageRenderer`."""
 
     def picture(self, symbols: np.ndarray, known: np.ndarray | None = None) -> np.ndarray:
-        """A picture, uint8 RGB ``[height, width, 3]``, that marks the cells that were given."""
+        """Return a picture, uint8 RGB ``[height, width, 3]``, that marks the cells that were given."""
 
     def statistics(self, symbols: np.ndarray) -> dict[str, float]:
-        """Statistics of one canvas, by name."""
+        """Return statistics of one canvas, by name."""
 
     def check(self, wav: bool = False, score: bool = False) -> None:
         """Refuse kinds of files that :meth:`save` cannot write, before anything is sampled."""
@@ -88,7 +88,7 @@ class Renderer(Protocol):
         unknown: Sequence[np.ndarray] | None = None,
         score: bool = False,
     ) -> list[Path]:
-        """Write the files of a canvas, whose names begin with ``stem``; their paths."""
+        """Write the files of a canvas, whose names begin with ``stem``, and return their paths."""
 
 
 @runtime_checkable
@@ -102,7 +102,7 @@ class SheetRenderer(Renderer, Protocol):
         unknown: np.ndarray | None = None,
         names: Sequence[str] | None = None,
     ) -> np.ndarray:
-        """Canvases ``[N, C, H, W]`` side by side, uint8 RGB ``[height, width, 3]``; each with its name, if any."""
+        """Draw canvases ``[N, C, H, W]`` side by side, each with its name, if any; uint8 RGB ``[height, width, 3]``."""
 
 
 class RenderedData(Protocol):
@@ -117,11 +117,11 @@ class RequestedData(Protocol):
     """Data that say what their ``predict_dataloader`` asks for."""
 
     def described_request(self) -> RequestRecord:
-        """The request, after ``setup("predict")``."""
+        """Return the record of the request, after ``setup("predict")``."""
 
 
 class WrittenData(RenderedData, RequestedData, Protocol):
-    """What files of predictions need."""
+    """Data whose predictions can be written to files."""
 
 
 class WholeContract(CanvasData, ClassData, BatchData, RenderedData, RequestedData, Protocol):
@@ -132,22 +132,22 @@ class RollData(Protocol):
     """Data of piano rolls."""
 
     def rolls(self, split: str) -> Iterator[np.ndarray]:
-        """Whole pieces of ``train``, ``val`` or ``test``, uint8 ``[H, steps]``."""
+        """Yield the whole pieces of ``train``, ``val`` or ``test``, uint8 ``[H, steps]``."""
 
 
 class LabelledRollData(RollData, Protocol):
     """Data of piano rolls whose whole pieces have classes."""
 
     def roll_labels(self, split: str) -> Sequence[int]:
-        """Class of each piece of ``rolls(split)``, in the same order; empty where there are no classes."""
+        """Return the class of each piece of ``rolls(split)``, in the same order; empty where there are no classes."""
 
 
 class VoiceData(Protocol):
-    """Data of so many voices, by which scores are published as nats per note slot."""
+    """Data that may have a fixed number of voices, by which scores are published as nats per note slot."""
 
     @property
     def voices(self) -> int | None:
-        """How many notes sound at a step; None where that is no constant."""
+        """How many notes sound at a step; None where that is not a constant."""
 
 
 class TokenData(Protocol):
@@ -155,11 +155,11 @@ class TokenData(Protocol):
 
     @property
     def folder(self) -> Path:
-        """The cache."""
+        """The folder of the cache."""
 
     @property
     def token_metadata(self) -> Mapping[str, Any]:
-        """Which tokenizer it was: ``tokenizer`` (its checksum), ``patch_nums`` and ``vocab``."""
+        """Which tokenizer wrote the cache: ``tokenizer`` (its checksum), ``patch_nums`` and ``vocab``."""
 
 
 def data_of(trainer: Trainer) -> LightningDataModule | None:
@@ -168,7 +168,7 @@ def data_of(trainer: Trainer) -> LightningDataModule | None:
 
 
 def offered(owner: object, contract: type[Contract]) -> Contract | None:
-    """A data module (or any object), if it has all members of a contract.
+    """Return a data module (or any object) if it has all members of a contract.
 
     Args:
         owner: such as ``trainer.datamodule``; None where a trainer was given plain loaders.
@@ -181,7 +181,7 @@ def offered(owner: object, contract: type[Contract]) -> Contract | None:
 
 
 def required(owner: object, contract: type[Contract], by: object, mend: str = "leave it out") -> Contract:
-    """A data module (or any object), which must have all members of a contract.
+    """Return a data module (or any object), which must have all members of a contract.
 
     Args:
         owner: such as ``trainer.datamodule``.
@@ -190,8 +190,8 @@ def required(owner: object, contract: type[Contract], by: object, mend: str = "l
         mend: what else the user may do about it.
 
     Raises:
-        MisconfigurationException: members are missing; all of them are named, also those of a data module's other
-            contracts.
+        MisconfigurationException: members are missing. The message names all of them, and also what a data module lacks
+            of the other contracts.
     """
     missing = _missing(owner, contract)
     if not missing:
@@ -209,24 +209,24 @@ def required(owner: object, contract: type[Contract], by: object, mend: str = "l
 
 
 def class_count(data: object) -> int:
-    """Number of classes of a data module, 0 where it has none or does not say."""
+    """Return the number of classes of a data module, 0 where it has none or does not say."""
     classes = offered(data, ClassData)
     return 0 if classes is None else classes.num_classes
 
 
 def class_names_of(data: object) -> list[str]:
-    """Name of each class of a data module; empty where they have none, or are not known by now."""
+    """Return the name of each class of a data module; empty if it has no classes or their names are not known yet."""
     named = offered(data, NamedClassData)
     return [] if named is None else list(named.known_class_names)
 
 
 def _missing(owner: object, contract: type) -> list[str]:
-    """The members of a contract that an object lacks, in the order in which they are declared."""
+    """Return the members of a contract that an object lacks, in the order in which they are declared."""
     return [name for name in _members(contract) if not _declares(owner, name) or getattr(owner, name) is None]
 
 
 def _members(contract: type) -> list[str]:
-    """The members of a contract."""
+    """Return the names of a contract's members."""
     return [name for kind in contract.__mro__ for name in vars(kind) if not name.startswith("_")]
 
 
@@ -236,13 +236,13 @@ def _declares(owner: object, name: str) -> bool:
 
 
 def _listed(names: Sequence[str]) -> str:
-    """Names for a message, such as "`a`, `b` and `c`"."""
+    """Join names for a message, such as "`a`, `b` and `c`"."""
     quoted = [f"`{name}`" for name in names]
     return " and ".join([", ".join(quoted[:-1]), quoted[-1]] if len(quoted) > 1 else quoted)
 
 
 class RankedDataModule(LightningDataModule):
-    """Loaders of a share of the data for each device; in evaluation each item once, in training equally many.
+    """Makes loaders that give each device a share of the data: each item once in evaluation, equally many in training.
 
     Attributes:
         batch_size: items of a batch on each device.
@@ -264,7 +264,7 @@ class RankedDataModule(LightningDataModule):
     def training_loader(
         self, data: Dataset, loader: type[ResumableLoader] = ResumableLoader, **options: Any
     ) -> ResumableLoader:
-        """Full batches of a data set whose keys are those of `EpochSampler`.
+        """Return a loader of full batches of a data set whose keys are those of `EpochSampler`.
 
         Raises:
             ValueError: there is no full batch for each device.
@@ -281,7 +281,7 @@ class RankedDataModule(LightningDataModule):
     def ordered_loader(
         self, data: Dataset, split: str, loader: type[DataLoader] = DataLoader, **options: Any
     ) -> DataLoader:
-        """Each item of a split once over all devices, in order.
+        """Return a loader that gives each item of a split once over all devices, in order.
 
         Raises:
             ValueError: there are more devices than items.
@@ -296,15 +296,15 @@ class RankedDataModule(LightningDataModule):
         return loader(data, self.batch_size, sampler=sampler, **self.loading(), **options)
 
     def batches_loader(self, batches: Dataset, num_workers: int = 0) -> DataLoader:
-        """Items that are whole batches, such as requests, each on one device."""
+        """Return a loader of items that are whole batches, such as requests; each goes to one device."""
         sampler = ShardSampler(batches, *self.ranks())
         return DataLoader(batches, batch_size=None, sampler=sampler, num_workers=num_workers)
 
     def loading(self) -> dict[str, Any]:
-        """Loader options that do not change what is loaded."""
+        """Return the options of loaders that do not change what is loaded."""
         on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
         return {"num_workers": self.num_workers, "persistent_workers": self.num_workers > 0, "pin_memory": on_gpu}
 
     def ranks(self) -> tuple[int, int]:
-        """Number of devices, and this one's number."""
+        """Return the number of devices, and this one's number."""
         return (1, 0) if self.trainer is None else (self.trainer.world_size, self.trainer.global_rank)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 def abridged(items: Sequence[str], most: int = 5) -> str:
-    """The first few items, and how many more there are."""
+    """Join the first few items, and say how many more there are."""
     return "; ".join(items[:most]) + (f"; and {len(items) - most} more" if len(items) > most else "")
 
 

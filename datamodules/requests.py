@@ -97,11 +97,11 @@ def recorded(request: Request, batches: Requests, **more: Any) -> RequestRecord:
 
     Args:
         request: the options.
-        batches: made of it.
-        **more: what the data module adds, over the request's own options.
+        batches: the batches of the request.
+        **more: what the data module adds to, or puts in place of, the request's own options.
 
     Raises:
-        OSError: a file that the request names cannot be read any more.
+        OSError: a file that the request names can no longer be read.
     """
     options: dict[str, Any] = {**asdict(request), **more, "batch_size": batches.batch_size}
     for name in ("prefix", "inpaint"):

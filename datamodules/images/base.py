@@ -117,7 +117,7 @@ class ImageDataModule(RankedDataModule):
         return list(self.source.known_names) if self.num_classes else []
 
     def images(self, split: str) -> Images:
-        """The images of a split, opened again at each call; raises as `setup` does."""
+        """Open the images of a split, again at each call; raises as `setup` does."""
         images = self.source.open(split, self.wide_crop if split == "train" else self.crop)
         if not self.num_classes:
             images.labels = None
@@ -136,7 +136,7 @@ class ImageDataModule(RankedDataModule):
         return images
 
     def prepare_data(self) -> None:
-        """Let the source prepare the splits of the stage; one process of each node does this; raises as it does."""
+        """Let the source prepare the splits of the stage, in one process of each node; raises as the source does."""
         stages: dict[TrainerFn | None, str] = {
             TrainerFn.VALIDATING: "validate",
             TrainerFn.TESTING: "test",
@@ -168,27 +168,27 @@ class ImageDataModule(RankedDataModule):
                 self._images[split] = self.images(split)
 
     def train_dataloader(self) -> ResumableLoader:
-        """Training images in an order of each epoch's own."""
+        """Return the loader of the training images, in another random order each epoch."""
         data = TrainingImages(self._images["train"], self.seed, self.augment, self.strict, self.ranks()[0])
         return self.training_loader(data, ImageLoader, collate_fn=collate)
 
     def val_dataloader(self) -> DataLoader | list[DataLoader]:
-        """Validation images, in order; no loader if there is to be no validation."""
+        """Return the loader of the validation images, in order; an empty list if there is to be no validation."""
         return self._in_order("val", "val") if "val" in self._images else []
 
     def test_dataloader(self) -> DataLoader:
-        """Test images, in order."""
+        """Return the loader of the test images, in order."""
         return self._in_order(self.stage_splits["test"][0], "test")
 
     def predict_dataloader(self) -> DataLoader:
-        """The requested batches, each on one device."""
+        """Return the loader of the requested batches, each on one device."""
         return self.batches_loader(self._requests)
 
     def described_request(self) -> RequestRecord:
-        """What is generated, for the record; raises as `recorded` does."""
+        """Return the record of what is generated; raises as `recorded` does."""
         return recorded(self.request, self._requests)
 
     def _in_order(self, split: str, stage: str) -> DataLoader:
-        """Each image of a split once."""
+        """Return a loader that gives each image of a split once."""
         data = EvaluationImages(self._images[split], self.most[stage], self.strict)
         return self.ordered_loader(data, split, ImageLoader, collate_fn=collate)

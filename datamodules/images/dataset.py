@@ -25,7 +25,7 @@ MOST_TRIES = 100  # images, or pages of images, in a row that cannot be read
 
 
 class TrainingImages(Dataset):
-    """Shuffled images: item ``(epoch, position)`` is a function of these, the seed and the number of ranks alone.
+    """Shuffled images: item ``(epoch, position)`` is a function of the images, the seed and the number of ranks alone.
 
     So it is the same for any number of workers, and after a resume. An image that cannot be read is replaced by the
     next one of its rank, so that every rank has equally many.
@@ -55,7 +55,7 @@ class TrainingImages(Dataset):
 
     @property
     def contents(self) -> str:
-        """The number of images, of all ranks together."""
+        """The number of images, over all ranks."""
         return f"{len(self.images)} images"
 
     def __getitem__(self, key: tuple[int, int] | int) -> Item:
@@ -104,7 +104,7 @@ class EvaluationImages(Dataset):
         return self._size
 
     def fingerprint(self) -> str:
-        """Text that differs wherever an item does."""
+        """Return text that differs wherever an item does."""
         return f"{self.images.fingerprint()} {self._size}"
 
     def __getitem__(self, position: int) -> Item:
@@ -118,7 +118,7 @@ class EvaluationImages(Dataset):
 
 
 class ImageLoader(ResumableLoader):
-    """Batches of either data set; counts and reports the images that could not be read.
+    """Loads batches of either data set, and counts and reports the images that could not be read.
 
     Attributes:
         unreadable: what could not be read so far, each once.
@@ -141,7 +141,7 @@ class ImageLoader(ResumableLoader):
             raise ValueError(f"none of the images can be read: {abridged(self.unreadable)}")
 
     def _report(self, last: bool) -> None:
-        """Warn of the first image, and whenever their number has doubled, and of the rest at the end of a pass."""
+        """Warn of the first image, whenever their number has doubled, and of the rest at the end of a pass."""
         count = len(self.unreadable)
         if count > self._reported and (last or count >= 2 * self._reported):
             self._reported = count
@@ -152,13 +152,13 @@ class ImageLoader(ResumableLoader):
 
 
 def collate(items: list[Item]) -> tuple[dict[str, Tensor] | None, list[str]]:
-    """The batch of some items, None if there is nothing in it, and all that could not be read."""
+    """Return the batch of some items, None if it would be empty, and what could not be read."""
     readable = [item for item, _ in items if item is not None]
     return default_collate(readable) if readable else None, [error for _, errors in items for error in errors]
 
 
 def strictly(error: UnreadableImageError) -> ValueError:
-    """The error of strict reading, with its mend."""
+    """Return the error of strict reading; its message tells the user what to do."""
     return ValueError(f"strict: {error}; remove the image, or set strict to false to do without it")
 
 

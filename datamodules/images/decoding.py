@@ -70,14 +70,14 @@ def decode(source: Path | bytes, name: str) -> Image.Image:
 
 
 def _reason(error: Exception) -> str:
-    """What an error says, without the file or the place of its bytes in memory: messages name the image already."""
+    """Return what an error says, without the file or an address in memory, because messages name the image already."""
     if isinstance(error, UnidentifiedImageError):
         return f"damaged, or none of {', '.join(FORMATS)}"
     return str(getattr(error, "strerror", None) or error)
 
 
 def resized(image: Image.Image, size: int) -> np.ndarray:
-    """An image with a short side of ``size``, as published with ADM (Dhariwal and Nichol 2021) and used by DiT.
+    """Resize an image to a short side of ``size``, as published with ADM (Dhariwal and Nichol 2021) and used by DiT.
 
     It is halved with a box filter while its short side is at least twice ``size``, and resized with a bicubic one. A
     smaller image is enlarged by the same rule.
@@ -96,7 +96,7 @@ def resized(image: Image.Image, size: int) -> np.ndarray:
 
 
 def centre_crop(image: Image.Image, size: int) -> np.ndarray:
-    """The centre square of :func:`resized`, uint8 ``[size, size, C]``, without the last axis for one channel."""
+    """Return the centre square of :func:`resized`, uint8 ``[size, size, C]``, without the last axis for one channel."""
     pixels = resized(image, size)
     top, left = (pixels.shape[0] - size) // 2, (pixels.shape[1] - size) // 2
     return pixels[top : top + size, left : left + size]
@@ -104,7 +104,7 @@ def centre_crop(image: Image.Image, size: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Crop:
-    """Images to canvases.
+    """Turns images into canvases.
 
     Args:
         size: side of a canvas, in pixels.
@@ -117,7 +117,7 @@ class Crop:
     whole: bool = False
 
     def __call__(self, image: Image.Image, name: str) -> np.ndarray:
-        """The canvas of an RGB image.
+        """Turn an RGB image into a canvas.
 
         Args:
             image: of any size.
@@ -144,7 +144,7 @@ class Crop:
 
 @dataclass(frozen=True)
 class CutAndFlip:
-    """What training does to a canvas at random.
+    """Changes a training canvas at random.
 
     Args:
         size: side of the square to cut at a random place, in pixels.
@@ -155,7 +155,7 @@ class CutAndFlip:
     flip: bool
 
     def __call__(self, canvas: np.ndarray, random: np.random.Generator) -> np.ndarray:
-        """Map uint8 ``[C, H, W]``, no side below ``size``, to ``[C, size, size]``."""
+        """Map uint8 ``[C, H, W]`` with no side below ``size`` to ``[C, size, size]``."""
         if canvas.shape[1:] != (self.size, self.size):
             top, left = (int(random.integers(side - self.size, endpoint=True)) for side in canvas.shape[1:])
             canvas = canvas[:, top : top + self.size, left : left + self.size]

@@ -86,7 +86,7 @@ class Digits(ImageSource):
         self.channels = channels
 
     def open(self, split: str, crop: Crop) -> ImagesInMemory:
-        """The scans of ``train``, ``val`` or ``test``, of the crop's size."""
+        """Return the scans of ``train``, ``val`` or ``test``, in the crop's size."""
         grey, labels = scans(split)
         if crop.size != grey.shape[1]:
             sides = (crop.size, crop.size)
@@ -99,7 +99,7 @@ class Digits(ImageSource):
 
 @cache
 def _all_scans() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Read all scans, which takes longer than to make canvases of them.
+    """Read all scans, which takes longer than turning them into canvases.
 
     Returns:
         Grey values uint8 ``[n, 8, 8]``, the digits int64 ``[n]`` and the splits str ``[n]``.
@@ -118,7 +118,7 @@ def scans(split: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def random_shift(canvas: np.ndarray, random: np.random.Generator, most: int) -> np.ndarray:
-    """Move a canvas ``[C, H, W]`` by at most so many pixels along each axis; what comes in is 0."""
+    """Move a canvas ``[C, H, W]`` by at most so many pixels along each axis; new pixels are 0."""
     height, width = canvas.shape[1:]
     top, left = random.integers(0, 2 * most + 1, size=2)
     padded = np.pad(canvas, ((0, 0), (most, most), (most, most)))

@@ -94,11 +94,11 @@ class FashionMNIST(ImageSource):
         self.files, self.channels, self.known_names = files, channels, list(names)
 
     def open(self, split: str, crop: Crop) -> ImagesInMemory:
-        """The pictures of ``train``, ``val`` or ``test``, of the crop's size; raises as `IdxImages.read` does."""
+        """Return the pictures of ``train``, ``val`` or ``test`` in the crop's size; raises as `IdxImages.read` does."""
         images, labels = self.files.read(split)
         canvases = to_canvases(images, crop.size)[:, None]
         return ImagesInMemory(np.repeat(canvases, self.channels, axis=1), labels)
 
     def __str__(self) -> str:
-        """The folder."""
+        """Return the path of the folder."""
         return str(self.files.folder)

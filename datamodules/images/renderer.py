@@ -34,7 +34,7 @@ class ImageRenderer:
     def picture(
         self, symbols: np.ndarray, known: np.ndarray | None = None, unknown: np.ndarray | None = None
     ) -> np.ndarray:
-        """An image to look at: small ones are enlarged, each pixel to a square.
+        """Draw an image to look at; small ones are enlarged, each pixel to a square.
 
         Args:
             symbols: uint8 ``[C, H, W]``.
@@ -56,7 +56,7 @@ class ImageRenderer:
         unknown: np.ndarray | None = None,
         names: Sequence[str] | None = None,
     ) -> np.ndarray:
-        """Images side by side, row after row.
+        """Draw images side by side, row after row.
 
         Args:
             canvases: uint8 ``[N, C, H, W]``.
@@ -88,7 +88,7 @@ class ImageRenderer:
         return page
 
     def statistics(self, symbols: np.ndarray) -> dict[str, float]:
-        """Statistics of one image, uint8 ``[C, H, W]``, in units of the full range 0..255.
+        """Compute statistics of one image, uint8 ``[C, H, W]``, in units of the full range 0..255.
 
         Returns:
             ``brightness`` (mean), ``contrast`` (standard deviation) and ``roughness`` (mean absolute difference of
@@ -104,7 +104,7 @@ class ImageRenderer:
         }
 
     def check(self, wav: bool = False, score: bool = False) -> None:
-        """Refuse what images cannot be written as.
+        """Refuse kinds of files that images cannot be written as.
 
         Raises:
             ValueError: sound or a score is wanted.
@@ -180,38 +180,38 @@ class ImageRenderer:
         return symbols
 
     def _shaded(self, symbols: np.ndarray, unknown: np.ndarray | None) -> np.ndarray:
-        """uint8 ``[H, W, 3]``, blank where any channel is unknown."""
+        """Return symbols as uint8 ``[H, W, 3]``, shaded where any channel is unknown."""
         page = self._rgb(symbols)
         if unknown is None:
             return page
         return np.where(_any_channel(unknown)[..., None], np.array(UNKNOWN, np.uint8), page)
 
     def _rgb(self, symbols: np.ndarray) -> np.ndarray:
-        """uint8 ``[H, W, 3]``."""
+        """Return symbols as uint8 ``[H, W, 3]``."""
         pixels = self._checked(symbols).transpose(1, 2, 0)
         return np.repeat(pixels, 3, axis=2) if self.channels == 1 else pixels
 
 
 def _caption(name: str, width: int) -> np.ndarray:
-    """A line of text, uint8 RGB ``[CAPTION, width, 3]``; what is wider is cut off at the end."""
+    """Draw a line of text, uint8 RGB ``[CAPTION, width, 3]``; text that is too wide is cut off at the end."""
     line = Image.new("RGB", (width, CAPTION), PAPER)
     ImageDraw.Draw(line).text((1, 0), name, fill=INK, font=ImageFont.load_default(size=CAPTION - 2))
     return np.asarray(line)
 
 
 def _any_channel(mask: np.ndarray) -> np.ndarray:
-    """Where any channel of a mask ``[C, h, w]`` is true, bool ``[h, w]``."""
+    """Return where any channel of a mask ``[C, h, w]`` is true, bool ``[h, w]``."""
     return np.logical_or.reduce(np.asarray(mask).astype(bool), axis=0)
 
 
 def _enlarged(page: np.ndarray, least: int) -> np.ndarray:
-    """``[h, w, ...]`` as a new array whose shorter side is at least so long, each pixel a square."""
+    """Copy ``[h, w, ...]`` into a larger array whose shorter side is at least so long, each pixel a square."""
     factor = -(-least // min(page.shape[:2]))
     return page.repeat(max(factor, 1), axis=0).repeat(max(factor, 1), axis=1)
 
 
 def _border(inside: np.ndarray) -> np.ndarray:
-    """The cells of a mask ``[h, w]`` with a neighbour outside of it."""
+    """Return the cells of a mask ``[h, w]`` that have a neighbour outside of it."""
     border = np.zeros_like(inside)
     down, right = inside[1:] != inside[:-1], inside[:, 1:] != inside[:, :-1]
     border[1:] |= down

@@ -49,7 +49,7 @@ class ImageRequest:
 
     @property
     def title(self) -> str:
-        """Such as ``labels_3_1_4``, ``inpaint_photo_0_0_8_8``, ``unconditional`` or ``samples``; then the seed."""
+        """A name like ``labels_3_1_4``, ``inpaint_photo_0_0_8_8``, ``unconditional`` or ``samples``; then the seed."""
         words: list[object] = []
         if self.inpaint is not None and self.region is not None:
             words += ["inpaint", Path(self.inpaint).stem, *self.region]
@@ -68,7 +68,7 @@ class ImageRequest:
 
 
 def image_requests(request: ImageRequest, renderer: ImageRenderer, num_classes: int, batch_size: int) -> Requests:
-    """The batches of a request.
+    """Return the batches of a request.
 
     Args:
         request: the options.

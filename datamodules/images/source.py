@@ -26,20 +26,20 @@ class Images(ABC):
 
     @abstractmethod
     def canvas(self, index: int) -> np.ndarray:
-        """An image, uint8 ``[C, H, W]``; raises `UnreadableImageError`."""
+        """Return an image, uint8 ``[C, H, W]``; raises `UnreadableImageError`."""
 
     @abstractmethod
     def fingerprint(self) -> str:
-        """Text that differs wherever an image or a label does."""
+        """Return text that differs wherever an image or a label does."""
 
     def order(self, random: np.random.Generator, ranks: int) -> np.ndarray:
-        """A random order, int64, of at least ``n // ranks * ranks`` of them; rank r takes every ``ranks``-th from r."""
+        """Draw a random order, int64, of at least ``n // ranks * ranks`` images; rank r takes r, r + ranks, ..."""
         return random.permutation(len(self))
 
 
 @dataclass
 class ImagesInMemory(Images):
-    """Images that are there as canvases.
+    """Images that are canvases already, in memory.
 
     Attributes:
         canvases: uint8 ``[n, C, size, size]``.
@@ -53,11 +53,11 @@ class ImagesInMemory(Images):
         return len(self.canvases)
 
     def canvas(self, index: int) -> np.ndarray:
-        """An image, uint8 ``[C, size, size]``."""
+        """Return an image, uint8 ``[C, size, size]``."""
         return self.canvases[index]
 
     def fingerprint(self) -> str:
-        """A hash of all images and labels."""
+        """Return a hash of all images and labels."""
         return of_arrays(self.canvases, self.labels)
 
 
@@ -76,7 +76,7 @@ class ImageSource(ABC):
 
     @abstractmethod
     def open(self, split: str, crop: Crop) -> Images:
-        """The images of a split.
+        """Open the images of a split.
 
         Args:
             split: ``train``, ``val`` or ``test``.
@@ -91,9 +91,9 @@ class ImageSource(ABC):
         """Do what must be done once on each machine before a split is opened, such as converting files."""
 
     def class_names(self) -> list[str]:
-        """Name of each class; empty if classes have none but their numbers."""
+        """Return the name of each class; empty if classes have only numbers."""
         return list(self.known_names)
 
     def __str__(self) -> str:
-        """What messages call it."""
+        """Return the name that messages use."""
         return type(self).__name__

@@ -54,7 +54,7 @@ WATCH = 0.5  # seconds between looks at whether the parent is there
 
 
 def cache_path(cache_dir: Path, options: Mapping[str, object]) -> Path:
-    """Where a cache is, or will be.
+    """Return the path that a cache has, or will have.
 
     Args:
         cache_dir: the folder of all caches.
@@ -116,7 +116,7 @@ class RollCache:
         return cls(path, names, np.cumsum(steps) - steps, steps, notes, errors, meters)
 
     def window(self, piece: int, start: int, length: int) -> np.ndarray:
-        """Some steps of a piece.
+        """Return some steps of a piece.
 
         Args:
             piece: its index in ``names``.
@@ -167,7 +167,7 @@ Piece = tuple[np.ndarray, np.ndarray, float] | str
 
 
 def _read(read: Callable[[str], Roll], name: str) -> Piece:
-    """One piece."""
+    """Read one piece, or return why it cannot be read."""
     try:
         roll = read(name)
     except (ValueError, OSError) as error:
@@ -179,7 +179,7 @@ def _read(read: Callable[[str], Roll], name: str) -> Piece:
 
 
 def _read_chunk(read: Callable[[str], Piece], names: Sequence[str]) -> list[Piece]:
-    """The first pieces of a chunk, until they have `CHUNK_BYTES`; at least one."""
+    """Read the first pieces of a chunk, at least one, until they have `CHUNK_BYTES`."""
     pieces: list[Piece] = []
     size = 0
     for name in names:
@@ -191,9 +191,9 @@ def _read_chunk(read: Callable[[str], Piece], names: Sequence[str]) -> list[Piec
 
 
 def _read_all(names: Sequence[str], read: Callable[[str], Piece]) -> Iterator[Piece]:
-    """``read`` of each name, in order.
+    """Yield ``read`` of each name, in order.
 
-    Waiting for the caller are at most two chunks for each process, each of `CHUNK_BYTES` and one piece.
+    At most two chunks for each process, each of `CHUNK_BYTES` and one piece, wait for the caller.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     processes = min(cores, MOST_PROCESSES, len(names) // CHUNK)
@@ -216,7 +216,7 @@ def _read_all(names: Sequence[str], read: Callable[[str], Piece]) -> Iterator[Pi
 
 
 def _begin_reading() -> None:
-    """What a reading process does first."""
+    """Prepare a new reading process."""
     # Without `freeze`, each collection of garbage in a process would walk, and so copy, the memory that it inherited.
     gc.freeze()
     parent = multiprocessing.parent_process()
@@ -224,14 +224,14 @@ def _begin_reading() -> None:
 
 
 def _end_with_parent(parent: int) -> None:
-    """End this process when its parent is gone: a killed one tells nobody, and we would wait for work for ever."""
+    """End this process when its parent is gone: a killed parent tells nobody, and we would wait for work for ever."""
     while os.getppid() == parent:
         time.sleep(WATCH)
     os._exit(1)
 
 
 def _write(folder: Path, results: Iterable[tuple[str, Piece]]) -> None:
-    """The three files of a cache."""
+    """Write the three files of a cache."""
     names, steps, notes, meters, errors = [], [], [], [], {}
     with writing_cache(folder.parent, CONTENT), (folder / PIECES).open("wb") as file:
         for name, result in results:
@@ -269,7 +269,7 @@ def _publish(temporary: Path, path: Path) -> RollCache:
 
 
 def _code_hash() -> str:
-    """Changes with the code that makes symbols, so that no cache outlives a corrected reader."""
+    """Hash the code that makes symbols, so that no cache outlives a corrected reader."""
     readers = ("meter.py", "midi.py", "midi_events.py", "notes.py", "pairing.py", "phase.py", "roll.py")
     files = [Path(__file__), *(Path(music.__file__).with_name(name) for name in readers)]
     return sha256(b"".join(file.read_bytes() for file in files)).hexdigest()

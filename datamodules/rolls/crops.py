@@ -45,13 +45,13 @@ class Pieces:
         return self.cache.steps[self.chosen]
 
     def fingerprint(self) -> str:
-        """The cache's name, which changes with the content of its pieces, and how they are cut."""
+        """Return the cache's name, which changes with the content of its pieces, and how they are cut."""
         labels = None if self.labels is None else np.array(self.labels)
         cut = f"{self.window} {self.low} {self.rows} {of_arrays(self.chosen, labels)}"
         return f"{self.cache.path.name} {cut}"
 
     def item(self, which: int, start: int, shift: int = 0) -> dict[str, Tensor]:
-        """One window.
+        """Return one window.
 
         Args:
             which: position in ``chosen``.
@@ -73,7 +73,7 @@ class Pieces:
         return item
 
     def symbols(self, which: int, start: int) -> np.ndarray:
-        """The symbols of a window, uint8 ``[rows, window]``, silent behind the end of the piece; see `item`."""
+        """Return the symbols of a window, uint8 ``[rows, window]``, silent behind the end of the piece; see `item`."""
         piece = int(self.chosen[which])
         steps = min(self.window, int(self.cache.steps[piece]) - start)
         symbols = self.cache.window(piece, start, steps)[self.low : self.low + self.rows]
@@ -106,7 +106,7 @@ class RandomCrops(Dataset):
 
     @property
     def contents(self) -> str:
-        """The number of pieces and of windows."""
+        """The number of pieces, and the number and length of the windows."""
         return f"{len(self._lengths)} pieces, {self.size} windows of {self.pieces.window} steps"
 
     def __getitem__(self, key: tuple[int, int] | int) -> dict[str, Tensor]:
@@ -118,7 +118,7 @@ class RandomCrops(Dataset):
         return self.pieces.item(which, start, self._shift(which, start, random))
 
     def _shift(self, which: int, start: int, random: np.random.Generator) -> int:
-        """A transposition in semitones that keeps all notes on the canvas."""
+        """Draw a transposition in semitones that keeps all notes on the canvas."""
         if not self.transpose:
             return 0
         sounding = np.flatnonzero(self.pieces.symbols(which, start).any(axis=1))
@@ -146,7 +146,7 @@ class ConsecutiveWindows(Dataset):
         return len(self._which)
 
     def fingerprint(self) -> str:
-        """Text that differs wherever a window does."""
+        """Return text that differs wherever a window does."""
         return self.pieces.fingerprint()
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:

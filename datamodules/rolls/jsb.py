@@ -42,7 +42,7 @@ class JSBChorales(RollSource):
         self.path = Path(path).expanduser()
 
     def names(self) -> list[str]:
-        """The chorales, such as ``train/17``, numbered as in the file.
+        """Return the chorales, such as ``train/17``, numbered as in the file.
 
         Raises:
             FileNotFoundError: there is no such file.
@@ -51,7 +51,7 @@ class JSBChorales(RollSource):
         return [f"{split}/{number}" for split, pieces in self._pieces.items() for number in range(len(pieces))]
 
     def read(self, name: str, form: RollFormat) -> Roll:
-        """A chorale.
+        """Read a chorale.
 
         Raises:
             ValueError: the format is not binary sixteenths, or the piece is damaged.
@@ -69,12 +69,12 @@ class JSBChorales(RollSource):
         return Roll(symbols, form)
 
     def fingerprint(self) -> str:
-        """A hash of the file; raises as `names` does."""
+        """Return a hash of the file; raises as `names` does."""
         self.names()
         return sha256(self.path.read_bytes()).hexdigest()
 
     def splits(self) -> dict[str, str]:
-        """The file's splits; raises as `names` does."""
+        """Return the file's own splits; raises as `names` does."""
         return {name: SPLITS[name.split("/")[0]] for name in self.names()}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -83,7 +83,7 @@ class JSBChorales(RollSource):
 
     @cached_property
     def _pieces(self) -> dict[str, list[Any]]:
-        """Split of the file -> its pieces."""
+        """The pieces of each split, under the file's own names of the splits."""
         try:
             content = read_json(self.path)
         except FileNotFoundError as error:
@@ -98,7 +98,7 @@ class JSBChorales(RollSource):
         return {split: content[split] for split in SPLITS if isinstance(content.get(split), list)}
 
     def _pitches(self, name: str, piece: object) -> np.ndarray:
-        """A piece as MIDI pitches, int64 ``[step, voice]``."""
+        """Check a piece and return it as MIDI pitches, int64 ``[step, voice]``."""
         try:
             pitches = np.array(piece, dtype=np.float64)
         except (TypeError, ValueError) as error:

@@ -48,7 +48,7 @@ class MidiReader:
             raise ValueError(f"longest must be at least 1 step, not {self.longest}")
 
     def read(self, path: str | Path, form: RollFormat) -> Roll:
-        """A file as a roll ``[128, step]`` in the encoding and on the grid of a format; raises as `music.read_midi`."""
+        """Read a file as a roll ``[128, step]`` with a format's encoding and grid; raises as `music.read_midi` does."""
         return music.read_midi(
             path,
             form.encoding,
@@ -70,7 +70,7 @@ class MidiFolder(RollSource):
     items = "MIDI files"
 
     def __init__(self, folder: str, reader: MidiReader = READER) -> None:
-        """Nothing is read yet.
+        """Store the options; nothing is read yet.
 
         Args:
             folder: where to look for .mid and .midi files.
@@ -79,22 +79,22 @@ class MidiFolder(RollSource):
         self.folder, self.reader = Path(folder).expanduser(), reader
 
     def names(self) -> list[str]:
-        """The files; raises as `midi_files` does."""
+        """Return the files; raises as `midi_files` does."""
         return midi_files(self.folder)
 
     def read(self, name: str, form: RollFormat) -> Roll:
-        """A file; raises as `music.read_midi` does."""
+        """Read a file; raises as `music.read_midi` does."""
         return self.reader.read(self.folder / name, form)
 
     def fingerprint(self) -> str:
-        """The content of all files, and how they are read; raises as `midi_files` does."""
+        """Return how files are read, and hashes of all of them; raises as `midi_files` does."""
         return f"{self.reader} {content_hashes(self.folder, self.names())}"
 
     def classes(self, names: Sequence[str]) -> list[str]:
-        """The first-level folder of each file.
+        """Return the first-level folder of each file.
 
         Raises:
-            ValueError: a file lies in no such folder.
+            ValueError: a file lies directly in the folder.
         """
         if loose := [name for name in names if "/" not in name]:
             raise ValueError(
@@ -105,7 +105,10 @@ class MidiFolder(RollSource):
 
 
 def midi_files(folder: str | Path) -> list[str]:
-    """The MIDI files in a folder and the folders in it, also those that symbolic links lead to.
+    """List the MIDI files in a folder and its subfolders, also those that symbolic links lead to.
+
+    A folder that can be reached by several ways is read once, without links if possible, because its pieces would be in
+    several splits otherwise, and links may lead in circles. A link to a file that is not there is listed.
 
     A folder that can be reached by several ways is read once, without links if it can be: its pieces would be in
     several splits otherwise, and links may lead in circles. A link to a file that is not there is listed.
@@ -131,7 +134,7 @@ def midi_files(folder: str | Path) -> list[str]:
 
 
 def _files(root: Path) -> Iterator[Path]:
-    """Files, and links to nothing, in a folder and those below it; see `midi_files`."""
+    """Yield the files, and the links to nothing, in a folder and those below it; see `midi_files`."""
     seen: set[str] = set()
     waiting = deque([root])
     while waiting:
@@ -147,7 +150,7 @@ def _files(root: Path) -> Iterator[Path]:
 
 
 def content_hashes(folder: str | Path, names: Sequence[str]) -> dict[str, str]:
-    """Name -> hash of the file's bytes; ``unreadable`` for a file that cannot be opened."""
+    """Return name -> hash of the file's bytes; ``unreadable`` for a file that cannot be opened."""
     root = Path(folder).expanduser()
     hashes = {}
     for name in names:

@@ -63,12 +63,12 @@ class Music21Corpus(RollSource):
         self.collections = sorted(set(collections))
 
     def names(self) -> list[str]:
-        """The pieces, such as ``bach/bwv269``, ``palestrina/Agnus`` or ``essenFolksong/altdeu10/17``."""
+        """Return the pieces, such as ``bach/bwv269``, ``palestrina/Agnus`` or ``essenFolksong/altdeu10/17``."""
         pieces = (chorale_files() if collection == "bach" else _pieces(collection) for collection in self.collections)
         return [name for names in pieces for name in names]
 
     def read(self, name: str, form: RollFormat) -> Roll:
-        """A piece.
+        """Read a piece.
 
         Raises:
             ValueError: it is damaged, or has a part for a transposing instrument.
@@ -76,11 +76,11 @@ class Music21Corpus(RollSource):
         return read_chorale(name, form) if name.startswith("bach/") else _read_piece(name, form)
 
     def fingerprint(self) -> str:
-        """The version of music21, which stands for its scores."""
+        """Return the version of music21, which stands for its scores, and the collections."""
         return f"music21 {version('music21')} {self.collections}"
 
     def classes(self, names: Sequence[str]) -> list[str] | None:
-        """The collection of each piece."""
+        """Return the collection of each piece."""
         return [name.split("/")[0] for name in names]
 
 
@@ -93,13 +93,13 @@ class BachChorales(Music21Corpus):
         super().__init__(["bach"])
 
     def classes(self, names: Sequence[str]) -> None:
-        """None."""
+        """Return None: the chorales have no classes."""
         return None
 
 
 @cache
 def chorale_files() -> dict[str, Path]:
-    """The chorales of music21's corpus.
+    """List the chorales of music21's corpus.
 
     Returns:
         Name (``bach/bwv269``) -> score file, sorted by name.
@@ -111,7 +111,7 @@ def chorale_files() -> dict[str, Path]:
 
 
 def read_chorale(name: str, form: RollFormat) -> Roll:
-    """One chorale on the beat grid.
+    """Read one chorale onto the beat grid.
 
     Args:
         name: a key of `chorale_files`.
@@ -128,13 +128,13 @@ def read_chorale(name: str, form: RollFormat) -> Roll:
 
 
 def _has_scores(collection: str) -> bool:
-    """Whether there is such a folder with scores in the corpus."""
+    """Whether the corpus has such a folder with scores."""
     return "/" not in collection and any(path.suffix in SUFFIXES for path in (_root() / collection).rglob("*"))
 
 
 @cache
 def _pieces(collection: str) -> dict[str, tuple[Path, int | None]]:
-    """Name -> file and, where it holds several tunes, the tune's number from 1 on; sorted by file."""
+    """Return name -> file and, where it holds several tunes, the tune's number from 1 on; sorted by file."""
     files: dict[str, Path] = {}
     for path in (_root() / collection).rglob("*"):
         if path.suffix in SUFFIXES:
@@ -148,18 +148,18 @@ def _pieces(collection: str) -> dict[str, tuple[Path, int | None]]:
 
 
 def _root() -> Path:
-    """The folder of the corpus, found without an import of music21, which takes seconds."""
+    """Return the folder of the corpus without importing music21, which takes seconds."""
     spec = find_spec("music21")
     return Path(str(spec and spec.origin)).parent / "corpus"
 
 
 def _tunes(path: Path) -> list[str]:
-    """The tunes of a file in ABC notation, each of which begins with a line ``X:``."""
+    """Split a file in ABC notation into its tunes, each of which begins with a line ``X:``."""
     return re.split(r"(?m)^(?=X:)", path.read_text(encoding="utf-8", errors="replace"))[1:]
 
 
 def _read_piece(name: str, form: RollFormat) -> Roll:
-    """A piece that is no chorale; raises ValueError whatever music21 stumbles over."""
+    """Read a piece that is no chorale; raises ValueError for any error of music21."""
     path, number = _pieces(name.split("/")[0])[name]
     try:
         return _roll(path, number, name, form)
@@ -168,7 +168,7 @@ def _read_piece(name: str, form: RollFormat) -> Roll:
 
 
 def _roll(path: Path, number: int | None, name: str, form: RollFormat, most_parts: int | None = None) -> Roll:
-    """A score as a roll; of more than ``most_parts`` only those that are sung."""
+    """Convert a score to a roll; if it has more than ``most_parts`` parts, only those that are sung are kept."""
     from music21 import converter, stream
     from music21.instrument import Instrument
     from music21.meter import TimeSignature
@@ -202,7 +202,7 @@ def _roll(path: Path, number: int | None, name: str, form: RollFormat, most_part
 
 
 def _score_file(name: str) -> Path:
-    """The file of exactly this work; music21's own choice for ``bwv69.6`` is another piece, ``bwv69.6-a``."""
+    """Return the file of exactly this work; music21's own choice for ``bwv69.6`` is another piece, ``bwv69.6-a``."""
     from music21 import corpus
 
     works = corpus.getWork(name)
@@ -213,7 +213,7 @@ def _score_file(name: str) -> Path:
 
 
 def _sung(part: Any) -> list[tuple[int, float, float]]:
-    """MIDI pitch, start and end in quarter notes of each note of a part, ties merged, grace notes left out."""
+    """Return MIDI pitch, start and end (quarter notes) of a part's notes; ties are merged, grace notes left out."""
     from music21.harmony import Harmony
 
     result: list[tuple[int, float, float]] = []
@@ -238,7 +238,7 @@ def _sung(part: Any) -> list[tuple[int, float, float]]:
 
 
 def _held_by_either(played: np.ndarray) -> np.ndarray:
-    """Notes struck while another voice holds their pitch last as long as that one, if it is the longer."""
+    """Make notes last as long as a longer note of another voice that holds their pitch when they are struck."""
     played = played[np.lexsort((played["start"], played["pitch"]))]
     for pitch in np.unique(played["pitch"]):
         same = played["pitch"] == pitch

@@ -156,7 +156,7 @@ class PianoRollDataModule(RankedDataModule):
 
     @property
     def format(self) -> RollFormat:
-        """What the symbols and rows of a canvas mean; the meter is that of samples, and known once the data is."""
+        """What the symbols and rows of a canvas mean. The meter is that of samples, and is known once the data is."""
         form = self.cached.form.with_meter(self._sample_meter())
         return form if self.pitch_range is None else form.cropped(*self.pitch_range)
 
@@ -178,7 +178,7 @@ class PianoRollDataModule(RankedDataModule):
 
     @property
     def voices(self) -> int | None:
-        """How many notes sound at a step, if the source says so."""
+        """How many notes sound at a step; None if the source does not say."""
         return self.source.voices
 
     @cached_property
@@ -193,7 +193,7 @@ class PianoRollDataModule(RankedDataModule):
 
     @property
     def known_class_names(self) -> list[str]:
-        """Name of each class once a split is open; empty before, as prediction must not need the pieces."""
+        """Name of each class once a split is open; empty before, because prediction must not need the pieces."""
         return [] if self._cache is None else self.class_names
 
     def prepare_data(self) -> None:
@@ -230,15 +230,15 @@ class PianoRollDataModule(RankedDataModule):
                 self._pieces[split] = self._choose(split)
 
     def state_dict(self) -> dict[str, float]:
-        """For checkpoints: the meter of samples, which prediction without the data cannot know."""
+        """Return what checkpoints keep: the meter of samples, which prediction without the data cannot know."""
         return {"beats_per_bar": float(self.format.beats_per_bar)}
 
     def load_state_dict(self, state_dict: dict[str, float]) -> None:
-        """Take over what `state_dict` gave."""
+        """Restore what `state_dict` returned."""
         self._trained_meter = state_dict["beats_per_bar"]
 
     def rolls(self, split: str) -> Iterator[np.ndarray]:
-        """Whole pieces of a split (``train``, ``val`` or ``test``): those that its windows are cut from.
+        """Yield the whole pieces of a split (``train``, ``val`` or ``test``) from which its windows are cut.
 
         Yields:
             uint8 ``[H, steps]``.
@@ -248,47 +248,47 @@ class PianoRollDataModule(RankedDataModule):
             yield pieces.cache.window(int(piece), 0, int(steps))[pieces.low : pieces.low + pieces.rows]
 
     def roll_labels(self, split: str) -> list[int]:
-        """Class of each piece of `rolls`, in the same order; empty without ``labels``."""
+        """Return the class of each piece of `rolls`, in the same order; empty without ``labels``."""
         pieces = self._pieces.get(split) or self._choose(split)
         return list(pieces.labels or ())
 
     def train_dataloader(self) -> ResumableLoader:
-        """Random windows; see the class."""
+        """Return the loader of random windows; see the class."""
         pieces = self._pieces["train"]
         size = self.samples_per_epoch or int((pieces.lengths // self.window).sum())
         data = RandomCrops(pieces, size, self.seed, self.transpose)
         return self.training_loader(data)
 
     def val_dataloader(self) -> DataLoader | list[DataLoader]:
-        """Windows of the validation pieces; no loader if there is no validation split."""
+        """Return the loader of the validation pieces' windows; an empty list if there is no validation split."""
         return self._in_order("val") if "val" in self._pieces else []
 
     def test_dataloader(self) -> DataLoader:
-        """Windows of the test pieces."""
+        """Return the loader of the test pieces' windows."""
         return self._in_order("test")
 
     def predict_dataloader(self) -> DataLoader:
-        """The requested batches, each on one device."""
+        """Return the loader of the requested batches, each on one device."""
         return self.batches_loader(self._requests)
 
     def described_request(self) -> RequestRecord:
-        """What is generated, for the record; raises as `recorded` does."""
+        """Return the record of what is generated; raises as `recorded` does."""
         return recorded(self.request, self._requests, length=self._requests.canvas.shape[-1])
 
     def _read_given(self, path: str) -> Roll:
-        """The file that a request goes on from, read as the pieces of a folder are; its meter and tempo are kept."""
+        """Read the file that a request starts from as the pieces of a folder are read; its meter and tempo are kept."""
         roll = self.reader.read(path, self.cached.form)
         self._given = roll.format
         return roll
 
     def _in_order(self, split: str) -> DataLoader:
-        """Each window of a split once."""
+        """Return a loader that gives each window of a split once."""
         pieces, stride = self._pieces[split], self.evaluation.stride
         data = ConsecutiveWindows(pieces) if stride is None else WholePieces(pieces, stride)
         return self.ordered_loader(data, split)
 
     def _choose(self, split: str) -> Pieces:
-        """The pieces of a split."""
+        """Choose the pieces of a split, and open the cache unless it is open."""
         if self._cache is None:
             self._cache = self.cached.open(self.strict)
             self._report(self._cache)
@@ -303,7 +303,7 @@ class PianoRollDataModule(RankedDataModule):
         return Pieces(self._cache, chosen, self.window, form.lowest_pitch, form.pitches, labels, own_meters)
 
     def _sample_meter(self) -> float | None:
-        """Quarter notes per bar of samples, None if nothing says so."""
+        """Return the quarter notes per bar of samples, None if they are not known."""
         if self.beats_per_bar is not None:
             return self.beats_per_bar
         if self._given is not None:

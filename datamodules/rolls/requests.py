@@ -64,17 +64,17 @@ class GenerationRequest:
 
     @property
     def given(self) -> str | None:
-        """The MIDI file of which something is kept."""
+        """The MIDI file that samples keep a part of, None without one."""
         return self.prefix if self.prefix is not None else self.inpaint
 
     @property
     def labels(self) -> list[int] | None:
-        """Classes to generate, in turn."""
+        """The class to generate, as a list; None without one."""
         return None if self.label is None else [self.label]
 
     @property
     def title(self) -> str:
-        """Such as ``prefix_song_64_steps``, ``inpaint_song_steps_16_32``, ``label_3``, ``samples``; then the seed."""
+        """A name like ``prefix_song_64_steps``, ``inpaint_song_steps_4_8``, ``label_3``, ``samples``; then the seed."""
         words: list[object] = []
         if self.prefix is not None:
             words += ["prefix", Path(self.prefix).stem]
@@ -90,7 +90,7 @@ class GenerationRequest:
 def request_canvas(
     request: GenerationRequest, form: RollFormat, window: int, read: Callable[[str], Roll]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What is given and what is not.
+    """Return the symbols that a request gives, and where they are.
 
     A note that starts in a region and lasts beyond it is given from the region's end on, as a hold.
 
@@ -104,7 +104,7 @@ def request_canvas(
         Symbols, uint8 ``[H, L]``, 0 where nothing is given; and which are given, bool ``[H, L]``.
 
     Raises:
-        ValueError: a prefix or region does not fit the file or the length; the message names option and mend.
+        ValueError: a prefix or region does not fit the file or the length; the message names the option and what to do.
         FileNotFoundError: there is no such file.
     """
     length = request.length if request.length is not None else window
@@ -129,7 +129,7 @@ def request_canvas(
 
 
 def _read(option: str, path: str, read: Callable[[str], Roll], form: RollFormat) -> np.ndarray:
-    """The symbols of a file on the pitches of the canvas, uint8 ``[H, steps]``; errors name the option."""
+    """Read the symbols of a file on the pitches of the canvas, uint8 ``[H, steps]``; errors name the option."""
     try:
         roll = read(path)
     except FileNotFoundError as error:
@@ -146,7 +146,7 @@ def _read(option: str, path: str, read: Callable[[str], Roll], form: RollFormat)
 
 
 def _prefix_steps(request: GenerationRequest, available: int, length: int) -> int:
-    """How many steps to take from the prefix."""
+    """Return how many steps to take from the prefix; raises ValueError if they do not fit."""
     steps = request.prefix_steps if request.prefix_steps is not None else available
     if steps > available:
         raise ValueError(
@@ -161,7 +161,7 @@ def _prefix_steps(request: GenerationRequest, available: int, length: int) -> in
 
 
 def _region(request: GenerationRequest, form: RollFormat, length: int) -> tuple[slice, slice]:
-    """Rows and steps to generate."""
+    """Return the rows and steps to generate; raises ValueError if they do not fit the canvas."""
     start, end = request.region if request.region is not None else (0, length)
     if not 0 <= start < end <= length:
         raise ValueError(

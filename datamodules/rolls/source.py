@@ -19,7 +19,7 @@ from litscale.storage.temporaries import remove_stale
 class RollSource(ABC):
     """A collection of pieces. To add one, subclass this and give its ``class_path`` as the option ``source``.
 
-    It is sent to other processes, which read, by pickling.
+    Sources are pickled, because other processes read the pieces.
 
     Attributes:
         items: what the pieces are, for messages.
@@ -31,11 +31,11 @@ class RollSource(ABC):
 
     @abstractmethod
     def names(self) -> list[str]:
-        """The pieces, readable or not, in an order that stays; splits are chosen by their names."""
+        """Return the pieces, readable or not, always in the same order; splits are chosen by their names."""
 
     @abstractmethod
     def read(self, name: str, form: RollFormat) -> Roll:
-        """A piece.
+        """Read a piece.
 
         Args:
             name: one of `names`.
@@ -46,19 +46,19 @@ class RollSource(ABC):
 
         Raises:
             ValueError: the piece is damaged; it is set aside, and listed with the message.
-            OSError: it cannot be opened; likewise.
+            OSError: it cannot be opened; it is set aside and listed, too.
         """
 
     @abstractmethod
     def fingerprint(self) -> str:
-        """Text that changes whenever a piece does; a hash of the files, say. The source's own code is taken care of."""
+        """Return text that changes whenever a piece does, such as a hash of the files; it need not cover your code."""
 
     def classes(self, names: Sequence[str]) -> list[str] | None:
-        """The class of each of some pieces; None if they have none."""
+        """Return the class of each of some pieces, None if they have none."""
         return None
 
     def splits(self) -> Mapping[str, str] | None:
-        """Piece -> ``train``, ``val`` or ``test``, where the collection is published with splits; None if it is not.
+        """Return piece -> ``train``, ``val`` or ``test`` if the collection is published with splits, else None.
 
         They override ``val_fraction`` and ``test_fraction`` of the data module, and its ``split_files`` overrides them.
         """
@@ -71,7 +71,7 @@ class CachedPieces:
 
     Attributes:
         source: where they come from.
-        form: of all 128 pitches.
+        form: the format of the rolls, over all 128 pitches.
         cache_dir: the folder of all caches; None = `cache_root`'s.
     """
 
@@ -87,7 +87,7 @@ class CachedPieces:
             build_cache(path, self.source.names(), self._read, self.source.items)
 
     def open(self, strict: bool) -> RollCache:
-        """The cache.
+        """Open the cache.
 
         Args:
             strict: raise if a piece could not be read.
@@ -111,14 +111,14 @@ class CachedPieces:
         return cache
 
     def _read(self, name: str) -> Roll:
-        """A piece in the format that was asked for."""
+        """Read a piece; raises ValueError if it has another format than the one asked for."""
         roll = self.source.read(name, self.form)
         if replace(roll.format, tempo=self.form.tempo, beats_per_bar=self.form.beats_per_bar) != self.form:
             raise ValueError(f"{name}: {type(self.source).__name__}.read gave {roll.format} for {self.form}")
         return roll
 
     def _path(self) -> Path:
-        """The cache's folder; its name changes with all that the symbols depend on."""
+        """Return the cache's folder, whose name changes with all that the symbols depend on."""
         options = {
             "source": f"{type(self.source).__qualname__} {_code(self.source)} {self.source.fingerprint()}",
             "encoding": self.form.encoding,
@@ -129,7 +129,7 @@ class CachedPieces:
 
 
 def _code(source: RollSource) -> str:
-    """A hash of the files that define a source, so that no cache outlives a corrected one."""
+    """Hash the files that define a source, so that no cache outlives a corrected source."""
     files = [
         vars(sys.modules[kind.__module__]).get("__file__")
         for kind in type(source).__mro__

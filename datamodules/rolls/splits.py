@@ -57,13 +57,13 @@ class Splits:
         return split == "train" or self._fraction(split) > 0
 
     def pieces(self, cache: RollCache, split: str, window: int, short: bool = False) -> np.ndarray:
-        """The pieces of a split that are at least a window long.
+        """Return the pieces of a split that are at least a window long.
 
         Args:
             cache: all pieces.
             split: ``train``, ``val`` or ``test``.
             window: steps.
-            short: also those that are shorter.
+            short: also return those that are shorter.
 
         Returns:
             Indices into the cache, int64 ``[n]``, ``n >= 1``.
@@ -105,7 +105,7 @@ class Splits:
         return chosen[lengths >= window]
 
     def _mend(self, split: str) -> str:
-        """What to change when a split is empty."""
+        """Say what to change when a split is empty."""
         if self.lists is not None:
             return f"list readable files for {split} in split_files"
         if split == "train":
@@ -113,12 +113,12 @@ class Splits:
         return f"raise {split}_fraction (now {self._fraction(split)}), add files, or list them in split_files"
 
     def _fraction(self, split: str) -> float:
-        """The share of the pieces in ``val`` or ``test``."""
+        """Return the share of the pieces in ``val`` or ``test``."""
         return self.val_fraction if split == "val" else self.test_fraction
 
 
 def split_by_hash(name: str, val_fraction: float, test_fraction: float) -> str:
-    """The split of a piece; it depends on nothing but the arguments, so more files never move it.
+    """Return the split of a piece, which depends on the arguments alone, so that more files never move it.
 
     Returns:
         ``train``, ``val`` or ``test``.
@@ -130,7 +130,7 @@ def split_by_hash(name: str, val_fraction: float, test_fraction: float) -> str:
 
 
 def split_by_lists(names: Sequence[str], lists: Mapping[str, Sequence[str] | str]) -> dict[str, str]:
-    """The splits of pieces that are listed.
+    """Return the splits of pieces that are listed.
 
     Args:
         names: all pieces.
@@ -163,7 +163,7 @@ def split_by_lists(names: Sequence[str], lists: Mapping[str, Sequence[str] | str
 
 
 def _lines(path: str) -> list[str]:
-    """The entries of a text file."""
+    """Read the entries of a text file."""
     try:
         text = Path(path).expanduser().read_text(encoding="utf-8", errors="surrogateescape")
     except FileNotFoundError as error:

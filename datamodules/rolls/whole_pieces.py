@@ -61,7 +61,7 @@ class WholePieces(Dataset):
         return len(self._which)
 
     def fingerprint(self) -> str:
-        """Text that differs wherever a window does."""
+        """Return text that differs wherever a window does."""
         return f"{self.pieces.fingerprint()} stride {self.stride}"
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:

@@ -30,7 +30,7 @@ INDEX = "index.json"
 
 @dataclass(frozen=True)
 class TokenMetadata:
-    """What a cache says of itself.
+    """What a cache says about itself.
 
     Attributes:
         tokenizer: checksum of the tokenizer's weights.
@@ -48,11 +48,11 @@ class TokenMetadata:
 
     @property
     def length(self) -> int:
-        """Tokens of an image, L."""
+        """Number of tokens of an image, L."""
         return sum(side**2 for side in self.patch_nums)
 
     def write(self, folder: Path) -> None:
-        """Write the index; OSError if that fails."""
+        """Write the index; raises OSError if that fails."""
         write_atomically(folder / INDEX, (json.dumps(asdict(self), indent=2) + "\n").encode())
 
     @classmethod
@@ -77,7 +77,7 @@ class TokenMetadata:
 
     @classmethod
     def _checked(cls, **entries: Any) -> TokenMetadata:
-        """The metadata that an index holds; raises whatever error there is if they are none."""
+        """Return the metadata that an index holds; raises errors of any kind if its entries are wrong."""
         metadata = cls(**entries)
         numbers = [metadata.vocab, metadata.num_classes, *metadata.patch_nums, *metadata.shards.values()]
         names = [metadata.tokenizer, *metadata.shards]
@@ -102,13 +102,13 @@ class Shard:
 
 
 def shard_paths(folder: Path, split: str, number: int) -> tuple[Path, Path]:
-    """Tokens and record of a shard."""
+    """Return the paths of a shard's tokens and of its record."""
     stem = f"{split}_{number:05d}"
     return folder / f"{stem}.npy", folder / f"{stem}.json"
 
 
 def write_shard(folder: Path, split: str, number: int, tokens: np.ndarray, labels: np.ndarray | None) -> None:
-    """Write a shard; it is there whole or not at all.
+    """Write a shard, completely or not at all.
 
     Args:
         folder: of the cache; must exist.
@@ -182,7 +182,7 @@ def read_shard(folder: Path, metadata: TokenMetadata, split: str, number: int, v
 
 
 def good_shards(folder: Path, metadata: TokenMetadata) -> set[tuple[str, int]]:
-    """Split and number of the shards that are there and whole; reads all of them."""
+    """Read all shards, and return split and number of those that are complete and undamaged."""
     good = set()
     for split, count in metadata.shards.items():
         for number in range(count):

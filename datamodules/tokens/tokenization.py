@@ -67,11 +67,11 @@ class TokenizationDataModule(RankedDataModule):
 
     @property
     def shards(self) -> dict[str, int]:
-        """Split -> number of its batches; after `setup`."""
+        """Number of batches of each split, after `setup`."""
         return {split: len(batches) for split, batches in self._batches.items()}
 
     def prepare_data(self) -> None:
-        """Let the source prepare; raises as it does."""
+        """Let the source prepare its data; raises as the source does."""
         self.source.prepare_data()
 
     def setup(self, stage: str) -> None:
@@ -89,7 +89,7 @@ class TokenizationDataModule(RankedDataModule):
             self._batches[split] = Batches(loader, split, self.epochs if split == "train" else 1, self.batch_size)
 
     def predict_dataloader(self) -> DataLoader:
-        """The batches that are not done, each on one device."""
+        """Return the loader of the batches that are not done, each on one device."""
         pending = PendingBatches(list(self._batches.values()), self.done())
         return self.batches_loader(pending, self.source.num_workers if isinstance(self.source, RankedDataModule) else 0)
 
@@ -99,8 +99,8 @@ class Batches(Dataset):
 
     Args:
         loader: its data set takes ``(epoch, index)`` in training, else an index.
-        split: whose it is.
-        epochs: how often the training items are drawn.
+        split: name of the split.
+        epochs: number of epochs of training items.
         batch_size: items of a batch.
     """
 

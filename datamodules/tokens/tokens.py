@@ -71,7 +71,7 @@ class TokenDataModule(RankedDataModule):
 
     @cached_property
     def metadata(self) -> TokenMetadata:
-        """What the cache says of itself; raises as :meth:`TokenMetadata.read` does."""
+        """What the cache says about itself; raises as :meth:`TokenMetadata.read` does."""
         return TokenMetadata.read(self.folder)
 
     @property
@@ -96,7 +96,7 @@ class TokenDataModule(RankedDataModule):
 
     @property
     def alphabet(self) -> int | None:
-        """The source's number of symbols."""
+        """The source's number of symbols, None without a source."""
         source = offered(self.source, CanvasData)
         return None if source is None else source.alphabet
 
@@ -108,7 +108,7 @@ class TokenDataModule(RankedDataModule):
 
     @property
     def known_class_names(self) -> list[str]:
-        """The source's names of classes."""
+        """The source's names of classes; empty where there are none or they are not known yet."""
         return class_names_of(self.source)
 
     def prepare_data(self) -> None:
@@ -124,7 +124,7 @@ class TokenDataModule(RankedDataModule):
                     read_shard(self.folder, self.metadata, split, number, verify=True)
 
     def setup(self, stage: str) -> None:
-        """Open the shards of a stage; prediction needs none, but the source.
+        """Open the shards of a stage; prediction needs the source instead.
 
         Raises:
             FileNotFoundError: there is no cache.
@@ -142,26 +142,26 @@ class TokenDataModule(RankedDataModule):
             self._shards[split] = [read_shard(self.folder, self.metadata, split, number) for number in range(count)]
 
     def train_dataloader(self) -> ResumableLoader:
-        """Images in an order of each epoch's own."""
+        """Return the loader of the training images, in another random order each epoch."""
         data = TrainingTokens(self._shards["train"], self.seed)
         return self.training_loader(data)
 
     def val_dataloader(self) -> DataLoader | list[DataLoader]:
-        """Validation images, in order; no loader if the cache has none."""
+        """Return the loader of the validation images, in order; an empty list if the cache has none."""
         return self._in_order("val") if self._shards.get("val") else []
 
     def test_dataloader(self) -> DataLoader:
-        """Test images, in order."""
+        """Return the loader of the test images, in order."""
         return self._in_order("test")
 
     def predict_dataloader(self) -> Any:
-        """What the source is asked to generate."""
+        """Return the source's loader of what it is asked to generate."""
         source = self._asking()
         source.trainer = self.trainer
         return source.predict_dataloader()
 
     def described_request(self) -> RequestRecord:
-        """What the source is asked to generate.
+        """Return the record of what the source is asked to generate.
 
         Raises:
             ValueError: the source cannot say.
@@ -172,7 +172,7 @@ class TokenDataModule(RankedDataModule):
         return source.described_request()
 
     def _asking(self) -> LightningDataModule:
-        """The source, which says what to generate."""
+        """Return the source, which says what to generate; raises ValueError if there is none."""
         if self.source is None:
             raise ValueError("litscale predict needs data.source, the data module that says what to generate")
         return self.source
@@ -182,7 +182,7 @@ class TokenDataModule(RankedDataModule):
 
 
 class Tokens(Dataset):
-    """Images of some shards, in order.
+    """Images of some shards, in order, as tokens.
 
     Args:
         shards: at least one.
@@ -196,7 +196,7 @@ class Tokens(Dataset):
         return self._ends[-1] if self._ends else 0
 
     def fingerprint(self) -> str:
-        """A hash of all tokens and labels."""
+        """Return a hash of each shard's tokens and labels."""
         return " ".join(of_arrays(shard.tokens, shard.labels) for shard in self.shards)
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
@@ -209,7 +209,7 @@ class Tokens(Dataset):
 
 
 class TrainingTokens(Tokens):
-    """Shuffled images: item ``(epoch, position)`` is a function of these and the seed alone.
+    """Shuffled images: item ``(epoch, position)`` is a function of the shards and the seed alone.
 
     Args:
         shards: at least one.

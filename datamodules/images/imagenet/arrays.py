@@ -53,7 +53,7 @@ class ArraySource(ImageSource):
     def prepare(self, split: str) -> None:
         """Convert the batches of a split that cannot be mapped, one after the other, unless that is done.
 
-        In place of a damaged batch, the cache holds the reason.
+        For a damaged batch, the cache holds the reason instead.
 
         Raises:
             FileNotFoundError: a batch is missing.
@@ -76,15 +76,17 @@ class ArraySource(ImageSource):
                     np.savez(file, data=content["data"], labels=content["labels"])
 
     def class_names(self) -> list[str]:
-        """The wnids of the class map, sorted.
+        """Return the wnids of the class map, sorted.
 
         Raises:
-            ValueError: there is none.
+            ValueError: there is no class map.
         """
         return sorted(self._class_map().values())
 
     def open(self, split: str, crop: Crop) -> ArrayImages:
         """Open the batches of a split.
+
+        Damaged batches are left out, and a warning names them.
 
         Args:
             split: ``train`` or ``val``.
@@ -92,8 +94,8 @@ class ArraySource(ImageSource):
 
         Raises:
             FileNotFoundError: a batch is missing, or `prepare` did not run.
-            ValueError: a batch holds something else, or there is no class map; all batches are damaged, or, with
-                ``strict``, one is. Else damaged ones are left out, and a warning names them.
+            ValueError: a batch holds something else, there is no class map, all batches are damaged, or one is and
+                ``strict`` is set.
         """
         # 1. map the batches that can be read
         batches, files, numbers, damaged = [], [], [], []
@@ -136,7 +138,7 @@ class ArraySource(ImageSource):
         return read_class_map(path)
 
     def _mapped(self, source: Path) -> Path:
-        """The file that is mapped: the batch itself, or one in the cache, whose name changes with the batch."""
+        """Return the file to map: the batch itself, or one in the cache, whose name changes with the batch."""
         if is_stored(source):
             return source
         stat = source.stat()
@@ -165,7 +167,7 @@ class ArrayImages(Images):
         return int(self.starts[-1])
 
     def canvas(self, index: int) -> np.ndarray:
-        """An image, uint8 ``[3, size, size]``; raises as `Crop` does.
+        """Return an image, uint8 ``[3, size, size]``; raises as `Crop` does.
 
         Raises:
             UnreadableImageError: the file is no longer what it was.
@@ -182,7 +184,7 @@ class ArrayImages(Images):
         return self.crop(image, f"image {index} of {self.files[file]}")
 
     def fingerprint(self) -> str:
-        """Names, sizes and times of the files, the crop and the labels; OSError if a file is gone."""
+        """Return names, sizes and times of the files, the crop and the labels; raises OSError if a file is gone."""
         return f"{of_files(self.files)} {self.crop} {of_arrays(self.labels)}"
 
     def __getstate__(self) -> dict[str, object]:
@@ -191,7 +193,7 @@ class ArrayImages(Images):
 
 
 def batch_files(folder: Path, split: str) -> list[Path]:
-    """The files of a split, in the order of their numbers.
+    """Return the files of a split, in the order of their numbers.
 
     Raises:
         FileNotFoundError: there are none, or one is missing in between.
@@ -210,7 +212,11 @@ def batch_files(folder: Path, split: str) -> list[Path]:
 
 
 def _read_batch(path: Path) -> dict[str, np.ndarray]:
-    """``data`` and ``labels`` of a batch."""
+    """Read ``data`` and ``labels`` of a batch.
+
+    Raises:
+        ValueError: the file holds something else.
+    """
     batch: Any = read_npz(path, ("data", "labels")) if path.suffix == ".npz" else load_plain(path)
     if not isinstance(batch, dict) or not {"data", "labels"} <= set(batch):
         raise ValueError(f"{path}: it holds no data or no labels, so it is not a batch of down-sampled ImageNet")
@@ -222,10 +228,10 @@ def _read_batch(path: Path) -> dict[str, np.ndarray]:
 
 
 def _open(path: Path) -> np.ndarray:
-    """The labels of a batch that can be mapped, as they are.
+    """Read the labels of a batch that can be mapped, as the file holds them.
 
     Raises:
-        DamagedError: it cannot be read, or could not be when it was to be converted.
+        DamagedError: it cannot be read, or could not be read for the conversion.
         FileNotFoundError: it was not converted.
         ValueError: it holds something else.
     """
@@ -246,12 +252,12 @@ def _open(path: Path) -> np.ndarray:
 
 
 def _reason(target: Path) -> Path:
-    """The file that says why there is no converted batch."""
+    """Return the file that says why there is no converted batch."""
     return target.with_suffix(".txt")
 
 
 def _strictly(damaged: list[str]) -> ValueError:
-    """The error of strict reading, with its mend."""
+    """Return the error of strict reading; its message tells the user what to do."""
     return ValueError(f"strict: {abridged(damaged)}; get it again, or set strict to false to do without its images")
 
 

@@ -20,10 +20,10 @@ VAL_LABELS = ("ILSVRC2012_validation_ground_truth.txt", "LOC_val_solution.csv")
 
 
 def find_file(option: str, given: str | None, folder: Path, names: Sequence[str]) -> Path | None:
-    """The file that an option gives, else the first of these names that the folder has.
+    """Return the file that an option gives, else the first of some names that the folder has, else None.
 
     Raises:
-        FileNotFoundError: there is no file as given.
+        FileNotFoundError: the file that the option gives is not there.
     """
     if given is not None:
         path = Path(given).expanduser()
@@ -34,7 +34,7 @@ def find_file(option: str, given: str | None, folder: Path, names: Sequence[str]
 
 
 def read_class_map(path: Path) -> dict[int, str]:
-    """A class map.
+    """Read a class map.
 
     Args:
         path: ``meta.mat`` of the devkit, or a text file like ``map_clsloc.txt`` with a line ``<wnid> <number> <name>``
@@ -85,7 +85,7 @@ def _parse_matlab(path: Path) -> list[tuple[int, str]]:
 
 
 def map_labels(numbers: np.ndarray, class_map: dict[int, str], wnids: Sequence[str], path: Path) -> np.ndarray:
-    """The release's own class numbers as classes.
+    """Convert the release's own class numbers to classes.
 
     Args:
         numbers: int64 ``[n]``.
@@ -113,7 +113,7 @@ def map_labels(numbers: np.ndarray, class_map: dict[int, str], wnids: Sequence[s
 def listed_labels(
     path: Path, names: Sequence[str], wnids: Sequence[str], class_map: dict[int, str] | None
 ) -> np.ndarray:
-    """Classes of images that are not in class folders.
+    """Read the classes of images that are not in class folders.
 
     Args:
         path: ``.csv``: the columns ``ImageId`` (a name without its ending) and ``PredictionString`` (a wnid and boxes),

@@ -37,7 +37,7 @@ class FolderSource(ImageSource):
     test_split = "val"
 
     def class_names(self) -> list[str]:
-        """The classes, sorted: the folders in ``train``, else those in ``val``, else the entries of the class map.
+        """Return the classes, sorted: the folders in ``train``, else those in ``val``, else those of the class map.
 
         Raises:
             ValueError: there are none of these.
@@ -90,14 +90,14 @@ class FolderSource(ImageSource):
         return None if path is None else read_class_map(path)
 
     def _folder_labels(self, classes: list[str], root: Path) -> np.ndarray:
-        """The class of each folder, int64."""
+        """Return the class of each folder, int64."""
         position = {name: k for k, name in enumerate(self.class_names())}
         if unknown := [name for name in classes if name not in position]:
             raise ValueError(f"{root} has class folders that train does not have: {abridged(unknown)}")
         return np.array([position[name] for name in classes], np.int64)
 
     def _flat_labels(self, split: str, names: np.ndarray) -> np.ndarray:
-        """The class of each image that lies in no class folder, int64."""
+        """Return the class of each image that lies in no class folder, int64."""
         path = find_file("val_labels", self.val_labels, self.folder, VAL_LABELS) if split == "val" else None
         if path is None:
             raise ValueError(
@@ -131,24 +131,24 @@ class FolderImages(Images):
         return len(self.names)
 
     def canvas(self, index: int) -> np.ndarray:
-        """An image, uint8 ``[3, size, size]``; raises as `decode` and `Crop` do."""
+        """Return an image, uint8 ``[3, size, size]``; raises as `decode` and `Crop` do."""
         path = self.folders[self.which[index]] / os.fsdecode(self.names[index])
         return self.crop(decode(path, str(path)), str(path))
 
     def fingerprint(self) -> str:
-        """Names, sizes and times of the files, the crop and the labels; OSError if a file is gone."""
+        """Return names, sizes and times of the files, the crop and the labels; raises OSError if a file is gone."""
         folders = [os.fsencode(folder) + b"/" for folder in self.folders]
         files = of_files(folders[which] + name for which, name in zip(self.which, self.names, strict=True))
         return f"{files} {self.crop} {of_arrays(self.labels)}"
 
 
 def class_folders(root: Path) -> list[str]:
-    """The folders in a folder, sorted."""
+    """Return the names of the folders in a folder, sorted."""
     with os.scandir(root) as entries:
         return sorted(entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir())
 
 
 def image_names(folder: Path) -> list[bytes]:
-    """The image files in a folder, sorted."""
+    """Return the names of the image files in a folder, sorted."""
     names = os.listdir(os.fsencode(folder))  # noqa: PTH208, a million Path objects take seconds
     return sorted(name for name in names if name.lower().endswith(_ENDINGS) and not name.startswith(b"."))

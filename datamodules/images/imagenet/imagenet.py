@@ -107,7 +107,7 @@ class ImageNet(ImageSource):
     test_split = "val"
 
     def open(self, split: str, crop: Crop) -> Images:
-        """The images of ``train`` or ``val``; raises as the form's source does, and as `prepare` does."""
+        """Open the images of ``train`` or ``val``; raises as the form's source and `prepare` do."""
         return self._of_form.open(split, crop)
 
     def prepare(self, split: str) -> None:
@@ -121,12 +121,12 @@ class ImageNet(ImageSource):
         self._of_form.prepare(split)
 
     def class_names(self) -> list[str]:
-        """The wnids, or what parquet shards call the classes; raises as `open` does."""
+        """Return the wnids, or what parquet shards call the classes; raises as `open` does."""
         return self._of_form.class_names()
 
     @cached_property
     def _of_form(self) -> ImageSource:
-        """The source of the folder's form."""
+        """The source for the form that the folder has."""
         if not self.folder.is_dir():
             raise FileNotFoundError(f"folder: there is no folder {self.folder}; give one that holds ImageNet")
         form = form_of(self.shards) if self.shards is not None else self.form or find_form(self.folder)
@@ -139,16 +139,16 @@ class ImageNet(ImageSource):
         return ParquetSource(self.folder, self.labels, self.shards)
 
     def __str__(self) -> str:
-        """The folder."""
+        """Return the path of the folder."""
         return str(self.folder)
 
 
 def find_form(folder: Path) -> str:
-    """Which form of ImageNet a folder holds: ``folder``, ``arrays``, ``parquet`` or ``tar``.
+    """Return which form of ImageNet a folder holds: ``folder``, ``arrays``, ``parquet`` or ``tar``.
 
     Raises:
-        FileNotFoundError: none of them.
-        ValueError: several of them.
+        FileNotFoundError: it holds none of them.
+        ValueError: it holds several of them.
     """
     shards = {form: [path for split in SPLIT_NAMES for path in shard_files(folder, split, form)] for form in SUFFIXES}
     of_shards = {path.parent for paths in shards.values() for path in paths}

@@ -45,7 +45,7 @@ class ParquetSource(ImageSource):
     test_split = "val"
 
     def class_names(self) -> list[str]:
-        """The names that the shards give their classes; empty if they give none.
+        """Return the names that the shards give their classes; empty if they give none.
 
         Raises:
             ValueError: a shard is damaged; the message names it.
@@ -60,7 +60,7 @@ class ParquetSource(ImageSource):
         return []
 
     def open(self, split: str, crop: Crop) -> ParquetImages:
-        """Read the row groups' sizes and the labels of a split.
+        """Read the sizes of the row groups and the labels of a split.
 
         Args:
             split: ``train`` or ``val``.
@@ -105,7 +105,7 @@ class ParquetImages(Images):
         files: the shards.
         groups: shard, and number in it, of each row group, int64 ``[g, 2]``.
         starts: number of the first image of each row group, and of all, int64 ``[g + 1]``.
-        block: images that are mixed.
+        block: number of images of a rank that are shuffled among each other.
         labels: class of each image, int64 ``[n]``, or None.
         crop: makes canvases of them.
     """
@@ -122,7 +122,7 @@ class ParquetImages(Images):
         return int(self.starts[-1])
 
     def order(self, random: np.random.Generator, ranks: int) -> np.ndarray:
-        """A random order in which every ``ranks``-th image is from the same row groups for a while.
+        """Draw a random order in which every ``ranks``-th image is from the same row groups for a while.
 
         Returns:
             int64 ``[n // ranks * ranks]``; rank r takes the positions r, r + ranks, ...
@@ -136,10 +136,10 @@ class ParquetImages(Images):
         return shares.T.reshape(-1)
 
     def canvas(self, index: int) -> np.ndarray:
-        """An image, uint8 ``[3, size, size]``; raises as `decode` and `Crop` do.
+        """Return an image, uint8 ``[3, size, size]``; raises as `decode` and `Crop` do.
 
         Raises:
-            UnreadableImageError: its row group cannot be read.
+            UnreadableImageError: its row group cannot be read, or holds no bytes for it.
         """
         group = int(np.searchsorted(self.starts, index, side="right")) - 1
         row = int(index - self.starts[group])
@@ -156,11 +156,11 @@ class ParquetImages(Images):
         return self.crop(decode(data, name), name)
 
     def fingerprint(self) -> str:
-        """Names, sizes and times of the shards, the crop and the labels; OSError if a shard is gone."""
+        """Return names, sizes and times of the shards, the crop and the labels; raises OSError if a shard is gone."""
         return f"{of_files(self.files)} {self.crop} {of_arrays(self.labels)}"
 
     def _column(self, group: int) -> pa.ChunkedArray | str:
-        """The images of a row group, or why there are none; the latest ones are kept."""
+        """Return the images of a row group, or why it cannot be read; the latest row groups are kept in memory."""
         if group not in self._kept:
             shard, number = self.groups[group]
             try:
@@ -177,5 +177,5 @@ class ParquetImages(Images):
 
 
 def _size(column: pa.ChunkedArray | str) -> int:
-    """Bytes of images."""
+    """Return the bytes of a row group's images, 0 where it could not be read."""
     return 0 if isinstance(column, str) else column.nbytes

@@ -16,7 +16,7 @@ _NUMBERS = re.compile(r"(\d+)\.\.(\d+)")
 
 
 def shard_files(folder: Path, split: str, form: str, patterns: Mapping[str, str] | None = None) -> list[Path]:
-    """The shards of a split, in order; none where there are none and no patterns were given.
+    """Return the shards of a split, in order; empty if there are none and no patterns were given.
 
     Args:
         folder: where they are, directly or in ``data``: ``train-*``, ``train``, ``NAME-train-*`` or ``train/*``.
@@ -38,7 +38,7 @@ def shard_files(folder: Path, split: str, form: str, patterns: Mapping[str, str]
 
 
 def _found(folder: Path, split: str, form: str) -> list[Path]:
-    """The files that are named as shards of a split."""
+    """Return the files whose names are those of a split's shards."""
     for root in (folder / "data", folder):
         for name in SPLIT_NAMES[split]:
             for suffix in SUFFIXES[form]:
@@ -49,10 +49,10 @@ def _found(folder: Path, split: str, form: str) -> list[Path]:
 
 
 def form_of(patterns: Mapping[str, str]) -> str:
-    """``tar`` or ``parquet``, by the endings of patterns.
+    """Return ``tar`` or ``parquet``, by the endings of patterns.
 
     Raises:
-        ValueError: they have other ones, or there are other splits than train and val.
+        ValueError: they have other endings, or there are other splits than train and val.
     """
     if not patterns or set(patterns) - set(SPLIT_NAMES):
         raise ValueError(f"shards: give patterns for train and val, not for {abridged(sorted(patterns)) or 'nothing'}")
@@ -64,7 +64,7 @@ def form_of(patterns: Mapping[str, str]) -> str:
 
 
 def expanded(pattern: str) -> list[str]:
-    """A pattern with braces as all that it stands for, as shells and webdataset write it out.
+    """Return all names that a pattern with braces stands for, as shells and webdataset expand it.
 
     Args:
         pattern: with any number of ``{000..146}`` and ``{a,b}``, none inside of another one.
@@ -93,7 +93,7 @@ def expanded(pattern: str) -> list[str]:
 
 
 def _matching(folder: Path, split: str, patterns: Mapping[str, str]) -> list[Path]:
-    """The files that a split's pattern names."""
+    """Return the files that a split's pattern names."""
     if split not in patterns:
         raise FileNotFoundError(f"shards: there is no pattern for {split}, only for {abridged(sorted(patterns))}")
     pattern = patterns[split]

@@ -51,7 +51,7 @@ class TarSource(ImageSource):
     test_split = "val"
 
     def class_names(self) -> list[str]:
-        """The lines of ``classnames.txt``, which some data sets have; else empty."""
+        """Return the lines of ``classnames.txt``, which some data sets have; else an empty list."""
         path = self.folder / CLASS_NAMES
         if not path.is_file():
             return []
@@ -64,7 +64,7 @@ class TarSource(ImageSource):
 
         Raises:
             FileNotFoundError: there are no shards.
-            ValueError: a shard is damaged, compressed or of another layout; the message names it and the mend.
+            ValueError: a shard is damaged, compressed or of another layout; the message names it and says what to do.
             OSError: the cache cannot be written.
         """
         files = self._files(split)
@@ -113,7 +113,7 @@ class TarSource(ImageSource):
         return files
 
     def _index(self, files: Sequence[Path]) -> Path:
-        """Where the index is, or will be: its name changes with the shards and the code that reads them."""
+        """Return the path of the index, whose name changes with the shards and the code that reads them."""
         code = b"".join(Path(module).read_bytes() for module in (__file__, tar.__file__))
         described = f"{of_files(files)} {self.labels} {sha256(code).hexdigest()}"
         return self.cache_dir / f"tar-{sha256(described.encode()).hexdigest()[:24]}.npz"
@@ -143,7 +143,7 @@ class TarImages(Images):
         return len(self.starts)
 
     def canvas(self, index: int) -> np.ndarray:
-        """An image, uint8 ``[3, size, size]``; raises as `decode` and `Crop` do.
+        """Return an image, uint8 ``[3, size, size]``; raises as `decode` and `Crop` do.
 
         Raises:
             UnreadableImageError: the shard is no longer what it was.
@@ -157,12 +157,12 @@ class TarImages(Images):
         return self.crop(decode(data, name), name)
 
     def fingerprint(self) -> str:
-        """Names, sizes and times of the shards, the crop and the labels; OSError if a shard is gone."""
+        """Return names, sizes and times of the shards, the crop and the labels; raises OSError if a shard is gone."""
         return f"{of_files(self.files)} {self.crop} {of_arrays(self.labels)}"
 
 
 def index_shard(path: Path, labels: bool) -> np.ndarray:
-    """Where the images of a shard are, in the order in which it holds them.
+    """Find where the images of a shard are, in the order in which it holds them.
 
     The files of a sample need not be neighbours.
 
@@ -176,7 +176,7 @@ def index_shard(path: Path, labels: bool) -> np.ndarray:
     Raises:
         FileNotFoundError: there is no such shard.
         ValueError: it is damaged, holds no images, or an image has no class or no key of its own; the message names it
-            and the mend.
+            and says what to do.
     """
     # 1. what there is of each key
     images: dict[str, tuple[int, int]] = {}
@@ -212,7 +212,7 @@ def index_shard(path: Path, labels: bool) -> np.ndarray:
 
 
 def _class_of(path: Path, key: str, described: Mapping[str, Mapping[str, bytes]]) -> int:
-    """The class of an image: ``KEY.cls``, else ``label`` or ``cls`` of ``KEY.json``."""
+    """Return the class of an image from ``KEY.cls``, else ``KEY.json``; raises ValueError if it has none."""
     if (text := described["cls"].get(key)) is not None:
         value: object = text.strip().decode(errors="replace")
         name = f"{key}.cls"
@@ -237,7 +237,7 @@ def _class_of(path: Path, key: str, described: Mapping[str, Mapping[str, bytes]]
 
 
 def _read_index(path: Path) -> dict[str, np.ndarray] | None:
-    """The index, or None if it is missing or damaged."""
+    """Read the index; return None if it is missing or damaged."""
     try:
         index = read_npz(path)
     except (DamagedError, FileNotFoundError):
