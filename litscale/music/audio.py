@@ -30,7 +30,7 @@ QUALITY = 4  # of symusic's interpolation between samples
 
 @dataclass(frozen=True)
 class Sound:
-    """What rolls are played on.
+    """The instrument and the sound font with which rolls are played.
 
     Args:
         instrument: a name of General MIDI, such as "church organ", or a part of one, of which the first that has it is
@@ -66,7 +66,7 @@ class Sound:
 
     @property
     def path(self) -> Path:
-        """The file of the font."""
+        """The path of the font."""
         return DEFAULT_FONT if self.font is None else Path(self.font).expanduser()
 
 
@@ -111,9 +111,9 @@ def render(roll: Roll, rate: int = 22050, sound: Sound = PIANO) -> np.ndarray:
 
 
 def _tone(sound: Sound, rate: int, pitch: int, seconds: float) -> np.ndarray:
-    """One note of at least so many seconds, both channels as one, float ``[n]``.
+    """Play one note of at least so many seconds, both channels mixed to one, float ``[n]``.
 
-    It is broken off at its end and equally loud at each velocity, as symusic heeds neither release nor velocity.
+    It stops abruptly at its end and is equally loud at each velocity, as symusic heeds neither release nor velocity.
     """
     # symusic takes half a second to import, which programs that play nothing need not wait for
     from symusic import Note, Score, Tempo, Track
@@ -130,7 +130,7 @@ def _tone(sound: Sound, rate: int, pitch: int, seconds: float) -> np.ndarray:
 
 @lru_cache(maxsize=2)
 def _synthesizer(path: Path, changed: int, rate: int) -> Any:
-    """What plays a font; ``changed`` is the file's time of change, so that another font of that name is read again."""
+    """Return a synthesizer for a font; ``changed``, the file's time of change, makes a replaced file be read again."""
     from symusic import Synthesizer
 
     try:

@@ -27,7 +27,7 @@ class IndependentPitches:
     def fit(
         cls, rolls: Iterable[np.ndarray], alphabet: int, hold: int | None = None, *, smoothing: float = 0.5
     ) -> IndependentPitches:
-        """Count symbols.
+        """Fit the frequencies by counting symbols.
 
         Args:
             rolls: uint8 matrices ``[pitch, step]`` with one number of pitches.
@@ -58,7 +58,7 @@ class IndependentPitches:
         return cls(np.log(counts / counts.sum(axis=1, keepdims=True)))
 
     def column_nats(self, roll: np.ndarray) -> np.ndarray:
-        """Minus the log probability of each column.
+        """Compute minus the log probability of each column.
 
         Args:
             roll: uint8 ``[pitch, step]``.
@@ -77,11 +77,11 @@ class IndependentPitches:
         return -self.logp[np.arange(pitches)[:, None], roll].sum(axis=0)
 
     def nats(self, roll: np.ndarray) -> float:
-        """Minus the log probability of a roll, uint8 ``[pitch, step]``, in nats; see `column_nats`."""
+        """Compute minus the log probability of a roll, uint8 ``[pitch, step]``, in nats; see `column_nats`."""
         return float(self.column_nats(roll).sum())
 
     def nats_per_step(self, roll: np.ndarray) -> float:
-        """`nats` divided by the number of columns; NaN for a roll without columns."""
+        """Compute `nats` divided by the number of columns; NaN for a roll without columns."""
         return self.nats(roll) / roll.shape[1] if roll.shape[1] else float("nan")
 
 
@@ -113,7 +113,7 @@ class RepeatOrRedraw:
     def fit(
         cls, rolls: Iterable[np.ndarray], alphabet: int, hold: int | None = None, *, smoothing: float = 0.5
     ) -> RepeatOrRedraw:
-        """Fit by expectation maximisation: likely weights, and columns counted by how surely each was redrawn.
+        """Fit weights and counts by expectation maximisation; a column counts as often as it was probably redrawn.
 
         A column that repeats may have been redrawn by chance. The likelihood takes this into account, and in
         it each column's frequency leaves out that column itself, else ``recall`` would trust that new music
@@ -162,7 +162,7 @@ class RepeatOrRedraw:
         return cls(float(weights[0]), float(weights[1] / weights[1:].sum()), columns, independent, hold)
 
     def column_nats(self, roll: np.ndarray) -> np.ndarray:
-        """Minus the log probability of each column, given the one before it.
+        """Compute minus the log probability of each column, given the one before it.
 
         Args:
             roll: uint8 ``[pitch, step]``.
@@ -183,21 +183,21 @@ class RepeatOrRedraw:
         return -logp
 
     def nats(self, roll: np.ndarray) -> float:
-        """Minus the log probability of a roll, uint8 ``[pitch, step]``, in nats; see `column_nats`."""
+        """Compute minus the log probability of a roll, uint8 ``[pitch, step]``, in nats; see `column_nats`."""
         return float(self.column_nats(roll).sum())
 
     def nats_per_step(self, roll: np.ndarray) -> float:
-        """`nats` divided by the number of columns; NaN for a roll without columns."""
+        """Compute `nats` divided by the number of columns; NaN for a roll without columns."""
         return self.nats(roll) / roll.shape[1] if roll.shape[1] else float("nan")
 
 
 def _columns(roll: np.ndarray) -> list[bytes]:
-    """The bytes of each column of ``[pitch, step]``."""
+    """Return the bytes of each column of ``[pitch, step]``."""
     return [column.tobytes() for column in np.ascontiguousarray(roll.T)]
 
 
 def _repeats(roll: np.ndarray, hold: int | None) -> np.ndarray:
-    """Bool ``[step - 1]``: the column carries on the one before it."""
+    """Return where a column carries on the one before it, bool ``[step - 1]``."""
     before = roll[:, :-1]
     carried = before if hold is None else np.where(before > 0, hold, 0)
     return (roll[:, 1:] == carried).all(axis=0)

@@ -10,17 +10,17 @@ ABSENT = -1  # pitch of silence
 
 
 def longest_runs(windows: Sequence[np.ndarray], pieces: Sequence[np.ndarray]) -> np.ndarray:
-    """The longest run of neighbouring steps of each window that stands in some piece.
+    """Find the longest run of neighbouring steps of each window that also occurs in some piece.
 
-    Two runs are the same if all of their symbols are, after moving one of them by a number of semitones; where a
-    window begins or ends does not matter. The time is proportional to the steps of all pieces and to the longest run.
+    Two runs are the same if all of their symbols are, after moving one of them by a number of semitones; where a window
+    begins or ends does not matter. The time is proportional to the steps of all pieces and to the longest run.
 
     Args:
         windows: symbols, uint8 ``[pitch, step]``, of any numbers of steps.
         pieces: symbols, uint8 ``[pitch, step]``; as many pitches as the windows have.
 
     Returns:
-        Steps, int64 ``[len(windows)]``; 0 where not even one step of a window is found.
+        Steps, int64 ``[len(windows)]``; 0 where not even one step of a window occurs in a piece.
     """
     longest = np.zeros(len(windows), np.int64)
     rolls = [*pieces, *windows]
@@ -54,7 +54,7 @@ def longest_runs(windows: Sequence[np.ndarray], pieces: Sequence[np.ndarray]) ->
 
 
 def _columns(rolls: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Each column's shape, equal for columns that are transpositions of one another, and its lowest sounding pitch."""
+    """Return each column's shape, equal for columns that are transposed copies, and its lowest sounding pitch."""
     columns = np.concatenate(rolls, axis=1).T  # [step, pitch]
     pitches = columns.shape[1]
     lowest = np.where(columns.any(1), (columns > 0).argmax(1), ABSENT)

@@ -29,7 +29,7 @@ POINTS = 1000  # at which densities are compared
 
 
 def features(roll: Roll) -> dict[str, np.ndarray]:
-    """The features of a piece, under the names and in the order of `FEATURES`.
+    """Compute the features of a piece, under the names and in the order of `FEATURES`.
 
     - ``pitch_count``: number of different pitches, ``[]``.
     - ``pitch_range``: highest minus lowest pitch in semitones, ``[]``.
@@ -74,19 +74,19 @@ def features(roll: Roll) -> dict[str, np.ndarray]:
 
 
 def set_distances(generated: Sequence[Roll], data: Sequence[Roll]) -> dict[str, dict[str, float]]:
-    """How far generated pieces are from the data in each feature, by relative measures.
+    """Compute how far generated pieces are from the data in each feature, by relative measures.
 
     The Euclidean distances of the generated pieces from one another (intra-set) and those of each generated piece from
     each piece of the data (inter-set) are smoothed to densities (Gaussian kernels, Scott's bandwidth).
 
     Args:
         generated: at least three pieces, each with at least two notes.
-        data: at least two pieces, likewise.
+        data: at least two pieces, each with at least two notes.
 
     Returns:
         By feature: ``intra_mean`` and ``intra_std`` of the intra-set distances, ``overlapping_area`` of both densities
-        (1 if they are the same) and ``kl_divergence`` of the inter-set density from the intra-set density, in nats (0
-        if they are the same). Both are NaN where all distances of one kind are equal, as equal numbers have no density.
+        (1 if they are the same) and ``kl_divergence``, D(intra-set || inter-set) of the densities, in nats (0 if they
+        are the same). Both are NaN where all distances of one kind are equal, as equal numbers have no density.
         mgeval takes the divergence of densities over two different ranges; here the range is that of all distances.
 
     Raises:
@@ -114,7 +114,7 @@ def set_distances(generated: Sequence[Roll], data: Sequence[Roll]) -> dict[str, 
 
 
 def _compared(intra: np.ndarray, inter: np.ndarray) -> tuple[float, float]:
-    """Overlapping area and Kullback-Leibler divergence of the densities of two samples of distances."""
+    """Compute overlapping area and Kullback-Leibler divergence of the densities of two samples of distances."""
     from scipy.special import logsumexp
     from scipy.stats import gaussian_kde
 

@@ -11,17 +11,17 @@ DENOMINATORS = (4, 8, 16, 32, 64)
 
 
 def longest_lasting(signatures: Sequence[tuple[float, int, int]], end: float) -> float:
-    """The bar that most of a piece is in.
+    """Find the meter that most of a piece is in.
 
-    Bars of equal length are one, whatever their beats: 6/8 is 3/4. Where nothing is stated, as before the first
-    signature, or a bar of a quarter note or less, bars are 4/4.
+    Bars of equal length count as one meter, whatever their beats: 6/8 is 3/4. Where nothing is stated, as before the
+    first signature, or a bar of a quarter note or less, bars are 4/4.
 
     Args:
         signatures: time, numerator and denominator, sorted by time; of several at one time the last counts.
         end: time of the piece's end, in the same unit.
 
     Returns:
-        Quarter notes per bar; of those that last equally long the one that came first.
+        Quarter notes per bar; if several meters last equally long, those of the first one.
     """
     lasts: dict[float, float] = defaultdict(float)
     starts = [max(time, 0) for time, _, _ in signatures]
@@ -34,7 +34,7 @@ def longest_lasting(signatures: Sequence[tuple[float, int, int]], end: float) ->
 
 
 def signature(beats_per_bar: float) -> tuple[int, int] | None:
-    """The time signature with the fewest parts that bars have: (7, 8) for 3.5 quarter notes.
+    """Return the time signature with the fewest parts for bars of a length, such as (7, 8) for 3.5 quarter notes.
 
     Returns:
         Numerator and denominator, or None if there is none that MIDI can hold.
@@ -47,6 +47,6 @@ def signature(beats_per_bar: float) -> tuple[int, int] | None:
 
 
 def _bar(numerator: int, denominator: int) -> float:
-    """Quarter notes of a bar, 4 if the signature says nothing about bars."""
+    """Return the quarter notes of a bar, 4 if the signature says nothing about bars."""
     quarters = 4 * numerator / denominator
     return quarters if quarters > SHORTEST else USUAL

@@ -95,7 +95,7 @@ def from_pretty_midi(
     pedal: bool = False,
     beats_per_bar: float | None = None,
 ) -> Roll:
-    """The roll of a `pretty_midi.PrettyMIDI`, by the rules of `read_midi`.
+    """Convert a `pretty_midi.PrettyMIDI` to a roll, by the rules of `read_midi`.
 
     Args:
         midi: its seconds are turned back into ticks with its own tempo changes.
@@ -136,7 +136,7 @@ def from_pretty_midi(
 
 
 def to_pretty_midi(roll: Roll) -> pretty_midi.PrettyMIDI:
-    """The notes of a roll as a `pretty_midi.PrettyMIDI` with one piano, at ``roll.format.tempo``.
+    """Convert a roll's notes to a `pretty_midi.PrettyMIDI` with one piano, at ``roll.format.tempo``.
 
     Args:
         roll: any roll; its notes are those of `litscale.music.notes`.
@@ -203,7 +203,7 @@ def write_midi(roll: Roll, path: str | Path) -> Path:
 
 
 def _ticks_per_step(form: RollFormat) -> int:
-    """Whole ticks per step, near the usual 480 per quarter note."""
+    """Return a whole number of ticks per step, near the usual 480 per quarter note."""
     return max(1, TICKS_PER_QUARTER // form.steps_per_beat)
 
 
@@ -216,7 +216,7 @@ def _to_roll(
     name: str,
     longest: int,
 ) -> Roll:
-    """Events -> roll, by the rules of `read_midi`; ``name`` goes into errors."""
+    """Convert events to a roll, by the rules of `read_midi`; ``name`` goes into errors."""
     # 1. what cannot become a roll
     ticks = sustained(events.notes, events.channels, events.pedals) if pedal else events.notes
     ends = [tick for tick, text in events.lyrics if text == END]

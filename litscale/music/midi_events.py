@@ -53,7 +53,7 @@ class MidiEvents:
 
     @property
     def end(self) -> int:
-        """The tick where the last note ends; 0 without notes."""
+        """The tick at which the last note ends; 0 without notes."""
         return int(self.notes["end"].max(initial=0))
 
 
@@ -99,7 +99,7 @@ def file_bytes(
     meter: tuple[int, int] | None,
     lyric: tuple[int, bytes],
 ) -> bytes:
-    """A standard MIDI file of format 0 with one piano.
+    """Return a standard MIDI file of format 0 with one piano.
 
     Args:
         ticks_per_quarter: ticks of a quarter note, 1..32767.
@@ -132,7 +132,7 @@ def file_bytes(
 
 
 def _number_bytes(value: int) -> bytes:
-    """A number with seven bits a byte; the highest bit says that another byte follows."""
+    """Encode a number with seven bits in each byte; the highest bit says that another byte follows."""
     result = [value & 0x7F]
     while value := value >> 7:
         result.append(value & 0x7F | 0x80)
@@ -140,7 +140,7 @@ def _number_bytes(value: int) -> bytes:
 
 
 def _chunks(data: bytes, name: str) -> tuple[int, list[tuple[int, int]]]:
-    """Ticks of a quarter note, and where the bytes of each track start and end."""
+    """Return the ticks of a quarter note, and where the bytes of each track start and end."""
     # 1. the header
     if len(data) < 14 or data[:4] != b"MThd":
         raise MidiError(f"{name}: not a MIDI file ({len(data)} bytes, no MThd header)")
@@ -196,7 +196,7 @@ class _Track:
             raise self._damaged("a track without an end")
 
     def _read(self) -> None:
-        """All events, one after the other. Nearly all of the time goes here, hence the local names."""
+        """Read all events in order. Nearly all of the time is spent here, hence the local names."""
         events, size, strike, number = self._events, len(self._events), self.strikes.append, self._number
         position = tick = status = kind = voices = 0
         while position < size and not self._ended:
@@ -239,7 +239,7 @@ class _Track:
             raise self._damaged(f"{size - position} bytes after the end of the track")
 
     def _number(self, position: int) -> tuple[int, int]:
-        """A number of seven bits a byte, of which the highest bit says that more follow; and the position after it."""
+        """Read a number with seven bits in each byte, whose highest bit says that more follow; also return its end."""
         value, start = 0, position
         while True:
             byte = self._events[position]
@@ -251,7 +251,7 @@ class _Track:
                 raise self._damaged("a number of more than four bytes")
 
     def _system(self, status: int, position: int) -> int:
-        """Take in a system message or meta event; returns the position after it."""
+        """Read a system message or meta event, and return the position after it."""
         kind = None
         if status == 0xFF:
             kind = self._events[position]
@@ -269,7 +269,7 @@ class _Track:
         return position + length
 
     def _meta(self, kind: int, content: bytes) -> None:
-        """Take in a meta event."""
+        """Store what a meta event says."""
         if len(content) < META_LEAST.get(kind, 0):
             raise self._damaged(f"a meta event {kind:#x} of {len(content)} bytes")
         if kind == END_OF_TRACK:
@@ -282,6 +282,6 @@ class _Track:
             self.lyrics.append((self.tick, content))
 
     def _damaged(self, reason: str) -> MidiError:
-        """The error for the event that is being read, whose first byte it names."""
+        """Return the error for the event that is being read; it names the event's first byte."""
         name, start = self._where
         return MidiError(f"{name}: damaged MIDI file at byte {start + self._began} ({reason})")

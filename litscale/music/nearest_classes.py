@@ -10,7 +10,7 @@ Features = Mapping[str, np.ndarray]
 
 
 def nearest_classes(pieces: Sequence[Features], data: Sequence[Features], labels: Sequence[int]) -> np.ndarray:
-    """The class of the data whose mean is nearest to each piece.
+    """Find the class of the data whose mean is nearest to each piece.
 
     Each dimension of a feature is divided by its standard deviation over all of the data; a dimension in which the data
     do not vary is left out. The squared distance of a piece from a class is that from the mean of the class's data,

@@ -16,7 +16,7 @@ NOTE = np.dtype([("pitch", np.int64), ("start", np.int64), ("end", np.int64), ("
 
 
 def velocity_to_bin(velocity: np.ndarray, bins: int) -> np.ndarray:
-    """The bin ``ceil(velocity * bins / 127)`` of each MIDI velocity.
+    """Return the bin ``ceil(velocity * bins / 127)`` of each MIDI velocity.
 
     Args:
         velocity: integers 1..127, any shape.
@@ -29,7 +29,7 @@ def velocity_to_bin(velocity: np.ndarray, bins: int) -> np.ndarray:
 
 
 def bin_to_velocity(velocity_bin: np.ndarray, bins: int) -> np.ndarray:
-    """The MIDI velocity in the middle of each bin (the upper one of two), so that its bin is the one given.
+    """Return the MIDI velocity in the middle of each bin (the upper one of two), so that its bin is the one given.
 
     Args:
         velocity_bin: integers 1..bins, any shape.
@@ -44,7 +44,7 @@ def bin_to_velocity(velocity_bin: np.ndarray, bins: int) -> np.ndarray:
 
 
 def _continues(roll: Roll) -> np.ndarray:
-    """Bool ``[pitch, step]``: the cell carries on the note of the cell before it."""
+    """Return where a cell carries on the note of the cell before it, bool ``[pitch, step]``."""
     symbols = roll.symbols
     before = np.zeros_like(symbols)
     before[:, 1:] = symbols[:, :-1]
@@ -54,7 +54,7 @@ def _continues(roll: Roll) -> np.ndarray:
 
 
 def notes(roll: Roll) -> np.ndarray:
-    """The notes of a roll.
+    """Return the notes of a roll.
 
     ``onset_hold``: a note runs from its onset over the holds after it; a hold with nothing before it to hold
     (a model can sample one) starts a note in the bin of ``format.velocity``. ``binary``: a run of sounding cells is one
@@ -88,9 +88,10 @@ def notes(roll: Roll) -> np.ndarray:
 
 
 def repair(roll: Roll) -> Roll:
-    """The canonical roll with the same notes: a hold that holds nothing is an onset in the bin of ``format.velocity``.
+    """Return the canonical roll with the same notes.
 
-    A roll is canonical when ``repair`` returns equal symbols; ``binary`` and ``velocity`` rolls always are.
+    A hold that holds nothing becomes an onset in the bin of ``format.velocity``. A roll is canonical when ``repair``
+    returns equal symbols; ``binary`` and ``velocity`` rolls always are.
 
     Args:
         roll: any roll; it is not changed.
@@ -106,7 +107,7 @@ def repair(roll: Roll) -> Roll:
 
 
 def without_overlaps(played: np.ndarray) -> np.ndarray:
-    """One note at a time on each pitch, as a roll can hold it.
+    """Shorten or drop notes so that one sounds at a time on each pitch, as a roll can hold it.
 
     A later onset ends the note that sounds. Of several notes with one pitch and onset the loudest stays, and
     of equally loud ones the longest.
@@ -129,7 +130,7 @@ def without_overlaps(played: np.ndarray) -> np.ndarray:
 
 
 def paint(played: np.ndarray, form: RollFormat, steps: int) -> Roll:
-    """A roll with the given notes; overlaps are resolved as in `without_overlaps`.
+    """Convert notes to a roll; overlaps are resolved as in `without_overlaps`.
 
     Args:
         played: structured array ``[n]`` of `NOTE`, each at least one step long, within the pitches of

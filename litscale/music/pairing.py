@@ -21,7 +21,7 @@ SILENT: tuple[int, list[int], int] = (-1, [], 0)
 
 
 def paired(strikes: list[Strike], end: int) -> list[tuple[int, int, int, int]]:
-    """The notes of a track.
+    """Pair strikes and releases to the notes of a track.
 
     Args:
         strikes: strikes and releases, in order.
@@ -49,10 +49,10 @@ def paired(strikes: list[Strike], end: int) -> list[tuple[int, int, int, int]]:
 
 
 def sustained(notes: np.ndarray, channels: np.ndarray, pedals: Sequence[tuple[int, int, bool]]) -> np.ndarray:
-    """The notes as the sustain pedal lets them ring: those that end while it is down end when it comes up.
+    """Let notes ring while the sustain pedal is down: those that end meanwhile end when it comes up.
 
-    A pedal holds the notes of its channel, of all tracks. At one tick it moves before notes end. Where it never comes
-    up again, notes last until the last one's end.
+    A pedal holds the notes of its channel, of all tracks. At one tick it moves before notes end. If it never comes up
+    again, notes last until the last note's end.
 
     Args:
         notes: structured array ``[n]`` of `litscale.music.notes.NOTE`, with ticks for steps.

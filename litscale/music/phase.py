@@ -14,17 +14,17 @@ CANDIDATES = np.array(sorted(np.arange(-7, 9) / 16, key=abs))
 
 
 def wrap(steps: np.ndarray | float) -> np.ndarray | float:
-    """Steps modulo one, in (-0.5, 0.5]; array or number in, the same out."""
+    """Return steps modulo one, in (-0.5, 0.5]; an array for an array, a number for a number."""
     return 0.5 - (0.5 - steps) % 1
 
 
 def estimate_phase(onsets: np.ndarray) -> float:
-    """The constant offset of a song's onsets from the grid.
+    """Estimate the constant offset of a song's onsets from the grid.
 
-    Of 16 phases, 1/16 of a step apart, the one with the most onsets within 1/8 of a step; of equals the one
-    with the smallest mean distance, then the smallest. Onsets on the grid give exactly 0. (On POP909 this
-    leaves 89 % of the songs with at least 90 % of their onsets within 1/8 of a step; the circular mean of the
-    onsets 87 %, and finer candidates no more than 16.)
+    Of 16 phases, 1/16 of a step apart, it is the one with the most onsets within 1/8 of a step; if several have equally
+    many, the one with the smallest mean distance, then the smallest. Onsets on the grid give exactly 0. (On POP909 this
+    leaves 89 % of the songs with at least 90 % of their onsets within 1/8 of a step; the circular mean of the onsets
+    87 %, and finer candidates no more than 16.)
 
     Args:
         onsets: times in steps, float ``[n]``.

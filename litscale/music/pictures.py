@@ -126,14 +126,14 @@ def animation(
 
 
 def _colours(velocity: np.ndarray) -> np.ndarray:
-    """Float ``[n, 3]``, 0..255: soft notes in orange, loud ones in dark violet."""
+    """Return the colours of velocities, float ``[n, 3]``, 0..255: orange for soft notes, dark violet for loud ones."""
     # The ends of the map are too pale and too dark to be told from paper and ink.
     shade = matplotlib.colormaps["plasma"](0.86 - 0.8 * velocity / 127)
     return 255 * np.asarray(shade)[:, :3]
 
 
 def _bars(form: RollFormat, steps: int) -> np.ndarray:
-    """The steps where bars start, int64 ``[n]``, the first at 0; the nearest ones where bars end between two steps."""
+    """Return the steps where bars start, int64 ``[n]``, the first at 0; each start is rounded to the nearest step."""
     starts = np.floor(np.arange(0, max(steps, 1), form.steps_per_bar) + 0.5).astype(np.int64)
     return starts[starts < max(steps, 1)]
 
@@ -145,7 +145,7 @@ def _field(
     bars: np.ndarray,
     cell: tuple[int, int],
 ) -> np.ndarray:
-    """The part inside the margins, uint8 ``[pitches * cell height, max(steps, 1) * cell width, 3]``."""
+    """Draw the part inside the margins, uint8 ``[pitches * cell height, max(steps, 1) * cell width, 3]``."""
     height, width = cell
     form, rows = roll.format, roll.format.pitches
     black = np.isin((form.lowest_pitch + np.arange(rows)) % 12, BLACK_KEYS)
@@ -209,7 +209,7 @@ def _label(page: Image.Image, roll: Roll, has_known: bool, bars: np.ndarray, cel
 
 
 def _velocity_bar(page: Image.Image, draw: ImageDraw.ImageDraw, font: Font) -> None:
-    """The scale of velocities, right of the field."""
+    """Draw the scale of velocities, right of the field."""
     left, tall = page.width - RIGHT + 10, min(127, page.height - TOP - BOTTOM)
     scale = _colours(np.linspace(127, 1, tall)).astype(np.uint8)
     page.paste(Image.fromarray(np.repeat(scale[:, None], 8, axis=1)), (left, TOP))

@@ -72,11 +72,11 @@ class RollRenderer:
         return render(self._roll(symbols), RATE, self.sound), RATE
 
     def statistics(self, symbols: np.ndarray) -> dict[str, float]:
-        """Statistics of symbols, uint8 ``[1, pitch, step]``; see `litscale.music.statistics`."""
+        """Compute statistics of symbols, uint8 ``[1, pitch, step]``; see `litscale.music.statistics`."""
         return statistics(self._roll(symbols))
 
     def check(self, wav: bool = False, score: bool = False) -> None:
-        """Refuse files for which something is not installed.
+        """Refuse files for which a package is not installed.
 
         Raises:
             ModuleNotFoundError: a score is wanted, and verovio is not installed.
@@ -162,6 +162,6 @@ class RollRenderer:
 
 
 def _mask(mask: np.ndarray) -> np.ndarray:
-    """A mask ``[1, pitch, step]`` or ``[pitch, step]`` as bool ``[pitch, step]``."""
+    """Return a mask ``[1, pitch, step]`` or ``[pitch, step]`` as bool ``[pitch, step]``."""
     mask = np.asarray(mask).astype(bool)
     return mask[0] if mask.ndim == 3 else mask

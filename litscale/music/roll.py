@@ -66,7 +66,7 @@ class RollFormat:
 
     @property
     def alphabet(self) -> int:
-        """Number of symbols."""
+        """Number of symbols, silence included."""
         return {
             "binary": 2,
             "velocity": self.velocity_bins + 1,
@@ -80,15 +80,15 @@ class RollFormat:
 
     @property
     def hold(self) -> int | None:
-        """The symbol for a note that goes on, in ``onset_hold``."""
+        """The symbol for a note that continues, in ``onset_hold``; None in the other encodings."""
         return self.velocity_bins + 1 if self.encoding == "onset_hold" else None
 
     def with_meter(self, beats_per_bar: float | None) -> RollFormat:
-        """The same format with bars of so many quarter notes; None changes nothing."""
+        """Return the same format with bars of so many quarter notes; None changes nothing."""
         return self if beats_per_bar is None else replace(self, beats_per_bar=beats_per_bar)
 
     def cropped(self, low: int, high: int) -> RollFormat:
-        """The same format over MIDI pitches ``low`` to ``high``, both included."""
+        """Return the same format over MIDI pitches ``low`` to ``high``, both included."""
         return replace(self, lowest_pitch=low, pitches=high - low + 1)
 
 

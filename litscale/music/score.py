@@ -78,7 +78,7 @@ def new_engraver() -> Any:
 
 
 def _music_xml(roll: Roll) -> str:
-    """The notation of a roll as MusicXML."""
+    """Return the notation of a roll as MusicXML; raises ValueError if its bars have no time signature."""
     from music21 import clef, key, layout, meter, stream
     from music21.musicxml.m21ToXml import GeneralObjectExporter
 
@@ -105,7 +105,7 @@ def _music_xml(roll: Roll) -> str:
 
 
 def _staff(played: np.ndarray, roll: Roll) -> Any:
-    """Notes as a music21 part: a chord or a rest from each change to the next, the whole roll long."""
+    """Convert notes to a music21 part of the roll's length: a chord or a rest from each change to the next."""
     from music21 import chord, note, stream, tie
 
     part = stream.Part()

@@ -20,9 +20,10 @@ INSTRUMENT = np.dtype([("name", "S20"), ("zone", "<u2")])
 
 
 def with_root_keys(font: bytes) -> bytes:
-    """A sound font that sounds the same to those who read root keys of instruments, and right to others.
+    """Return a sound font in which samples have the root keys that instruments give them.
 
-    Each sample that an instrument gives a root key gets a header with that key, a second one where several differ.
+    Programs that read instruments' root keys play it as before, and those that ignore them now play it right. Each
+    sample that an instrument gives a root key gets a header with that key, a second one where several differ.
 
     Args:
         font: the file's bytes.
@@ -72,7 +73,7 @@ def _with_root_keys(font: bytes) -> bytes:
 
 
 def _chunks(content: bytes) -> list[tuple[bytes, bytes]]:
-    """The names and contents of chunks that follow one another."""
+    """Split bytes into the names and contents of the chunks that follow one another in them."""
     result, place = [], 0
     while place < len(content):
         name, size = struct.unpack_from("<4sI", content, place)
@@ -84,7 +85,7 @@ def _chunks(content: bytes) -> list[tuple[bytes, bytes]]:
 
 
 def _joined(chunks: list[tuple[bytes, bytes]]) -> bytes:
-    """What `_chunks` takes apart."""
+    """Join chunks to the bytes that `_chunks` splits."""
     return b"".join(
         struct.pack("<4sI", name, len(content)) + content + bytes(len(content) % 2) for name, content in chunks
     )

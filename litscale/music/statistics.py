@@ -24,7 +24,7 @@ DIATONIC = np.array([1, 0, 1, 0, 1, 1, 0, 1, 0, 1, 0, 1])  # pitch classes of C 
 
 
 def statistics(roll: Roll, beats_per_bar: float | None = None) -> dict[str, float]:
-    """Statistics of the notes of a roll (see `litscale.music.notes`), in the order of `NAMES`.
+    """Compute statistics of the notes of a roll (see `litscale.music.notes`), in the order of `NAMES`.
 
     - ``note_density``: notes per quarter note of the whole roll, silence at its ends included. A note that sounds at
       the left edge counts, as if it started there.
@@ -82,7 +82,7 @@ def statistics(roll: Roll, beats_per_bar: float | None = None) -> dict[str, floa
 
 
 def _groove(played: np.ndarray, steps_per_bar: float) -> float:
-    """1 - the mean share of steps where a bar and the next one differ in having an onset; see `statistics`."""
+    """Compute 1 - the mean share of steps where a bar and the next one differ in having an onset; see `statistics`."""
     bars = -(-int(played["end"].max()) // steps_per_bar)
     if bars < 2 or not float(steps_per_bar).is_integer():
         return float("nan")
