@@ -48,7 +48,7 @@ class GreyClassifier(nn.Module):
             epochs: How often each picture is seen; the rest of a last batch is left out.
             batch_size: Pictures of a step.
             learning_rate: Its peak in a one-cycle schedule.
-            progress: Shows how far the epochs have come, such as tqdm.
+            progress: Shows the progress over the epochs, such as tqdm.
         """
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # with batches this small, several threads mostly wait for each other

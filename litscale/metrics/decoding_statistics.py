@@ -16,7 +16,7 @@ ADDED = tuple(name for name in GenerationReport().counts() if name != "margin")
 
 
 class DecodingStatistics(Metric):
-    """What exact parallel decoding takes over all calls of all ranks: counts are added up first, and divided then.
+    """The statistics of exact parallel decoding over all calls of all ranks: counts are summed first, and divided then.
 
     Args:
         **kwargs: Options of `torchmetrics.Metric`.

@@ -21,7 +21,7 @@ class DigitFeatures(TrainedClassifier):
     """
 
     def __init__(self, cache_dir: str | None = None) -> None:
-        """Nothing is trained yet.
+        """Store the options; nothing is trained yet.
 
         Args:
             cache_dir: Where the weights are kept; null takes the environment variable LITSCALE_CACHE, else litscale in

@@ -31,7 +31,7 @@ MUSIC_SCALES = {
 
 @runtime_checkable
 class FeatureExtractor(Protocol):
-    """What a module must offer in whose features images (or rolls) are compared.
+    """What a module must offer to compare images (or rolls) by its features.
 
     If it also gives logits, and these are of the data's own classes, it has an int ``num_classes`` as well.
 
@@ -42,7 +42,7 @@ class FeatureExtractor(Protocol):
     num_features: int
 
     def __call__(self, canvases: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        """Features of canvases, or a pair of features and logits, of which Inception Scores are made.
+        """Return features of canvases, or a pair of features and logits, of which Inception Scores are made.
 
         Args:
             canvases: uint8 ``[B, C, H, W]``.
@@ -152,7 +152,7 @@ class MusicFeatures(nn.Module):
 
 
 def checked_size(extractor: nn.Module) -> int:
-    """The number of features of a `FeatureExtractor`.
+    """Return the number of features of a `FeatureExtractor`.
 
     Raises:
         ValueError: the module does not say it.

@@ -57,7 +57,7 @@ class FrechetMusicDistance:
             return float(measure.score(*(str(Path(folder, part)) for part in ("data", "generated"))))
 
     def _extractor(self) -> Any:
-        """CLaMP 2 with the weights of the file."""
+        """Return CLaMP 2 with the weights of the file."""
         from frechet_music_distance.models.clamp2 import clamp2_extractor
 
         weights = self.weights
