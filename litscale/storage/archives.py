@@ -10,19 +10,19 @@ MOST_EXPANSION = 32  # times a file's size, beyond that
 
 
 def most_bytes(size: int) -> int:
-    """What a compressed file of so many bytes may expand to: 64 MiB, or 32 times its size if that is more.
+    """Return what a compressed file of so many bytes may expand to: 64 MiB, or 32 times its size if that is more.
 
-    Compressed images and features stay below 2; a file of zeros that fills the memory has 1000.
+    Compressed images and features stay below 2 times their size; a file of zeros that fills the memory reaches 1000.
     """
     return max(ALWAYS, MOST_EXPANSION * size)
 
 
 def check_entries(path: str | Path, compressed: bool = True) -> None:
-    """Refuse an archive that declares more than its size allows; nothing is inflated.
+    """Refuse an archive that declares more than its size allows; nothing is decompressed.
 
     Args:
         path: of the archive.
-        compressed: whether its entries may be.
+        compressed: whether its entries may be compressed.
 
     Raises:
         zipfile.BadZipFile: it is no archive, or damaged.

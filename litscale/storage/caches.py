@@ -9,8 +9,9 @@ from pathlib import Path
 
 
 def cache_root(cache_dir: str | None = None) -> Path:
-    """The folder of all caches: ``cache_dir``, else ``$LITSCALE_CACHE``, else ``litscale`` in ``$XDG_CACHE_HOME`` or
-    ``~/.cache``.
+    """Return the folder of all caches.
+
+    It is ``cache_dir``, else ``$LITSCALE_CACHE``, else ``litscale`` in ``$XDG_CACHE_HOME`` or ``~/.cache``.
     """
     given = cache_dir or os.environ.get("LITSCALE_CACHE")
     return Path(given or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "litscale")).expanduser()
@@ -18,7 +19,7 @@ def cache_root(cache_dir: str | None = None) -> Path:
 
 @contextmanager
 def writing_cache(folder: Path, content: str) -> Iterator[None]:
-    """Make a folder and write into it; an OSError on the way says which option to change.
+    """Make a folder for the caller to write into; an OSError on the way says which option to change.
 
     Args:
         folder: of the cache.

@@ -12,7 +12,7 @@ from litscale.storage.fingerprints import of_file
 
 @dataclass(frozen=True)
 class CheckpointRecord:
-    """What identifies a checkpoint, even when another file lies under its name later.
+    """What identifies a checkpoint, even if another file has its name later.
 
     Attributes:
         checkpoint: its absolute path.
@@ -26,7 +26,7 @@ class CheckpointRecord:
 
 
 def record_checkpoint(path: str | Path, option: str = "checkpoint") -> CheckpointRecord:
-    """Read a checkpoint's step and hash the file; both again, if another file takes its place meanwhile.
+    """Read a checkpoint's step and hash the file; both are repeated if another file takes its place meanwhile.
 
     Args:
         path: the file.
@@ -48,7 +48,7 @@ def record_checkpoint(path: str | Path, option: str = "checkpoint") -> Checkpoin
 
 
 def file_version(path: Path) -> tuple[int, ...]:
-    """What changes when another file takes the place of one, or its content changes; empty if there is none."""
+    """Return numbers that change when a file is replaced or its content changes; empty if there is no file."""
     try:
         stat = path.stat()
     except FileNotFoundError:

@@ -81,7 +81,7 @@ def read_checkpoint(path: str | Path, option: str = "checkpoint", verified: bool
 
 
 def _reason(error: Exception) -> str:
-    """What is wrong with a file, in brackets; nothing where the error does not say.
+    """Return what is wrong with a file, in brackets; empty where the error does not say.
 
     In a truncated file, torch seeks to places that are not there, which the system calls an invalid argument. The text
     of a KeyError is a bare key.
@@ -92,7 +92,7 @@ def _reason(error: Exception) -> str:
 
 
 def stamp(checkpoint: dict[str, Any]) -> dict[str, Any]:
-    """A copy of a checkpoint, to be saved, that says what it holds; `read_checkpoint` compares.
+    """Return a copy of a checkpoint with a checksum of its content, which `read_checkpoint` compares.
 
     Args:
         checkpoint: what ``torch.save`` is to write; its values are not copied.
@@ -102,9 +102,9 @@ def stamp(checkpoint: dict[str, Any]) -> dict[str, Any]:
 
 
 def checksum(state: Any) -> str:
-    """A SHA-256 of all that a checkpoint holds: tensors on any device, numbers, strings, and mappings and sequences.
+    """Compute a SHA-256 of a checkpoint: tensors on any device, numbers, strings, and mappings and sequences.
 
-    It is the same before saving and after loading. Of any other object, only the place counts.
+    It is the same before saving and after loading. Of an object of any other type, only the place counts.
 
     Args:
         state: a state dict, or any nesting of them; tensors are dense.
@@ -123,7 +123,7 @@ def checksum(state: Any) -> str:
 
 
 def _verify(content: Any, size: int) -> None:
-    """Raise ValueError if a checkpoint holds something else than it says; ``size`` is the file's, in bytes."""
+    """Raise ValueError if a checkpoint's content contradicts its checksum; ``size`` is the file's, in bytes."""
     if not isinstance(content, dict) or STAMP not in content:
         return
     bare = {name: value for name, value in content.items() if name != STAMP}
@@ -136,7 +136,7 @@ def _verify(content: Any, size: int) -> None:
 
 
 def _leaves(name: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """Place and value of all that is no mapping or sequence, and of each mapping and sequence its place and length."""
+    """Yield place and value of all leaves, and place and length of each mapping and sequence."""
     if isinstance(value, Mapping):
         yield name, f"mapping of {len(value)}"
         for key, entry in value.items():
@@ -150,7 +150,7 @@ def _leaves(name: str, value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _digest(name: str, value: Any) -> str:
-    """SHA-256 of a leaf and its place."""
+    """Return the SHA-256 of a leaf and its place."""
     if isinstance(value, Tensor):
         return of_tensors({name: value})
     plain = isinstance(value, (bool, int, float, complex, str, bytes, type(None)))

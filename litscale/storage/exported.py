@@ -20,7 +20,7 @@ OURS = "litscale"  # key of our entry in the file's metadata
 
 
 def exported_folder(name: str | os.PathLike[str]) -> Path:
-    """The folder of an exported model, checked.
+    """Return the folder of an exported model, after a check that it is complete.
 
     Args:
         name: a folder that ``litscale export`` wrote, or the name of a model that comes with litscale.
@@ -99,12 +99,12 @@ def read_exported(path: str | Path) -> dict[str, Any]:
 
 
 def by_name(value: Any) -> Any:
-    """The same with all mappings in the order of their keys, which files do not keep and checksums depend on."""
+    """Sort all mappings in a value by their keys, because files do not keep the order and checksums depend on it."""
     return {name: by_name(value[name]) for name in sorted(value)} if isinstance(value, Mapping) else value
 
 
 def _without_tensors(place: str, value: Any, tensors: dict[str, Tensor], places: list[str]) -> Any:
-    """A value without its mappings of tensors, which are taken out into ``tensors`` and named in ``places``."""
+    """Return a value without its mappings of tensors, which are moved to ``tensors`` and named in ``places``."""
     if not isinstance(value, Mapping):
         return value
     if value and all(isinstance(entry, Tensor) for entry in value.values()):

@@ -21,11 +21,13 @@ class DamagedError(ValueError):
 
 @contextmanager
 def named_errors(path: str | Path, kind: str) -> Iterator[None]:
-    """What a reader of files raises becomes one error that names the file; FileNotFoundError and such an error stay.
+    """Turn what a reader of files raises into one error that names the file.
+
+    FileNotFoundError and DamagedError stay as they are.
 
     Args:
         path: what is read.
-        kind: what is wrong with it, if anything is; the message goes on with the reason in brackets.
+        kind: what is wrong with it, if anything is; the message adds the reason in brackets.
 
     Raises:
         DamagedError: whatever was raised.
@@ -40,7 +42,7 @@ def named_errors(path: str | Path, kind: str) -> Iterator[None]:
 
 
 def read_json(path: str | Path) -> Any:
-    """What a JSON file holds.
+    """Read a JSON file.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -51,13 +53,13 @@ def read_json(path: str | Path) -> Any:
 
 
 def _reason(error: Exception) -> str:
-    """What an error says, or its kind if it says nothing."""
+    """Return what an error says, or its type if it says nothing."""
     return str(error) or type(error).__name__
 
 
 @contextmanager
 def atomic_file(path: str | Path) -> Iterator[BinaryIO]:
-    """A file to write, which is at ``path`` when all is written, and never half.
+    """Open a file to write that appears at ``path`` when it is complete, and never half.
 
     The bytes go to a temporary name in the same folder (see `litscale.storage.temporaries`), reach the disk at the end,
     and are then renamed; what was at ``path`` stays until that moment.
@@ -84,7 +86,7 @@ def atomic_file(path: str | Path) -> Iterator[BinaryIO]:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Have a new name itself reach the disk."""
+    """Make sure that the name of a new file reaches the disk, too."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -93,7 +95,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def write_atomically(path: str | Path, data: bytes) -> Path:
-    """Write ``data`` to ``path`` as `atomic_file` does, which see.
+    """Write ``data`` to ``path`` as `atomic_file` does.
 
     Args:
         path: where the file shall be; its folder must exist.

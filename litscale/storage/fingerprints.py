@@ -16,17 +16,17 @@ THREADS = 16  # that ask for sizes and times: on network file systems each answe
 
 
 def of_file(path: str | Path) -> str:
-    """SHA-256 of a file, as ``sha256sum`` prints it."""
+    """Return the SHA-256 of a file, as ``sha256sum`` prints it."""
     with Path(path).open("rb") as file:
         return file_digest(file, "sha256").hexdigest()
 
 
 def of_tensors(tensors: Mapping[str, Tensor], described: str = "") -> str:
-    """A hash of names, types, shapes and content.
+    """Return a hash of names, types, shapes and content.
 
     Args:
         tensors: name -> dense tensor, on any device.
-        described: what else shall count.
+        described: other text that the hash depends on.
     """
     digest = sha256(described.encode())
     for name, value in tensors.items():
@@ -37,7 +37,7 @@ def of_tensors(tensors: Mapping[str, Tensor], described: str = "") -> str:
 
 
 def of_arrays(*arrays: np.ndarray | None) -> str:
-    """A hash of types, shapes and content."""
+    """Return a hash of types, shapes and content."""
     digest = sha256()
     for array in arrays:
         if array is not None:
@@ -48,7 +48,7 @@ def of_arrays(*arrays: np.ndarray | None) -> str:
 
 
 def of_files(paths: Iterable[bytes | Path]) -> str:
-    """A hash of name, folder's name, size and time of change of each file; the whole path plays no part, as data moves.
+    """Return a hash of each file's name, folder name, size and time of change, but not of its full path, as data moves.
 
     Raises:
         OSError: a file is gone.

@@ -42,7 +42,7 @@ class IdxImages:
 
     @classmethod
     def of(cls, folder: str | None) -> IdxImages:
-        """Those of a folder; None is that of the environment variable FASHION_MNIST, else that of Debian's package."""
+        """Return the files of a folder; None takes $FASHION_MNIST, else the folder of Debian's package."""
         return cls(Path(folder or os.environ.get("FASHION_MNIST") or DEBIAN).expanduser())
 
     def read(self, split: str) -> tuple[np.ndarray, np.ndarray]:
@@ -78,7 +78,7 @@ class IdxImages:
         return images, labels.astype(np.int64)
 
     def _find(self, name: str) -> Path:
-        """The path of a file, which may end in ``.gz``."""
+        """Return the path of a file, which may end in ``.gz``; raises as `read` does."""
         if not self.folder.is_dir():
             raise FileNotFoundError(f"folder: there is no folder {self.folder}; get the data with {WAYS}")
         places = [self.folder, self.folder / "raw", *sorted(self.folder.glob("*/raw"))]

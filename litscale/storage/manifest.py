@@ -48,7 +48,7 @@ class Manifest:
 
     @property
     def status(self) -> str:
-        """``running``, ``finished``, ``failed`` or ``interrupted``, as the newest attempt wrote it itself."""
+        """``running``, ``finished``, ``failed`` or ``interrupted``, as the newest attempt itself wrote it."""
         return self.attempts[-1]["status"]
 
     @property
@@ -85,7 +85,7 @@ def read_manifest(run: str | os.PathLike[str]) -> Manifest:
 
 
 def _is_attempt(value: Any) -> bool:
-    """Whether it has all that is read of an attempt here."""
+    """Whether a value has all entries of an attempt that are read here."""
     if not isinstance(value, dict) or value.get("status") not in STATUSES or not isinstance(value.get("start"), str):
         return False
     process = value.get("process")
@@ -133,7 +133,7 @@ class ManifestWriter:
         threading.Thread(target=self._beat, name="manifest", daemon=True).start()
 
     def forget_earlier(self) -> None:
-        """Leave out the attempts before this one, whose results have been removed."""
+        """Leave out the attempts before this one, because their results have been removed."""
         self._earlier = []
         self._write()
         named = {code["diff"] for code in self.attempt["code"]}
@@ -142,7 +142,7 @@ class ManifestWriter:
                 path.unlink()
 
     def end(self, status: str, reason: str | None = None, **recorded: Any) -> None:
-        """Say how the attempt ended.
+        """Record how the attempt ended.
 
         Args:
             status: ``finished``, ``failed`` or ``interrupted``.
@@ -162,7 +162,7 @@ class ManifestWriter:
         write_atomically(self.folder / MANIFEST, (json.dumps(content, indent=2) + "\n").encode())
 
     def _beat(self) -> None:
-        """Set the time of change of the file until the attempt is over."""
+        """Update the file's time of change until the attempt is over."""
         while not self._over.wait(HEARTBEAT):
             with suppress(OSError):  # what watches the run is worth less than the run
                 os.utime(self.folder / MANIFEST)
@@ -183,7 +183,7 @@ class ManifestWriter:
 
 
 def _settled(folder: Path) -> list[dict[str, Any]]:
-    """The attempts so far. One that runs was killed, since the folder has another owner now."""
+    """Return the attempts so far; one that still runs is marked as killed, since the folder has another owner now."""
     try:
         manifest = read_manifest(folder)
     except FileNotFoundError:
@@ -198,19 +198,19 @@ def _settled(folder: Path) -> list[dict[str, Any]]:
 
 
 def _close(attempt: dict[str, Any], end: float, status: str, reason: str | None) -> None:
-    """Enter how and when an attempt ended, and its hours."""
+    """Record how and when an attempt ended, and its hours."""
     hours = max(0.0, end - datetime.fromisoformat(attempt["start"]).timestamp()) / 3600
     attempt |= {"status": status, "end": _text(end), "reason": reason, "wall_hours": hours}
     attempt["device_hours"] = hours * attempt["device_count"]
 
 
 def _text(seconds: float) -> str:
-    """A time since the epoch in UTC, as ISO 8601."""
+    """Return a time since the epoch as ISO 8601, in UTC."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
 
 
 def _boot() -> str | None:
-    """What processes have in common that see each other's numbers: the boot and the name space; None if unknown."""
+    """Identify the boot and the name space in which process numbers hold; None if they are unknown."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
@@ -219,7 +219,7 @@ def _boot() -> str | None:
 
 
 def _started(process: int | str = "self") -> str | None:
-    """When a process was started, in ticks since the boot; None if it is gone, or the system does not say."""
+    """Return when a process was started, in ticks since the boot; None if it is gone, or the system does not say."""
     try:
         # after the name, which is in brackets and may hold any character
         state, *fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()

@@ -21,7 +21,7 @@ LOCAL_HEADER = struct.Struct("<4s22xHH")  # of a zip entry: signature, ..., leng
 
 
 def read_npz(path: str | Path, names: Collection[str] | None = None) -> dict[str, np.ndarray]:
-    """The arrays of an ``.npz`` file.
+    """Read the arrays of an ``.npz`` file.
 
     Args:
         path: the file. Compressed ones may expand to 64 MiB, or to 32 times their size if that is more.
@@ -46,7 +46,7 @@ def read_npz(path: str | Path, names: Collection[str] | None = None) -> dict[str
 
 
 def npz_names(path: str | Path) -> list[str]:
-    """The names of the arrays of an ``.npz`` file; raises as `read_npz` does."""
+    """List the names of the arrays of an ``.npz`` file; raises as `read_npz` does."""
     with named_errors(path, KIND), zipfile.ZipFile(path) as archive:
         return [name.removesuffix(".npy") for name in archive.namelist()]
 
@@ -62,7 +62,7 @@ def is_stored(path: str | Path) -> bool:
 
 
 def map_npz(path: str | Path, name: str) -> np.ndarray:
-    """One array of an uncompressed ``.npz`` file, as a read-only map of the file.
+    """Return one array of an uncompressed ``.npz`` file, as a read-only map of the file.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -84,11 +84,11 @@ def map_npz(path: str | Path, name: str) -> np.ndarray:
 
 
 def read_npy(path: str | Path, mapped: bool = False) -> np.ndarray:
-    """The array of an ``.npy`` file.
+    """Read the array of an ``.npy`` file.
 
     Args:
         path: the file.
-        mapped: give a read-only map of the file.
+        mapped: return a read-only map of the file.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -103,7 +103,7 @@ def read_npy(path: str | Path, mapped: bool = False) -> np.ndarray:
 
 
 def _check_header(file: IO[bytes], size: int) -> tuple[tuple[int, ...], bool, np.dtype]:
-    """Read the header of an array that has ``size`` bytes with it: shape, order (true = columns first) and type.
+    """Read the header of an array that takes ``size`` bytes with it: shape, order (true = columns first) and type.
 
     Raises:
         ValueError: it declares another number of bytes, or objects; or whatever numpy raises.

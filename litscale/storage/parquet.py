@@ -49,7 +49,7 @@ def shard_header(path: Path) -> ShardHeader:
 
 
 def read_column(path: Path, name: str, group: int | None = None) -> pa.ChunkedArray:
-    """A column, of one row group or of all.
+    """Read a column, of one row group or of all.
 
     Raises:
         FileNotFoundError: there is no such file.

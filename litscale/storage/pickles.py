@@ -15,7 +15,7 @@ from litscale.storage.files import named_errors
 
 
 def _encode(text: str, encoding: str) -> bytes:
-    """What protocol 2 stores bytes as; only latin-1 is ever used."""
+    """Return bytes as protocol 2 stores them; only latin-1 is ever used."""
     if encoding != "latin1":
         raise pickle.UnpicklingError(f"unknown encoding {encoding!r}")
     return text.encode("latin1")
@@ -62,7 +62,7 @@ def _scalar(kind: _Kind, content: bytes) -> Any:
 
 
 def _allowed() -> dict[tuple[str, str], Callable[..., Any] | str]:
-    """What a pickle may call, under the names of numpy 1 and 2, and what is called in its place."""
+    """Return what a pickle may call, under the names of numpy 1 and 2, and what is called instead."""
     allowed: dict[tuple[str, str], Callable[..., Any] | str] = {
         ("numpy", "ndarray"): "the class, which is an argument only",
         ("numpy", "dtype"): _Kind,
@@ -113,7 +113,7 @@ def load_plain(path: Path) -> Any:
 
 
 def _scan(file: BinaryIO, size: int) -> None:
-    """Refuse a pickle that has Python allocate more than the file's size, by a number for a place in its memory.
+    """Refuse a pickle whose indices into the unpickler's memo make Python allocate more than the file's size.
 
     Lengths of strings are compared with what is there by `pickletools`.
     """

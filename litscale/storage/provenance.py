@@ -62,7 +62,7 @@ class Code:
 
 
 def describe_run() -> dict[str, Any]:
-    """Command, folder, Python, platform and packages, and the job of SLURM if there is one."""
+    """Return command, folder, Python, platform and packages, and the job of SLURM if there is one."""
     return {
         "command": masked_command(),
         "folder": str(Path.cwd()),
@@ -74,39 +74,39 @@ def describe_run() -> dict[str, Any]:
 
 
 def masked_command() -> list[str]:
-    """The words that this process was started with, without secrets."""
+    """Return the words that this process was started with, without secrets."""
     program = Path(sys.argv[0])
     name = program.parent.name if program.name == "__main__.py" else program.name  # of `python -m litscale`
     return mask_command([name, *sys.argv[1:]])
 
 
 def slurm_job(environment: Mapping[str, str]) -> dict[str, str]:
-    """The variables of `SLURM` that there are."""
+    """Return those variables of `SLURM` that are set."""
     return {name: environment[name] for name in SLURM if name in environment}
 
 
 @cache
 def _packages() -> tuple[tuple[str, str], ...]:
-    """Names and versions of all packages that are installed, in order."""
+    """Return names and versions of all packages that are installed, sorted."""
     version_of = {each.metadata["Name"]: each.version for each in distributions()}
     return tuple(sorted((name, version) for name, version in version_of.items() if name))
 
 
 def code_of(*folders: Path) -> list[Code]:
-    """The repositories that folders belong to, each of them once."""
+    """Return the repositories that folders belong to, each of them once."""
     by_folder = {code.folder: code for code in map(_code, folders)}
     repositories = [code for code in by_folder.values() if code.commit != NO_REPOSITORY]
     return repositories or list(by_folder.values())[:1]
 
 
 def record_snapshot(folder: Path, code: Code) -> None:
-    """Have a copy of a repository's files say what it is a copy of."""
+    """Record in a copy of a repository's files what it is a copy of."""
     (folder / SNAPSHOT).write_text(json.dumps(asdict(code) | {"diff": code.diff.decode(errors="replace")}))
 
 
 @cache
 def _code(folder: Path) -> Code:
-    """The state of the repository of a folder, as of the first time that this process asks; or as a snapshot says."""
+    """Return the state of a folder's repository when this process first asks, or what a snapshot says."""
     for parent in (folder, *folder.parents):
         if (parent / SNAPSHOT).is_file():
             kept = json.loads((parent / SNAPSHOT).read_text())
@@ -124,7 +124,7 @@ def _code(folder: Path) -> Code:
 
 @cache
 def _repository(top: Path) -> Code:
-    """The state of a repository by its top folder; raises what git's commands do."""
+    """Return the state of a repository by its top folder; raises what git's commands do."""
     commit = git(top, "rev-parse", "HEAD").decode().strip()
     diff = mask_code(git(top, "diff", "HEAD", "--no-color", "--no-ext-diff").decode(errors="replace")).encode()
     new = git(top, "ls-files", "--others", "--exclude-standard", "-z").decode(errors="replace").split("\0")
@@ -133,7 +133,7 @@ def _repository(top: Path) -> Code:
 
 
 def git(folder: Path, *words: str) -> bytes:
-    """What a command of git in a folder prints; in English, and without writing to the repository."""
+    """Run a git command in a folder and return what it prints, in English and without writing to the repository."""
     environment = os.environ | {"LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0"}
     command = ["git", "-C", str(folder), *words]
     return subprocess.run(command, env=environment, capture_output=True, check=True, timeout=GIT_SECONDS).stdout

@@ -43,7 +43,7 @@ class RunFolderError(ValueError):
 
 
 def lock_run_folder(folder: Path) -> FileLock:
-    """Lock a run folder for this process; the operating system gives the lock back when the process ends or is killed.
+    """Lock a run folder for this process; the operating system unlocks it when the process ends or is killed.
 
     Args:
         folder: the run folder; it is made if it is missing.
@@ -73,7 +73,7 @@ def lock_run_folder(folder: Path) -> FileLock:
 
 
 def _acquired(folder: Path) -> FileLock:
-    """The lock of a run folder; raises as `lock_run_folder`."""
+    """Lock a run folder and return the lock; raises as `lock_run_folder` does."""
     lock = FileLock(folder / LOCK)
     try:
         # Processes of one run that are all about to be refused may look at the same moment.
@@ -87,7 +87,7 @@ def _acquired(folder: Path) -> FileLock:
 
 
 def _user() -> str:
-    """Name of the user; their number in a container that knows no name for it."""
+    """Return the name of the user; their number in a container that knows no name for it."""
     try:
         return getpass.getuser()
     except (KeyError, OSError, ImportError):
@@ -95,7 +95,7 @@ def _user() -> str:
 
 
 def _owner(folder: Path) -> str:
-    """What is known of the process that holds the lock."""
+    """Describe the process that holds the lock, as far as it is known."""
     try:
         owner = json.loads((folder / OWNER).read_text())
         return f"process {owner['process']} on {owner['host']} ({owner['command']}, since {owner['since']})"
@@ -104,16 +104,16 @@ def _owner(folder: Path) -> str:
 
 
 def refuse_used_folder(folder: Path, resumed: str | os.PathLike[str] | None, locked: bool = True) -> None:
-    """Refuse to start a run where the checkpoints of another one lie.
+    """Refuse to start a run in a folder that holds the checkpoints of another one.
 
     Args:
         folder: the run folder.
-        resumed: the checkpoint that the run goes on from, if any.
+        resumed: the checkpoint that the run resumes, if any.
         locked: whether this run has locked the folder. If not, the other one may still be training there, and then the
             message names it, because neither resuming nor replacing it is possible.
 
     Raises:
-        RunFolderError: there are checkpoints in the folder, and the run does not go on from one of them.
+        RunFolderError: there are checkpoints in the folder, and the run resumes none of them.
     """
     held = sorted((folder / CHECKPOINTS).glob("*.ckpt"))
     if not held or goes_on(folder, resumed):
@@ -129,7 +129,7 @@ def refuse_used_folder(folder: Path, resumed: str | os.PathLike[str] | None, loc
 
 
 def goes_on(folder: Path, resumed: str | os.PathLike[str] | None) -> bool:
-    """Whether a run that is resumed from a checkpoint is the one of the folder."""
+    """Whether a run that resumes a checkpoint continues the run of a folder."""
     return resumed is not None and Path(resumed).resolve().parent in (folder.resolve(), folder.resolve() / CHECKPOINTS)
 
 
@@ -149,5 +149,5 @@ def clear_run_folder(folder: Path) -> None:
 
 
 def checkpoint_in(folder: Path, word: str) -> Path:
-    """The path of a run's ``last`` or ``best`` checkpoint."""
+    """Return the path of a run's ``last`` or ``best`` checkpoint."""
     return folder / CHECKPOINTS / f"{word}.ckpt"

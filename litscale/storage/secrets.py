@@ -32,10 +32,13 @@ _BEARER = re.compile(  # of an Authorization header
 
 
 def mask_command(words: Sequence[str]) -> list[str]:
-    """The words of a command line, with ``***`` in place of the values of keys, tokens, passwords and secrets.
+    """Replace the values of keys, tokens, passwords and secrets in a command line by ``***``.
 
     Args:
         words: ``--name value``, ``--name=value``, and values that are YAML or JSON.
+
+    Returns:
+        As many words.
     """
     masked: list[str] = []
     secret = False
@@ -54,9 +57,9 @@ def mask_command(words: Sequence[str]) -> list[str]:
 
 
 def mask_yaml(text: str) -> str:
-    """The same of YAML, such as a config: the whole value of such a key, also where it has several words or lines.
+    """Replace the values of keys that name a secret in YAML, such as a config, by ``***``.
 
-    Text that is no YAML is masked as `mask_text` does it.
+    Values may have several words or lines. Text that is no YAML is masked as `mask_text` does it.
     """
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
@@ -71,7 +74,7 @@ def mask_yaml(text: str) -> str:
 
 
 def _secret_places(node: yaml.Node | None, seen: set[int]) -> Iterator[tuple[int, int]]:
-    """Where the values of keys stand that name a secret; aliases lead to a node again, or round in a circle."""
+    """Yield start and end of the values of keys that name a secret; ``seen`` guards against circles of aliases."""
     if not isinstance(node, yaml.CollectionNode) or id(node) in seen:
         return
     seen.add(id(node))
@@ -84,7 +87,7 @@ def _secret_places(node: yaml.Node | None, seen: set[int]) -> Iterator[tuple[int
 
 
 def mask_values(value: Any) -> Any:
-    """The same of values as YAML or JSON has them, in mappings and lists."""
+    """Replace secrets by ``***`` in mappings and lists of values that YAML or JSON can hold."""
     if isinstance(value, Mapping):
         return {
             name: MASK if each is not None and _NAMED.fullmatch(str(name)) else mask_values(each)
@@ -96,12 +99,12 @@ def mask_values(value: Any) -> Any:
 
 
 def mask_text(text: str) -> str:
-    """The same of a text, such as the message of an error: ``name=value`` and ``name: value``, and addresses."""
+    """Replace secrets by ``***`` in text such as an error message: ``name=value``, ``name: value``, and addresses."""
     return _addressed(_IN_WORDS.sub(rf"\1{MASK}", text))
 
 
 def mask_code(text: str) -> str:
-    """The same of source code or a diff of it, where only strings and what looks like random text are values."""
+    """Replace secrets by ``***`` in code or a diff, where only strings and random-looking text count as values."""
     return _addressed(_IN_CODE.sub(rf"\1{MASK}", text))
 
 

@@ -15,7 +15,7 @@ PRUNED, UNLOGGED = "pruned_at", "unlogged"  # attributes of a trial
 
 
 def report(folder: Path, number: int, step: int, scores: dict[str, float]) -> bool:
-    """Report the scores of a trial's validation; one that is run again changes nothing.
+    """Report the scores of a trial's validation; a validation that is repeated changes nothing.
 
     Args:
         folder: of the sweep.
@@ -24,7 +24,7 @@ def report(folder: Path, number: int, step: int, scores: dict[str, float]) -> bo
         scores: name -> value.
 
     Returns:
-        Whether the trial is to end here, by the sweep's pruner.
+        Whether the sweep's pruner ends the trial here.
 
     Raises:
         ValueError: the sweep's metric is none of the scores.
@@ -50,14 +50,14 @@ def report(folder: Path, number: int, step: int, scores: dict[str, float]) -> bo
 
 
 def open_study(folder: Path, direction: Literal["minimize", "maximize"] | None = None) -> optuna.Study:
-    """The record of a sweep.
+    """Open the record of a sweep, or create it.
 
     Args:
         folder: of the sweep.
-        direction: ``minimize`` or ``maximize``, where it is to be begun; None if there is one.
+        direction: ``minimize`` or ``maximize`` to create a record; None to open an existing one.
 
     Raises:
-        KeyError: there is none.
+        KeyError: there is no record to open.
     """
     import optuna
     from optuna.storages.journal import JournalFileBackend
@@ -72,7 +72,7 @@ def open_study(folder: Path, direction: Literal["minimize", "maximize"] | None =
 
 
 def make(module: Any, kind: str, options: dict[str, Any], **more: Any) -> Any:
-    """A sampler or pruner of Optuna by its name.
+    """Make a sampler or pruner of Optuna by its name.
 
     Args:
         module: of Optuna.

@@ -35,7 +35,7 @@ class TarMember:
 
 
 def tar_members(path: str | Path, with_content: Collection[str] = ()) -> Iterator[TarMember]:
-    """The files in a tar file, in order; of the others only headers are read.
+    """Yield the files in a tar file, in order; of files whose content is not asked for, only the headers are read.
 
     Args:
         path: the tar file.
@@ -70,7 +70,7 @@ def tar_members(path: str | Path, with_content: Collection[str] = ()) -> Iterato
 
 
 def read_member(path: str | Path, start: int, size: int) -> tuple[str, bytes]:
-    """Name and content of the member whose content begins at a byte; no file stays open.
+    """Read name and content of the member whose content begins at a byte; no file stays open.
 
     Args:
         path: the tar file.
@@ -78,7 +78,7 @@ def read_member(path: str | Path, start: int, size: int) -> tuple[str, bytes]:
         size: its size.
 
     Returns:
-        The name, of which long ones are cut, and its content.
+        Its name, cut if it is long, and its content.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -104,7 +104,7 @@ def _refuse_compression(file: BinaryIO) -> None:
 
 
 def _check_end(file: BinaryIO, offset: int) -> None:
-    """Python takes whatever is no header for the end."""
+    """Raise ValueError unless a tar file properly ends here; Python takes anything that is no header for the end."""
     file.seek(offset)
     rest = file.read(MOST_CONTENT)
     if len(rest) < tarfile.BLOCKSIZE:

@@ -31,7 +31,7 @@ DAY = 24 * 3600  # seconds
 
 @contextmanager
 def temporary_file(folder: Path) -> Iterator[BinaryIO]:
-    """A new file in a folder, open for writing; its ``name`` is its path. It is gone at the end, unless renamed.
+    """Open a new file in a folder for writing; its ``name`` is its path. It is gone at the end, unless renamed.
 
     The first one in a folder removes what killed processes left there.
 
@@ -49,7 +49,7 @@ def temporary_file(folder: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def temporary_folder(folder: Path) -> Iterator[Path]:
-    """A new folder in a folder, with a locked file beside it. It is gone at the end, unless renamed; as above."""
+    """Make a new folder in a folder, with a locked file beside it; otherwise as `temporary_file`."""
     with temporary_file(folder) as file:
         lock = Path(file.name)
         try:
@@ -87,7 +87,7 @@ def publish_folder(temporary: Path, final: Path) -> Path:
 
 
 def remove_stale(folder: Path) -> None:
-    """Remove the temporary files and folders in a folder whose processes were killed; nothing if there is no folder."""
+    """Remove the temporary files and folders of killed processes from a folder, if there is such a folder."""
     # Tidying up is not what the caller is here for: what cannot be listed or removed stays.
     with suppress(OSError):
         for path in [Path(entry.path) for entry in os.scandir(folder) if NAME.fullmatch(entry.name)]:
@@ -113,7 +113,7 @@ def _remove_if_stale(path: Path) -> None:
 
 
 def _remove_content(lock: Path) -> None:
-    """Remove the folder that belongs to a locked file, and what it has replaced, or put that back."""
+    """Remove the folder of a locked file; also remove the folder that it has replaced, or put it back."""
     shutil.rmtree(_content(lock), ignore_errors=True)
     if _replaced(lock).exists():
         final = lock.with_name(lock.read_text())
@@ -126,7 +126,7 @@ def _remove_content(lock: Path) -> None:
 
 
 def _locked(folder: Path) -> BinaryIO:
-    """A new file that this process has locked."""
+    """Make a new file that this process has locked."""
     while True:
         path = folder / f".litscale-{_host()}-{uuid4().hex}.tmp"
         file = path.open("xb")
@@ -144,12 +144,12 @@ def _locked(folder: Path) -> BinaryIO:
 
 
 def _content(lock: Path) -> Path:
-    """The folder that belongs to a locked file."""
+    """Return the folder that belongs to a locked file."""
     return lock.with_name(f"{lock.name}.d")
 
 
 def _replaced(lock: Path) -> Path:
-    """Where the folder is that the one of a locked file takes the place of."""
+    """Return where the folder is kept that a locked file's folder replaces."""
     return lock.with_name(f"{lock.name}.old")
 
 
