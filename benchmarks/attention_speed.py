@@ -28,13 +28,13 @@ SCALES = {
 
 
 def step(qkv: torch.Tensor, may_attend: torch.Tensor, bounds: tuple[int, ...], attention: str, backward: bool) -> None:
-    """One pass."""
+    """Run one pass, with gradients if ``backward`` is set."""
     with torch.set_grad_enabled(backward):
         attention_pass(qkv if backward else qkv.detach(), scale_causal(attention, may_attend, bounds))
 
 
 def available(run: Callable[[], None]) -> str | None:
-    """Why a candidate cannot run, if it cannot."""
+    """Return why a candidate cannot run, None if it can."""
     try:
         run()
     except ValueError as error:  # with which the network refuses FlexAttention's missing backward pass on a CPU

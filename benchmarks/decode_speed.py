@@ -28,7 +28,7 @@ PUBLISHED = {"draft": (16, 1024, 16), "target": (30, 1920, 30)}  # depth, width,
 
 
 def measure(draft: VAR, target: VAR, batch: int, gamma: int, options: argparse.Namespace) -> list[float]:
-    """Print the rows of one batch and gamma; returns the speed-up at each rate."""
+    """Print the rows of one batch and gamma, and return the speed-up at each rate."""
     decoders: dict[str, Decoder] = {"target": TargetOnly(target)}
     for rate in RATES:
         decoders[f"ragged {rate}"] = Speculative(draft, target, gamma=gamma, acceptance=Forced(rate))
@@ -68,7 +68,7 @@ def measure(draft: VAR, target: VAR, batch: int, gamma: int, options: argparse.N
 
 
 def break_even(speedups: list[float]) -> str:
-    """The acceptance rate at which the speed-up reaches 1, linear between the measured ones."""
+    """Return the acceptance rate at which the speed-up reaches 1, interpolated linearly between the measured ones."""
     if speedups[0] >= 1:
         return "0"
     for (low, slow), (high, fast) in pairwise(zip(RATES, speedups, strict=True)):
@@ -78,7 +78,7 @@ def break_even(speedups: list[float]) -> str:
 
 
 def build(shape: tuple[int, int, int], vqvae: VQVAE, options: argparse.Namespace) -> VAR:
-    """A network of random weights."""
+    """Build a network with random weights."""
     depth, width, heads = shape
     model = VAR(vqvae, num_classes=1000, depth=depth, width=width, heads=heads)
     return model.to(options.device, torch.bfloat16 if options.bf16 else torch.float32).eval()

@@ -28,20 +28,20 @@ from litscale.metrics.fid import Statistics, frechet_distance
 
 
 def features_of(extractor: FashionFeatures, canvases: Tensor) -> tuple[Tensor, Tensor]:
-    """Features ``[N, D]`` and logits ``[N, K]`` of canvases ``[N, C, H, W]``, batch by batch."""
+    """Return features ``[N, D]`` and logits ``[N, K]`` of canvases ``[N, C, H, W]``, computed batch by batch."""
     features, logits = zip(*(extract(extractor, part) for part in canvases.split(500)), strict=True)
     return torch.cat(features), torch.cat(cast("Sequence[Tensor]", logits))
 
 
 def statistics_of(features: Tensor) -> Statistics:
-    """Mean and covariance of features ``[N, D]``."""
+    """Return mean and covariance of features ``[N, D]``."""
     metric = FeatureStatistics(features.shape[1])
     metric.update(features)
     return metric.compute()
 
 
 def samples(module: GeneratingModule, seed: int, count: int, batch_size: int) -> Tensor:
-    """So many canvases of a seed, of all classes in turn."""
+    """Generate so many canvases from a seed, of all classes in turn."""
     parts = [
         module.generate(index % module.label_classes(), seed=seed, index=index)
         for index in torch.arange(count).split(batch_size)
@@ -50,7 +50,7 @@ def samples(module: GeneratingModule, seed: int, count: int, batch_size: int) ->
 
 
 def scores(extractor: FashionFeatures, canvases: Tensor, real: Tensor) -> dict[str, float]:
-    """The scores of samples, whose classes are taken in turn, against real features ``[M, D]``."""
+    """Score samples, whose classes are taken in turn, against real features ``[M, D]``."""
     features, logits = features_of(extractor, canvases)
     shares = PrecisionRecall()
     shares.update(features, torch.arange(len(features)))
@@ -64,7 +64,7 @@ def scores(extractor: FashionFeatures, canvases: Tensor, real: Tensor) -> dict[s
 
 
 def error(values: Sequence[float]) -> float:
-    """Standard error of a mean."""
+    """Return the standard error of a mean, infinity for a single value."""
     return stdev(values) / len(values) ** 0.5 if len(values) > 1 else inf
 
 

@@ -25,12 +25,12 @@ class AllHidden(Masking):
     """Hides every patch, so that MAR sends as many patches down as AR."""
 
     def __call__(self, rows: int, patches: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-        """Nothing is visible."""
+        """Return masks in which every patch is hidden, bool ``[rows, patches]``, and weights of 1, float ``[rows]``."""
         return torch.ones(rows, patches, dtype=torch.bool, device=device), torch.ones(rows, device=device)
 
 
 def build(generator: str, patches: int, width: int, blocks: int, device: str) -> Fractal:
-    """A level over ``patches`` patches of 8 cells, whose cells a small level of the same kind predicts."""
+    """Build a level over ``patches`` patches of 8 cells, whose cells a small level of the same kind predicts."""
     torch.manual_seed(0)
     sizes = [(8, patches), (8, 1), (1, 1)]
     kinds = [generator, generator]
@@ -38,7 +38,7 @@ def build(generator: str, patches: int, width: int, blocks: int, device: str) ->
 
 
 def training(width: int, blocks: int, repeats: int, device: str) -> None:
-    """Time of forward and backward, AR against MAR of equal width and depth."""
+    """Print the time of forward and backward passes, AR against MAR of equal width and depth."""
     print(
         "\n| patches | batch | AR parameters | MAR parameters | AR ms | MAR / AR, all hidden | MAR / AR, as trained |"
     )
@@ -73,7 +73,7 @@ def training(width: int, blocks: int, repeats: int, device: str) -> None:
 
 
 def sampling(width: int, blocks: int, repeats: int, device: str) -> None:
-    """Time of one sample: AR in several ways, compiled where torch can compile, MAR with several numbers of steps."""
+    """Print the time of a sample: AR in several ways, compiled if torch can compile, and MAR by number of steps."""
     ways = {
         "sequential": Generation(decoding="sequential"),
         "no cache": Generation(use_cache=False),

@@ -23,7 +23,7 @@ ITERATIONS = {"in64": [64, 16], "in256": [64, 16, 16]}
 
 
 def watch(model: Fractal, clock: Clock) -> None:
-    """Time the generator of each level and the leaf, in one pass and in sampling."""
+    """Measure the time of each level's generator and of the leaf, in one pass and in sampling."""
     for depth, level in enumerate(model.levels):
         name, generator = f"level {depth}", level.generator
         generator.forward = clock.watch(name, generator.forward)
@@ -35,13 +35,13 @@ def watch(model: Fractal, clock: Clock) -> None:
 
 
 def watch_head(name: str, head: CategoricalHead, clock: Clock) -> None:
-    """Time a head in one pass and in sampling."""
+    """Measure the time of a head in one pass and in sampling."""
     head.forward = clock.watch(name, head.forward)
     head.stepper = watched_stepper(name, head.stepper, clock, "feed", "logits")
 
 
 def watched_stepper(name: str, make: Callable[..., Any], clock: Clock, *steps: str) -> Callable[..., Any]:
-    """Steppers whose steps are timed."""
+    """Wrap a function that makes steppers, so that their steps are timed."""
 
     def stepper(*args: Any) -> Any:
         made = make(*args)
@@ -53,7 +53,7 @@ def watched_stepper(name: str, make: Callable[..., Any], clock: Clock, *steps: s
 
 
 def row(name: str, what: str, batch: int, seconds: float, parts: dict[str, float], device: str) -> None:
-    """Print one line of the table; what is in no part is gathering, patchifying, the backward pass."""
+    """Print one line of the table; the time that is in no part is gathering, patchifying and the backward pass."""
     numbers = f"{batch} | {seconds:.3g} | {seconds / batch:.3g} | {shares(parts)} | {memory(device):.1f}"
     print(f"| {name} | {what} | {numbers} |", flush=True)
 

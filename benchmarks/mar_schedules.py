@@ -33,7 +33,7 @@ class FixedCount(Masking):
         super().__init__("likelihood", stratum=(0, 1) if level else self.fixed)
 
     def descend(self, patches: int, chosen: Tensor | None = None) -> None:
-        """As `Masking.descend`."""
+        """Go down a level as `Masking.descend` does; at the chosen level, fix how many patches are hidden."""
         super().descend(patches, chosen)
         self.level -= 1
         if self.level == 0:
@@ -44,9 +44,9 @@ class FixedCount(Masking):
 def bits_by_hidden(
     network: Fractal, canvas: Tensor, label: Tensor, level: int, patches: int, passes: int
 ) -> list[float]:
-    """Bits of the patches that are at one place of their level, by the number m of hidden ones, from 0 (unused) on.
+    """Measure the bits of the patches at one place of their level, by the number m of hidden ones, from 0 (unused) on.
 
-    Together the ``patches`` places of any level are the whole image.
+    A parabola smooths the values. Together the ``patches`` places of any level are the whole image.
     """
     measured = []
     for count in range(1, patches + 1):
@@ -62,12 +62,12 @@ def bits_by_hidden(
 
 
 def cost(remaining: list[int], bits: list[float]) -> float:
-    """Bits that a schedule, the numbers of hidden patches after each step, loses by independent drawing."""
+    """Compute the bits that a schedule, the numbers of hidden patches after each step, loses by independent drawing."""
     return sum((m - left) * bits[m] - sum(bits[left + 1 : m + 1]) for m, left in pairwise(remaining))
 
 
 def best(patches: int, steps: int, bits: list[float]) -> list[int]:
-    """The schedule of so many steps that costs least."""
+    """Find the schedule of so many steps that costs least."""
     found = {0: [0]}
     for _ in range(min(steps, patches)):
         found = {

@@ -15,27 +15,27 @@ import torch
 
 
 def option_parser(description: str | None) -> argparse.ArgumentParser:
-    """A parser of options, which must be spelled out, whose help is the text of the program."""
+    """Make a parser of options, which must be spelled out; its help is the text of the program."""
     return argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
 
 
 def surroundings(device: str, precision: str = "float32") -> str:
-    """Versions and hardware in one line."""
+    """Return versions and hardware in one line."""
     where = torch.cuda.get_device_name() if device == "cuda" else f"{torch.get_num_threads()} threads"
     return f"torch {torch.__version__}, {device} ({where}), Python {platform.python_version()}, {precision}"
 
 
 def now(device: str) -> float:
-    """Seconds of a clock, after what the device has to do is done."""
+    """Return the seconds of a clock, after the device has done all that it has to do."""
     if device == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter()
 
 
 def cpu_now(device: str) -> float:
-    """Seconds that the process computed so far, which other processes hardly change; of a GPU those of :func:`now`."""
+    """Return the seconds that the process has computed, which others hardly change; on a GPU those of :func:`now`."""
     return time.process_time() if device == "cpu" else now(device)
 
 
@@ -46,7 +46,7 @@ def paired(
     warm_ups: int = 1,
     clock: Callable[[str], float] = now,
 ) -> dict[str, list[float]]:
-    """Times of several runs taken in turn, after so many rounds to warm up."""
+    """Measure the times of several runs, taken in turn, after so many rounds to warm up."""
     times: dict[str, list[float]] = {name: [] for name in runs}
     for repeat in range(-warm_ups, repeats):
         for name, run in runs.items():
@@ -58,19 +58,19 @@ def paired(
 
 
 def ratio(times: list[float], reference: list[float]) -> float:
-    """Median of the ratios of neighbouring runs, so that a drift of the machine's speed cancels out."""
+    """Return the median of the ratios of neighbouring runs, in which a drift of the machine's speed cancels out."""
     return statistics.median(a / b for a, b in zip(times, reference, strict=True))
 
 
 def memory(device: str) -> float:
-    """Peak in GB so far, of the device, or of the process on a CPU."""
+    """Return the peak memory so far, in GB, of the device, or of the process on a CPU."""
     if device == "cuda":
         return torch.cuda.max_memory_allocated() / 1e9
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 
 
 class Clock:
-    """Time spent in functions, by name, without the time of watched functions that they call."""
+    """Measures the time spent in functions, by name, without the time of watched functions that they call."""
 
     def __init__(self, device: str) -> None:
         self.device = device
@@ -79,14 +79,14 @@ class Clock:
         self.last = 0.0
 
     def tick(self) -> None:
-        """Book the time since the last tick on the innermost function."""
+        """Add the time since the last tick to the innermost function."""
         time = now(self.device)
         if self.active:
             self.seconds[self.active[-1]] += time - self.last
         self.last = time
 
     def watch(self, name: str | Callable[..., str], function: Callable[..., Any]) -> Callable[..., Any]:
-        """The same function, timed, under a name or what is made of its arguments."""
+        """Return the same function, timed, under a name or under what a function makes of its arguments."""
 
         def timed(*args: Any, **options: Any) -> Any:
             self.tick()
@@ -100,7 +100,7 @@ class Clock:
         return timed
 
     def measure(self, run: Callable[[], object], repeats: int, warm_ups: int = 1) -> tuple[float, dict[str, float]]:
-        """Median seconds of a run, and the share of each part over all of them."""
+        """Return the median seconds of a run, and the share of each part in all runs."""
         for _ in range(warm_ups):
             run()
         self.seconds.clear()
@@ -109,5 +109,5 @@ class Clock:
 
 
 def shares(parts: dict[str, float]) -> str:
-    """Parts in words."""
+    """Describe parts in words."""
     return ", ".join(f"{name} {share:.0%}" for name, share in parts.items())

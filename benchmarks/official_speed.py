@@ -42,7 +42,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of the colours that 
 
 
 class Comparison(NamedTuple):
-    """What is compared.
+    """What is compared, and how.
 
     Attributes:
         networks: the networks, in words.
@@ -57,7 +57,7 @@ class Comparison(NamedTuple):
 
 
 def detect(folder: Path) -> str:
-    """Which repository a folder holds.
+    """Return which repository a folder holds.
 
     Raises:
         FileNotFoundError: there is no such folder.
@@ -80,7 +80,7 @@ def detect(folder: Path) -> str:
 
 @contextmanager
 def without_cuda() -> Iterator[None]:
-    """Let ``.cuda()`` of tensors and modules return them as they are."""
+    """Make ``.cuda()`` of tensors and modules return them as they are."""
     before = {kind: kind.cuda for kind in (Tensor, nn.Module)}
     for kind in before:
         kind.cuda = lambda self, *_, **__: self  # type: ignore[method-assign]
@@ -93,7 +93,7 @@ def without_cuda() -> Iterator[None]:
 
 @contextmanager
 def importable(folder: Path) -> Iterator[None]:
-    """Let the modules of a folder be imported, and forget them afterwards.
+    """Make the modules of a folder importable, and forget them afterwards.
 
     Raises:
         ModuleNotFoundError: they import what is not installed.
@@ -115,7 +115,7 @@ def importable(folder: Path) -> Iterator[None]:
 
 
 def fractalgen(options: argparse.Namespace) -> Comparison:
-    """FractalGen's network and ours: training as the official engine does, sampling with its options."""
+    """Set up FractalGen's network and ours: training as the official engine does it, sampling with its options."""
     from models.fractalgen import FractalGen
 
     # 1. the networks
@@ -170,7 +170,7 @@ def fractalgen(options: argparse.Namespace) -> Comparison:
 def likelihood_difference(
     official: nn.Module, ours: Fractal, images: Tensor, canvas: Tensor, label: Tensor
 ) -> float | None:
-    """Difference of the likelihoods without classes, in nats per symbol; None where MAR's masks make it random."""
+    """Return the difference of the likelihoods without classes, in nats per symbol; None if MAR's masks are random."""
     if not ours.exact_likelihood:
         return None
     nats = ours.nll(canvas).mean() / canvas[0].numel()
@@ -178,7 +178,7 @@ def likelihood_difference(
 
 
 def var(options: argparse.Namespace) -> Comparison:
-    """VAR's networks and ours: cross-entropies of all scales, and sampling with its published filters."""
+    """Set up VAR's networks and ours: cross-entropies of all scales, and sampling with its published filters."""
     import models
 
     # 1. the networks
@@ -225,7 +225,7 @@ def var(options: argparse.Namespace) -> Comparison:
 
 @torch.no_grad()
 def logits_difference(official: Any, ours: VAR, label: Tensor, given: Tensor) -> float:
-    """Largest difference of the logits of all scales."""
+    """Return the largest difference of the logits of all scales."""
     share, official.cond_drop_rate = official.cond_drop_rate, 0.0  # else labels are dropped in evaluation, too
     difference = (official.eval()(label, given) - ours.eval()(label, given)).abs().max().item()
     official.cond_drop_rate = share

@@ -67,14 +67,14 @@ def main() -> None:
 
 
 def existing(path: Path, demo: str) -> Path:
-    """The path, if the demo has made it."""
+    """Return the path; exit with a message if the demo has not made it."""
     if not path.exists():
         raise SystemExit(f"{path}: no such file; run `make {demo}` first")
     return path
 
 
 def samples(run: Path, demo: str, ending: str) -> list[Path]:
-    """The files of the newest samples of a run, in their order; pieces that were continued or filled in are none."""
+    """Return the files of a run's newest samples, in order, without pieces that were continued or filled in."""
     folders = sorted(existing(run / "predictions", demo).glob("samples*"), key=lambda folder: folder.stat().st_mtime)
     found = sorted(folders[-1].glob(f"sample_*.{ending}")) if folders else []
     if not found:
@@ -83,14 +83,14 @@ def samples(run: Path, demo: str, ending: str) -> list[Path]:
 
 
 def coupled(run: Path) -> DecodeReport:
-    """What becomes of the scales of ten digits, one of each class, that the pair of a run decodes with ``Coupled``."""
+    """Decode ten digits, one of each class, with a run's pair and ``Coupled``; return what becomes of the scales."""
     pair = load_run(run, "last")
     decoder = Speculative(pair.draft, pair.target, gamma=3, acceptance=Coupled())
     return decoder.decode(torch.arange(10), pair.generation, seed=1).report
 
 
 def sheet(pictures: list[Image.Image], columns: int) -> Image.Image:
-    """Pictures of equal size in rows of so many columns, enlarged without smoothing."""
+    """Arrange pictures of equal size in rows of so many columns, enlarged without smoothing."""
     rows, step = -(-len(pictures) // columns), SIZE + GAP
     whole = Image.new("RGB", (GAP + columns * step, GAP + rows * step), "white")
     for place, picture in enumerate(pictures):
@@ -100,7 +100,7 @@ def sheet(pictures: list[Image.Image], columns: int) -> Image.Image:
 
 
 def screenshots(page: Path, chromium: Path) -> Image.Image:
-    """The beginning of a report in windows of 1280 and of 390 pixels, side by side."""
+    """Take pictures of the beginning of a report in windows of 1280 and of 390 pixels, side by side."""
     if shutil.which(chromium) is None:
         raise SystemExit(f"{chromium}: no such program; the picture of the report needs Chromium, see --chromium")
     taken = []

@@ -24,18 +24,18 @@ from matplotlib import pyplot as plt
 
 
 class Recorded(ParallelCanvases):
-    """Notes for each canvas that is decoded in parallel after which pass each of its cells no longer changed."""
+    """Records, for each canvas that is decoded in parallel, after which pass each of its cells no longer changed."""
 
     settled: ClassVar[list[Tensor]] = []
 
     def begin(self, rows: Tensor | None, work: Canvases) -> None:
-        """Begin to count passes."""
+        """Start to count passes."""
         super().begin(rows, work)
         self.number = 0
         self.passes = torch.zeros_like(self._take("symbols", None))
 
     def step(self, active: list[int]) -> list[int]:
-        """Note what changes, and keep the numbers of what has settled."""
+        """Run a pass, and record the number of the pass that settled each cell."""
         before = self._take("symbols", None)
         settled = super().step(active)
         self.number += 1
@@ -49,7 +49,7 @@ class Recorded(ParallelCanvases):
 
 
 def main() -> None:
-    """Sample, and draw the picture."""
+    """Sample a piece and draw the picture."""
     parser = option_parser(__doc__)
     parser.add_argument("run")
     parser.add_argument("picture")

@@ -22,7 +22,7 @@ CACHED = 64  # tokens that each step attends to
 
 
 def stepper(width: int, rows: int) -> Callable[[int], None]:
-    """A function that runs four steps with a number of threads."""
+    """Return a function that runs four steps with a number of threads."""
     heads = width // 64
     stack = Stack(StackConfig(width, 2, heads), "llama")
     caches = [KVCache(CACHED + 1) for _ in stack]

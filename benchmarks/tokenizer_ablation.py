@@ -36,14 +36,14 @@ ROWS = {
 
 
 def litscale(*words: str) -> None:
-    """Run a command of the command line; its output goes on to ours only if it fails."""
+    """Run a litscale command; its output is shown only if it fails."""
     run = subprocess.run([sys.executable, "-m", "litscale", *words], capture_output=True, text=True, check=False)
     if run.returncode:
         sys.exit(f"{' '.join(words)}\n{run.stdout}\n{run.stderr}")
 
 
 def scores(folder: Path, options: dict[str, str], steps: int, rest: list[str]) -> dict[str, float]:
-    """The scores of a row, which is trained and tested unless that is done."""
+    """Return the scores of a row; it is trained and tested first unless that is done."""
     last = folder / "checkpoints" / "last.ckpt"
     if not (found := sorted(folder.glob("scores_test_*.json"))):
         changed = [word for name, value in (NOTHING | options).items() for word in (f"--model.{name}", value)]

@@ -18,7 +18,7 @@ from litscale.models.var import PRESETS, VAR, VQVAE, VARGeneration, generate
 
 
 def watch(model: VAR, clock: Clock) -> None:
-    """Time each scale of the transformer, and the tokenizer."""
+    """Measure the time of each scale of the transformer, and of the tokenizer."""
 
     def scale(inputs: Any, condition: Any, cache: Any, first: int, mask: Any = None) -> str:
         return f"scale {first}"

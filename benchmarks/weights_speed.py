@@ -23,7 +23,7 @@ from litscale.models.small_weights import WEIGHTS, small_weights
 
 
 def stacks(model: Fractal) -> dict[str, tuple[Stack, int, int]]:
-    """The transformer of each level and of the leaf, its width, and its tokens for a patch of the first level."""
+    """Return the transformer, the width and the tokens for a patch of the first level, of each level and the leaf."""
     made, tokens = {}, 1
     for depth, level in enumerate(model.levels):
         rows, columns = level.generator.config.grid
@@ -35,7 +35,7 @@ def stacks(model: Fractal) -> dict[str, tuple[Stack, int, int]]:
 
 @torch.no_grad()
 def layers(model: Fractal, rows: int, repeats: int, device: str) -> dict[str, dict[str, list[float]]]:
-    """Times of the layers by kind of weights and by level, of tokens one by one, in so many rows."""
+    """Measure the layers by kind of weights and by level, with tokens one by one, in so many rows."""
     times: dict[str, dict[str, list[float]]] = {weights: {} for weights in WEIGHTS}
     for name, (stack, width, tokens) in stacks(model).items():
         x = torch.randn(rows, 1, width, device=device)
@@ -57,7 +57,7 @@ def layers(model: Fractal, rows: int, repeats: int, device: str) -> dict[str, di
 
 
 def samples(model: Fractal, batch: int, cfg: float, repeats: int, device: str) -> dict[str, list[float]]:
-    """Times of whole samples by kind of weights."""
+    """Measure whole samples by kind of weights."""
     label = torch.arange(batch, device=device)
     runs: dict[str, Callable[[], object]] = {
         weights: lambda weights=weights: generate(
