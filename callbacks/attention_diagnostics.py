@@ -89,7 +89,7 @@ class AttentionDiagnostics(Callback):
 
 
 def heatmaps(tables: dict[tuple[str, str], np.ndarray]) -> Figure:
-    """One heatmap ``[block, head]`` for each (level, measure): a row of the figure per level."""
+    """Draw one heatmap ``[block, head]`` for each level and measure, in a row of the figure per level."""
     levels = list(dict.fromkeys(level for level, _ in tables))
     # Not pyplot, whose figures are global and would pile up.
     figure = Figure(figsize=(4 * len(MEASURES), 2.4 * len(levels)), dpi=100, layout="constrained")

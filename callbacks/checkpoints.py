@@ -103,7 +103,7 @@ class Checkpoints(Checkpoint):
         return "" if self._folder is None or not self._path("best").exists() else str(self._path("best"))
 
     def _path(self, name: str) -> Path:
-        """The file of ``last`` or ``best``, once a fit has begun."""
+        """Return the file of ``last`` or ``best``, once a fit has begun."""
         assert self._folder is not None
         return checkpoint_in(self._folder, name)
 
@@ -137,7 +137,7 @@ class Checkpoints(Checkpoint):
             self._manifest = begin_manifest(trainer, folder)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Clear a folder that is overwritten, take over the best score so far, and listen to signals."""
+        """Clear a folder that is overwritten, read the best score so far, and listen to signals."""
         if is_trial(trainer):
             return
         if trainer.ckpt_path and trainer.global_step != self._resumed_step:
@@ -178,28 +178,28 @@ class Checkpoints(Checkpoint):
     # What a checkpoint records of this callback.
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Note where the run goes on; other callbacks may load files of their own later."""
+        """Record the step from which the run resumes; other callbacks may load files of their own later."""
         if self._resumed_step is None:
             self._resumed_step = checkpoint.get("global_step")
 
     def state_dict(self) -> dict[str, Any]:
-        """The monitor and the score of the weights at hand; null where they were not validated."""
+        """Return the monitor and the score of the current weights, null if they were not validated."""
         return self._score.record()
 
     # A step begins and ends.
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """The weights at hand are about to change, so no score is theirs."""
+        """Forget the score of the weights, which are about to change."""
         self._score.current = None
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
-        """From here to the end of the step the state is neither the old nor the new one."""
+        """Mark the state as unfinished: until the end of the step it is neither the old nor the new one."""
         self._stepping = True
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """After an optimiser step: save where it is time, and follow signals; all processes together.
+        """Save after an optimiser step if that is due, and obey signals; all processes call this together.
 
         Raises:
             SystemExit: the run was interrupted; all is saved.
@@ -223,7 +223,7 @@ class Checkpoints(Checkpoint):
         self._interruption.follow(action, self._path("last"))
 
     def _finish_step(self, trainer: Trainer) -> None:
-        """Note how far the training has come, for `on_exception`."""
+        """Record how far the training has come, for `on_exception`."""
         self._stepping = False
         self._finished = trainer.fit_loop.epoch_loop.batch_progress.total.ready
         self._buffer_values: list[Tensor] = [buffer.clone() for buffer in self._buffers]
@@ -243,7 +243,7 @@ class Checkpoints(Checkpoint):
             self._interruption.follow(action, self._path("last"))
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Have a run that goes on from here repeat the validation that is under way."""
+        """Make a run that resumes from this checkpoint repeat the validation that is under way."""
         if self._interruption is not None and self._interruption.validating:
             mark_validation_interrupted(checkpoint["loops"]["fit_loop"])
 
@@ -301,7 +301,7 @@ class Checkpoints(Checkpoint):
             self._interruption = None
 
     def _can_save(self, trainer: Trainer, exception: BaseException) -> bool:
-        """Whether there is a finished step to save, and the state at hand is that step's."""
+        """Return whether there is a finished step to save and the current state is that of this step."""
         torn = self._stepping and not isinstance(exception, GradientError)  # which comes before the step
         sharded = isinstance(trainer.strategy, ModelParallelStrategy)  # would need the other processes
         unfit = torn or sharded or isinstance(exception, NonFiniteError)

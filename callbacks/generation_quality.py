@@ -193,7 +193,7 @@ class GenerationQuality(SampleEvaluation):
         self._by_class = MulticlassAccuracy(self._classes, average=None).to(device) if named else None
 
     def begin_samples(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Forget the samples of the last time."""
+        """Forget the samples of the last evaluation."""
         self._scores.reset()
         if self._by_class is not None:
             self._by_class.reset()
@@ -206,7 +206,7 @@ class GenerationQuality(SampleEvaluation):
             self._store = SampleStore(run_folder(trainer) / "quality_batches", str(key))
 
     def generate(self, trainer: Trainer, pl_module: LightningModule, first: int, count: int, seed: int) -> Tensor:
-        """Samples, unless they are there from an evaluation that was interrupted."""
+        """Generate samples, or read them if an interrupted evaluation has stored them."""
         canvases = None if self._store is None else self._store.read(first, count)
         if canvases is None:
             with self._changed(pl_module):
@@ -216,7 +216,7 @@ class GenerationQuality(SampleEvaluation):
         return canvases
 
     def take_samples(self, trainer: Trainer, first: int, canvases: Tensor) -> None:
-        """Extract features and measure them."""
+        """Extract features of samples and update the scores."""
         device = self._scores["fid"].device
         index = torch.arange(first, first + len(canvases), device=device)
         features, logits = extract(self._extractor, canvases.to(device))
@@ -238,7 +238,7 @@ class GenerationQuality(SampleEvaluation):
             self._scores["kid"].reference = self._scores["precision_recall"].reference = self._real.features
 
     def outcome(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Tensor]:
-        """The scores, float32, and what decoding took."""
+        """Return the scores, float32, and what decoding took."""
         self._values = {name: value.float() for name, value in self._scores.compute().items()}
         shares = [] if self._by_class is None else self._by_class.compute().tolist()
         self._class_shares = dict(zip(self._class_names, shares, strict=False))
@@ -246,7 +246,7 @@ class GenerationQuality(SampleEvaluation):
         return {f"{prefix}/{name}": value for name, value in self._values.items()} | self.decoding(prefix)
 
     def report(self, trainer: Trainer, pl_module: LightningModule) -> Report:
-        """The scores and what they depend on; keeps or deletes the images."""
+        """Report the scores and what they depend on, and keep or delete the images."""
         # 1. the images
         stage, _ = stage_of(trainer)
         if trainer.is_global_zero:
@@ -293,7 +293,7 @@ class GenerationQuality(SampleEvaluation):
         self._store.remove()
 
     def _settings(self, pl_module: LightningModule) -> dict[str, Any]:
-        """How samples are drawn."""
+        """Describe how samples are drawn."""
         module = offered(pl_module, GenerationOptions)
         return (dict(module.described_generation()) if module is not None else {}) | {"seed": self.seed}
 

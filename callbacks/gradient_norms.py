@@ -60,7 +60,7 @@ class GradientNorms(Callback):
 
 
 def _norm(parameters: Iterable[Parameter], device: torch.device) -> Tensor:
-    """L2 norm of the gradients, float32; 0 where there are none."""
+    """Return the L2 norm of the gradients, float32; 0 without gradients."""
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     norm = get_total_norm(gradients)
     return (norm.full_tensor() if isinstance(norm, DTensor) else norm).to(device, torch.float32)

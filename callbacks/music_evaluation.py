@@ -118,7 +118,7 @@ class MusicEvaluation(SampleEvaluation):
             self._baselines = LikelihoodBaselines(trainer, self._format)
 
     def begin_samples(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Forget the samples of the last time."""
+        """Forget the samples of the last evaluation."""
         self._samples.reset()
 
     def take_samples(self, trainer: Trainer, first: int, canvases: Tensor) -> None:
@@ -147,7 +147,7 @@ class MusicEvaluation(SampleEvaluation):
         self._baselines = None
 
     def outcome(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Tensor]:
-        """Statistics, comparisons and the likelihood of the baselines, as the class names them."""
+        """Return statistics, comparisons and the likelihood of the baselines, by the names that the class documents."""
         values: dict[str, Tensor] = {}
         for name, row in self._compared().items():
             values |= {f"music/{name}": row["generated"]}
@@ -165,7 +165,7 @@ class MusicEvaluation(SampleEvaluation):
         return values | self.decoding("music")
 
     def report(self, trainer: Trainer, pl_module: LightningModule) -> Report:
-        """The outcome beside the model's own likelihood."""
+        """Report the outcome beside the model's own likelihood."""
         stage, prefix = stage_of(trainer)
         model = trainer.callback_metrics.get(f"{prefix}/nats_per_step")
         return music_report(
@@ -179,7 +179,7 @@ class MusicEvaluation(SampleEvaluation):
         )
 
     def _compared(self) -> dict[str, dict[str, Tensor]]:
-        """What `music_report` takes as ``statistics``, over all ranks; those that the data defines."""
+        """Return what `music_report` takes as ``statistics``, over all ranks, for those that the data define."""
         generated, data, compared = self._samples.compute(), self._data.compute(), self._samples.compare(self._data)
         return {
             name: {
@@ -202,7 +202,7 @@ def music_report(
     statistics: dict[str, dict[str, float]],
     sets: ComparedSets,
 ) -> Report:
-    """The outcome to be read.
+    """Write the outcome as a report for people to read.
 
     Args:
         stage: ``validate`` or ``test``.

@@ -79,7 +79,7 @@ class PixelBaseline(Callback):
         self._bits = None
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The same outside of ``fit``, where it would never change."""
+        """Measure the baseline in validation too, except within ``fit``, where it would never change."""
         if trainer.state.fn != TrainerFn.FITTING:
             self.on_test_epoch_start(trainer, pl_module)
 
@@ -88,7 +88,7 @@ class PixelBaseline(Callback):
 
 
 def _bits(images: Images, most: int, alphabet: int) -> Tensor:
-    """Code length of each value at each cell, float ``[C * H * W, alphabet]``, in bits."""
+    """Compute the code length of each value at each cell in bits, float ``[C * H * W, alphabet]``."""
     chosen = np.unique(np.linspace(0, len(images) - 1, most).astype(np.int64))
     counts = np.full((images.canvas(0).size, alphabet), 1 / alphabet)
     for index in chosen:

@@ -52,7 +52,7 @@ class PredictionWriter(Callback):
     def __init__(
         self, output_dir: str | None = None, gif: bool = False, wav: bool = False, score: bool = False
     ) -> None:
-        """Nothing is written yet.
+        """Set up the callback; nothing is written yet.
 
         Args:
             output_dir: folder for the folders of requests; by default ``predictions`` in the run folder.
@@ -207,7 +207,7 @@ class PredictionWriter(Callback):
         self._unfinished.close()
 
     def _name(self) -> str:
-        """The folder's name."""
+        """Return the folder's name."""
         described = {"request": self._request.options, "weights": self._weights.key}
         described |= {"settings": self._settings, "precision": self._precision}
         key = hashlib.sha256(json.dumps(described, sort_keys=True, default=str).encode()).hexdigest()

@@ -19,7 +19,7 @@ class SweepTrial(Callback):
     """
 
     def __init__(self, sweep: str, number: int) -> None:
-        """Note whose trial this is.
+        """Record whose trial this is.
 
         Args:
             sweep: folder of the sweep.

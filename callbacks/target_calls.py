@@ -176,7 +176,7 @@ class TargetCalls(Callback):
     on_test_end = on_validation_end
 
     def _report(self, stage: str) -> Report:
-        """The decoder beside the target alone."""
+        """Report the decoder beside the target alone."""
         own = dict(self._numbers)
         alone = {"target_calls_per_image": float(self._decoders.scales), "draft_calls_per_image": 0.0, "speedup": 1.0}
         alone["ms_per_image"] = own["target_only_ms_per_image"]

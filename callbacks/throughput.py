@@ -72,11 +72,11 @@ class Throughput(Callback):
         self._interval: _Interval | None = None  # from the end of the first step on
 
     def state_dict(self) -> dict[str, Any]:
-        """The FLOPs of a sample."""
+        """Return the FLOPs of a sample."""
         return {"flops_per_sample": self._flops_per_sample}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over the FLOPs of a sample."""
+        """Restore the FLOPs of a sample."""
         self._flops_per_sample = state_dict["flops_per_sample"]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -119,7 +119,7 @@ class Throughput(Callback):
         self._interval = _Interval(trainer.global_step, time.perf_counter())
 
     def _values(self, trainer: Trainer, interval: _Interval) -> dict[str, float]:
-        """The numbers of an interval that ends now; all processes call this together."""
+        """Compute the numbers of an interval that ends now; all processes call this together."""
         assert self._clock is not None
         # 1. what each process measured, one row each
         device = trainer.strategy.root_device
@@ -143,7 +143,7 @@ class Throughput(Callback):
         return values
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Note when the validation began."""
+        """Record when the validation began."""
         self._validation_began = time.perf_counter()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -181,13 +181,13 @@ class _LoadingClock:
         profiler.start, profiler.stop = self.start, self.stop  # type: ignore[method-assign]
 
     def start(self, action_name: str) -> None:
-        """An action begins."""
+        """Start the clock if the action is the loading of a batch."""
         self._start(action_name)
         if action_name.endswith(FETCH):
             self._began = time.perf_counter()
 
     def stop(self, action_name: str) -> None:
-        """An action ends."""
+        """Stop the clock if the action is the loading of a batch."""
         if action_name.endswith(FETCH):
             self.seconds += time.perf_counter() - self._began
         self._stop(action_name)
@@ -198,7 +198,7 @@ class _LoadingClock:
 
 
 def _peak_memory(device: torch.device) -> int:
-    """The most bytes so far: of a GPU's memory that tensors of this process took, elsewhere of its main memory."""
+    """Return the peak of bytes so far: of this process's tensors on a GPU, otherwise of its main memory."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -26,7 +26,7 @@ class TokenWriter(Callback):
     """
 
     def __init__(self, output_dir: str | None = None) -> None:
-        """Nothing is written yet.
+        """Set up the callback; nothing is written yet.
 
         Args:
             output_dir: folder for the cache of tokens; by default ``tokens`` in the run folder.

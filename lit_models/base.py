@@ -99,7 +99,7 @@ class LitModule(LightningModule):
 
     @classmethod
     def standalone_options(cls, options: Mapping[str, Any]) -> dict[str, Any]:
-        """The options with which a module is built whose weights are all given: without files of weights.
+        """Return the options, without files of weights, that build a module whose weights are all given.
 
         Args:
             options: those of a run's config.
@@ -107,15 +107,15 @@ class LitModule(LightningModule):
         return {name: None if name.endswith("_checkpoint") else value for name, value in options.items()}
 
     def trained(self) -> list[nn.Module]:
-        """The networks that are trained."""
+        """Return the networks that are trained."""
         return [self.network]
 
     def weight_files(self) -> dict[str, str]:
-        """The files that bring all weights, by option; empty if the weights have to come from a checkpoint."""
+        """Return the files that bring all weights, by option; empty if the weights have to come from a checkpoint."""
         return {}
 
     def blocks(self) -> Iterable[nn.Module]:
-        """The blocks of the networks, each of which is compiled and sharded on its own."""
+        """Return the blocks of the networks, each of which is compiled and sharded on its own."""
         return ()
 
     def compile_each_block(self) -> None:
@@ -211,7 +211,7 @@ class LitModule(LightningModule):
         self.seed_step(self.trainer.fit_loop.epoch_loop.total_batch_idx)
 
     def label_classes(self) -> int:
-        """Number of classes that the labels of batches must be of; 0 for a module that reads no labels."""
+        """Return the number of classes that the labels of batches must be of; 0 if the module reads no labels."""
         return 0
 
     def _on_before_batch_transfer(self, batch: Any, dataloader_idx: int = 0) -> Any:
@@ -229,7 +229,7 @@ class LitModule(LightningModule):
         return batch
 
     def batch_counts(self, batch: Batch) -> dict[str, int]:
-        """How many ``samples`` and ``cells`` a batch of canvases holds; nothing for a batch of another kind.
+        """Count the ``samples`` and ``cells`` of a batch of canvases; nothing for a batch of another kind.
 
         A cell is one symbol of a canvas: of an image, one channel of a pixel.
         """

@@ -52,7 +52,7 @@ def load_companion(option: str, path: str, check: Callable[[Fractal], None]) -> 
 
 
 def companion_file(path: str) -> Path:
-    """The checkpoint that :func:`load_companion` reads of a run folder; a file itself.
+    """Return the checkpoint that :func:`load_companion` reads: the one of a run folder, or the given file itself.
 
     Raises:
         FileNotFoundError: the folder holds no checkpoint.

@@ -29,14 +29,14 @@ class Generates(Protocol):
         index: Tensor | None = None,
         frames: list[tuple[Tensor, Tensor]] | None = None,
     ) -> Tensor:
-        """Canvases, uint8 ``[B, C, H, W]``; see `lit_models.generating.GeneratingModule.generate`."""
+        """Generate canvases, uint8 ``[B, C, H, W]``; see `lit_models.generating.GeneratingModule.generate`."""
 
 
 class ReadsLabels(Protocol):
     """A module that can tell whether it reads the labels of batches."""
 
     def label_classes(self) -> int:
-        """Number of classes that labels must be of; 0 for a module that reads none."""
+        """Return the number of classes that labels must be of; 0 for a module that reads none."""
 
 
 class GenerationOptions(Protocol):
@@ -47,35 +47,37 @@ class GenerationOptions(Protocol):
         """How canvases are generated, a frozen dataclass."""
 
     def described_generation(self) -> Mapping[str, Any]:
-        """All that samples depend on beside weights and requests, for files and caches that say so."""
+        """Describe all that samples depend on beside weights and requests, for files and caches that record it."""
 
 
 class BatchCounts(Protocol):
     """A module that can tell how much a training batch holds."""
 
     def batch_counts(self, batch: Any) -> Mapping[str, int]:
-        """``samples``, and ``tokens`` and ``cells`` where the batch has them; read off shapes, never off the device."""
+        """Count ``samples``, and ``tokens`` and ``cells`` if the batch has them, from shapes alone, never from the
+        device.
+        """
 
 
 class CountsDecoding(Protocol):
     """A module that counts what parallel decoding takes."""
 
     def decoding_counts(self) -> Mapping[str, float]:
-        """Of the last call of ``generate``; see `litscale.models.fractal.GenerationReport.counts`."""
+        """Return the counts of the last ``generate``; see `litscale.models.fractal.GenerationReport.counts`."""
 
 
 class LevelParameters(Protocol):
     """A module of several levels."""
 
     def parameters_by_level(self) -> Mapping[str, list[Parameter]]:
-        """Level -> its parameters."""
+        """Return the parameters of each level, by its name."""
 
 
 class AttentionReports(Protocol):
     """A module that can tell how its attention is spread."""
 
     def attention_report(self, canvas: Tensor, label: Tensor | None = None) -> Mapping[str, LevelAttention]:
-        """Level -> entropy and reach of its attention for canvases, uint8 ``[B, C, H, W]``."""
+        """Measure entropy and reach of attention on canvases, uint8 ``[B, C, H, W]``, by the level's name."""
 
 
 class DecoderComparison(Protocol):
@@ -105,4 +107,4 @@ class TokenMaker(Protocol):
     """A tokenizer's module."""
 
     def token_metadata(self) -> Mapping[str, Any]:
-        """What a cache must say of its tokens: ``tokenizer`` (its checksum), ``patch_nums`` and ``vocab``."""
+        """Return what a cache records of the tokenizer: ``tokenizer`` (its checksum), ``patch_nums`` and ``vocab``."""

@@ -149,7 +149,7 @@ class LitFractal(GeneratingModule):
 
     @classmethod
     def standalone_options(cls, options: Mapping[str, Any]) -> dict[str, Any]:
-        """The options without files; guesses of a draft become repeated symbols, which draw the same samples."""
+        """Return the options without files; draft guesses become repeated symbols, which give the same samples."""
         options = super().standalone_options(options)
         if (options.get("generation") or {}).get("guess") == "draft":
             options["generation"] = options["generation"] | {"guess": "repeat"}
@@ -247,7 +247,7 @@ class LitFractal(GeneratingModule):
         return {"loss": loss, "report": report}
 
     def _start(self, batch: Batch) -> dict[str, Any]:
-        """Where canvases begin in their pieces, for a network or a teacher that is told."""
+        """Return where canvases begin in their pieces, as an argument for a network or teacher that uses it."""
         told = self.network.periods or any(teacher.periods for teacher in self._teacher)
         return {"start": batch.get("start")} if told else {}
 
@@ -283,7 +283,7 @@ class LitFractal(GeneratingModule):
                     self._log_likelihood(prefix, name + protocol, value, weights[protocol])
 
     def _nats_per_step(self, batch: Batch, label: Tensor | None) -> dict[str, Tensor]:
-        """Likelihoods of a batch in nats per column, ``[passes, B]``, by protocol."""
+        """Return the likelihoods of a batch in nats per column, ``[passes, B]``, by protocol."""
         canvas = batch["canvas"]
         options = {"seed": self.run_seed, **self._start(batch)}
         if "counted" not in batch:
@@ -368,7 +368,7 @@ class LitFractal(GeneratingModule):
         return self._report.counts()
 
     def attention_report(self, canvas: Tensor, label: Tensor | None = None) -> dict[str, LevelAttention]:
-        """Entropy and reach of attention, see :func:`litscale.models.fractal.attention_report`.
+        """Measure entropy and reach of attention, see :func:`litscale.models.fractal.attention_report`.
 
         Raises:
             ValueError: the network is no `Fractal`.
@@ -377,11 +377,11 @@ class LitFractal(GeneratingModule):
             return attention_report(self._fractal("callbacks.AttentionDiagnostics"), canvas.to(self.device), label)
 
     def parameters_by_level(self) -> dict[str, list[nn.Parameter]]:
-        """Parameters of ``level_0``, ... and of the ``leaf``; of another network the groups that it names."""
+        """Return the parameters of ``level_0``, ... and of the ``leaf``; of another network, the groups it names."""
         return self.network.parameters_by_level()
 
     def _fractal(self, option: str) -> Fractal:
-        """The network, for what needs the published levels.
+        """Return the network, for what needs the published levels.
 
         Raises:
             ValueError: it is another network.

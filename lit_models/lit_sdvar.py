@@ -230,7 +230,7 @@ class LitSDVAR(GeneratingModule):
         return {"loss": loss, "report": report}
 
     def batch_counts(self, batch: Batch) -> dict[str, int]:
-        """How many ``samples`` and ``tokens`` a batch holds, and of ``cells``, if it has canvases."""
+        """Count the ``samples`` and ``tokens`` of a batch, and the ``cells`` if it has canvases."""
         return count_tokens(batch, self.target.length)
 
     def _divergence(self, labels: Tensor, tokens: list[Tensor]) -> tuple[Tensor, Tensor]:

@@ -201,7 +201,9 @@ class LitVAR(GeneratingModule):
         return {"loss": loss, "report": report}
 
     def batch_counts(self, batch: Batch) -> dict[str, int]:
-        """How many ``samples``, ``tokens`` of the trained scales, and with canvases ``cells`` a batch holds."""
+        """Count the ``samples`` and the ``tokens`` of the trained scales in a batch, and the ``cells`` if it has
+        canvases.
+        """
         reached = self.network.bounds[self.active_scales(self.global_step)]
         return count_tokens(batch, len(range(reached)[self.trained_tokens]))
 

@@ -118,17 +118,17 @@ class LitVQVAE(LitModule):
 
     @classmethod
     def standalone_options(cls, options: Mapping[str, Any]) -> dict[str, Any]:
-        """The options without the files of LPIPS and of the feature extractor."""
+        """Return the options without the files of LPIPS and of the feature extractor."""
         options = super().standalone_options(options)
         loss = dict(options.get("loss") or {}) | {"perceptual": 0.0, "perceptual_weights": None}
         return options | {"loss": loss, "features": None}
 
     def trained(self) -> list[nn.Module]:
-        """The tokenizer and its discriminator."""
+        """Return the tokenizer and its discriminator."""
         return [self.network] if self.discriminator is None else [self.network, self.discriminator]
 
     def blocks(self) -> list[nn.Module]:
-        """The residual and attention blocks of encoder and decoder."""
+        """Return the residual and attention blocks of encoder and decoder."""
         return [part for part in self.network.modules() if isinstance(part, ResidualBlock | SpatialAttention)]
 
     def setup(self, stage: str) -> None:
@@ -172,7 +172,7 @@ class LitVQVAE(LitModule):
         return {"loss": total, "report": named | report(self.network.quantizer.hits)}
 
     def batch_counts(self, batch: Batch) -> dict[str, int]:
-        """How many ``samples``, ``cells`` and ``tokens`` of all scales a batch holds."""
+        """Count the ``samples``, ``cells`` and ``tokens`` of all scales in a batch."""
         return count_tokens(batch, sum(side**2 for side in self.network.patch_nums))
 
     def _reconstruction(self, real: Tensor, made: Tensor) -> dict[str, Tensor]:

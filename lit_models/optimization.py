@@ -174,7 +174,7 @@ class Optimization:
 
 
 def scales_loss(trainer: Trainer) -> bool:
-    """Whether the precision of a trainer is 16-mixed, in which a scaler multiplies the loss and skips steps."""
+    """Return whether a trainer's precision is 16-mixed, in which a scaler multiplies the loss and skips steps."""
     precision = trainer.precision_plugin
     return isinstance(precision, MixedPrecision | FSDPPrecision) and precision.scaler is not None
 

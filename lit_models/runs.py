@@ -76,7 +76,7 @@ def load_exported(folder: str | PathLike[str]) -> LightningModule:
 
 
 def kept_checkpoint(folder: Path) -> str:
-    """``best`` where the run keeps a best checkpoint, else ``last``."""
+    """Return ``best`` if the run keeps a best checkpoint, otherwise ``last``."""
     return "best" if checkpoint_in(folder, "best").is_file() else "last"
 
 
@@ -101,7 +101,7 @@ def read_config(config: Path) -> dict[str, Any]:
 
 
 def checkpoint_path(folder: Path, checkpoint: str | PathLike[str]) -> Path:
-    """The file that ``best``, ``last`` or a path means.
+    """Return the file that ``best``, ``last`` or a path means.
 
     Raises:
         FileNotFoundError: there is no such file.

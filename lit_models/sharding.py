@@ -11,7 +11,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 
 
 def shard(networks: Iterable[nn.Module], blocks: Iterable[nn.Module], mesh: DeviceMesh) -> None:
-    """Shard networks, so that each process holds a part of the weights, and a training pass gathers block after block.
+    """Shard networks, so that each process holds a part of the weights and gathers them block by block in training.
 
     Args:
         networks: The networks that are trained.

@@ -72,7 +72,7 @@ class CheckpointFiles(TorchCheckpointIO):
 
 
 def _reason(error: BaseException, handled: BaseException | None) -> BaseException:
-    """The error of the system, or the end of the process, that an error was raised after; itself if there was none.
+    """Return the system's error, or the end of the process, that led to an error; if there was none, the error itself.
 
     Args:
         error: the last one.
@@ -87,7 +87,7 @@ def _reason(error: BaseException, handled: BaseException | None) -> BaseExceptio
 
 
 def use_checkpoint_files(trainer: Trainer) -> None:
-    """Have a trainer write and read its checkpoints by `CheckpointFiles`, whatever the strategy."""
+    """Make a trainer write and read its checkpoints with `CheckpointFiles`, whatever the strategy."""
     if not isinstance(trainer.strategy.checkpoint_io, CheckpointFiles):
         trainer.strategy.checkpoint_io = CheckpointFiles()
 
@@ -128,7 +128,7 @@ def discard_previous(path: Path) -> None:
 
 
 def _not_finite(value: Any, name: str = "") -> Iterator[str]:
-    """Names of the tensors that hold infinities or NaN, depth first."""
+    """Yield the names of the tensors that hold infinities or NaN, depth first."""
     if isinstance(value, Tensor):
         if value.is_floating_point() and not torch.isfinite(value).all():
             yield name

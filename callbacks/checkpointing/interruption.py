@@ -80,7 +80,7 @@ class Interruption:
             signal.signal(number, handler)
 
     def agreed(self, save_due: bool) -> Action:
-        """What all processes do now. To be asked once after each step, by all of them.
+        """Return what all processes do now. All of them must call this once after each step.
 
         Several processes communicate only every two seconds or so, at the same steps; between these nothing is done.
 
@@ -105,7 +105,7 @@ class Interruption:
         return Action(largest)
 
     def follow(self, action: Action, saved: Path) -> None:
-        """Requeue the job or end the process, where that is agreed.
+        """Requeue the job or end the process, if that is the action.
 
         Args:
             action: what `agreed` said.
@@ -124,6 +124,6 @@ class Interruption:
             sys.exit(EXIT_STATUS[action])
 
     def _slurm(self) -> SLURMEnvironment | None:
-        """The job of SLURM that the run is, if it is one."""
+        """Return the SLURM job in which the run takes place, None outside SLURM."""
         environment = self._trainer._accelerator_connector.cluster_environment
         return environment if isinstance(environment, SLURMEnvironment) else None

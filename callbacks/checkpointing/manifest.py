@@ -78,7 +78,7 @@ def end_manifest(trainer: Trainer, manifest: ManifestWriter, exception: BaseExce
 
 
 def outcome(exception: BaseException | None) -> tuple[str, str | None]:
-    """Status and reason of an attempt that an exception ended, or nothing."""
+    """Return status and reason of an attempt that ended with an exception, or with none."""
     if exception is None:
         return FINISHED, None
     if isinstance(exception, KeyboardInterrupt):

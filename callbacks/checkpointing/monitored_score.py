@@ -32,7 +32,7 @@ class MonitoredScore:
         self.best: float | None = None
 
     def record(self) -> dict[str, Any]:
-        """What a checkpoint records: the monitor and the score of its weights."""
+        """Return what a checkpoint records: the monitor and the score of its weights."""
         return {"monitor": self.monitor, "mode": self.mode, "score": self.current}
 
     def read_best(self, path: Path, key: str) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 
 def mark_validation_interrupted(fit_loop: dict[str, Any]) -> None:
-    """Have a run that goes on from a checkpoint begin with the validation that was about to begin.
+    """Mark a checkpoint so that a run resumed from it begins with the validation that was due.
 
     Args:
         fit_loop: ``loops.fit_loop`` of the checkpoint; changed in place.

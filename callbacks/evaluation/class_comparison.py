@@ -51,13 +51,13 @@ class ComparedClasses:
     missing: list[str] = field(default_factory=list)
 
     def logged(self) -> dict[str, float]:
-        """The numbers by the names that dashboards see, without the part ``music/``."""
+        """Return the numbers by the names that dashboards show, without the part ``music/``."""
         prefixes = {"generated": "", "training": "training/"}
         return {f"{prefixes[source]}nearest_class": share for source, share in self.own.items()}
 
 
 def spread(count: int, most: int) -> np.ndarray:
-    """At most so many of the numbers 0 .. count - 1, evenly spread, int64."""
+    """Choose at most ``most`` of the numbers 0 .. count - 1, evenly spread, int64."""
     return np.linspace(0, count - 1, min(count, most)).round().astype(int)
 
 
@@ -123,7 +123,7 @@ def compared_classes(
 
 
 def class_table(compared: ComparedClasses) -> ResultTable:
-    """A row for each class and source, a column for each class that may be the nearest."""
+    """Make a table with a row for each class and source, and a column for each class that may be the nearest."""
     rows = {
         f"{name}, {source}": shares[name]
         for name in compared.names
@@ -136,14 +136,14 @@ def class_table(compared: ComparedClasses) -> ResultTable:
 
 
 def class_numbers(compared: ComparedClasses) -> dict[str, Any]:
-    """The comparison as JSON values."""
+    """Return the comparison as JSON values."""
     return {
         source: {"nearest_class": compared.own[source], "shares": shares} for source, shares in compared.shares.items()
     }
 
 
 def class_remark(compared: ComparedClasses) -> str:
-    """Which classes the data do not have."""
+    """Say which classes the data do not have."""
     return f"The data have no windows of {', '.join(compared.missing)}, so nothing is nearest to it."
 
 
@@ -155,6 +155,6 @@ def with_notes(windows: Iterable[np.ndarray], form: RollFormat) -> tuple[list[Ro
 
 
 def _features(windows: np.ndarray, form: RollFormat) -> tuple[list[dict[str, np.ndarray]], np.ndarray]:
-    """Features of the windows that have enough notes for them, and which ones these are, bool ``[n]``."""
+    """Compute features of the windows that have enough notes, and say which ones these are, bool ``[n]``."""
     rolls, enough = with_notes(windows, form)
     return [features(roll) for roll in rolls], enough

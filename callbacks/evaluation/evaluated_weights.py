@@ -52,7 +52,7 @@ class EvaluatedWeights:
 
 
 def evaluated_weights(trainer: Trainer, pl_module: LightningModule) -> EvaluatedWeights:
-    """What was loaded. Ask as soon as it is, before a training run that is going on writes the next checkpoint.
+    """Record which weights were loaded. Call this at once, before a running training writes the next checkpoint.
 
     Raises:
         FileNotFoundError: a file of the model is not there, naming its option; or the checkpoint is gone already.

@@ -47,7 +47,7 @@ def generate_samples(
 
 
 def frames_of(frames: list[tuple[Tensor, Tensor]], row: int) -> dict[str, Any]:
-    """What a renderer's ``save`` takes to animate one sample of a batch."""
+    """Return what a renderer's ``save`` needs to animate one sample of a batch."""
     return {
         "frames": [canvas[row].numpy() for canvas, _ in frames],
         "unknown": [~done[row].bool().numpy() for _, done in frames],

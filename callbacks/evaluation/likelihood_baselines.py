@@ -48,7 +48,7 @@ class LikelihoodBaselines:
             self._steps += window.shape[1]
 
     def compute(self, trainer: Trainer) -> dict[str, float]:
-        """Nats per step over the windows of all ranks, by the name of the baseline; NaN without windows."""
+        """Return nats per step over the windows of all ranks, by the name of the baseline; NaN without windows."""
         sums = [*self._nats.values(), float(self._steps)]
         table = trainer.strategy.reduce(
             torch.tensor(sums, dtype=torch.float32, device=trainer.strategy.root_device), reduce_op="sum"

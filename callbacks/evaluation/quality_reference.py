@@ -102,7 +102,7 @@ class QualityReference:
         self._bank.reset()
 
     def _take_images(self, trainer: Trainer, device: torch.device) -> None:
-        """Extract this rank's share of the file's images."""
+        """Extract features of this rank's share of the file's images."""
         images = self._known.images
         if images is None:
             return

@@ -62,25 +62,25 @@ class SampleEvaluation(Callback, ABC):
 
     @abstractmethod
     def end_data(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Finish the measurement of the data; called once."""
+        """Finish measuring the data; this is called once."""
 
     @abstractmethod
     def outcome(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Tensor]:
-        """What is logged; equal on all ranks."""
+        """Return the scores to log, equal on all ranks."""
 
     @abstractmethod
     def report(self, trainer: Trainer, pl_module: LightningModule) -> Report:
-        """The outcome to be read; asked on all ranks, used on rank zero."""
+        """Return the report for people to read; it is made on all ranks and used on rank zero."""
 
     def generate(self, trainer: Trainer, pl_module: LightningModule, first: int, count: int, seed: int) -> Tensor:
-        """Samples ``first``, ... of one batch: uint8 ``[B, C, H, W]`` on the CPU; what decoding took is counted."""
+        """Generate a batch from sample ``first`` on, uint8 ``[B, C, H, W]`` on the CPU, and count what decoding took."""
         canvases = generate_samples(trainer, pl_module, first, count, seed)
         module = offered(pl_module, CountsDecoding)
         self._decoding.update({} if module is None else module.decoding_counts())
         return canvases
 
     def decoding(self, prefix: str) -> dict[str, Tensor]:
-        """What decoding took to generate the samples, by ``<prefix>/decoding/<name>``; equal on all ranks."""
+        """Return what decoding took to generate the samples, by ``<prefix>/decoding/<name>``; equal on all ranks."""
         return {f"{prefix}/decoding/{name}": value for name, value in self._decoding.compute().items()}
 
     # When it is measured.
@@ -90,7 +90,7 @@ class SampleEvaluation(Callback, ABC):
         self._reset()
 
     def evaluates_in(self, stage: str) -> bool:
-        """Whether anything is evaluated in a stage, so that data and module must offer what that takes."""
+        """Return whether anything is evaluated in a stage, so that data and module must offer what that needs."""
         return stage != "predict" and (stage != "fit" or self.every_n_validations > 0)
 
     def _reset(self) -> None:
@@ -176,12 +176,12 @@ class SampleEvaluation(Callback, ABC):
 
 
 def summed(trainer: Trainer, pl_module: LightningModule, number: int) -> int:
-    """The sum of a number over all ranks."""
+    """Return the sum of a number over all ranks."""
     return int(trainer.strategy.reduce(torch.tensor(number, device=pl_module.device), reduce_op="sum"))
 
 
 def measured(batch: dict[str, Any]) -> dict[str, Any] | None:
-    """The windows of a batch that do not overlap, where it says which ones do not; None if there are none."""
+    """Return the windows of a batch that do not overlap, or None if it has none; all windows if none overlap."""
     if "side_by_side" not in batch:
         return batch
     chosen = batch["side_by_side"]

@@ -32,7 +32,8 @@ class SampleStore:
         self.folder = folder / hashlib.sha256(key.encode()).hexdigest()[:16]
 
     def read(self, first: int, count: int) -> Tensor | None:
-        """Samples ``first`` to ``first + count - 1``, uint8 ``[count, C, H, W]``, if they were made already.
+        """Return samples ``first`` to ``first + count - 1``, uint8 ``[count, C, H, W]``, or None if they are not
+        stored.
 
         Raises:
             ValueError: the file is damaged; the message names it.
@@ -52,7 +53,7 @@ class SampleStore:
         write_atomically(self._path(first, len(canvases)), buffer.getvalue())
 
     def batches(self, num_samples: int, batch_size: int) -> Iterator[Tensor]:
-        """All samples in order, uint8 ``[B, C, H, W]``."""
+        """Yield all samples in order, uint8 ``[B, C, H, W]``."""
         for first in range(0, num_samples, batch_size):
             path = self._path(first, min(batch_size, num_samples - first))
             yield torch.from_numpy(read_npy(path))
@@ -121,5 +122,5 @@ def write_pngs(folder: Path, batches: Iterator[Tensor]) -> Path:
 
 
 def _rgb(canvases: Tensor) -> np.ndarray:
-    """uint8 ``[B, H, W, 3]``."""
+    """Convert canvases to RGB images, uint8 ``[B, H, W, 3]``."""
     return canvases.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).contiguous().numpy()

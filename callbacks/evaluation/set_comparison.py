@@ -57,7 +57,7 @@ class ComparedSets:
     too_short: int = 0
 
     def logged(self) -> Numbers:
-        """The numbers by the names that dashboards see, without the part ``music/``."""
+        """Return the numbers by the names that dashboards show, without the part ``music/``."""
         values = {
             f"{prefix}{kind}/{name}": row[kind]
             for prefix, rows in (("", self.distances), ("training/", self.training))
@@ -152,7 +152,7 @@ class SetComparison:
         )
 
     def _gathered(self, part: WindowSet, trainer: Trainer, pl_module: LightningModule) -> LabelledWindows:
-        """The windows of all ranks; those of rank zero, which has some, give the steps."""
+        """Gather the windows of all ranks. Rank zero must have some generated ones, which give the number of steps."""
         symbols, labels = (
             torch.cat([values.flatten() for values in batches] or [torch.empty(0, dtype=dtype)])
             for batches, dtype in ((part.canvases, torch.uint8), (part.labels, torch.int64))
@@ -166,7 +166,7 @@ class SetComparison:
 
 
 def copied(windows: np.ndarray, training: Sequence[np.ndarray]) -> Numbers:
-    """How much of windows stands in training pieces, see `litscale.music.copying.longest_runs`.
+    """Measure how much of windows appears in training pieces, see `litscale.music.copying.longest_runs`.
 
     Args:
         windows: uint8 ``[n, pitch, step]``.
@@ -187,7 +187,7 @@ def copied(windows: np.ndarray, training: Sequence[np.ndarray]) -> Numbers:
 
 
 def set_tables(sets: ComparedSets) -> list[ResultTable]:
-    """The tables of a comparison."""
+    """Make the tables of a comparison."""
     columns = {
         "overlapping_area": Column("overlapping area"),
         "kl_divergence": Column("KL divergence"),
@@ -214,7 +214,7 @@ def set_tables(sets: ComparedSets) -> list[ResultTable]:
 
 
 def set_numbers(sets: ComparedSets) -> dict[str, Any]:
-    """The comparison as JSON values; empty if there is none."""
+    """Return the comparison as JSON values; empty if there is none."""
     if sets == ComparedSets():
         return {}
     distances = {"generated": sets.distances, "training": sets.training}
@@ -223,7 +223,7 @@ def set_numbers(sets: ComparedSets) -> dict[str, Any]:
 
 
 def remark(sets: ComparedSets) -> str:
-    """What a reader of the tables has to know."""
+    """Say what a reader of the tables has to know."""
     parts = [class_remark(sets.classes)] if sets.classes.missing else []
     if sets.too_short:
         parts.append(f"{sets.too_short} windows have fewer than {LEAST_NOTES} notes, and no features.")

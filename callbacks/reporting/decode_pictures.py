@@ -17,7 +17,7 @@ GAP = 0.35  # between rounds, in cells
 
 
 def timeline(report: DecodeReport, images: int = 16) -> Figure:
-    """What happened to each image: a row of cells, one for each scale drafted or made, with gaps between rounds.
+    """Draw what happened to each image: a row of cells, one for each scale drafted or made, with gaps between rounds.
 
     Args:
         report: of a decoding run.
@@ -42,7 +42,7 @@ def timeline(report: DecodeReport, images: int = 16) -> Figure:
 
 
 def mask_pictures(patch_nums: Sequence[int], entry_num: int) -> Figure:
-    """All prefix masks side by side: a filled cell where the token of the row may attend to that of the column.
+    """Draw all prefix masks side by side: a cell is filled if the row's token may attend to the column's.
 
     Args:
         patch_nums: side of each scale's token map.

@@ -38,7 +38,7 @@ def decode_report(
     rows: Mapping[str, Mapping[str, float]],
     more: Mapping[str, Column] | None = None,
 ) -> Report:
-    """Decoders beside each other.
+    """Report decoders beside each other.
 
     Args:
         name: of the files.

@@ -24,7 +24,7 @@ def write_picture(figure: Figure, path: str | Path) -> Path:
 
 
 def pixels(figure: Figure) -> np.ndarray:
-    """A figure as uint8 RGB ``[height, width, 3]``."""
+    """Return a figure as uint8 RGB ``[height, width, 3]``."""
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()

@@ -118,7 +118,7 @@ def send_table(trainer: Trainer, key: str, columns: Sequence[str], rows: Sequenc
 
 
 def _read_wav(path: Path) -> tuple[np.ndarray, int]:
-    """Float32 ``[n]`` in [-1, 1] and the rate of a 16-bit WAV file with one channel."""
+    """Read a 16-bit WAV file with one channel: float32 ``[n]`` in [-1, 1] and its rate."""
     with wave.open(str(path)) as file:
         values = np.frombuffer(file.readframes(file.getnframes()), "<i2")
         return values.astype(np.float32) / 32767, file.getframerate()

@@ -35,7 +35,7 @@ class Column:
     right: bool = False
 
     def text(self, value: float | str | None) -> str:
-        """A value as text; text stays as it is."""
+        """Return a value as text; text stays as it is."""
         if isinstance(value, str):
             return value
         return self.template.format(value) if value is not None and math.isfinite(value) else self.missing
@@ -65,7 +65,7 @@ class ResultTable:
         return {key: column for key, column in self.columns.items() if any(key in row for row in self.rows.values())}
 
     def lines(self) -> list[list[str]]:
-        """The table's text: headings, then a line for each row."""
+        """Return the table as lines of text: headings, then a line for each row."""
         shown = self.shown
         head = [self.label, *(column.title for column in shown.values())]
         body = ([label, *(each.text(row.get(key)) for key, each in shown.items())] for label, row in self.rows.items())
@@ -86,13 +86,13 @@ class ResultTable:
         Console(width=max(Console().width, max(48, labels) + 12 * len(head))).print(table)
 
     def markdown(self) -> str:
-        """The table as Markdown, its title before it as a sentence."""
+        """Return the table as Markdown, its title before it as a sentence."""
         head, *body = ("|" + "|".join(f" {cell} " if cell else " " for cell in line) + "|" for line in self.lines())
         rule = "|---|" + "".join("---:|" if column.right else "---|" for column in self.shown.values())
         return "\n".join([*([f"{self.title}.", ""] if self.title else []), head, rule, *body])
 
     def csv(self) -> str:
-        """All values of the rows as CSV, empty where there is none."""
+        """Return all values of the rows as CSV, empty where there is none."""
         keys = list(dict.fromkeys(key for row in self.rows.values() for key in row))
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
@@ -127,7 +127,7 @@ class Report:
             table.show()
 
     def markdown(self) -> str:
-        """All of it as Markdown."""
+        """Return the whole report as Markdown."""
         checkpoint = "" if self.checkpoint is None else f"Checkpoint: `{self.checkpoint}`"
         parts = [f"# {self.heading}", checkpoint, *(table.markdown() for table in self.tables), self.remark]
         return "\n\n".join(part for part in parts if part) + "\n"

@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 def gathered(trainer: Trainer, value: T) -> list[T]:
-    """The values of all ranks, in their order; every rank must come here."""
+    """Gather the values of all ranks, in the order of ranks; every rank must call this."""
     if not torch.distributed.is_initialized():
         return [value]
     values: list[T] = [value] * trainer.world_size
@@ -21,22 +21,22 @@ def gathered(trainer: Trainer, value: T) -> list[T]:
 
 
 def run_folder(trainer: Trainer) -> Path:
-    """The folder of this run: ``trainer.default_root_dir``, whatever the loggers write to."""
+    """Return the folder of this run: ``trainer.default_root_dir``, wherever the loggers write."""
     return Path(trainer.default_root_dir)
 
 
 def stage_of(trainer: Trainer) -> tuple[str, str]:
-    """Name of the stage in files (``validate`` or ``test``) and on dashboards (``val`` or ``test``)."""
+    """Return the stage's name in files (``validate`` or ``test``) and on dashboards (``val`` or ``test``)."""
     return ("test", "test") if trainer.testing else ("validate", "val")
 
 
 def checkpoint_of(trainer: Trainer) -> str | None:
-    """Path of the evaluated weights, if they were loaded."""
+    """Return the path of the evaluated weights, None if none were loaded."""
     return None if trainer.ckpt_path is None else str(trainer.ckpt_path)
 
 
 def resumed_checkpoint(trainer: Trainer) -> str | None:
-    """Path of the checkpoint that a training goes on from; None for a new run.
+    """Return the path of the checkpoint from which a training resumes; None for a new run.
 
     A search before the training (`LearningRateFinder`, `BatchSizeFinder`) leaves the path of a file of its own in
     ``trainer.ckpt_path``, which it has removed.
@@ -46,11 +46,11 @@ def resumed_checkpoint(trainer: Trainer) -> str | None:
 
 
 def is_trial(trainer: Trainer) -> bool:
-    """Whether this is a run of a few batches that leaves nothing behind (``fast_dev_run``)."""
+    """Return whether this is a run of a few batches that leaves nothing behind (``fast_dev_run``)."""
     return bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
 
 
 def logs_now(trainer: Trainer) -> bool:
-    """Whether this training step is one that loggers get (``log_every_n_steps``)."""
+    """Return whether loggers receive this training step (``log_every_n_steps``)."""
     # Lightning's own callbacks ask the same; the rule has no public name.
     return is_trial(trainer) or trainer._logger_connector.should_update_logs

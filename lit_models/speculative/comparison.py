@@ -45,7 +45,7 @@ class Comparison:
 
 
 def no_totals(scales: int) -> dict[str, float]:
-    """:meth:`Comparison.totals` of no image."""
+    """Return :meth:`Comparison.totals` for zero images."""
     return DecodeReport(scales, 0, ()).totals() | dict.fromkeys(("target_only/seconds", "agreement", "difference"), 0.0)
 
 

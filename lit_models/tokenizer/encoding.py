@@ -55,7 +55,7 @@ def tokens_of(model: VAR, codec: Codec, batch: Batch) -> list[Tensor]:
 
 
 def count_tokens(batch: Batch, positions: int) -> dict[str, int]:
-    """How many ``samples`` and ``tokens`` a batch holds, and of ``cells`` where it has canvases.
+    """Count the ``samples`` and ``tokens`` of a batch, and the ``cells`` if it has canvases.
 
     Args:
         batch: canvases or the tokens of a cache.
