@@ -37,7 +37,7 @@ ZSH = "autoload -Uz compinit bashcompinit && compinit && bashcompinit\n"
 
 
 def script(shell: str) -> str:
-    """The script of a shell, ``bash`` or ``zsh``."""
+    """Return the completion script of a shell, ``bash`` or ``zsh``."""
     trainer = [f"trainer.{name}" for name in COMMON_TRAINER_OPTIONS]
     commands = list(dict.fromkeys(command.split()[0] for command in COMMANDS))
     words = {

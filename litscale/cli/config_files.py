@@ -35,7 +35,7 @@ class LayeredConfig(ActionConfigFile):
 
 
 def find_config(given: str) -> str:
-    """The file that ``--config`` means: that of the working directory, or else the packaged one of this name.
+    """Find the file that ``--config`` means: in the working directory, otherwise the packaged one of this name.
 
     Args:
         given: a path, with or without the leading ``configs/`` for a packaged config. What does not end like a file
@@ -69,14 +69,14 @@ def _check_text(given: str) -> None:
 
 
 def _problem(error: Exception) -> str:
-    """What is wrong with a text that is no YAML, in one line."""
+    """Say in one line why a text is no YAML."""
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         return f"{error.problem} in line {error.problem_mark.line + 1}"
     return " ".join(str(error).split())
 
 
 def _similar(name: str) -> str:
-    """The packaged configs whose path or file name is like a name, as the end of a message."""
+    """Name the packaged configs whose path or file name resembles a name, as the end of a message."""
     names = {path.relative_to(PACKAGED).as_posix(): path.name for path in sorted(PACKAGED.rglob("*.yaml"))}
     files = difflib.get_close_matches(Path(name).name, set(names.values()))
     similar = difflib.get_close_matches(name, names) + [path for path, file in names.items() if file in files]
@@ -84,7 +84,7 @@ def _similar(name: str) -> str:
 
 
 def with_layers(path: str, above: tuple[Path, ...] = ()) -> list[str]:
-    """The files of the layers that a config names, and of theirs, in the order in which they apply; itself last.
+    """List a config's layers and theirs, in the order in which they apply; the config itself comes last.
 
     Args:
         path: of the config.

@@ -77,7 +77,7 @@ def end(command: str, message: str, status: int) -> NoReturn:
 
 
 def debugging() -> bool:
-    """Whether tracebacks are asked for, by ``--debug`` or ``LITSCALE_DEBUG=1``."""
+    """Return whether tracebacks are requested, by ``--debug`` or ``LITSCALE_DEBUG=1``."""
     return os.environ.get(DEBUG, "") not in ("", "0", "false")
 
 
@@ -89,7 +89,7 @@ def take_debug_option(words: list[str]) -> None:
 
 
 def keep_traceback_in(folder: Path) -> None:
-    """From now on the traceback of an unexpected error is written to this folder, if it exists by then."""
+    """Set the folder that receives the traceback of an unexpected error, if it exists by then."""
     _run_folder[:] = [folder]
 
 
@@ -121,7 +121,7 @@ def one_line_errors(command: str) -> Iterator[None]:
 
 
 def _expected_status(error: Exception) -> int | None:
-    """The status for an error whose message says all that a user needs; None for any other."""
+    """Return the exit status of an error whose message says all that a user needs; None for any other error."""
     if type(error).__name__ == "MisconfigurationException":  # Lightning's, which is not imported for this
         return WRONG_USE
     *_, (innermost, _) = traceback.walk_tb(error.__traceback__)
@@ -137,14 +137,14 @@ def _expected_status(error: Exception) -> int | None:
 
 
 def _raised_by_worker(text: str) -> bool:
-    """Whether the message of an error is the traceback of one that a ``raise`` of ours has made in a worker."""
+    """Return whether an error's message is the traceback of a ``raise`` of ours in a worker process."""
     *_, last = text.partition(_OF_WORKER)[2].rpartition("  File ")
     found = _RAISED.match(f"  File {last}")
     return found is not None and not set(Path(found[1]).parts).isdisjoint(_OURS)
 
 
 def _with_notes(error: Exception) -> str:
-    """The message of an error, and where it happened, if that was noted."""
+    """Return the message of an error, with the notes that say where it happened."""
     text = str(error).strip()
     if _OF_WORKER in text:
         text = _KIND.sub("", text.splitlines()[-1])
@@ -172,7 +172,7 @@ def _keep(error: Exception) -> Path:
 
 
 def _rank() -> str:
-    """The number of this process in brackets, where several run together."""
+    """Return the number of this process in brackets if several processes run together."""
     several = any(os.environ.get(name, "1") != "1" for name in ("WORLD_SIZE", "SLURM_NTASKS"))
     numbers = (os.environ.get(name) for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
     rank = next((number for number in numbers if number), "0")

@@ -28,7 +28,7 @@ class Evaluation(Callback):
         self._loaded_step: int | None = None
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Note the step of the checkpoint that was loaded."""
+        """Record the step of the checkpoint that was loaded."""
         self._loaded_step = checkpoint["global_step"]
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -53,6 +53,6 @@ class Evaluation(Callback):
     on_test_start = on_predict_start = on_validation_start
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Also end the processes that this one started for other devices."""
+        """End the processes that this one started for other devices, too."""
         if isinstance(exception, Terminated) and trainer.strategy.launcher is not None:
             trainer.strategy.launcher.kill(signal.SIGTERM)

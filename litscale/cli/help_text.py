@@ -48,7 +48,7 @@ INDENT = 31  # columns before the explanations
 
 
 def short_help(command: str, description: str, actions: Iterable[argparse.Action], width: int) -> str:
-    """The options of a command in groups, with one or a few lines each.
+    """Write the options of a command in groups, with one or a few lines each.
 
     Args:
         command: its words, such as ``litscale fit``.
@@ -84,7 +84,7 @@ def short_help(command: str, description: str, actions: Iterable[argparse.Action
 
 
 def _option(action: argparse.Action, text: str, width: int) -> list[str]:
-    """The lines of an option; longer names have a line of their own."""
+    """Write the lines of an option; a long name has a line of its own."""
     head = "  " + ", ".join(name for name in action.option_strings if not name.endswith("+"))
     body = _wrapped(text.replace("``", ""), width, INDENT)
     if len(head) < INDENT - 1 and body:

@@ -33,7 +33,7 @@ def prepare_imports() -> None:
 
 
 def passed_over(message: str) -> str:
-    """What a message about a class that is not found leaves out.
+    """Write the end of a message about a missing class: which modules were not looked into.
 
     Args:
         message: quotes the class path.

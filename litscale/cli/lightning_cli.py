@@ -219,7 +219,7 @@ class LitscaleCLI(LightningCLI):
             super()._run_subcommand(subcommand)
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
-        """Lightning's table of scores, which cuts their names, is left out: `_keep_scores` prints ours."""
+        """Leave out Lightning's table of scores, which cuts their names: `_keep_scores` prints ours."""
         given = super()._prepare_subcommand_kwargs(subcommand)
         return given | {"verbose": False} if "verbose" in given else given
 
@@ -278,7 +278,7 @@ class LitscaleCLI(LightningCLI):
             )
 
     def _settings(self, stage: str) -> dict[str, Any]:
-        """The options that scores depend on, beside the weights."""
+        """Return the options on which scores depend, beside the weights."""
         given = self.config[self.subcommand]
         options = yaml.safe_load(self._parser(self.subcommand).dump(given, skip_none=False, skip_validation=True))
         return {
@@ -337,7 +337,7 @@ class BenchCLI(LitscaleCLI):
 
     @staticmethod
     def commands() -> dict[str, set[str]]:
-        """Methods of `litscale.cli.bench.command.BenchTrainer`, and their arguments that are no options."""
+        """Return the methods of `litscale.cli.bench.command.BenchTrainer`, with their arguments that are no options."""
         return {command: {"model", "datamodule"} for command in ("decode", "fractal", "costs", "masks")}
 
 

@@ -41,7 +41,7 @@ _NESTED = re.compile(r"NestedArg\(key='[^']*', val='(.*)'\)")
 
 
 def similar_option(name: str, known: Iterable[str]) -> str:
-    """The last word of the option that is spelled most like a wrong one, as the end of a message; empty if none is.
+    """Name the last word of the option spelled most like a wrong one, as the end of a message; empty if none is.
 
     Args:
         name: the wrong one, with dots.
@@ -63,7 +63,7 @@ def _similar(name: str, known: Iterable[str], prefix: str = "") -> str:
 
 
 def in_one_line(message: str, words: Sequence[str]) -> str:
-    """A message of the parser, short.
+    """Shorten a message of the parser to one line.
 
     Args:
         message: as jsonargparse writes it, over many lines where a value is of none of several types.
@@ -104,7 +104,7 @@ def _missing(keys: str, names: Sequence[str]) -> str:
 
 
 def _reason(message: str, value: str) -> str:
-    """What is wrong with a value."""
+    """Say what is wrong with a value."""
     if found := _CLASS.search(message):
         return _class_reason(*found.groups())
     if found := _NO_PATH.search(message):
@@ -122,7 +122,7 @@ def _reason(message: str, value: str) -> str:
 
 
 def _of_last_key(message: str) -> str:
-    """The lines about the innermost option; those after them are about the class that has it, which may be null."""
+    """Keep the lines about the innermost option; later ones are about the class that has it, which may be null."""
     lines = message.splitlines()
     keys = [number for number, line in enumerate(lines) if _KEY.search(line)]
     if not keys:
@@ -141,13 +141,13 @@ def _class_reason(path: str, reason: str) -> str:
 
 
 def _classes() -> list[str]:
-    """The names of the classes that configs name without their module."""
+    """Return the names of the classes that configs may name without their module."""
     packages = (sys.modules.get(name) for name in ("lit_models", "datamodules", "callbacks"))
     return [name for package in packages for name in vars(package or sys) if name[:1].isupper()]
 
 
 def _where(key: str, words: Sequence[str]) -> str:
-    """The option that a key is of, as it was given, or the config that holds it."""
+    """Return the option to which a key belongs, as it was typed, or the config that holds it."""
     for word in words:
         name = word.partition("=")[0]
         if name.startswith("--") and f".{name[2:].rstrip('+')}".endswith(f".{key}"):
@@ -165,7 +165,7 @@ def _where(key: str, words: Sequence[str]) -> str:
 
 
 def _nested(content: Any) -> Any:
-    """Options whose names may have dots as lists of nested dicts, for `_holds`."""
+    """Turn options, whose names may have dots, into lists of nested dicts, for `_holds`."""
     if not isinstance(content, dict):
         return content
     options = []
@@ -178,7 +178,7 @@ def _nested(content: Any) -> Any:
 
 
 def _holds(content: Any, keys: list[str]) -> bool:
-    """Whether nested dicts hold a key, at whatever depth and below whatever ``init_args``."""
+    """Return whether nested dicts hold a key, at any depth and below any ``init_args``."""
     if isinstance(content, list):
         return any(_holds(entry, keys) for entry in content)
     if not isinstance(content, dict):

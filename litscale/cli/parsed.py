@@ -13,7 +13,7 @@ COMMAND = [sys.executable, "-m", "litscale"]
 
 
 def parsed(words: Sequence[str]) -> dict[str, Any]:
-    """The whole config of ``fit``, ``validate``, ``test`` or ``predict``, as ``--print_config`` gives it.
+    """Return the whole config of ``fit``, ``validate``, ``test`` or ``predict``, as ``--print_config`` prints it.
 
     Args:
         words: after ``litscale``.

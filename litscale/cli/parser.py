@@ -82,7 +82,7 @@ class Parser(LightningArgumentParser):
             raise type(error)(text + similar_option(option, [action.dest for action in self._actions])) from error
 
     def format_help(self, formatter: argparse.HelpFormatter | None = None) -> str:
-        """The help of a command on a few screens; of all else as jsonargparse writes it."""
+        """Write the help of a command on a few screens, and any other help as jsonargparse does."""
         if self._inner_parser:  # there is no command line of these options alone
             self.usage = argparse.SUPPRESS
         if self.command is None:

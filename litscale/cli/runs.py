@@ -34,7 +34,7 @@ class ExportedCheckpointIO(TorchCheckpointIO):
 
 
 def find_checkpoint(given: str | None, folders: Iterable[Path]) -> str | None:
-    """The file that ``--ckpt_path`` means, checked.
+    """Find and check the file that ``--ckpt_path`` means.
 
     Args:
         given: a path, or ``last`` or ``best`` of a run.
@@ -111,7 +111,7 @@ def check_weights(command: str, model: LightningModule, ckpt_path: str | None, u
 
 
 def requeued_checkpoint(folder: Path) -> str | None:
-    """Where a job of SLURM that was requeued goes on, see `newest_checkpoint`; None elsewhere, and at its first start.
+    """Return where a requeued SLURM job resumes, see `newest_checkpoint`; None elsewhere and at its first start.
 
     Args:
         folder: the run folder.
@@ -121,7 +121,7 @@ def requeued_checkpoint(folder: Path) -> str | None:
 
 
 def newest_checkpoint(folder: Path) -> str | None:
-    """The readable checkpoint of a run with the most steps: what ``--ckpt_path auto`` means.
+    """Find the readable checkpoint of a run with the most steps: what ``--ckpt_path auto`` means.
 
     Args:
         folder: the run folder.
@@ -152,7 +152,7 @@ def newest_checkpoint(folder: Path) -> str | None:
 
 
 def _resumable(paths: Iterable[Path], problems: list[str], verified: bool) -> Iterator[tuple[Path, int]]:
-    """The checkpoints that a training can go on from, each with its step; what is wrong with others is added."""
+    """Yield the checkpoints from which a training can resume, with their steps; add what is wrong with others."""
     for path in paths:
         try:
             content = read_checkpoint(path / "meta.pt" if path.is_dir() else path, verified=verified)

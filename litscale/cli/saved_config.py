@@ -31,7 +31,7 @@ class SaveConfig(SaveConfigCallback):
     """
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Not yet: other callbacks may still refuse the run folder, or change the options."""
+        """Do nothing yet: other callbacks may still refuse the run folder, or change the options."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save once, when all is ready to train."""

@@ -52,7 +52,7 @@ class Scores:
         return weights + unusual(self.settings)
 
     def _fate(self, path: Path) -> str:
-        """Whether the checkpoint was removed or overwritten since, as text; empty if it was not."""
+        """Say whether the checkpoint was removed or overwritten since; empty if it was not."""
         if not path.is_file():
             return " (removed since)"
         # Not by its time, which copies may keep or change.
@@ -60,7 +60,7 @@ class Scores:
 
 
 def unusual(settings: Mapping[str, Any]) -> str:
-    """What is to be known of the settings of scores, as ``, bf16-mixed, 5 of the batches``; empty where nothing is."""
+    """Describe unusual settings of scores, as ``, bf16-mixed, 5 of the batches``; empty if there are none."""
     precision, batches = settings.get("precision", "32-true"), settings.get("batches", 1.0)
     whole = isinstance(batches, float) and batches == 1.0  # the whole number is one batch
     return ("" if precision == "32-true" else f", {precision}") + ("" if whole else f", {batches} of the batches")
@@ -106,7 +106,7 @@ def read_scores(path: Path) -> Scores:
 
 
 def newest_scores(folder: Path, stage: str) -> Scores | None:
-    """The latest scores of a stage, ``validate`` or ``test``, by the time that they record; None if it has none.
+    """Return the latest scores of a stage, ``validate`` or ``test``, by their recorded time; None if it has none.
 
     Raises:
         ValueError: a file of them is damaged.
@@ -116,11 +116,11 @@ def newest_scores(folder: Path, stage: str) -> Scores | None:
 
 
 def not_finite(values: Mapping[str, Any]) -> list[str]:
-    """The names of scores that are NaN or infinite."""
+    """Return the names of scores that are NaN or infinite."""
     return [name for name, value in values.items() if not math.isfinite(value)]
 
 
 def as_table(values: Mapping[str, float]) -> ResultTable:
-    """Scores as people read them, by their whole names."""
+    """Write scores for people to read, with their whole names."""
     rows = {name: {"value": value} for name, value in sorted(values.items())}
     return ResultTable("score", {"value": Column("value", "{:.5g}", "not finite", right=True)}, rows)

@@ -39,7 +39,7 @@ def _no_advertisement(record: logging.LogRecord) -> bool:
 
 
 def callbacks_of_screen(config: dict[str, Any], training: bool) -> list[Callback]:
-    """The overview and the progress, and none of Lightning's in their place.
+    """Return the overview and the progress bar, which take the place of Lightning's.
 
     Args:
         config: options of the trainer with its callbacks as objects; ``enable_model_summary`` is switched off.
@@ -56,7 +56,7 @@ def callbacks_of_screen(config: dict[str, Any], training: bool) -> list[Callback
 
 
 def position(trainer: Trainer) -> str:
-    """Where a training is, such as ``step 30 of 700, epoch 2``; the first epoch is 1."""
+    """Say where a training is, such as ``step 30 of 700, epoch 2``; the first epoch is 1."""
     epoch, most_epochs = trainer.current_epoch + 1, trainer.max_epochs or -1
     if trainer.max_steps > 0:
         return f"step {trainer.global_step} of {trainer.max_steps}, epoch {epoch}"
@@ -82,7 +82,7 @@ class Overview(Callback):
             print("\n".join(lines), flush=True)
 
     def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
-        """Time some steps after the first, which takes longer."""
+        """Time some steps after the first one, which takes longer."""
         done = trainer.global_step - self._first
         if done == 1 and not self._begun:
             self._begun = time.monotonic()
@@ -97,7 +97,7 @@ class Overview(Callback):
 
 
 def overview(trainer: Trainer, module: LightningModule) -> Mapping[str, str]:
-    """Heading -> text: data, model, device and run folder of a training."""
+    """Describe data, model, device and run folder of a training, by heading."""
     data = trainer.datamodule  # type: ignore[attr-defined]
     examples = getattr(trainer.train_dataloader, "dataset", None)
     if counted := offered(examples, CountedExamples):
@@ -126,7 +126,7 @@ def _millions(count: int) -> str:
 
 
 def next_command(run: Path) -> str:
-    """What to do when a training has ended, as text."""
+    """Say what to do when a training has ended."""
     return (
         f"Trained; the checkpoints are in {run / CHECKPOINTS}\n"
         f"Next: litscale validate --config {run / 'config.yaml'} --ckpt_path last"
@@ -137,12 +137,12 @@ class Bar(RichProgressBar):
     """A progress bar over all steps of a training, which fits on 80 columns."""
 
     def configure_columns(self, trainer: Trainer) -> list[Any]:
-        """The columns, without the number of batches of an epoch."""
+        """Return the columns, without the number of batches of an epoch."""
         bar = CustomBarColumn(bar_width=10)
         return [TextColumn("{task.description}"), bar, CustomTimeColumn(style=self.theme.time)]
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        """The metrics, without the number of the logger's folder."""
+        """Return the metrics, without the number of the logger's folder."""
         return {name: value for name, value in super().get_metrics(trainer, pl_module).items() if name != "v_num"}
 
     def _get_train_description(self, current_epoch: int) -> str:

@@ -26,7 +26,7 @@ class Terminated(SystemExit):
 
 
 def end_at_sigterm() -> None:
-    """From now on SIGTERM raises `Terminated` in the main thread, wherever that is; a second one ends the process.
+    """Make SIGTERM raise `Terminated` in the main thread, wherever it is; a second one ends the process.
 
     Files that are written whole or not at all make that safe. Outside of the main thread, which alone may change what
     signals do, this does nothing.
@@ -37,7 +37,7 @@ def end_at_sigterm() -> None:
 
 @contextmanager
 def ending_at_sigterm() -> Iterator[None]:
-    """`end_at_sigterm` inside the block; afterwards SIGTERM does what it did before."""
+    """Apply `end_at_sigterm` inside the block; afterwards SIGTERM does what it did before."""
     before = signal.getsignal(signal.SIGTERM)
     end_at_sigterm()
     try:

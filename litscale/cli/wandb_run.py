@@ -12,7 +12,7 @@ from litscale.storage.provenance import code_of
 
 
 def describe_run(arguments: Any, config: Namespace) -> None:
-    """Name a run after its folder, and tag it with its classes, unless the logger or the environment says otherwise.
+    """Name a run after its folder and tag it with its classes, unless the logger or the environment says otherwise.
 
     Args:
         arguments: of the ``WandbLogger``; ``name`` and ``tags`` are set where they are empty.
@@ -25,14 +25,14 @@ def describe_run(arguments: Any, config: Namespace) -> None:
 
 
 def name_commit() -> None:
-    """Have W&B record the commit of our code where it finds none itself, as the working directory is no repository."""
+    """Tell W&B our code's commit where it finds none itself, because the working directory is no repository."""
     (here, *_), (ours, *_) = code_of(Path.cwd()), code_of(Path(__file__).parent)
     if ours.known and not here.known:
         os.environ.setdefault("WANDB_GIT_COMMIT", ours.commit)
 
 
 def _class_names(config: Namespace) -> list[str]:
-    """The names of the module's class, of the classes that it is given, and of the data module's class, each once."""
+    """Return the names of the module's class, of the classes given to it, and of the data module's class."""
     options = vars(config.model.get("init_args", Namespace())).values()
     chosen = [config.model, *options, config.get("data")]
     paths = [each.class_path for each in chosen if isinstance(each, Namespace) and "class_path" in each]

@@ -14,7 +14,7 @@ _OPTION = re.compile(r"[A-Za-z_][\w.]*\+?=")
 
 
 def as_options(words: Sequence[str]) -> list[str]:
-    """``model.optimization.lr=0.1`` as ``--model.optimization.lr=0.1``, and Python's None as null.
+    """Spell ``model.optimization.lr=0.1`` as ``--model.optimization.lr=0.1``, and Python's None as null.
 
     Args:
         words: of a command line. What follows an option without ``=`` is its value, and gets no hyphens.
@@ -32,7 +32,8 @@ def as_options(words: Sequence[str]) -> list[str]:
 
 
 def with_exported(words: Sequence[str]) -> list[str]:
-    """``--model.pretrained NAME`` as the config of an exported model, before all other configs, and its weights.
+    """Replace ``--model.pretrained NAME`` by the config of an exported model, before all other configs, and its
+    weights.
 
     Args:
         words: of a command line, its command first.
@@ -59,7 +60,7 @@ def with_exported(words: Sequence[str]) -> list[str]:
 
 
 def configs_first(words: Sequence[str]) -> list[str]:
-    """The words with all configs before all options, so that options override configs whatever their order.
+    """Put all configs before all options, so that options override configs whatever their order.
 
     Args:
         words: of a command line, its command first.
@@ -82,7 +83,7 @@ def configs_first(words: Sequence[str]) -> list[str]:
 
 
 def given_configs(words: Sequence[str]) -> list[str]:
-    """The values of ``--config``, in order."""
+    """Return the values of ``--config``, in order."""
     pairs = zip(words, [*words, ""][1:], strict=True)
     options = ((word.partition("="), after) for word, after in pairs)
     return [value if equals else after for (name, equals, value), after in options if name in CONFIG]

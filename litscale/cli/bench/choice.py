@@ -46,7 +46,7 @@ def bound_of(words: str) -> float:
 
 
 def predicted_ms(bench: Bench, cases: Sequence[Case], batch: int) -> dict[str, float]:
-    """The time of the networks for one image of each case, by the cost model and the passes of one batch.
+    """Predict the time of the networks for one image of each case, from the cost model and the passes of one batch.
 
     Args:
         bench: which decodes the batch.
@@ -101,7 +101,7 @@ def choose_decoder(
 
 
 def layer(case: Case, model: LitSDVAR) -> str:
-    """The options of a case as a layer of YAML, to be given after the pair's config.
+    """Return the options of a case as a layer of YAML, to be given after the pair's config.
 
     All options of generation are in it, since the benchmark may have been given other ones than the config's.
 
@@ -121,7 +121,7 @@ def layer(case: Case, model: LitSDVAR) -> str:
 
 
 def decoder_options(decoder: Decoder) -> dict[str, Any]:
-    """The options of a decoder of the grid, as a config has them.
+    """Return the options of a decoder of the grid, as a config has them.
 
     Raises:
         TypeError: the decoder is of another class.
@@ -141,6 +141,6 @@ def decoder_options(decoder: Decoder) -> dict[str, Any]:
 
 
 def rule_options(rule: Described) -> dict[str, Any]:
-    """The class and the options of a rule or policy, as a config has them; what was measured is left out."""
+    """Return class and options of a rule or policy, as a config has them, without what was measured."""
     given = {field.name: getattr(rule, field.name) for field in fields(rule) if field.repr}  # type: ignore[arg-type]
     return {"class_path": f"{type(rule).__module__}.{type(rule).__name__}", "init_args": given}

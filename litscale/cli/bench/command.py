@@ -329,14 +329,14 @@ class BenchTrainer(Trainer):
         return path
 
     def _pair(self, model: LightningModule) -> LitSDVAR:
-        """The model, if it can be benchmarked here."""
+        """Return the model if it can be benchmarked here."""
         if not isinstance(model, LitSDVAR):
             raise ValueError(f"litscale bench takes a LitSDVAR, not {type(model).__name__}")
         self._check_device()
         return model
 
     def _fractal(self, model: LightningModule) -> tuple[LitFractal, Fractal]:
-        """The model and its network, if they can be benchmarked here."""
+        """Return the model and its network if they can be benchmarked here."""
         if not isinstance(model, LitFractal) or not isinstance(model.network, Fractal):
             name = type(model.network if isinstance(model, LitFractal) else model).__name__
             raise ValueError(f"litscale bench fractal takes a LitFractal with a Fractal as its network, not {name}")
@@ -348,7 +348,7 @@ class BenchTrainer(Trainer):
             raise ValueError(f"a benchmark runs on one device: set trainer.devices to 1, not {self.world_size}")
 
     def _load(self, model: LightningModule, ckpt_path: str | None) -> None:
-        """Bring the weights of a checkpoint, if there is one, to the device."""
+        """Load the weights of a checkpoint, if one is given, onto the device."""
         if ckpt_path is not None:
             checkpoint = read_checkpoint(ckpt_path, "--ckpt_path")
             model.on_load_checkpoint(checkpoint)

@@ -69,7 +69,7 @@ def decoders(
     masks: Sequence[str],
     large_scales: Sequence[int] = (),
 ) -> dict[str, Decoder]:
-    """The grid by its names in the table, each decoder once, the target alone first.
+    """Return the grid by its names in the table, each decoder once, the target alone first.
 
     Raises:
         ValueError: an option is out of range.
@@ -87,7 +87,7 @@ def decoders(
 
 
 def cases_of(model: LitSDVAR, grid: Mapping[str, Decoder], generations: Sequence[Mapping[str, Any]]) -> list[Case]:
-    """The decoders of the grid as rows, the target alone first.
+    """Return the decoders of the grid as rows, the target alone first.
 
     The target alone and refinement come once more for each of ``generations``, which are changes of the options that
     the other rows draw with. These are the module's without what saves arithmetic; only its own decoder draws as the
@@ -109,7 +109,7 @@ def cases_of(model: LitSDVAR, grid: Mapping[str, Decoder], generations: Sequence
 
 
 def draft_version(path: str) -> tuple[str, int, int]:
-    """Path, size and time of a draft's file, by which a change is noticed when a benchmark goes on, on any machine.
+    """Return path, size and time of a draft's file, by which a resumed benchmark notices a change on any machine.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -156,7 +156,7 @@ class Quality:
         self.real = statistics.compute()
 
     def nothing(self) -> FeatureStatistics:
-        """Statistics of no image, for :meth:`take`."""
+        """Return the statistics of zero images, to be filled by :meth:`take`."""
         return FeatureStatistics(checked_size(self.features))
 
     def take(self, statistics: FeatureStatistics, canvases: Tensor) -> None:
@@ -165,7 +165,7 @@ class Quality:
         statistics.update(extract(self.features, canvases.to(device))[0].cpu())
 
     def distance(self, statistics: FeatureStatistics) -> float:
-        """To the real images."""
+        """Compute the Frechet distance to the real images."""
         return float(frechet_distance(statistics.compute(), self.real))
 
 
@@ -197,7 +197,7 @@ class Bench:
     _alone: dict[tuple[int, int], Decoded] = field(default_factory=dict)  # of the target, by seed and first image
 
     def rows(self, cases: Sequence[Case], unfinished: Path, settings: str) -> dict[str, Numbers]:
-        """Numbers of each case, the target alone first; those that ``unfinished`` has already are taken from there.
+        """Measure each case, the target alone first; measurements that ``unfinished`` holds are not repeated.
 
         Args:
             cases: the decoders.
@@ -223,7 +223,7 @@ class Bench:
         return with_arithmetic(rows)
 
     def identity(self, cases: Sequence[Case], settings: Mapping[str, Any]) -> str:
-        """All that the numbers depend on, of all cases that may be measured.
+        """Describe all that the numbers depend on, for all cases that may be measured.
 
         Raises:
             FileNotFoundError: there is no file of a draft.
@@ -233,7 +233,7 @@ class Bench:
         return f"{settings} {identity(self.model)} {extractor} {files}"
 
     def row(self, case: Case) -> Numbers:
-        """What one decoder makes: its counts, and its images beside those of the target alone."""
+        """Measure one decoder: its counts, and its images beside those of the target alone."""
         # 1. decode the same labels for each seed, and compare with the target alone
         self.take_draft(case)
         case.decoder.reset()
@@ -265,7 +265,7 @@ class Bench:
         return row
 
     def seconds(self, cases: Sequence[Case], batch: int, seed: int) -> Numbers:
-        """The time of a batch of each decoder, one after the other; before the first round all run once."""
+        """Time a batch of each decoder, one after the other; before the first round all run once."""
         index = torch.arange(batch, device=self.model.device)
         times = {}
         for warm_up in (True, False) if seed == 0 else (False,):
@@ -279,13 +279,13 @@ class Bench:
     def decode(
         self, decoder: Decoder, options: VARGeneration, index: Tensor, seed: int, profile: bool = False
     ) -> Decoded:
-        """Images of these numbers, whose labels take turns."""
+        """Decode the images of these numbers; their labels are the classes in turn."""
         classes = self.model.target.num_classes
         labels = index % classes if classes else torch.full_like(index, -1)
         return self.model.decode(decoder, options, labels, index, seed, profile)
 
     def alone(self, index: Tensor, seed: int) -> Decoded:
-        """The same of the target alone, which saves nothing; it is kept for all decoders."""
+        """Decode the same images with the target alone and all its arithmetic, once for all decoders."""
         key = seed, int(index[0])
         if key not in self._alone:
             options = self.model.generation.complete()

@@ -58,7 +58,7 @@ def ways(
     orders: Iterable[str],
     drafted: bool,
 ) -> list[Way]:
-    """All cases: a training step of each network, then all ways to sample from each, the reference first.
+    """List all cases: a training step of each network, then all ways to sample from each, the reference first.
 
     Args:
         generators: of each network's levels.
@@ -89,7 +89,7 @@ def ways(
 
 
 def validation_canvases(datamodule: LightningDataModule, count: int) -> list[Batch]:
-    """The first so many canvases of the validation data, in batches; none of data without canvases."""
+    """Return the first so many canvases of the validation data, in batches; none if the data have no canvases."""
     if not count:
         return []
     datamodule.prepare_data()
@@ -150,7 +150,7 @@ class FractalBench:
     def rows(
         self, patches: Sequence[int], grid: Sequence[Way], unfinished: Path, settings: Mapping[str, Any]
     ) -> dict[str, Row]:
-        """What each case is, and its numbers, at each number of patches.
+        """Describe and measure each case, at each number of patches.
 
         Measurements that ``unfinished`` has already are taken from there.
 
@@ -183,7 +183,7 @@ class FractalBench:
         }
 
     def _is_measured(self, case: Way, count: int) -> bool:
-        """Whether a case is worth measuring at so many patches."""
+        """Return whether a case is worth measuring at so many patches."""
         steps = self._described(case).get("steps", 0)
         if isinstance(steps, int) and steps > count:
             print(f"{count} patches, {case.label}: left out, as more steps than patches are the same computation")
@@ -191,14 +191,14 @@ class FractalBench:
         return case.options is None or case.options.use_cache or count <= self.uncached
 
     def _described(self, case: Way) -> Row:
-        """The network of a case, and of MAR the steps of the first level and the order of its patches."""
+        """Describe a case: its network, and for MAR the steps of the first level and the order of its patches."""
         if case.options is None or "mar" not in self.networks.generators[case.network]:
             return {"kind": case.network}
         steps, *_ = per_level("iterations", case.options.iterations, len(self.networks.own.levels))
         return {"kind": case.network, "steps": steps, "order": case.options.order}
 
     def _run(self, at: Callable[[int], dict[str, Fractal]], case: Way, width: int, number: int) -> Numbers:
-        """One turn of a case; the first one warms up, and operators are counted in it instead of seconds."""
+        """Run a case once; the first run warms up, and counts operators instead of seconds."""
         network = at(width)[case.network]
         device = network.no_class.device
         report = GenerationReport()
@@ -219,13 +219,13 @@ class FractalBench:
         return {"seconds": seconds() - start} | shown
 
     def _has_likelihood(self, case: Way) -> bool:
-        """Whether the likelihood of what a case samples can be measured: of exact ways, and of random orders."""
+        """Return whether the likelihood of a case's samples can be measured: for exact ways, and for random orders."""
         if case.options is None or not self.canvases or case.network not in self.networks.trained_ones():
             return False
         return "mar" not in self.networks.generators[case.network] or case.options.order == "random"
 
     def _likelihood(self, at: Callable[[int], dict[str, Fractal]], case: Way, width: int) -> Numbers:
-        """Mean of the negative log-likelihood that the steps of a case give the validation data."""
+        """Measure the mean negative log-likelihood that the steps of a case give the validation data."""
         network, options = at(width)[case.network], case.options
         assert options is not None
         levels = len(network.levels)
@@ -245,7 +245,7 @@ class FractalBench:
         return {self.unit: torch.cat(nats).mean().item() / self.nats}
 
     def _row(self, found: Mapping[str, Numbers], count: int, case: Way) -> Numbers:
-        """Medians over the rounds; the ratio is that of the ratios within rounds."""
+        """Return medians over the rounds; the ratio is the median of the ratios within rounds."""
         rounds = [found[f"{count}, {case.label}, {number}"] for number in range(1, self.repeats + 1)]
         references = [found[f"{count}, {case.reference}, {number}"] for number in range(1, self.repeats + 1)]
         row: Numbers = {"patches": count, **found[f"{count}, {case.label}, 0"]}
@@ -260,20 +260,20 @@ class FractalBench:
 
 
 def clock(device: torch.device) -> Callable[[], float]:
-    """What tells seconds: CPU time of one thread, which other programs hardly change; time that passes elsewhere."""
+    """Return a clock in seconds: CPU time with one thread, which other programs hardly change; otherwise wall time."""
     if device.type == "cpu" and torch.get_num_threads() == 1:
         return process_time
     return Stopwatch(device, profile=False).now
 
 
 def labels_of(network: Fractal, count: int) -> Tensor | None:
-    """Classes that take turns, int64 ``[B]``, or None without classes."""
+    """Return classes that take turns, int64 ``[B]``, or None without classes."""
     device = network.no_class.device
     return torch.arange(count, device=device) % network.num_classes if network.num_classes else None
 
 
 def train_step(network: Fractal, batch_size: int, width: int, seed: int) -> None:
-    """Forward and backward pass over random canvases."""
+    """Run a forward and a backward pass over random canvases."""
     device = network.no_class.device
     shape = (batch_size, network.codec.channels, network.sizes[0][0], width)
     canvas = torch.randint(0, network.codec.alphabet, shape, generator=torch.Generator().manual_seed(seed))

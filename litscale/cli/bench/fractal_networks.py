@@ -47,16 +47,16 @@ class Networks:
         return ", ".join(f"{name}: {'trained' if name in trained else 'random'} weights" for name in self.generators)
 
     def given(self) -> list[Fractal]:
-        """The networks that there are before any is made."""
+        """Return the networks that exist before any is made."""
         return [network for network in (self.own, self.other, self.draft) if network is not None]
 
     def trained_ones(self) -> dict[str, Fractal]:
-        """The trained networks by their names."""
+        """Return the trained networks by their names."""
         given = [network for network in (self.own if self.trained else None, self.other) if network is not None]
         return {name: each for each in given for name, levels in self.generators.items() if levels == kinds(each)}
 
     def at(self, width: int) -> dict[str, Fractal]:
-        """All networks for canvases of so many columns; those without trained weights have random ones."""
+        """Return all networks for canvases of so many columns; untrained ones have random weights."""
         loaded = self.trained_ones()
         return {
             name: loaded[name] if name in loaded else variant(self.own, levels, width)
@@ -64,7 +64,7 @@ class Networks:
         }
 
     def width(self, patches: int) -> int:
-        """Columns of a canvas of so many patches of the first level.
+        """Return the columns of a canvas of so many patches of the first level.
 
         Raises:
             ValueError: they fill no canvas of the networks' height, or are more than trained networks have places for.

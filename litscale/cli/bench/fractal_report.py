@@ -25,7 +25,7 @@ def fractal_report(
     unit: str,
     device: str,
 ) -> Report:
-    """All ways beside each other.
+    """Report all ways beside each other.
 
     Args:
         weights: which networks are trained, in words.
@@ -70,7 +70,7 @@ def fractal_report(
 
 
 def _explained(train_batch_size: int, unit: str | None) -> list[str]:
-    """Paragraphs about the columns; ``unit`` is that of the likelihood, None where there is none."""
+    """Explain the columns in paragraphs; ``unit`` is that of the likelihood, None if there is none."""
     paragraphs = [
         "Seconds per canvas: the median round, by the canvases that are worked on together; fastest and slowest: the "
         f"same of single rounds. A training step is of a batch of {train_batch_size} canvases.",
@@ -88,7 +88,7 @@ def _explained(train_batch_size: int, unit: str | None) -> list[str]:
 
 
 def seconds_picture(data: Mapping[str, Any], unit: str) -> Figure:
-    """A line for each way of sampling: how well its network predicts by its seconds; or its seconds by the patches.
+    """Draw a line for each way of sampling: its network's likelihood over seconds, or its seconds over patches.
 
     Args:
         data: that of :func:`fractal_report`.

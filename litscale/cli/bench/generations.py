@@ -14,7 +14,7 @@ from litscale.models.var import Pruning, VARGeneration
 
 
 def changed(options: VARGeneration, change: Mapping[str, Any], scales: int) -> VARGeneration:
-    """Options of generation with some of them changed, as a config spells them.
+    """Return options of generation with some of them changed, as a config spells them.
 
     Args:
         options: before the change.
@@ -37,7 +37,7 @@ def changed(options: VARGeneration, change: Mapping[str, Any], scales: int) -> V
 
 
 def changes(options: VARGeneration, plain: VARGeneration) -> list[str]:
-    """How options differ from the plain ones, for the name of a row."""
+    """Describe how options differ from the plain ones, for the name of a row."""
     words = []
     for name in (each.name for each in fields(options)):
         value, before = getattr(options, name), getattr(plain, name)

@@ -19,7 +19,7 @@ OFFSETS = 9 * np.array([(1, 0.7), (1, -0.7), (-1, 0.7), (-1, -0.7), (0, 1.1), (0
 
 
 def speed_and_quality(table: ResultTable) -> Figure:
-    """A point for each decoder: its speed-up, and how its FID differs from that of the target alone.
+    """Draw a point for each decoder: its speed-up, and how its FID differs from that of the target alone.
 
     Without FID, the share of tokens that are the target's. The decoders on the front, which no other one beats in both,
     are joined, and bold in the legend.
@@ -75,7 +75,7 @@ def label_offsets(points: np.ndarray) -> np.ndarray:
 
 
 def front(places: Mapping[str, tuple[float, float]], lower_is_better: bool) -> list[str]:
-    """The names that no other one beats in speed and in quality, from the fastest on.
+    """Return the names that no other one beats in both speed and quality, the fastest first.
 
     Args:
         places: speed and quality by name.

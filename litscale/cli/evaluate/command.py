@@ -76,7 +76,7 @@ class EvaluateCLI(LitscaleCLI):
         self.config = parser.parse_args(args)
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
-        """Errors are of the command that was typed."""
+        """Make the parser of a command, whose errors name the command that was typed."""
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
         assert isinstance(parser, Parser)
         parser.command = "litscale evaluate"
@@ -116,7 +116,7 @@ class EvaluateCLI(LitscaleCLI):
                 raise
 
     def _evaluate_all(self, stage: str) -> None:
-        """The loop; the first process decides, and all follow."""
+        """Evaluate until nothing is left; the first process decides, and all others follow."""
         # 1. what is to be done
         given = self._options
         self.trainer.strategy.setup_environment()
@@ -150,7 +150,7 @@ class EvaluateCLI(LitscaleCLI):
             raise FloatingPointError(f"some scores are not finite, at steps {', '.join(map(str, failed))}")
 
     def _by_first(self, do: Callable[[], T]) -> T:
-        """Have the first process do something, and all others know what came of it; its error is raised by all."""
+        """Call a function in the first process and return its result in all; its error is raised in all."""
         strategy = self.trainer.strategy
         outcome: T | Exception | None = None
         if strategy.is_global_zero:
@@ -191,14 +191,14 @@ class EvaluateCLI(LitscaleCLI):
         return {name: float(value) for name, value in trainer.logged_metrics.items()}
 
     def _modes(self) -> dict[str, str]:
-        """Scores of which it was said whether lower or higher ones are better."""
+        """Return the scores for which it was given whether lower or higher is better."""
         policy = self.config[self.subcommand].checkpoints
         own = {} if policy.monitor is None else {policy.monitor: policy.mode}
         return own | dict(self._options.monitor)
 
 
 def _logger_options(given: Any) -> list[dict[str, Any]]:
-    """The options of a trainer's loggers, of Lightning's own one where none is named."""
+    """Return the options of a trainer's loggers; without loggers, those of Lightning's default one."""
     if given is None or given is True:
         return [{"class_path": "TensorBoardLogger", "init_args": {"save_dir": ".", "name": "lightning_logs"}}]
     if given is False:
@@ -207,7 +207,7 @@ def _logger_options(given: Any) -> list[dict[str, Any]]:
 
 
 def _monitor(text: str) -> tuple[str, str]:
-    """``NAME`` or ``NAME:max`` as a score and its mode."""
+    """Parse ``NAME`` or ``NAME:max`` as a score and its mode."""
     name, _, mode = text.partition(":")
     if not name or mode not in ("", "min", "max"):
         raise argparse.ArgumentTypeError(f"{text}: give NAME, NAME:min or NAME:max")
@@ -215,7 +215,7 @@ def _monitor(text: str) -> tuple[str, str]:
 
 
 def _duration(text: str) -> float:
-    """A number of seconds or minutes."""
+    """Parse a number of seconds or minutes."""
     value = float(text)  # whose ValueError argparse words itself
     if not 0 <= value < math.inf:
         raise argparse.ArgumentTypeError(f"{text}: give a number that is not negative")
@@ -223,7 +223,7 @@ def _duration(text: str) -> float:
 
 
 def parser() -> CommandParser:
-    """The options beside those of ``litscale validate`` and ``test``."""
+    """Make the parser of the options beside those of ``litscale validate`` and ``test``."""
     made = CommandParser(
         "litscale evaluate",
         DESCRIPTION,
@@ -261,7 +261,7 @@ def parser() -> CommandParser:
 
 
 def read_words(words: Sequence[str]) -> tuple[Path, argparse.Namespace, list[str]]:
-    """What the words after ``litscale evaluate`` say; what is wrong with them ends the process.
+    """Parse the words after ``litscale evaluate``; an error in them ends the process.
 
     Returns:
         The run folder, the options beside those of ``litscale validate`` and ``test``, and the words of these.

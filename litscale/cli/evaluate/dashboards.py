@@ -31,7 +31,7 @@ WANDB_FOLDER = re.compile(r"(offline-)?run-(?P<time>\d{8}_\d{6})-(?P<id>.+)")
 
 
 def numbers(name: str, record: Evaluated) -> dict[str, float]:
-    """The finite scores of a step under the names that dashboards show, ``evaluation/NAME/...``."""
+    """Return the finite scores of a step under the names that dashboards show, ``evaluation/NAME/...``."""
     return {f"{PREFIX}/{name}/{score}": value for score, value in record.scores.items() if value is not None}
 
 
@@ -48,7 +48,7 @@ class Dashboard(ABC):
 
     @abstractmethod
     def sent(self) -> set[str]:
-        """Keys of the scores that are known to be there, whatever the list of those sent says."""
+        """Return the keys of the scores that the dashboard is known to hold, whatever the list of sent ones says."""
 
     @abstractmethod
     def send(self, name: str, new: Sequence[Evaluated], every: Sequence[Evaluated]) -> None:
@@ -92,7 +92,7 @@ class WandbRun(Dashboard):
         return self.mode != "online"
 
     def sent(self) -> set[str]:
-        """What folders of offline runs say that they hold."""
+        """Return the keys that folders of offline runs record as sent."""
         return {key for path in self.folder.glob(f"offline-run-*-{self.id}/{ROWS}") for key in read_json(path)}
 
     def send(self, name: str, new: Sequence[Evaluated], every: Sequence[Evaluated]) -> None:
@@ -171,7 +171,7 @@ class TensorBoardFolder(LogFolder):
     kind = "tensorboard"
 
     def sent(self) -> set[str]:
-        """What was to be written to the event files that there are."""
+        """Return the keys listed for the event files that exist."""
         lists = [(path.parent, read_json(path)) for path in self.folder.glob(f"{PREFIX}_*/{ROWS}")]
         return {key for folder, files in lists for file in files if (folder / file).exists() for key in files[file]}
 
@@ -198,7 +198,7 @@ class CsvFolder(LogFolder):
     kind = "csv"
 
     def sent(self) -> set[str]:
-        """Nothing: what is sent again is the same."""
+        """Return nothing: scores that are sent again replace equal ones."""
         return set()
 
     def send(self, name: str, new: Sequence[Evaluated], every: Sequence[Evaluated]) -> None:
@@ -218,7 +218,7 @@ FILES: dict[str, type[TensorBoardFolder] | type[CsvFolder]] = {
 
 
 def dashboards(run: Path, loggers: Sequence[Mapping[str, Any]]) -> list[Dashboard]:
-    """Where a training has logged by now.
+    """Find the dashboards to which a training has logged so far.
 
     Args:
         run: the run folder.
@@ -235,7 +235,7 @@ def dashboards(run: Path, loggers: Sequence[Mapping[str, Any]]) -> list[Dashboar
 
 
 def wandb_run(run: Path, options: Mapping[str, Any]) -> WandbRun | None:
-    """The W&B run of a training, by the logger's options and the folders that it left; None if there is none."""
+    """Find the W&B run of a training, by its logger's options and the folders that it left; None if there is none."""
     folder = _place(run, options) / "wandb"
     parsed = [match for path in folder.glob("*run-*") if (match := WANDB_FOLDER.fullmatch(path.name))]
     given = options.get("version") or options.get("id")
@@ -254,7 +254,7 @@ def wandb_run(run: Path, options: Mapping[str, Any]) -> WandbRun | None:
 
 
 def _log_folder(run: Path, options: Mapping[str, Any]) -> Path | None:
-    """The newest folder of a logger of files; None if it has written none."""
+    """Return the newest folder of a logger of files; None if it has written none."""
     folder = _place(run, options) / (options.get("name") or "")
     version = options.get("version")
     if version is not None:
@@ -265,7 +265,7 @@ def _log_folder(run: Path, options: Mapping[str, Any]) -> Path | None:
 
 
 def _place(run: Path, options: Mapping[str, Any]) -> Path:
-    """A logger's ``save_dir``; ``.`` is the run folder."""
+    """Return a logger's ``save_dir``; ``.`` is the run folder."""
     given = options.get("save_dir") or options.get("dir") or "."
     return run if str(given) == "." else Path(given)
 

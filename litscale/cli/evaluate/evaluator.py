@@ -100,7 +100,7 @@ class Evaluator:
         self._told: set[str] = set()
 
     def next(self) -> Task | Wait | End:
-        """What to do now; a task's step is locked until `keep`, `give_up` or `release`.
+        """Decide what to do now; a task's step is locked until `keep`, `give_up` or `release`.
 
         Raises:
             FileNotFoundError: there is nothing to evaluate, now or ever.
@@ -193,7 +193,7 @@ class Evaluator:
                 self._tell(line)
 
     def _state(self) -> tuple[bool, bool]:
-        """Whether the run is over, and whether it is at work; neither where it may be resumed."""
+        """Return whether the run is over and whether it is running; both are false for a run that may be resumed."""
         try:
             manifest = read_manifest(self._run)
         except FileNotFoundError:
@@ -201,7 +201,7 @@ class Evaluator:
         return manifest.status in (FINISHED, FAILED), not manifest.ended
 
     def _farewell(self, busy: Sequence[int], impatient: bool) -> str:
-        """Why the evaluator ends.
+        """Say why the evaluator ends.
 
         Raises:
             FileNotFoundError: it has seen nothing, and nothing is scored.
@@ -217,7 +217,7 @@ class Evaluator:
         return reason
 
     def _nothing(self) -> bool:
-        """Whether no checkpoint that is wanted was ever there: those that are gone may have their scores."""
+        """Return whether no selected checkpoint ever existed; those that were deleted may have left scores."""
         scored = (Path(record.checkpoint).name for record in self._folder.evaluated().values())
         return not self._seen and not any(map(self._selection.wants, scored))
 

@@ -72,7 +72,7 @@ class EvaluationFolder:
         self._weights: dict[tuple[int, ...], str] = {}
 
     def claim(self, settings: Mapping[str, Any]) -> None:
-        """Note the settings that all scores of the folder are made with.
+        """Record the settings with which all scores of the folder are made.
 
         Raises:
             ValueError: it holds scores of other settings, or another evaluator works with them; the message names what
@@ -109,7 +109,7 @@ class EvaluationFolder:
             yield
 
     def lock(self, step: int) -> FileLock | None:
-        """The lock of a step, or None if another evaluator has it; the system takes it back when a process ends."""
+        """Lock a step; None if another evaluator has it. The system frees the lock when a process ends."""
         lock = FileLock(self._locks / f"step_{step}")
         try:
             lock.acquire(timeout=0)
@@ -118,11 +118,11 @@ class EvaluationFolder:
         return lock
 
     def step_folder(self, step: int) -> Path:
-        """Where all that an evaluation writes of a step goes."""
+        """Return the folder for all that the evaluation of a step writes."""
         return self.path / f"step_{step}"
 
     def evaluated(self) -> dict[int, Evaluated]:
-        """Step -> its scores, in the order of the steps.
+        """Read the scores of all steps, by step, in ascending order.
 
         Raises:
             ValueError: a file of them is damaged.
@@ -131,7 +131,7 @@ class EvaluationFolder:
         return {each.step: each for each in sorted(found, key=lambda each: each.step)}
 
     def is_scored(self, candidate: Candidate) -> bool:
-        """Whether the weights of a checkpoint have their scores.
+        """Return whether the weights of a checkpoint have their scores.
 
         Raises:
             FileNotFoundError: the checkpoint is gone.
@@ -145,7 +145,7 @@ class EvaluationFolder:
         return same or self.weights_of(candidate.file) == record.weights
 
     def weights_of(self, path: Path) -> str:
-        """A hash of a checkpoint's weights, which several files of a step share; raises as `is_scored`."""
+        """Hash the weights of a checkpoint, which several files of a step share; raises as `is_scored`."""
         version = file_version(path)
         if version not in self._weights:
             content = read_checkpoint(path, verified=False)
@@ -177,7 +177,7 @@ class EvaluationFolder:
         return snapshot
 
     def snapshots(self) -> dict[Path, Path]:
-        """Snapshots of steps without scores -> the files that they are of.
+        """Return the snapshots of steps without scores, each with the file of which it is a copy.
 
         An evaluator that was ended leaves its snapshot, which may be all that is left of a checkpoint.
         """
@@ -207,7 +207,7 @@ class EvaluationFolder:
         self.discard_snapshots(candidate.step)
 
     def _is_unused(self) -> bool:
-        """Whether no evaluator works here, and none has left anything of a step."""
+        """Return whether no evaluator works here and none has left anything for a step."""
         if any(self.path.glob("step_*")):
             return False
         try:
@@ -218,7 +218,7 @@ class EvaluationFolder:
         return True
 
     def _be_present(self) -> None:
-        """Have other evaluators know of this one until its process ends."""
+        """Show other evaluators, until this process ends, that it works here."""
         self._presence = (self._locks / PRESENT).open("ab")
         with suppress(OSError):  # a file system without locks
             fcntl.flock(self._presence, fcntl.LOCK_SH)
@@ -237,7 +237,7 @@ class EvaluationFolder:
 
 
 def _differences(held: Any, wanted: Any, name: str = "") -> Iterator[str]:
-    """The options that differ, as ``model.nll_passes was 4 and is 1``."""
+    """Yield the options that differ, as ``model.nll_passes was 4 and is 1``."""
     if isinstance(held, list) and isinstance(wanted, list):
         held, wanted = dict(enumerate(held)), dict(enumerate(wanted))
     if isinstance(held, dict) and isinstance(wanted, dict):

@@ -62,17 +62,17 @@ class Selection:
             raise ValueError(f"--checkpoints {self.pattern}: give names of files in {CHECKPOINTS}/ of the run")
 
     def wants(self, name: str) -> bool:
-        """Whether a file of that name is selected."""
+        """Return whether a file of that name is selected."""
         words = [f"{word}.ckpt" for word, wanted in (("best", self.best), ("last", self.last)) if wanted]
         patterns = [*words, *([self.pattern] if self.pattern is not None else [])] or ["*.ckpt"]
         return not name.startswith(".") and any(fnmatchcase(name, pattern) for pattern in patterns)
 
     def paths(self, run: Path) -> list[Path]:
-        """The files that there are now, sorted by name."""
+        """Return the selected files that exist now, sorted by name."""
         return sorted(path for path in (run / CHECKPOINTS).glob("*") if self.wants(path.name) and path.is_file())
 
     def due(self, candidates: Iterable[Candidate], scored: Collection[int]) -> list[Candidate]:
-        """One checkpoint for each step, in order, thinned out as ``every`` says.
+        """Choose one checkpoint for each step, in order, thinned out as ``every`` says.
 
         Of the checkpoints of a step, one with a name of its own is taken before ``best.ckpt`` and that before
         ``last.ckpt``, which a training replaces the most often; what an evaluator has kept comes last.
@@ -95,7 +95,7 @@ class Selection:
         return [each for step, each in by_step.items() if taken.setdefault(step // self.every, step) == step]
 
     def nothing(self, run: Path) -> str:
-        """What to say where nothing is selected."""
+        """Say that nothing is selected, and what there is."""
         held = sorted(path.name for path in (run / CHECKPOINTS).glob("*.ckpt") if not path.name.startswith("."))
         given = [f"--{word}" for word, wanted in (("best", self.best), ("last", self.last)) if wanted]
         given += [f"--checkpoints '{self.pattern}'"] if self.pattern is not None else []
@@ -111,11 +111,11 @@ class CheckpointReader:
         self._known: dict[tuple[Path, tuple[int, ...]], Candidate | None] = {}
 
     def candidates(self, paths: Iterable[Path]) -> list[Candidate]:
-        """The checkpoints among files, of which some may be gone by now."""
+        """Read the checkpoints among files, of which some may have been deleted."""
         return [candidate for path in paths if (candidate := self.read(path)) is not None]
 
     def read(self, path: Path) -> Candidate | None:
-        """A checkpoint, or None if it is gone or damaged."""
+        """Read a checkpoint; None if it was deleted or is damaged."""
         version = file_version(path)
         if not version:
             print(f"{path} was removed meanwhile: skipped")

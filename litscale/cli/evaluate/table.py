@@ -48,7 +48,7 @@ def write_tables(folder: Path, evaluated: Mapping[int, Evaluated], modes: Mappin
 
 
 def best_steps(evaluated: Mapping[int, Evaluated], modes: Mapping[str, str]) -> dict[str, int]:
-    """Score -> the step where it is the best, the first of several; of scores of which it is known what is better."""
+    """Find, for each score whose better direction is known, the first step at which it is the best."""
     best = {}
     for name in _names(evaluated):
         values = {step: value for step, each in evaluated.items() if (value := each.scores.get(name)) is not None}
@@ -59,7 +59,7 @@ def best_steps(evaluated: Mapping[int, Evaluated], modes: Mapping[str, str]) -> 
 
 
 def as_table(evaluated: Mapping[int, Evaluated], best: Mapping[str, int]) -> ResultTable:
-    """Steps as rows and scores as columns; the title says which steps are the best."""
+    """Make a table with steps as rows and scores as columns; the title names the best steps."""
     rows: dict[str, dict[str, float | str | None]] = {
         str(step): {**each.scores, "checkpoint": Path(each.checkpoint).name} for step, each in evaluated.items()
     }
@@ -70,7 +70,7 @@ def as_table(evaluated: Mapping[int, Evaluated], best: Mapping[str, int]) -> Res
 
 
 def picture(evaluated: Mapping[int, Evaluated], best: Mapping[str, int]) -> Figure:
-    """A panel for each score over the steps, its best point marked."""
+    """Draw a panel for each score over the steps, with its best point marked."""
     names = _names(evaluated)
     lines = -(-len(names) // COLUMNS) or 1
     width = min(len(names), COLUMNS) or 1
@@ -94,7 +94,7 @@ def picture(evaluated: Mapping[int, Evaluated], best: Mapping[str, int]) -> Figu
 
 
 def _names(evaluated: Mapping[int, Evaluated]) -> list[str]:
-    """The scores of any step, in the order in which they were logged."""
+    """Return the names of all scores, in the order in which they were logged."""
     return list(dict.fromkeys(name for each in evaluated.values() for name in each.scores))
 
 

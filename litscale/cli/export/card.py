@@ -54,7 +54,7 @@ class Exported:
 
 
 def card(given: Exported) -> str:
-    """The card as Markdown."""
+    """Write the model card as Markdown."""
     scores = _scores(given)
     kind = type(given.module).__name__
     step = "" if given.record.step is None else f" after {given.record.step} optimiser steps"
@@ -83,7 +83,7 @@ def card(given: Exported) -> str:
 
 
 def _header(given: Exported, scores: dict[str, dict[str, float | None]]) -> dict[str, Any]:
-    """What the Hub reads: library, tags, and the scores as a model index."""
+    """Return what the Hub reads: library, tags, and the scores as a model index."""
     data = given.config.get("data", "unknown")
     dataset = str(data.get("class_path", "unknown") if isinstance(data, dict) else data).rsplit(".", 1)[-1]
     header: dict[str, Any] = {"library_name": "litscale", "tags": ["litscale", type(given.module).__name__]}
@@ -100,12 +100,12 @@ def _header(given: Exported, scores: dict[str, dict[str, float | None]]) -> dict
 
 
 def _rounded(given: Exported, scores: dict[str, dict[str, float | None]]) -> bool:
-    """Whether there are scores, and of other weights than those of the file."""
+    """Return whether there are scores that belong to weights before rounding, not to those of the file."""
     return bool(scores) and given.dtype != "float32"
 
 
 def _parameters(module: LightningModule) -> ResultTable:
-    """Parameters by level, or by part where there are no levels; then all that are in the file."""
+    """Count parameters by level, or by part if there are no levels; the last row counts all in the file."""
     levels = offered(module, LevelParameters)
     if levels is not None:
         counts = {name: sum(p.numel() for p in given) for name, given in levels.parameters_by_level().items()}
@@ -118,7 +118,7 @@ def _parameters(module: LightningModule) -> ResultTable:
 
 
 def _scores(given: Exported) -> dict[str, dict[str, float | None]]:
-    """Evaluation -> its scores of these very weights; those of other checkpoints would mislead."""
+    """Return the scores of exactly these weights, by evaluation; those of other checkpoints would mislead."""
     found: dict[str, dict[str, float | None]] = {}
     for path in sorted((given.run / EVALUATIONS).glob("*/settings.json")):
         folder = EvaluationFolder(given.run, path.parent.name)
@@ -133,7 +133,7 @@ def _scores(given: Exported) -> dict[str, dict[str, float | None]]:
 
 
 def _score_table(scores: dict[str, dict[str, float | None]]) -> ResultTable:
-    """Scores as rows, evaluations as columns."""
+    """Make a table with scores as rows and evaluations as columns."""
     rows: dict[str, dict[str, float | str | None]] = {}
     for evaluation, values in scores.items():
         for name, value in values.items():
@@ -142,7 +142,7 @@ def _score_table(scores: dict[str, dict[str, float | None]]) -> ResultTable:
 
 
 def _training(given: Exported) -> list[str]:
-    """A paragraph on the training, if the run has a manifest or a log; what names machines and people is left out."""
+    """Describe the training if the run has a manifest or a log, without names of machines and people."""
     sentences = []
     if (given.run / MANIFEST).is_file():
         attempts = read_manifest(given.run).attempts
@@ -155,7 +155,7 @@ def _training(given: Exported) -> list[str]:
 
 
 def _loading(given: Exported) -> str:
-    """Code that loads the folder, and the command that generates with it."""
+    """Write the code that loads the folder, and the command that generates with it."""
     kind = type(given.module)
     package = "lit_models" if kind.__module__.startswith("lit_models.") else kind.__module__
     generates = offered(given.module, Generates) is not None

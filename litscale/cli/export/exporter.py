@@ -100,7 +100,7 @@ def export_run(
 
 
 def official_layouts(module: LightningModule) -> dict[str, Any]:
-    """Files of the official code of FractalGen or VAR -> what ``torch.save`` is to write there.
+    """Convert a module to the official files of FractalGen or VAR: what ``torch.save`` is to write, by file name.
 
     Raises:
         ValueError: the official code has no such network.
@@ -124,7 +124,7 @@ def official_layouts(module: LightningModule) -> dict[str, Any]:
 
 @contextmanager
 def _named_errors(folder: Path) -> Iterator[None]:
-    """What the system says while the folder is written names the option that gives another one.
+    """Make the system's errors about the folder name the option that gives another one.
 
     Raises:
         OSError: the folder could not be written.

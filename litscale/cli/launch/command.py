@@ -76,7 +76,7 @@ def main(words: Sequence[str]) -> None:
 
 
 def _run_folder(command: Sequence[str]) -> Path:
-    """The folder of the run that a command is of.
+    """Return the run folder of a command.
 
     Raises:
         ValueError: the command line refuses it, or it names none.

@@ -68,12 +68,12 @@ def check(resources: Resources, words: Sequence[str]) -> None:
 
 
 def sized(words: Sequence[str], resources: Resources) -> list[str]:
-    """The words of a command, with the number of nodes and devices."""
+    """Return the words of a command, with the number of nodes and devices added."""
     return [*words, f"--trainer.num_nodes={resources.nodes}", f"--trainer.devices={max(1, resources.gpus)}"]
 
 
 def script(run: Path, words: Sequence[str], resources: Resources, snapshots: Sequence[Snapshot]) -> str:
-    """The text of the script; it holds all that the job depends on but the environment.
+    """Write the script of a job; it holds all that the job depends on except the environment.
 
     Args:
         run: the run folder.
@@ -112,7 +112,7 @@ def script(run: Path, words: Sequence[str], resources: Resources, snapshots: Seq
 
 
 def _folders(snapshot: Snapshot, run: Path) -> list[Path]:
-    """Where modules are: the copies of the working directory and of the repository's top."""
+    """Return where modules are: the copies of the working directory and of the repository's top."""
     here = Path.cwd().resolve()
     top = snapshot.folder(run)
     if here != snapshot.top and here.is_relative_to(snapshot.top):
@@ -121,7 +121,7 @@ def _folders(snapshot: Snapshot, run: Path) -> list[Path]:
 
 
 def _frozen(word: str, previous: str, run: Path, snapshots: Sequence[Snapshot]) -> str:
-    """A word of the command; a config that is part of a snapshot is that of the snapshot."""
+    """Return a word of the command; a config that a snapshot holds becomes the snapshot's copy."""
     option, equals, value = word.partition("=")
     if option in ("--config", "-c") and equals:
         return f"{option}={_frozen(value, option, run, snapshots)}"

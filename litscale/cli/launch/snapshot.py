@@ -36,7 +36,7 @@ class Snapshot:
         return Path(self.code.folder)
 
     def folder(self, run: Path) -> Path:
-        """Where it is in a run folder, as an absolute path."""
+        """Return the snapshot's place in a run folder, as an absolute path."""
         return run.resolve() / f"code-{self.hash}"
 
     def write(self, run: Path) -> Path:
@@ -57,7 +57,7 @@ class Snapshot:
             return publish_folder(folder, final)
 
     def inside(self, path: Path, run: Path) -> Path | None:
-        """Where a file is in the snapshot, None if it is not."""
+        """Return the place of a file in the snapshot, None if the snapshot does not hold it."""
         absolute = Path(os.path.abspath(path))  # noqa: PTH100 - links are kept, as they are in the snapshot
         if not absolute.is_relative_to(self.top):
             absolute = path.resolve()
@@ -104,5 +104,5 @@ def _names(top: Path, *words: str) -> list[Path]:
 
 
 def _is_folder(path: Path) -> bool:
-    """Whether it is a folder, as of another repository inside of this one."""
+    """Return whether it is a folder, such as another repository inside this one."""
     return path.is_dir() and not path.is_symlink()

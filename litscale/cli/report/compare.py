@@ -13,7 +13,7 @@ from litscale.storage.run_folders import EVALUATIONS
 
 
 def newest(folder: Path) -> tuple[Scores, str]:
-    """What the last ``litscale test`` of a run found, or the last ``litscale validate`` where there was no test.
+    """Return the scores of a run's last ``litscale test``, or of its last ``litscale validate`` if it had no test.
 
     Returns:
         The scores, and ``test`` or ``validate``.
@@ -33,7 +33,7 @@ def newest(folder: Path) -> tuple[Scores, str]:
 
 
 def score_table(runs: Mapping[str, tuple[Scores, str]]) -> ResultTable:
-    """Scores as rows below the weights that they are of, runs as columns.
+    """Make a table with scores as rows, below the weights to which they belong, and runs as columns.
 
     A column is headed by the name of the run's folder, or by the whole path where several folders have that name.
 

@@ -181,15 +181,15 @@ class _Reader:
         self._folder, self._limits = folder, limits
 
     def files(self, pattern: str) -> list[Path]:
-        """The files of a pattern, by name."""
+        """Return the files that match a pattern, by name."""
         return sorted(path for path in self._folder.glob(pattern) if path.is_file() and self._allowed(path))
 
     def holds_all(self, pattern: str) -> bool:
-        """Whether no file of a pattern is outside of the root."""
+        """Return whether all files that match a pattern are inside the root."""
         return all(map(self._allowed, self._folder.glob(pattern)))
 
     def shown(self, patterns: tuple[str, ...]) -> list[Path]:
-        """Files of the run folder, and those of the last step of each evaluation."""
+        """Return the files of the run folder, and those of the last step of each evaluation."""
         found = [path for pattern in patterns for path in self.files(pattern)]
         for evaluation in self._folder.glob(f"{EVALUATIONS}/*"):
             steps = [path for path in evaluation.glob("step_*") if _number(path) is not None]
@@ -199,13 +199,13 @@ class _Reader:
         return found
 
     def uri(self, path: Path) -> str | None:
-        """A file as a data URI; None if it is too large."""
+        """Return a file as a data URI; None if it is too large."""
         if path.stat().st_size > LARGEST:
             return None
         return f"data:{MEDIA[path.suffix]};base64,{base64.b64encode(path.read_bytes()).decode()}"
 
     def sample_folders(self) -> Iterator[SampleFolder]:
-        """Folders of predictions and of samples of the training, the newest ones first."""
+        """Return the folders of predictions and of the training's samples, the newest first."""
         made = [path for kind in ("predictions", "samples") for path in self._folder.glob(f"{kind}/*")]
         folders = [path for path in made if path.is_dir() and not path.name.startswith(".") and self._allowed(path)]
         newest = sorted(folders, key=lambda path: (path.stat().st_mtime, path.name), reverse=True)
@@ -241,32 +241,32 @@ class _Reader:
 
 
 def _class_of(section: Any) -> str:
-    """The class that a section of a config names."""
+    """Return the class that a section of a config names."""
     named = section.get("class_path", "") if isinstance(section, dict) else section or ""
     return str(named).rsplit(".", 1)[-1]
 
 
 def _number(path: Path) -> int | None:
-    """The step in the name of a folder ``step_5000``."""
+    """Return the step in the name of a folder ``step_5000``."""
     text = path.name.removeprefix("step_")
     return int(text) if text.isdigit() else None
 
 
 def _width(path: Path) -> int:
-    """The width of a PNG in pixels."""
+    """Return the width of a PNG in pixels."""
     with named_errors(path, "damaged, or no PNG"), Image.open(path, formats=["PNG"]) as image:
         return image.width
 
 
 def _statistics(path: Path) -> dict[str, float]:
-    """The statistics in the record of a sample, without those that are not defined, such as the range of no notes."""
+    """Return the statistics in a sample's record without undefined ones, such as the range of no notes."""
     with named_errors(path, "damaged; delete it"):
         statistics = read_json(path).get("statistics") or {}
         return {name: float(value) for name, value in statistics.items() if value is not None}
 
 
 def _tables(path: Path, folder: Path) -> Iterator[MarkdownTable]:
-    """The tables of a Markdown file."""
+    """Return the tables of a Markdown file."""
     title, lines = "", list[list[str]]()
     with named_errors(path, "damaged, or no text"):
         text = path.read_text()

@@ -29,7 +29,7 @@ STYLES = ("-", "--", ":", "-.")  # so that many runs, and runs without colour, a
 
 
 def read_curves(files: Iterable[Path]) -> dict[str, Curve]:
-    """What a training logged, by name; where attempts overlap, the later one counts.
+    """Read what a training logged, by name; where attempts overlap, the later one counts.
 
     Files of evaluations are passed over, whose steps Lightning counts from zero.
 
@@ -55,7 +55,7 @@ def read_curves(files: Iterable[Path]) -> dict[str, Curve]:
 
 
 def as_table(curves: Mapping[str, Curve]) -> ResultTable:
-    """Curves as columns, with a row for each step that has a value."""
+    """Make a table with curves as columns and a row for each step that has a value."""
     rows: dict[str, dict[str, float | str | None]] = {}
     for step in sorted({step for curve in curves.values() for step in curve}):
         rows[str(step)] = {name: curve[step] for name, curve in curves.items() if step in curve}
@@ -63,13 +63,13 @@ def as_table(curves: Mapping[str, Curve]) -> ResultTable:
 
 
 def _order(name: str) -> tuple[int, str]:
-    """Validation first, then tests and training, then all else."""
+    """Return the sort key of a name: validation first, then tests and training, then all others."""
     prefixes = ("val/", "test/", TRAINING)
     return next((i for i, prefix in enumerate(prefixes) if name.startswith(prefix)), len(prefixes)), name
 
 
 def _csv_curves(path: Path) -> dict[str, Curve]:
-    """The curves of a ``metrics.csv`` of Lightning."""
+    """Read the curves of a ``metrics.csv`` of Lightning."""
     found: dict[str, Curve] = {}
     with named_errors(path, "damaged, or no CSV log of Lightning"), path.open(newline="") as file:
         for row in csv.DictReader(file):
@@ -82,7 +82,7 @@ def _csv_curves(path: Path) -> dict[str, Curve]:
 
 
 def _tensorboard_curves(path: Path) -> dict[str, Curve]:
-    """The scalars of an event file of TensorBoard."""
+    """Read the scalars of a TensorBoard event file."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     found: dict[str, Curve] = {}
@@ -103,13 +103,13 @@ def _add(found: dict[str, Curve], name: str, step: int, value: float) -> None:
 
 
 def chosen(names: Iterable[str], patterns: Iterable[str], most: int) -> tuple[list[str], int]:
-    """The names that match a pattern, in order, at most so many of them; and how many more there are."""
+    """Return the names that match a pattern, in order, up to a maximum, and how many more there are."""
     matching = [name for name in dict.fromkeys(names) if any(fnmatchcase(name, pattern) for pattern in patterns)]
     return matching[:most], max(0, len(matching) - most)
 
 
 def picture(name: str, curves: Mapping[str, Curve], runs: Iterable[str]) -> str:
-    """A picture of one metric, a line for each run that has it, as a data URI of SVG, or of PNG where that is smaller.
+    """Draw one metric, a line for each run that has it, as a data URI of SVG, or of PNG if that is smaller.
 
     Args:
         name: of the metric.
@@ -140,13 +140,13 @@ def picture(name: str, curves: Mapping[str, Curve], runs: Iterable[str]) -> str:
 
 
 def _thinned(curve: Curve) -> Curve:
-    """At most about `POINTS` points of a curve, evenly chosen, the last one among them."""
+    """Choose at most about `POINTS` points of a curve, evenly spread, the last one among them."""
     every = -(-len(curve) // POINTS) or 1
     return {step: value for i, (step, value) in enumerate(reversed(curve.items())) if i % every == 0}
 
 
 def _in_lines(name: str) -> str:
-    """A name on as many lines as it needs, broken between its parts."""
+    """Break a name between its parts into as many lines as it needs."""
     lines = [""]
     for part in re.findall(r"[^/_ ]*[/_ ]|[^/_ ]+", name):
         if lines[-1] and len(lines[-1] + part) > TITLE:
@@ -156,7 +156,7 @@ def _in_lines(name: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text in which matplotlib sees no formulas."""
+    """Escape a text so that matplotlib sees no formulas in it."""
     return text.replace("$", r"\$")
 
 

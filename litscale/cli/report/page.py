@@ -49,14 +49,14 @@ class CurvePicture:
 
 
 def named(folders: Sequence[Path]) -> dict[str, Path]:
-    """Name -> folder: the last part of its path, or all of it where two would have one name."""
+    """Name folders by the last part of their paths, or by the whole path where two would have one name."""
     last = [folder.resolve().name for folder in folders]
     pairs = zip(folders, last, strict=True)
     return {name if last.count(name) == 1 else str(folder): folder for folder, name in pairs}
 
 
 def report(folders: Sequence[Path], selection: Selection) -> str:
-    """The report on runs, as HTML.
+    """Write the report on runs, as HTML.
 
     Args:
         folders: the run folders; one that is given twice counts once.
@@ -97,7 +97,7 @@ def report(folders: Sequence[Path], selection: Selection) -> str:
 
 
 def environment() -> Environment:
-    """Templates, in which all that comes from files is escaped."""
+    """Return the environment of the templates, in which all that comes from files is escaped."""
     loader = PackageLoader("litscale.cli.report")
     made = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     made.filters["breakable"] = _breakable
@@ -105,23 +105,23 @@ def environment() -> Environment:
 
 
 def _breakable(name: str) -> Markup:
-    """A name that a narrow column breaks between its parts: after ``_`` and ``/``, and before a capital."""
+    """Let a narrow column break a name between its parts: after ``_`` and ``/``, and before a capital."""
     return Markup(re.sub(r"(?<=[_/])(?=\w)|(?<=[a-z])(?=[A-Z])", "<wbr>", str(escape(name))))
 
 
 def _lines(table: ResultTable) -> dict[str, Any]:
-    """A table as the template takes it."""
+    """Return a table as the template takes it."""
     head, *rows = table.lines()
     return {"head": head, "rows": rows}
 
 
 def _newest(run: RunContents) -> tuple[Any, str] | None:
-    """The scores that a comparison shows, and their stage."""
+    """Return the scores that a comparison shows, and their stage."""
     return next(((scores, stage) for stage, scores in run.scores.items()), None)
 
 
 def _all_curves(run: RunContents) -> dict[str, Curve]:
-    """What the training logged and what evaluations have scored, ``evaluation/NAME/...``."""
+    """Return what the training logged and, as ``evaluation/NAME/...``, what evaluations scored."""
     scored: dict[str, Curve] = {}
     for name, evaluated in run.evaluations.items():
         for step, record in evaluated.items():
@@ -132,7 +132,7 @@ def _all_curves(run: RunContents) -> dict[str, Curve]:
 
 
 def _evaluations(run: RunContents) -> dict[str, dict[str, Any]]:
-    """Evaluation -> its scores over the steps, and a sentence on the best."""
+    """Return the scores of each evaluation over the steps, and a sentence on the best ones."""
     tables = {}
     for name, evaluated in run.evaluations.items():
         if evaluated:
@@ -142,7 +142,7 @@ def _evaluations(run: RunContents) -> dict[str, dict[str, Any]]:
 
 
 def _upright(head: list[str], *rows: list[str]) -> dict[str, Any]:
-    """Steps as rows; scores as rows where there are more of them, first of all the checkpoints, the last column."""
+    """Turn a table with more scores than steps, so that scores become rows; the last column, the files, comes first."""
     if len(rows) >= len(head) - 2:
         return {"head": head, "rows": rows, "scores": False}
     first, *scores, checkpoints = zip(head, *rows, strict=True)
@@ -150,7 +150,7 @@ def _upright(head: list[str], *rows: list[str]) -> dict[str, Any]:
 
 
 def _summary(runs: Sequence[RunContents]) -> ResultTable:
-    """What the runs are and how they ended, a column for each."""
+    """Describe the runs and how they ended, in a column for each."""
     rows: dict[str, dict[str, float | str | None]] = {}
     for run in runs:
         entries: dict[str, str] = {"model": run.model, "data": run.data, "folder": str(run.folder)}
@@ -171,7 +171,7 @@ def _summary(runs: Sequence[RunContents]) -> ResultTable:
 
 
 def _attempts(run: RunContents) -> ResultTable:
-    """The attempts of a manifest, a column for each, with what they recorded."""
+    """Show what the attempts of a manifest recorded, in a column for each."""
     rows: dict[str, dict[str, float | str | None]] = {}
     attempts = run.manifest.attempts if run.manifest is not None else []
     for number, attempt in enumerate(attempts):
@@ -183,7 +183,7 @@ def _attempts(run: RunContents) -> ResultTable:
 
 
 def _short(value: Any) -> str:
-    """A value of a manifest as text."""
+    """Return a value of a manifest as text."""
     if isinstance(value, Mapping):
         return ", ".join(f"{name}: {_short(entry)}" for name, entry in value.items() if entry not in NOTHING)
     if isinstance(value, list):

@@ -28,7 +28,7 @@ HEADERS = {
 
 
 def runs_of(folder: Path) -> dict[str, Path]:
-    """Name -> run folder: those in a folder, or the folder itself if it is a run. Links out of it are passed over."""
+    """Find the runs in a folder by name, or the folder itself if it is a run. Links out of it are ignored."""
     root = folder.resolve()
     found = [folder] if (folder / CONFIG).is_file() else sorted(path.parent for path in folder.glob(f"*/{CONFIG}"))
     inside = [path for path in found if (path / CONFIG).resolve().is_relative_to(root)]
@@ -51,7 +51,7 @@ class Server(ThreadingHTTPServer):
         super().__init__((HOST, port), Handler)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say what went wrong; that a browser has gone before it had its page is no error."""
+        """Report an error, unless a browser only closed the connection before it had its page."""
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
 
@@ -68,18 +68,18 @@ class Handler(BaseHTTPRequestHandler):
     server_version, sys_version = "litscale", ""
 
     def do_GET(self) -> None:
-        """Answer with a page."""
+        """Answer a request with a page."""
         self._answer(*self._page())
 
     def do_HEAD(self) -> None:
-        """Answer without the page."""
+        """Answer a request without the page."""
         self._answer(*self._page(), with_body=False)
 
     def log_message(self, format: str, *args: Any) -> None:
         """Keep the terminal quiet."""
 
     def _page(self) -> tuple[HTTPStatus, str]:
-        """The status and the page of a request."""
+        """Return status and page for a request."""
         # A page of another site may have its own name lead to this machine, and then read what it is answered.
         if self.headers.get("Host", "") not in (
             f"{HOST}:{self.server.server_port}",

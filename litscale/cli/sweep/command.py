@@ -55,7 +55,7 @@ class SweepRun:
         self.study = self._open(study)
 
     def _open(self, study: optuna.Study | None) -> optuna.Study:
-        """The record of the sweep.
+        """Open the record of the sweep.
 
         Raises:
             SweepError: there is one of other settings.
@@ -108,7 +108,7 @@ class SweepRun:
                 raise
 
     def _next_is_due(self) -> bool:
-        """Whether there is another trial, a place for it, and all that its point depends on."""
+        """Return whether another trial is planned, has a free place, and has all that its point depends on."""
         trials = self.trials
         ended = all(trial.state.is_finished() for trial in trials[: needed(self.spec, len(trials))])
         return ended and len(trials) < self.spec.total and len(self._active) < self.spec.jobs
@@ -127,7 +127,7 @@ class SweepRun:
         print(f"Trial {number:04d}: {self._said(trial)}", flush=True)
 
     def _environment(self, number: int) -> dict[str, str]:
-        """What W&B reads: trials are a group, and a trial that is resumed goes on as the run that it was."""
+        """Return the variables for W&B: trials are a group, and a resumed trial continues its run."""
         name = re.sub(r"[^\w.-]", "_", self.spec.root.resolve().name)
         begun = f"{self.spec.root.resolve()} {self.trials[0].datetime_start}"
         return {
@@ -185,7 +185,7 @@ class SweepRun:
 
     @contextmanager
     def _listening(self) -> Iterator[None]:
-        """Ctrl-C and SIGTERM have the trials save and end; a second one reaches them as a second one."""
+        """Make Ctrl-C and SIGTERM save and end the trials; a second signal reaches them as a second one."""
 
         def note(number: int, frame: FrameType | None) -> None:
             self._stopping = number
@@ -212,7 +212,7 @@ class SweepRun:
 
 
 def _begun(root: Path) -> optuna.Study | None:
-    """The record of a folder; None if there is none, or its sweep was killed before the settings were written."""
+    """Return the record of a folder; None if it has none, or its sweep was killed before the settings were written."""
     if not (root / JOURNAL).is_file():
         return None
     try:

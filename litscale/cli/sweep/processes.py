@@ -69,15 +69,15 @@ class Runner(ABC):
 
     @abstractmethod
     def follow(self, number: int, job: str) -> bool:
-        """Follow a trial that an earlier process has started; whether it can be."""
+        """Follow a trial that an earlier process started; return whether that is possible."""
 
     @abstractmethod
     def ended(self, number: int) -> Ended | None:
-        """How a trial ended, or None while it runs."""
+        """Return how a trial ended, or None while it runs."""
 
     @abstractmethod
     def interrupt(self) -> None:
-        """Have all trials save and end."""
+        """Make all trials save and end."""
 
 
 class LocalRunner(Runner):
@@ -103,11 +103,11 @@ class LocalRunner(Runner):
         self._running[number] = slot, process
 
     def follow(self, number: int, job: str) -> bool:
-        """No process outlives the sweep."""
+        """Return False, as no process outlives the sweep."""
         return False
 
     def ended(self, number: int) -> Ended | None:
-        """How a process ended."""
+        """Return how a process ended, or None while it runs."""
         _, process = self._running[number]
         ended = process.ended()
         if ended is not None:
@@ -140,7 +140,7 @@ class FitProcess:
     _interrupted: bool = field(default=False, init=False)
 
     def ended(self) -> Ended | None:
-        """How it ended, or None while it runs or waits."""
+        """Return how it ended, or None while it runs or waits."""
         if self._process is None:
             if self._interrupted:
                 return Ended(interrupted=True)
@@ -182,7 +182,7 @@ class FitProcess:
 
 
 def _end_with_parent() -> None:
-    """In a new process: SIGTERM when the process is killed that started it, where the system can do that."""
+    """Ask the system, in a new process, for SIGTERM when the parent is killed, where it can do that."""
     if _LIBC is not None:
         _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # of submitit, for the process that started this one
@@ -198,14 +198,14 @@ class TrialJob:
     _process: FitProcess | None = field(default=None, init=False)
 
     def __call__(self) -> Ended:
-        """Train; how that ended."""
+        """Train, and return how that ended."""
         self._process = FitProcess(self.command, self.folder, self.environment)
         while (ended := self._process.ended()) is None:
             time.sleep(0.2)
         return ended
 
     def checkpoint(self) -> Any:
-        """Have the training save and end, and the job start again."""
+        """Make the training save and end, and the job start again."""
         from submitit.helpers import DelayedSubmission
 
         assert self._process is not None
@@ -230,12 +230,12 @@ class SubmititRunner(Runner):
         self._jobs: dict[int, Any] = {}
 
     def start(self, number: int, words: Sequence[str], folder: Path, environment: dict[str, str]) -> str:
-        """Submit a job; its number is that of SLURM."""
+        """Submit a job; it is identified by its SLURM number."""
         self._jobs[number] = self._executor.submit(TrialJob([*COMMAND, *words], folder.resolve(), environment))
         return self._jobs[number].job_id
 
     def follow(self, number: int, job: str) -> bool:
-        """Follow a job by its number, until it is known to have ended without a result."""
+        """Follow a job by its number; return False if it is known to have ended without a result."""
         self._jobs[number] = self._executor.job_class(self._executor.folder, job)
         if (ended := self._of(self._jobs[number])) is not None and ended.interrupted:
             del self._jobs[number]
@@ -243,7 +243,7 @@ class SubmititRunner(Runner):
         return True
 
     def ended(self, number: int) -> Ended | None:
-        """How a job ended."""
+        """Return how a job ended, or None while it runs."""
         return self._of(self._jobs[number])
 
     def _of(self, job: Any) -> Ended | None:
@@ -263,7 +263,7 @@ class SubmititRunner(Runner):
 
 
 def slurm_executor(folder: Path, options: dict[str, Any]) -> Any:
-    """An executor of submitit.
+    """Make an executor of submitit.
 
     Args:
         folder: where jobs leave their files.
@@ -286,7 +286,7 @@ def slurm_executor(folder: Path, options: dict[str, Any]) -> Any:
 
 
 def visible_devices() -> list[str]:
-    """The GPUs that trials may use, as ``CUDA_VISIBLE_DEVICES`` names them."""
+    """Return the GPUs that trials may use, as ``CUDA_VISIBLE_DEVICES`` names them."""
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
     if given is not None:
         return [name for name in given.split(",") if name]
@@ -296,7 +296,7 @@ def visible_devices() -> list[str]:
 
 
 def last_line(log: Path) -> str:
-    """The last line of text of a log that says something, without secrets; what W&B says of its files is left out."""
+    """Return the last informative line of a log, without secrets and without W&B's lines about its files."""
     text = _COLORS.sub("", log.read_text(errors="replace")) if log.is_file() else ""
     lines = [line for each in text.splitlines() if (line := each.strip()) and not line.startswith("wandb:")]
     return mask_text(lines[-1])[:MOST_ERROR] if lines else "nothing was printed"

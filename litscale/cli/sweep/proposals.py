@@ -16,12 +16,12 @@ from litscale.storage.sweep_record import make
 
 
 def needed(spec: SweepSpec, number: int) -> int:
-    """How many trials must have ended before the point of a trial is known: the first of them, so many."""
+    """Return how many of the first trials must have ended before the point of a trial is known."""
     return 0 if spec.planned else max(0, number - spec.jobs + 1)
 
 
 def propose(spec: SweepSpec, earlier: Sequence[FrozenTrial]) -> FrozenTrial:
-    """The next trial, which is running.
+    """Propose the next trial, which is marked as running.
 
     The point depends on the settings, the number of trials so far and the scores of the first `needed` of them, never
     on the order in which trials end: a sweep that was killed goes on with the points that it would have had.
@@ -49,12 +49,12 @@ def propose(spec: SweepSpec, earlier: Sequence[FrozenTrial]) -> FrozenTrial:
 
 
 def direction(spec: SweepSpec) -> Literal["minimize", "maximize"]:
-    """Optuna's word for the mode."""
+    """Return Optuna's word for the mode."""
     return "minimize" if spec.mode == "min" else "maximize"
 
 
 def _running(spec: SweepSpec, params: dict, attributes: dict | None = None) -> FrozenTrial:
-    """A trial that runs at a point; a trial with all of it in one write is there as a whole or not at all."""
+    """Make a trial that runs at a point, complete in one write, so that its record is whole or absent."""
     made = create_trial(
         state=TrialState.RUNNING, params=params, distributions=spec.distributions, system_attrs=attributes or {}
     )

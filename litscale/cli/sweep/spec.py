@@ -106,16 +106,16 @@ class SweepSpec:
         return len(self.points) if self.trials is None else min(self.trials, len(self.points))
 
     def value(self, name: str, internal: Any) -> Any:
-        """The value of an option that Optuna's value stands for."""
+        """Return the value of an option for which Optuna's value stands."""
         categorical = isinstance(self.distributions[name], optuna.distributions.CategoricalDistribution)
         return json.loads(internal) if categorical else internal
 
     def trial_folder(self, number: int) -> Path:
-        """The run folder of a trial."""
+        """Return the run folder of a trial."""
         return self.root / "trials" / f"{number:04d}"
 
     def words(self, number: int, params: Mapping[str, Any]) -> list[str]:
-        """The command line of a trial, after ``litscale``.
+        """Return the command line of a trial, after ``litscale``.
 
         Args:
             number: of the trial.
@@ -227,13 +227,13 @@ def _named(given: dict[str, Any] | str) -> dict[str, Any]:
 
 
 def _find(path: Path, config: str) -> str:
-    """A config of a sweep: relative to the sweep's file, or what ``--config`` finds."""
+    """Find a config of a sweep: relative to the sweep's file, otherwise as ``--config`` does."""
     beside = path.parent / config
     return str(beside) if beside.is_file() else find_config(config)
 
 
 def _distribution(where: str, given: Any) -> optuna.distributions.BaseDistribution:
-    """Optuna's distribution of one option.
+    """Make Optuna's distribution of one option.
 
     Raises:
         SweepError: the option has no values, the same value twice, or a range that is none.
@@ -270,7 +270,7 @@ def _distribution(where: str, given: Any) -> optuna.distributions.BaseDistributi
 
 
 def _values(where: str, distribution: optuna.distributions.BaseDistribution) -> list[Any]:
-    """The values of an axis of a grid.
+    """Return the values of an axis of a grid.
 
     Raises:
         SweepError: it is a range without steps.
