@@ -73,7 +73,7 @@ class Codec:
         return 256 if self.is_image else 1 + self.bins + (self.name == "onset_hold")
 
     def to_planes(self, symbols: Tensor) -> Tensor:
-        """Symbols, integers ``[B, C, H, W]``, to float32 ``[B, P, H, W]``."""
+        """Convert symbols, integers ``[B, C, H, W]``, to planes, float32 ``[B, P, H, W]``."""
         values = symbols.float()
         if self.is_image:
             return values / 127.5 - 1
@@ -82,7 +82,7 @@ class Codec:
         return torch.cat([struck, hold.float() * 2 - 1], dim=1) if self.name == "onset_hold" else struck
 
     def to_symbols(self, planes: Tensor) -> Tensor:
-        """Planes ``[B, P, H, W]``, of any values, to the nearest symbols, uint8 ``[B, C, H, W]``."""
+        """Convert planes ``[B, P, H, W]`` of any values to the nearest symbols, uint8 ``[B, C, H, W]``."""
         planes = planes.float().clamp(-1, 1)
         if self.is_image:
             return planes.add(1).mul(127.5).round().byte()
@@ -143,7 +143,7 @@ class SymbolFeatures(FullPrecision):
             self.register_buffer(name, value.contiguous(), persistent=False)
 
     def forward(self, symbols: Tensor) -> Tensor:
-        """Features of symbols.
+        """Return the features of symbols.
 
         Args:
             symbols: integers ``[B, C, H, W]``.
@@ -158,15 +158,15 @@ class SymbolFeatures(FullPrecision):
         return features[..., 0] if features.shape[-1] == 1 else features.movedim(-1, 2).flatten(1, 2)
 
     def of_patches(self, patches: Tensor) -> Tensor:
-        """Features of patches, integers ``[R, n, C, h, w]`` -> float32 ``[R, n, F h w]``."""
+        """Return the features of patches: integers ``[R, n, C, h, w]`` become float32 ``[R, n, F h w]``."""
         return self(patches.flatten(0, 1)).unflatten(0, patches.shape[:2]).flatten(2)
 
     def guide_alphabet(self, cells: int) -> int:
-        """Number of guiding values of a patch of ``cells`` cells: 256 levels of colour, or each possible density."""
+        """Return the number of guiding values of a patch: 256 levels of colour, or each density that its cells allow."""
         return 256 if self.codec.is_image else min(cells, 255) + 1
 
     def guide(self, patch: Tensor) -> tuple[Tensor, Tensor]:
-        """The guiding value of patches: mean colour, or the share of cells that sound.
+        """Compute the guiding value of patches: the mean colour, or the share of cells that sound.
 
         FractalGen feeds the exact mean while it trains and the drawn level while it samples.
 
@@ -182,5 +182,5 @@ class SymbolFeatures(FullPrecision):
         return (mean * top).round().long(), (mean - self.shift) / self.scale
 
     def guide_features(self, level: Tensor, cells: int) -> Tensor:
-        """Features of drawn guiding levels, int64 ``[R, C]`` -> float32 ``[R, C]``."""
+        """Return the features of drawn guiding levels: int64 ``[R, C]`` become float32 ``[R, C]``."""
         return (level.float() / (self.guide_alphabet(cells) - 1) - self.shift) / self.scale

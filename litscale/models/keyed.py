@@ -16,7 +16,7 @@ STEP = 0x9E3779B97F4A7C15
 
 
 def host_random() -> Random:
-    """A generator for numbers that the host needs; ``torch.manual_seed`` decides which, and each call gives another.
+    """Make a generator for numbers that the host needs; ``torch.manual_seed`` seeds it, and each call gives another.
 
     Numbers that torch draws would have to be read from a tensor, which fake tensors (``FakeTensorMode``) refuse.
     """
@@ -26,12 +26,12 @@ def host_random() -> Random:
 
 
 def signed(x: int) -> int:
-    """The int64 with the same low 64 bits."""
+    """Return the int64 with the same low 64 bits."""
     return (x + 2**63) % 2**64 - 2**63
 
 
 def mixed(x: Tensor) -> Tensor:
-    """SplitMix64's finaliser of int64 numbers, in place; shifts are made logical by masks."""
+    """Apply SplitMix64's finaliser to int64 numbers in place; masks make its shifts logical."""
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         x ^= (x >> shift).bitwise_and_(2 ** (64 - shift) - 1)
         x *= signed(factor)
@@ -40,7 +40,7 @@ def mixed(x: Tensor) -> Tensor:
 
 
 def canvas_keys(canvas: Tensor, seed: int) -> Tensor:
-    """A key for each canvas that depends on its content and the seed alone.
+    """Compute a key for each canvas that depends only on its content and the seed.
 
     Args:
         canvas: symbols, uint8 ``[B, C, H, W]``.
@@ -57,7 +57,7 @@ def canvas_keys(canvas: Tensor, seed: int) -> Tensor:
 
 
 def cell_keys(seed: int, index: Tensor, rows: int, columns: int) -> Tensor:
-    """A key for each cell of each canvas that depends on the seed, the canvas' number and the cell's place alone.
+    """Compute a key for each cell that depends only on the seed, the canvas' number and the cell's place.
 
     Args:
         seed: any integer.
@@ -76,17 +76,17 @@ def cell_keys(seed: int, index: Tensor, rows: int, columns: int) -> Tensor:
 
 
 def chained(keys: Tensor, word: Tensor | int) -> Tensor:
-    """Keys of what ``word`` (int64, broadcast) numbers below each key, int64."""
+    """Derive the keys that ``word`` (int64, broadcast) numbers below each key, int64."""
     return mixed((keys ^ word) + signed(STEP))
 
 
 def numbers(keys: Tensor, count: int) -> Tensor:
-    """``count`` numbers for each key int64 ``[...]``, int64 ``[..., count]`` over the whole range."""
+    """Derive ``count`` numbers from each key, int64 ``[...]`` to int64 ``[..., count]`` over the whole range."""
     return chained(keys[..., None], torch.arange(count, device=keys.device))
 
 
 def gumbel(keys: Tensor, count: int) -> Tensor:
-    """``count`` values of standard Gumbel noise for each key: ``argmax(logits + noise)`` draws from their softmax.
+    """Draw ``count`` values of standard Gumbel noise from each key: ``argmax(logits + noise)`` samples their softmax.
 
     The bits are the same on every device; the logarithms may differ in the last place.
 
@@ -106,5 +106,5 @@ def gumbel(keys: Tensor, count: int) -> Tensor:
 
 
 def uniform(bits: Tensor) -> Tensor:
-    """Numbers of :func:`numbers` as float32 in [0, 1), multiples of 2**-24."""
+    """Turn numbers of :func:`numbers` into float32 in [0, 1), multiples of 2**-24."""
     return ((bits >> 40) & (2**24 - 1)).float() * 2**-24

@@ -10,7 +10,7 @@ from torch import nn
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Switch dropout and the like off, and back to what it was."""
+    """Switch dropout and the like off inside the block, and back afterwards."""
     was = module.training
     module.eval()
     try:

@@ -14,7 +14,7 @@ Convert = Callable[[Tensor], Tensor]
 
 
 def at_least_float32(convert: Convert) -> Convert:
-    """The conversion of ``Module._apply`` without its half precision: devices and wider dtypes are taken over."""
+    """Return the conversion of ``Module._apply`` without half precision: it keeps devices and wider dtypes."""
 
     def kept(tensor: Tensor) -> Tensor:
         converted = convert(tensor)

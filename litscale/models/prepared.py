@@ -33,7 +33,7 @@ def prepared_layers(network: nn.Module) -> Iterator[None]:
 
 
 def _prepared(layer: nn.Module) -> Forward | None:
-    """A layer's function; None where there is nothing to prepare."""
+    """Return a layer's prepared function; None if there is nothing to prepare."""
     if not isinstance(layer, nn.Linear | nn.RMSNorm) or torch.is_autocast_enabled(layer.weight.device.type):
         return None
     if type(layer) is nn.Linear:
@@ -44,7 +44,7 @@ def _prepared(layer: nn.Module) -> Forward | None:
 
 
 def _linear(weight: Tensor, bias: Tensor | None) -> Forward:
-    """A linear layer with the weight ``[in, out]``."""
+    """Prepare a linear layer with the weight ``[in, out]``."""
 
     def forward(x: Tensor) -> Tensor:
         rows = x if x.ndim == 2 else x.flatten(0, -2)
@@ -55,7 +55,7 @@ def _linear(weight: Tensor, bias: Tensor | None) -> Forward:
 
 
 def _rms_norm(weight: Tensor, eps: float) -> Forward:
-    """An RMS norm, by sqrt(D) x / sqrt(|x|^2 + D eps): four operators in place of six, and half of their time."""
+    """Prepare an RMS norm as sqrt(D) x / sqrt(|x|^2 + D eps): four operators in place of six, in half the time."""
     root = len(weight) ** 0.5
     scaled, least = weight * root, torch.tensor([root * eps**0.5], dtype=weight.dtype)
 

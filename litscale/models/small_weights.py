@@ -77,7 +77,7 @@ def small_weights(network: nn.Module, weights: str) -> Iterator[None]:
 
 
 def is_large(layer: nn.Module) -> TypeGuard[nn.Linear]:
-    """Whether it is a linear layer that a small weight makes faster; GPUs want sides that are multiples of 8."""
+    """Return whether it is a linear layer that a small weight makes faster; GPUs want sides that divide by 8."""
     if type(layer) is not nn.Linear or layer.weight.numel() < SMALLEST:
         return False
     return layer.in_features % 8 == 0 and layer.out_features % 8 == 0
@@ -95,7 +95,7 @@ def quantize(weight: Tensor) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def _linear(layer: nn.Linear, weights: str) -> Linear:
-    """The layer's function with a small copy of its weight, which is kept from call to call."""
+    """Return the layer's function with a small copy of its weight, which is kept from call to call."""
     weight = layer.weight
     # Torch's counters of changes miss some: an exchange of weights for their averages passes them by. A product with
     # fixed numbers misses none that is worth a new copy, and costs as much as one token.
@@ -113,7 +113,7 @@ def _equal(a: Tensor, b: Tensor) -> bool:
 
 
 def _bfloat16(weight: Tensor) -> Linear:
-    """A linear layer whose weight is rounded to bfloat16."""
+    """Make the function of a linear layer whose weight is rounded to bfloat16."""
     small = weight.to(torch.bfloat16)
     if _has_fbgemm(weight.device):
         # FBGEMM holds the same numbers in float16. Most processors multiply bfloat16 more slowly than float32
@@ -131,7 +131,7 @@ def _bfloat16(weight: Tensor) -> Linear:
 
 
 def _int8(weight: Tensor) -> Linear:
-    """A linear layer whose weight is rounded to int8, as each token is.
+    """Make the function of a linear layer whose weight, and each token, is rounded to int8.
 
     Raises:
         ValueError: the device has no fast product of both.
@@ -156,7 +156,7 @@ def _int8(weight: Tensor) -> Linear:
 
 
 def _packed_product(small: Tensor, steps: Tensor) -> Callable[[Tensor], Tensor]:
-    """FBGEMM's product; arguments and results as of :func:`integer_product`."""
+    """Multiply with FBGEMM; arguments and results as of :func:`integer_product`."""
     with _fbgemm(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "torch.quantize_per_tensor", UserWarning)  # the type of its tensors is old
         zeros = torch.zeros(len(steps), dtype=torch.long)
@@ -189,7 +189,7 @@ def _has_fbgemm(device: torch.device) -> bool:
 
 @contextmanager
 def _fbgemm() -> Iterator[None]:
-    """Pack weights for FBGEMM, whatever torch would take."""
+    """Pack weights for FBGEMM, whatever engine torch would use."""
     before = torch.backends.quantized.engine
     torch.backends.quantized.engine = "fbgemm"
     try:

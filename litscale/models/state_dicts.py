@@ -12,7 +12,7 @@ from litscale.storage.checkpoints import read_checkpoint
 
 
 def unwrapped(checkpoint: Mapping[str, Any] | str | Path, *wrappers: str) -> Mapping[str, Tensor]:
-    """The state dict of a checkpoint.
+    """Return the state dict of a checkpoint.
 
     Args:
         checkpoint: a state dict, or a file that holds one.
@@ -33,7 +33,7 @@ def unwrapped(checkpoint: Mapping[str, Any] | str | Path, *wrappers: str) -> Map
 
 
 def differences(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:
-    """One line for each entry of ``given`` that does not fit ``own``: missing, unexpected or of another shape."""
+    """Write one line for each entry of ``given`` that does not fit ``own``: missing, unexpected or of another shape."""
     problems = [f"missing {name}" for name in own if name not in given]
     problems += [f"unexpected {name}" for name in given if name not in own]
     return problems + [
@@ -44,7 +44,7 @@ def differences(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[
 
 
 def mismatch(own: Mapping[str, Tensor], given: Mapping[str, Tensor], most: int = 6) -> str:
-    """The first of the differences in one line, and the number of the others; empty where everything fits."""
+    """Return the first difference in one line, and the number of the others; empty if everything fits."""
     problems = differences(own, given)
     return "; ".join(problems[:most]) + (f" and {len(problems) - most} more" if len(problems) > most else "")
 

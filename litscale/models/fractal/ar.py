@@ -32,7 +32,7 @@ class AR(Generator):
         guide: Tensor | None = None,
         local: Tensor | None = None,
     ) -> Tensor:
-        """Conditions of all patches at once, teacher-forced.
+        """Compute the conditions of all patches at once, teacher-forced.
 
         Args:
             patches: features ``[B, N, P]``, raster order.
@@ -72,12 +72,14 @@ class AR(Generator):
         return ARStepper(self, conditions, guide, tables, local)
 
     def beginning(self, conditions: Tensor, guide: Tensor | None, local: Tensor | None) -> Tensor:
-        """Prefix tokens ``[B, prefix, D]``, the last of which predicts the first patch; see :meth:`upcoming`."""
+        """Return the prefix tokens ``[B, prefix, D]``, the last of which predicts the first patch; see
+        :meth:`upcoming`.
+        """
         tokens = self.prefix_tokens(conditions, guide)
         return tokens if local is None else tokens + F.pad(local[:, :1], (0, 0, self.prefix - 1, 0))
 
     def upcoming(self, local: Tensor | None, grid: tuple[int, int]) -> Tensor | None:
-        """Local conditioning ``[B, N, D]`` of patches, in scan order and with zeros behind it, ``[B, N + 1, D]``."""
+        """Put the patches' local conditioning ``[B, N, D]`` in scan order and append zeros, ``[B, N + 1, D]``."""
         return None if local is None else F.pad(local[:, self.order(grid, local.device)], (0, 0, 0, 1))
 
 
@@ -98,7 +100,7 @@ class StepTables:
     caches: list[StepKVCache] | None
 
     def step(self, generator: AR, token: Tensor, place: int) -> Tensor:
-        """State ``[B, D]`` of the one token ``[B, D]`` that is at this place of the sequences, which have caches."""
+        """Map one token ``[B, D]``, at this place of the sequences that the caches hold, to its state ``[B, D]``."""
         assert self.caches is not None
         return generator.step(token, *self._places[place], self.caches)
 
@@ -131,7 +133,7 @@ class ARStepper:
         self._tokens.append(token if local is None else token + local)
 
     def condition(self) -> Tensor:
-        """Condition ``[B, 1, D]`` of the next patch, given all that was fed."""
+        """Return the condition ``[B, 1, D]`` of the next patch, given all patches that were fed."""
         generator, tables, caches = self.generator, self._tables, self._tables.caches
         if caches is not None and len(self._tokens) == 1:
             state = tables.step(generator, self._tokens[0], self._done)
@@ -202,7 +204,7 @@ class ARRows:
         return self._run(rows, self._embed(rows, patches, at), [prefix + place for place in at], counts)
 
     def _embed(self, rows: Tensor | None, patches: Tensor, at: list[int]) -> Tensor:
-        """Tokens ``[r, n, D]`` of patches that follow each other; arguments as of :meth:`feed`."""
+        """Embed consecutive patches as tokens ``[r, n, D]``; arguments as of :meth:`feed`."""
         tokens = self.generator.embed(patches)
         if self._local is None:
             return tokens

@@ -12,7 +12,7 @@ SCANS = ("row_major", "column_major")
 
 
 def grid_of(canvas: tuple[int, int], patch: tuple[int, int]) -> tuple[int, int]:
-    """Rows and columns of patches.
+    """Return the rows and columns of patches.
 
     Raises:
         ValueError: the patch does not divide the canvas.
@@ -26,7 +26,7 @@ def grid_of(canvas: tuple[int, int], patch: tuple[int, int]) -> tuple[int, int]:
 
 
 def patchify(canvas: Tensor, patch: tuple[int, int]) -> Tensor:
-    """``[B, C, H, W]`` -> ``[B, N, C, h, w]``."""
+    """Cut canvases ``[B, C, H, W]`` into patches ``[B, N, C, h, w]``."""
     batch, channels, height, width = canvas.shape
     rows, columns = height // patch[0], width // patch[1]
     cut = canvas.reshape(batch, channels, rows, patch[0], columns, patch[1])
@@ -34,14 +34,14 @@ def patchify(canvas: Tensor, patch: tuple[int, int]) -> Tensor:
 
 
 def unpatchify(patches: Tensor, grid: tuple[int, int]) -> Tensor:
-    """``[B, N, C, h, w]`` -> ``[B, C, H, W]``."""
+    """Join patches ``[B, N, C, h, w]`` into canvases ``[B, C, H, W]``."""
     batch, _, channels, height, width = patches.shape
     cut = patches.reshape(batch, *grid, channels, height, width).permute(0, 3, 1, 4, 2, 5)
     return cut.reshape(batch, channels, grid[0] * height, grid[1] * width)
 
 
 def scan_places(grid: tuple[int, int], scan: str) -> list[int]:
-    """Raster index of the patch visited at each position, without asking a device."""
+    """Return the raster index of the patch visited at each position as a list, without asking a device."""
     rows, columns = grid
     if scan == "row_major":
         return list(range(rows * columns))
@@ -49,13 +49,13 @@ def scan_places(grid: tuple[int, int], scan: str) -> list[int]:
 
 
 def scan_order(grid: tuple[int, int], scan: str, device: torch.device | None = None) -> Tensor:
-    """Raster index of the patch visited at each position, int64 ``[N]``."""
+    """Return the raster index of the patch visited at each position, int64 ``[N]``."""
     raster = torch.arange(grid[0] * grid[1], device=device)
     return raster if scan == "row_major" else raster.reshape(grid).t().reshape(-1)
 
 
 def neighbours(middle: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Each patch's own state and those above, right, below and left of it, zeros outside the grid.
+    """Gather each patch's own state and those above, right, below and left of it, zeros outside the grid.
 
     Args:
         middle: ``[B, N, D]``.

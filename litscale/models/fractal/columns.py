@@ -43,7 +43,7 @@ class Preceding:
         return self.columns + (self.average > 0)
 
     def of_all(self, canvas: Tensor, features: SymbolFeatures) -> Tensor | None:
-        """Before each patch of canvases.
+        """Return what comes before each patch of canvases.
 
         Args:
             canvas: symbols ``[B, C, H, W]``.
@@ -71,7 +71,7 @@ class Preceding:
     def of_some(
         self, patches: Tensor, grid: tuple[int, int], row: Tensor, index: Tensor, features: SymbolFeatures
     ) -> Tensor | None:
-        """Before some patches.
+        """Return what comes before some patches.
 
         Args:
             patches: all of the canvases, symbols ``[B, N, C, h, w]``.
@@ -101,7 +101,7 @@ class Preceding:
         return torch.cat(parts, dim=-1)
 
     def below(self, before: Tensor | None, patch: tuple[int, int], grid: tuple[int, int]) -> Tensor | None:
-        """The rows of what comes before canvases that belong to each of their patches.
+        """Cut what comes before canvases into the rows that belong to each of their patches.
 
         Args:
             before: ``[R, F, H + 2 m, n]``, or None.
@@ -137,7 +137,7 @@ class Preceding:
 
 
 def first_columns(canvas: Tensor, patch: tuple[int, int], start: Tensor | None) -> Tensor:
-    """Number of the first column of each patch within its piece.
+    """Return the number of each patch's first column within its piece.
 
     Args:
         canvas: ``[B, C, H, W]``.
@@ -152,7 +152,7 @@ def first_columns(canvas: Tensor, patch: tuple[int, int], start: Tensor | None) 
 
 
 def one_after_the_other(sizes: Sequence[tuple[int, int]], generators: Sequence[Generator]) -> bool:
-    """Whether levels predict all cells of a column before any of a later one.
+    """Return whether levels predict all cells of a column before any of a later one.
 
     Args:
         sizes: of the canvas, and of each level's patches.

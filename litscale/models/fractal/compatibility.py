@@ -62,7 +62,7 @@ def check_same(role: str, model: Fractal, other: Fractal, options: tuple[str, ..
 
 
 def _conditionals(model: Fractal) -> dict[str, object]:
-    """The options that say which distributions a network gives: of what, and given what."""
+    """Return the options that define which conditional distributions a network gives."""
     generators = [level.generator for level in model.levels]
     return {
         "sizes": [list(size) for size in model.sizes],

@@ -22,7 +22,7 @@ from litscale.models.layers.kv_cache import StaticKVCache
 
 @cache
 def compiled(function: Callable[..., Any], device: str) -> Callable[..., Any]:
-    """A function as one graph for each combination of shapes; it is compiled when it is called first."""
+    """Return a function as one graph for each combination of shapes, compiled at its first call."""
     import torch._dynamo
 
     # a level or head with each number of rows has a graph of its own
@@ -37,7 +37,7 @@ def _square(x: Tensor) -> Tensor:
 
 @cache
 def check_compiler(device: str) -> None:
-    """Compile a small function.
+    """Check that a small function compiles.
 
     Raises:
         ValueError: torch cannot compile for this device here.
@@ -58,7 +58,7 @@ class StaticTables(StepTables):
     """Tables of sequences whose single tokens go through a compiled graph."""
 
     def step(self, generator: AR, token: Tensor, place: int) -> Tensor:
-        """As of :class:`StepTables`."""
+        """Map one token as :meth:`StepTables.step` does."""
         assert self.caches is not None
         memories = [layer.memory(token, 3 * token.shape[1]) for layer in self.caches]
         if token.is_cuda:
@@ -83,7 +83,7 @@ class StaticTables(StepTables):
 def _level_step(
     generator: AR, token: Tensor, at: Tensor, added: Tensor, turns: Tensor | None, memories: list[Tensor]
 ) -> Tensor:
-    """One token at the place ``at``, int64 ``[1]``."""
+    """Map one token at the place ``at``, int64 ``[1]``."""
     heads = generator.config.stack.heads
     caches = [StaticKVCache(memory, heads, at) for memory in memories]
     rope = None if turns is None else turns.index_select(0, at)[0]
@@ -112,5 +112,5 @@ def _draw(head: CategoricalHead, conditions: Tensor, *given: Any) -> tuple[Tenso
 
 
 def _own(result: Tensor) -> Tensor:
-    """A graph's result, which the next replay of a CUDA graph does not overwrite."""
+    """Copy a graph's result, so that the next replay of a CUDA graph does not overwrite it."""
     return result.clone() if result.is_cuda else result

@@ -55,11 +55,11 @@ class Canvases:
         return 1 if self.cfg is None else 2
 
     def twice(self, x: Tensor) -> Tensor:
-        """Rows ``[R, ...]``, and with guidance the same once more."""
+        """Return rows ``[R, ...]``, and with guidance the same rows once more behind them."""
         return x if self.cfg is None else x.repeat(self.copies, *[1] * (x.ndim - 1))
 
     def twins(self, rows: Tensor) -> Tensor:
-        """Indices of conditional rows, then of their unconditional twins."""
+        """Return the indices of conditional rows, then those of their unconditional twins."""
         return rows if self.cfg is None else torch.cat([rows, rows + len(self.symbols)])
 
 
@@ -99,7 +99,7 @@ class Drawing:
         return self.options.order == "confidence"
 
     def noise(self, keys: Tensor, depth: int) -> Tensor | None:
-        """Noise of a level's guiding values, or of cells where ``depth`` is the number of levels.
+        """Draw the noise of a level's guiding values, or of cells if ``depth`` is the number of levels.
 
         Args:
             keys: of the cells, or of the first cells of the level's canvases, int64 ``[R, ...]``.
@@ -117,15 +117,15 @@ class Drawing:
         return gumbel(numbers(own, head.channels), head.codebook.shape[1])
 
     def order_keys(self, keys: Tensor, depth: int) -> Tensor:
-        """Keys of the order of a level's patches, int64 ``[R, N]``, as are those of their first cells."""
+        """Return the sort keys of a level's patches, int64 ``[R, N]``, which also key their first cells."""
         return chained(keys, -2 - 2 * depth)
 
     def step_keys(self, keys: Tensor, depth: int, step: int) -> Tensor:
-        """Keys of cells that a MAR level draws in a step, from 1, and may have drawn in an earlier one."""
+        """Return the keys of cells that a MAR level draws in a step, from 1 on, and may draw again in a later one."""
         return chained(keys, step * len(self.model.levels) + depth)
 
     def logits(self, logits: Tensor, cfg: Scale) -> Tensor:
-        """Logits of a network ``[R, ..., A]`` or ``[2 R, ..., A]`` that symbols are drawn from, ``[R, ..., A]``."""
+        """Combine a network's logits ``[R, ..., A]`` or ``[2 R, ..., A]`` into those to draw from, ``[R, ..., A]``."""
         options = self.options
         return final_logits(logits, options.temperature, cfg, options.filter_threshold, options.min_p)
 

@@ -192,7 +192,7 @@ class Fractal(CanvasNetwork):
         return all(level.generator.causal for level in self.levels)
 
     def parameters_by_level(self) -> dict[str, list[nn.Parameter]]:
-        """Parameters of ``level_<i>`` (the first with the class embeddings) and of the ``leaf``."""
+        """Return the parameters of ``level_<i>`` (the first with the class embeddings) and of the ``leaf``."""
         groups = {f"level_{i}": list(level.parameters()) for i, level in enumerate(self.levels)}
         groups["level_0"] += [self.no_class, *(self.class_emb.parameters() if self.class_emb else [])]
         return groups | {"leaf": list(self.leaf.parameters())}
@@ -207,7 +207,8 @@ class Fractal(CanvasNetwork):
         teacher: Fractal | None = None,
         data_weight: float = 0.0,
     ) -> FractalOutput:
-        """Training loss: mean cross-entropy in nats per predicted symbol, plus the losses of guiding values.
+        """Compute the training loss: mean cross-entropy in nats per predicted symbol, plus the losses of guiding
+        values.
 
         With a teacher it is the divergence KL(teacher || model) of the distributions of the same symbols (arXiv
         1503.02531): both networks see the same canvases, labels and masks.
@@ -254,7 +255,7 @@ class Fractal(CanvasNetwork):
         start: Tensor | None = None,
         masking: Callable[..., Masking] | None = None,
     ) -> Tensor:
-        """Negative log-likelihood in nats per canvas, dropout off.
+        """Compute the negative log-likelihood in nats per canvas, without dropout.
 
         Exact for AR levels, with which all passes are equal. With MAR levels an unbiased estimate of the mean over
         generation orders, an upper bound on the exact value (order-agnostic bound, arXiv 2110.02037). Guiding values
@@ -286,7 +287,7 @@ class Fractal(CanvasNetwork):
         seed: int | None = None,
         start: Tensor | None = None,
     ) -> Tensor:
-        """Negative log-likelihood of each column given those before it, in nats, dropout off.
+        """Compute the negative log-likelihood of each column given those before it, in nats, without dropout.
 
         Arguments as of :meth:`nll_of_passes`.
 
@@ -314,7 +315,7 @@ class Fractal(CanvasNetwork):
         start: Tensor | None,
         masking: Callable[..., Masking] | None = None,
     ) -> Iterator[LossTerms]:
-        """What each of some teacher-forced passes yields; arguments as of :meth:`nll_of_passes`."""
+        """Yield the terms of some teacher-forced passes; arguments as of :meth:`nll_of_passes`."""
         masking = partial(Masking, "likelihood") if masking is None else masking
         if seed is None:
             keys = torch.randint(2**62, (len(canvas),), device=canvas.device)
@@ -329,7 +330,7 @@ class Fractal(CanvasNetwork):
                 yield terms
 
     def root(self, canvas: Tensor, label: Tensor | None) -> Tensor:
-        """Conditions of the first level ``[B, root_conditions, D]``, after checking the batch.
+        """Check the batch and return the conditions of the first level, ``[B, root_conditions, D]``.
 
         Raises:
             ValueError: channels, size or label do not fit the model; of labels, those on the CPU are checked alone.
@@ -350,7 +351,7 @@ class Fractal(CanvasNetwork):
         return embedded[:, None].expand(-1, self.root_conditions, -1)
 
     def local(self, depth: int, canvas: Tensor, before: Tensor | None, start: Tensor | None) -> Tensor | None:
-        """Local conditioning of a level's patches.
+        """Return the local conditioning of a level's patches.
 
         Args:
             depth: the level.
@@ -374,7 +375,7 @@ class Fractal(CanvasNetwork):
         terms: LossTerms,
         start: Tensor | None = None,
     ) -> None:
-        """One teacher-forced pass, level by level, entering every cross-entropy in ``terms``."""
+        """Run one teacher-forced pass, level by level, and add every cross-entropy to ``terms``."""
         weight = torch.ones(len(canvas), device=canvas.device, dtype=torch.float32)
         terms.columns = canvas.shape[3]
         owner = torch.arange(0, len(canvas) * canvas.shape[3], canvas.shape[3], device=canvas.device)

@@ -163,7 +163,7 @@ def _check_request(
 
 
 def _windows(known: Tensor, length: int, width: int, patch: int) -> Iterator[tuple[list[int], slice]]:
-    """Columns to be filled next, ``width`` at most, and in which canvases, until all of the first ``length`` are known.
+    """Yield the columns to fill next, at most ``width``, and in which canvases, until the first ``length`` are known.
 
     Half of a window lies before the first unknown column, less at the beginning of the canvas and more at its end. It
     begins with a whole patch. A canvas has the windows that it has alone; those whose windows are the same have them
@@ -183,7 +183,7 @@ def _windows(known: Tensor, length: int, width: int, patch: int) -> Iterator[tup
 
 
 def _whole(on_step: OnStep, canvas: Tensor, known: Tensor, row: Tensor | slice, part: slice, length: int) -> OnStep:
-    """The same call for a step of a window, which shows the whole canvas."""
+    """Wrap a callback of steps, so that a step of a window shows the whole canvas."""
 
     def show(window: Tensor, done: Tensor) -> None:
         shown, finished = canvas.clone(), known.to(canvas.device, copy=True)

@@ -128,7 +128,7 @@ class Generation:
             raise ValueError(f"cfg {self.cfg} needs a network with classes: set num_classes, or cfg to 1")
 
     def parallel_depth(self, model: Fractal) -> int:
-        """The level whose canvases are decoded in parallel, the number of levels for none; checks the options, too.
+        """Check the options and return the level decoded in parallel; the number of levels if there is none.
 
         Raises:
             ValueError: as :meth:`check`; or ``parallel_level`` is none of the levels that are AR down to the last.

@@ -26,7 +26,7 @@ class GenerationReport:
         self._margin: Tensor | None = None
 
     def drafts(self) -> GenerationReport:
-        """The report of the network that guesses."""
+        """Return the report of the network that guesses."""
         self.draft = GenerationReport() if self.draft is None else self.draft
         return self.draft
 
@@ -50,7 +50,7 @@ class GenerationReport:
         return math.inf if self._margin is None else float(self._margin)
 
     def counts(self) -> dict[str, float]:
-        """All of it by name; counts of several calls add up, but for ``margin``, of which the least counts."""
+        """Return all counts by name; those of several calls add up, except ``margin``, of which the least counts."""
         return {
             "patches": self.patches,
             "passes": self.passes,
@@ -61,12 +61,12 @@ class GenerationReport:
         }
 
     def summary(self) -> dict[str, float]:
-        """What people read of :meth:`counts`, see :func:`decoding_summary`."""
+        """Summarise :meth:`counts` for people to read, see :func:`decoding_summary`."""
         return decoding_summary(self.counts())
 
 
 def decoding_summary(counts: Mapping[str, float]) -> dict[str, float]:
-    """What people read of the counts of a report, or of several.
+    """Summarise the counts of one or several reports for people to read.
 
     Args:
         counts: those of :meth:`GenerationReport.counts`; empty where nothing was counted.

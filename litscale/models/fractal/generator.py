@@ -101,11 +101,11 @@ class Generator(nn.Module):
             )
 
     def embed(self, patches: Tensor) -> Tensor:
-        """Features float32 ``[B, n, P]`` -> tokens ``[B, n, D]``, without positions."""
+        """Embed features, float32 ``[B, n, P]``, as tokens ``[B, n, D]``, without positions."""
         return self.patch_emb(patches.to(self.patch_emb.weight.dtype))
 
     def prefix_tokens(self, conditions: Tensor, guide: Tensor | None) -> Tensor:
-        """Conditions ``[B, K, C]`` and guiding value ``[B, G]`` -> tokens ``[B, prefix, D]``, without positions."""
+        """Embed conditions ``[B, K, C]`` and guiding value ``[B, G]`` as tokens ``[B, prefix, D]``, without position."""
         tokens = self.cond_emb(conditions).flip(1)
         if self.guide_emb is not None and guide is not None:
             embedded = self.guide_emb(guide.to(self.guide_emb.weight.dtype))
@@ -113,7 +113,8 @@ class Generator(nn.Module):
         return tokens
 
     def phases(self, columns: Tensor) -> Tensor | None:
-        """Local conditioning of patches by their place in each period, to be added to tokens; None without periods.
+        """Return the local conditioning of patches by their place in each period, added to tokens; None without
+        periods.
 
         Args:
             columns: number of each patch's first column of cells within its piece, int64 ``[B, N]``.
@@ -127,7 +128,7 @@ class Generator(nn.Module):
         return torch.stack([table[columns % len(table)] for table in tables]).sum(0)
 
     def preceded(self, before: Tensor | None) -> Tensor | None:
-        """Local conditioning of patches by features ``[B, N, Q]`` of what comes before, ``[B, N, D]``, or None."""
+        """Return the local conditioning ``[B, N, D]`` by features ``[B, N, Q]`` of what comes before, or None."""
         if self.before_emb is None or before is None:
             return None
         return self.before_emb(before.to(self.before_emb.weight.dtype))
@@ -147,7 +148,7 @@ class Generator(nn.Module):
         return self.norm(self.blocks(self.in_drop(self.in_norm(tokens + added)), self.causal, rope, caches, mask))
 
     def position_tables(self, grid: tuple[int, int], order: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Positions of the sequence whose patches come in ``order`` (raster indices ``[n]``).
+        """Return the positions of the sequence whose patches come in ``order`` (raster indices ``[n]``).
 
         Returns:
             Embeddings to add, ``[prefix + n, D]``, and the rotary table ``[prefix + n, d / 2]`` or None.
@@ -166,5 +167,5 @@ class Generator(nn.Module):
         return added, torch.cat([neutral, table])
 
     def order(self, grid: tuple[int, int], device: torch.device) -> Tensor:
-        """Raster indices of the patches in sequence order, int64 ``[N]``."""
+        """Return the raster indices of the patches in sequence order, int64 ``[N]``."""
         return scan_order(grid, self.config.scan if self.causal else "row_major", device)

@@ -11,7 +11,7 @@ SCHEDULES = ("linear", "constant")
 
 
 def scheduled(cfg: float, schedule: str, progress: float | Tensor) -> float | Tensor:
-    """Guidance scale once ``progress`` (0..1) of the top level's patches is done; ``linear`` rises from 1 to cfg."""
+    """Return the guidance scale after ``progress`` (0..1) of the top level's patches; ``linear`` goes from 1 to cfg."""
     return cfg if schedule == "constant" else 1.0 + (cfg - 1.0) * progress
 
 
@@ -39,7 +39,7 @@ def guided(conditional: Tensor, unconditional: Tensor, cfg: float | Tensor, thre
 def final_logits(
     logits: Tensor, temperature: float, cfg: float | Tensor | None, threshold: float, min_p: float
 ) -> Tensor:
-    """Logits after temperature, guidance and the filter min_p.
+    """Apply temperature, guidance and the filter min_p to logits.
 
     Args:
         logits: ``[R, ..., A]``, or ``[2 R, ..., A]`` with the unconditional rows second where ``cfg`` is given.

@@ -42,7 +42,7 @@ class CategoricalHead(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels, alphabet))
 
     def logits(self, symbols: Tensor, conditions: Tensor) -> Tensor:
-        """Teacher-forced logits.
+        """Compute teacher-forced logits.
 
         Args:
             symbols: int64 ``[R, C]``.
@@ -61,7 +61,7 @@ class CategoricalHead(nn.Module):
             return torch.einsum("rcw,caw->rca", states, self.codebook) + self.bias
 
     def forward(self, symbols: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
-        """Cross-entropy of symbols ``[R, C]`` in nats ``[R, C]``, and the logits, float32 ``[R, C, A]``."""
+        """Return the cross-entropy of symbols ``[R, C]`` in nats, ``[R, C]``, and the logits, float32 ``[R, C, A]``."""
         logits = self.logits(symbols, conditions).float()
         nats = F.cross_entropy(logits.flatten(0, 1), symbols.flatten(), reduction="none").unflatten(0, symbols.shape)
         return nats, logits
@@ -148,7 +148,7 @@ class HeadStepper:
         self._channel = 0
 
     def logits(self) -> Tensor:
-        """Logits ``[R, A]`` of the next channel, given all that was fed."""
+        """Return the logits ``[R, A]`` of the next channel, given all that was fed."""
         head, tables, c = self.head, self._tables, self._channel
         state = head.norm(head.blocks.step(head.in_norm(self._token), None, tables.caches))
         return torch.addmm(tables.biases[c], state, tables.transposed[c])

@@ -29,7 +29,7 @@ from litscale.models.fractal.layout import Layout
 
 
 def goes_on(codec: Codec, patches: Tensor) -> Tensor:
-    """Guess that patches uint8 ``[R, C, h, w]`` go on as they end: notes are held, colours stay."""
+    """Guess that patches uint8 ``[R, C, h, w]`` continue as they end: notes are held, colours stay."""
     guess = patches[..., -1:].expand_as(patches)
     return torch.where(guess > 0, codec.alphabet - 1, guess) if codec.name == "onset_hold" else guess
 
@@ -145,12 +145,12 @@ class ParallelCanvases:
         return settled
 
     def result(self, rows: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Settled canvases uint8 ``[r, C, h, w]`` and, where they are needed, log-probabilities, float32 ``[r]``."""
+        """Return settled canvases, uint8 ``[r, C, h, w]``, and their log-probabilities if needed, float32 ``[r]``."""
         log_prob = self._take("log_prob", rows) if self.drawing.scored else None
         return self.layout.to_cells(self._take("symbols", rows)), log_prob
 
     def _open(self, active: list[int]) -> Open | None:
-        """The open patches of canvases ``active``; None if all are open."""
+        """Return the open patches of canvases ``active``; None if all are open."""
         if not any(self._settled[number] for number in active):
             return None
         scan = self.layout.scan
@@ -158,11 +158,11 @@ class ParallelCanvases:
         return Open(*torch.tensor(places, device=self.layout.turn.device).unbind(1))
 
     def _by_part(self, still: Open | None) -> list[Open | None]:
-        """What is open of each part; guiding values of whole canvases always are."""
+        """Return what is open of each part; guiding values of whole canvases always are."""
         return [None if part.depth == self.depth else still for part in self.layout.parts]
 
     def _scores(self, rows: Tensor | None, symbols: Tensor, still: Open | None) -> list[Tensor]:
-        """Final logits of open symbols given those before them in ``symbols``, by part.
+        """Compute the final logits of open symbols given those before them in ``symbols``, by part.
 
         They are ``[r, N, n, C, A]``, or ``[m, n, C, A]`` where not all is open.
         """
@@ -233,7 +233,7 @@ class ParallelCanvases:
         )
 
     def _guides(self, cells: Tensor) -> list[Tensor]:
-        """Guiding values of canvases uint8 ``[r, C, h, w]``, int64 ``[r, n, C]`` for each level that has them."""
+        """Compute the guiding values of canvases uint8 ``[r, C, h, w]``, int64 ``[r, n, C]`` for each guided level."""
         model, canvas, values = self.drawing.model, cells, []
         for level in model.levels[self.depth :]:
             if level.guide_head is not None:
@@ -254,7 +254,7 @@ class ParallelCanvases:
         self._state[name][rows] = value
 
     def _take(self, name: str, rows: Tensor | None, still: Open | None = None) -> Tensor:
-        """The state of canvases ``rows``, of all by default, or of open patches."""
+        """Select the state of canvases ``rows``, by default of all, or of open patches."""
         state = self._state[name]
         if still is not None:
             return state[still.number, still.patch]

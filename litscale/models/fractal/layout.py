@@ -88,16 +88,16 @@ class Layout:
                 self._visit(below + 1, index * len(scan) + patch, starts, drawn)
 
     def of_cells(self, cells: Tensor) -> Tensor:
-        """Cells ``[r, c, h, w]`` in the order of the layout, ``[r, h w, c]``."""
+        """Flatten cells ``[r, c, h, w]`` in the order of the layout, ``[r, h w, c]``."""
         return cells.flatten(2)[:, :, self._raster].transpose(1, 2)
 
     def to_cells(self, symbols: Tensor) -> Tensor:
-        """All symbols int64 ``[r, S]`` -> canvas uint8 ``[r, C, h, w]``."""
+        """Turn all symbols, int64 ``[r, S]``, into canvases, uint8 ``[r, C, h, w]``."""
         cells = self.split(symbols)[-1].flatten(1, 2)[:, self._place]
         return cells.transpose(1, 2).unflatten(2, self.size).to(torch.uint8)
 
     def split(self, symbols: Tensor) -> list[Tensor]:
-        """Views of all symbols ``[r, S]`` by part, ``[r, N, n, C]`` each."""
+        """Return views of all symbols ``[r, S]`` by part, ``[r, N, n, C]`` each."""
         views = symbols.split([part.patches * part.count * self._channels for part in self.parts], dim=1)
         return [
             view.unflatten(1, (part.patches, part.count, self._channels))

@@ -30,7 +30,7 @@ class MAR(Generator):
         *,
         mask: Tensor,
     ) -> Tensor:
-        """Conditions of all patches.
+        """Compute the conditions of all patches.
 
         Args:
             patches: features ``[B, N, P]``, raster order.
@@ -48,14 +48,14 @@ class MAR(Generator):
         return self.handed(self.states(tokens, added, rope)[:, self.prefix :], grid)
 
     def tokens(self, patches: Tensor, mask: Tensor, local: Tensor | None) -> Tensor:
-        """Tokens ``[B, n, D]`` of features ``[B, n, P]``, hidden where the bool mask ``[B, n]`` says so."""
+        """Embed features ``[B, n, P]`` as tokens ``[B, n, D]``, hidden where the bool mask ``[B, n]`` is true."""
         embedded = self.embed(patches)
         assert self.mask_token is not None
         visible = torch.where(mask[..., None], self.mask_token.to(embedded.dtype), embedded)
         return visible if local is None else visible + local
 
     def handed(self, middle: Tensor, grid: tuple[int, int]) -> Tensor:
-        """States of all patches ``[B, N, D]`` -> their conditions, as :meth:`forward` returns them."""
+        """Turn the states of all patches ``[B, N, D]`` into their conditions, as :meth:`forward` returns them."""
         return middle[:, :, None] if self.conditions_out == 1 else neighbours(middle, grid)
 
 
@@ -92,7 +92,7 @@ class MARSteps:
         self._states = self._prefix.new_empty(0)
 
     def conditions(self, patches: Tensor, mask: Tensor, index: Tensor | None = None) -> Tensor:
-        """Conditions of all N patches, as :meth:`MAR.forward` returns them.
+        """Compute the conditions of all N patches, as :meth:`MAR.forward` returns them.
 
         Args:
             patches: features of those that are computed, ``[B, n, P]``.

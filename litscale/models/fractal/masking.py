@@ -20,7 +20,7 @@ SCHEDULES: dict[str, Callable[[int, int, int], int]] = {
 
 
 def hide(counts: Tensor, order: Tensor) -> Tensor:
-    """Hide ``counts[b]`` of the patches of row b: the first of its order.
+    """Hide ``counts[b]`` of the patches of row b: the first ones of its order.
 
     Args:
         counts: integers ``[B]``.
@@ -104,11 +104,11 @@ class Masking:
             self.keys = below if chosen is None else below[chosen]
 
     def _hidden(self, counts: Tensor, patches: int) -> Tensor:
-        """How many patches are hidden, int64 ``[B]``, when the next one of so many that are to come is drawn."""
+        """Return how many patches are hidden, int64 ``[B]``, when the next of ``counts`` undrawn ones is drawn."""
         return counts
 
     def _drawn(self, rows: int, patches: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """A uniform number of each row, float32 ``[B]``, and random numbers of its patches ``[B, N]``."""
+        """Draw a uniform number for each row, float32 ``[B]``, and random numbers for its patches, ``[B, N]``."""
         if self.keys is None:
             drawn = torch.rand(rows, 1 + patches, device=device, dtype=torch.float32)
             return drawn[:, 0], drawn[:, 1:]
@@ -141,7 +141,7 @@ class StepMasking(Masking):
         self._level = 0
 
     def descend(self, patches: int, chosen: Tensor | None = None) -> None:
-        """As `Masking.descend`."""
+        """Go down a level as `Masking.descend` does."""
         super().descend(patches, chosen)
         self._level += 1
 
@@ -176,7 +176,7 @@ class SharedMasking(Masking):
 
 
 def masking_schedule(counts: list[int], iterations: int, kind: str = "cosine") -> Tensor:
-    """How many patches remain hidden after each sampling step.
+    """Return how many patches remain hidden after each sampling step.
 
     Every step of a row reveals at least one patch; a row with fewer patches than iterations takes fewer steps.
 
@@ -201,7 +201,7 @@ def masking_schedule(counts: list[int], iterations: int, kind: str = "cosine") -
 
 
 def generation_order(kind: str, scan: Tensor, keys: Tensor) -> Tensor:
-    """Sort key of each patch for :func:`generation_queue`; the lower, the earlier.
+    """Return a sort key of each patch for :func:`generation_queue`; a lower one comes earlier.
 
     Args:
         kind: ``raster`` follows the scan order; otherwise random.
@@ -217,7 +217,7 @@ def generation_order(kind: str, scan: Tensor, keys: Tensor) -> Tensor:
 
 
 def generation_queue(unknown: Tensor, partial: Tensor, order: Tensor) -> Tensor:
-    """Patches in the order in which they are generated.
+    """Return the patches in the order in which they are generated.
 
     Args:
         unknown: bool ``[B, N]``: patches with anything to generate.
@@ -233,7 +233,7 @@ def generation_queue(unknown: Tensor, partial: Tensor, order: Tensor) -> Tensor:
 
 
 def renewed_patches(queue: Tensor, schedule: Tensor, step: int, drawn: Tensor) -> Tensor:
-    """Patches that a step with a token cache computes again: those revealed last, and those that it draws.
+    """Choose the patches that a step with a token cache computes again: those revealed last and those it draws.
 
     A row alone decides which of its patches these are, so that a sample is the same in any batch.
 

@@ -42,7 +42,7 @@ class CanvasNetwork(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, canvas: Tensor, label: Tensor | None = None, with_entropy: bool = False) -> FractalOutput:
-        """Training loss.
+        """Compute the training loss.
 
         Args:
             canvas: symbols, uint8 ``[B, C, H, W]``.
@@ -54,7 +54,7 @@ class CanvasNetwork(nn.Module, ABC):
     def nll_of_passes(
         self, canvas: Tensor, label: Tensor | None = None, passes: int = 1, *, seed: int | None = None
     ) -> Tensor:
-        """Negative log-likelihood in nats per canvas, dropout off, float32 ``[passes, B]``.
+        """Compute the negative log-likelihood in nats per canvas, without dropout, float32 ``[passes, B]``.
 
         Args:
             canvas: symbols, uint8 ``[B, C, H, W]``.
@@ -64,13 +64,14 @@ class CanvasNetwork(nn.Module, ABC):
         """
 
     def nll(self, canvas: Tensor, label: Tensor | None = None, passes: int = 1, **options: Any) -> Tensor:
-        """Mean of :meth:`nll_of_passes` over the passes, float32 ``[B]``; arguments as there."""
+        """Average :meth:`nll_of_passes` over the passes, float32 ``[B]``; arguments as there."""
         return self.nll_of_passes(canvas, label, passes, **options).mean(0)
 
     def nll_of_columns(
         self, canvas: Tensor, label: Tensor | None = None, passes: int = 1, *, seed: int | None = None
     ) -> Tensor:
-        """Negative log-likelihood in nats of each column given those before it, float64 ``[passes, B, W]``.
+        """Compute the negative log-likelihood of each column given those before it, in nats, float64 ``[passes, B,
+        W]``.
 
         Evaluation of whole pieces needs it, ``evaluation.stride``; arguments as of :meth:`nll_of_passes`.
 
@@ -80,5 +81,5 @@ class CanvasNetwork(nn.Module, ABC):
         raise ValueError(f"{type(self).__name__} has no nll_of_columns: set the data's evaluation.stride to null")
 
     def parameters_by_level(self) -> dict[str, list[nn.Parameter]]:
-        """Parameters in the groups whose gradients are reported."""
+        """Return the parameters in the groups whose gradients are reported."""
         return {"network": list(self.parameters())}

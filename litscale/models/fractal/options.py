@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 def per_level(option: str, value: T | Sequence[T], depth: int) -> list[T]:
-    """One value for all levels, or a list with one for each.
+    """Return one value for each level, from a list of them or from one value for all.
 
     Raises:
         ValueError: the list has another length.
@@ -26,7 +26,7 @@ def per_level(option: str, value: T | Sequence[T], depth: int) -> list[T]:
 
 
 def _entries(values: Sequence[object]) -> str:
-    """How many entries a list has, in words."""
+    """Say how many entries a list has."""
     return f"{len(values)} {'entry' if len(values) == 1 else 'entries'}"
 
 
@@ -74,7 +74,7 @@ def check_name(option: str, name: str, known: Iterable[str]) -> None:
 
 
 def initialise(network: nn.Module) -> None:
-    """Xavier for linear layers, zero biases, small normals for embeddings and tokens."""
+    """Initialise with Xavier for linear layers, zero biases, and small normals for embeddings and tokens."""
     for module in network.modules():
         if isinstance(module, nn.Linear):
             nn.init.xavier_uniform_(module.weight)

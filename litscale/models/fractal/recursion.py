@@ -127,7 +127,7 @@ class _Patches:
             self.log_prob = torch.zeros(len(self.patches), device=self.patches.device, dtype=torch.float32)
 
     def in_scan_order(self, generator: AR) -> None:
-        """AR, row beside row: one patch after the other; patches that are known in all rows only feed the context."""
+        """Fill AR patches one after the other in all rows; patches known in all rows only feed the context."""
         order = scan_places(self.grid, generator.config.scan)
         needed = [True] * len(order) if self.unknown is None else self.unknown.any(0)[order].tolist()
         # views of each patch, so that an index costs nothing
@@ -163,13 +163,13 @@ class _Patches:
                 self._show_places(order[: s + 1])
 
     def _noise(self, indices: list[int]) -> list[Tensor]:
-        """Noise of the first cells of these raster indices, float32 ``[R, C, A]`` each; none for greedy drawing."""
+        """Draw the noise of the first cells of these raster indices, float32 ``[R, C, A]`` each; none if greedy."""
         keys = self.keys[:, indices[:NOISE_AT_ONCE]].flatten(1).t().contiguous()  # cell by cell in memory
         noise = self.drawing.noise(keys, self.depth + 1)
         return [] if noise is None else list(noise.unbind(0))
 
     def at_own_pace(self, generator: AR) -> None:
-        """AR over patches that are decoded in parallel: rows whose patch has settled go on together.
+        """Fill AR patches that are decoded in parallel: a row moves on as soon as its patch has settled.
 
         A row that has settled waits until it is one of at least half of the unfinished rows: reading the patches of a
         few rows takes nearly as long as reading those of many.
@@ -240,7 +240,7 @@ class _Patches:
         ]
 
     def in_masked_steps(self, generator: MAR) -> None:
-        """MAR: a schedule says how many patches stay hidden after each step."""
+        """Fill MAR patches in steps; a schedule says how many stay hidden after each step."""
         model, options = self.drawing.model, self.drawing.options
         rows, number = self.patches.shape[:2]
         device = self.patches.device
@@ -290,7 +290,9 @@ class _Patches:
                 self._show(~hidden)
 
     def _conditions(self, steps: MARSteps, hidden: Tensor, index: Tensor | None) -> Tensor:
-        """Conditions of all patches, of which ``hidden``, bool ``[R, N]``, are not seen; ``index`` as of the steps."""
+        """Compute the conditions of all patches while ``hidden``, bool ``[R, N]``, are unseen; ``index`` as of the
+        steps.
+        """
         patches = self.patches
         if index is not None:
             row, at = torch.arange(len(index), device=index.device)[:, None], index.clamp(max=hidden.shape[1] - 1)
@@ -298,7 +300,7 @@ class _Patches:
         return steps.conditions(self._features(patches), self.work.twice(hidden), index)
 
     def _by_sureness(self, row: Tensor, index: Tensor, log_prob: Tensor, counts: Tensor) -> Tensor:
-        """Numbers of drawn patches, ``counts`` of each row: the surest first, by log-probability per drawn cell."""
+        """Choose ``counts`` drawn patches of each row, the surest first, by log-probability per drawn cell."""
         known = None if self.known is None else self.known[row, index]
         cells = log_prob.new_tensor(self.patches[0, 0].numel()) if known is None else (~known).flatten(1).sum(1)
         inside = _ragged(counts, row.device)[1]
@@ -309,7 +311,7 @@ class _Patches:
         return number.gather(1, score.argsort(dim=1, descending=True, stable=True))[row, inside]
 
     def _below(self, row: Tensor, index: Tensor, handed: Tensor, progress: float | Tensor) -> Canvases:
-        """Patches ``index`` of rows ``row``, both int64 ``[r]``, as canvases of the level below.
+        """Return patches ``index`` of rows ``row``, both int64 ``[r]``, as canvases of the level below.
 
         Args:
             row: numbers of rows.
@@ -334,13 +336,13 @@ class _Patches:
         return Canvases(symbols, known, self.keys[row, index], handed, cfg, before=before)
 
     def _before(self, model: Fractal, row: Tensor, index: Tensor) -> Tensor | None:
-        """What a network's levels below are shown of what comes before patches ``index`` of rows ``row``."""
+        """Return what a network's lower levels read of what comes before patches ``index`` of rows ``row``."""
         if self.depth == 0:
             return model.preceding.of_some(self.patches, self.grid, row, index, model.features)
         return None if self.before is None else self.before[row, index]
 
     def _before_all(self, index: int) -> Tensor | None:
-        """What the levels below are shown of what comes before patch ``index`` of all rows."""
+        """Return what the lower levels read of what comes before patch ``index`` of all rows."""
         if self.depth:
             return None if self.before is None else self.before[:, index]
         if not self.drawing.model.preceding.shown:
@@ -349,12 +351,14 @@ class _Patches:
         return self._before(self.drawing.model, row, torch.full_like(row, index))
 
     def _local(self, model: Fractal) -> Tensor | None:
-        """A network's local conditioning of all patches, ``[R or 2 R, N, D]``, or None."""
+        """Return a network's local conditioning of all patches, ``[R or 2 R, N, D]``, or None."""
         local = model.local(self.depth, self.work.symbols, self.before, self.work.start)
         return None if local is None else self.work.twice(local)
 
     def _scale(self, progress: float | Tensor) -> Scale:
-        """Guidance scale of the level below, once ``progress`` of the patches is done with what it fills now."""
+        """Return the guidance scale of the level below, when ``progress`` of the patches, with those being filled, is
+        done.
+        """
         options = self.drawing.options
         if self.work.cfg is None or self.depth:
             return self.work.cfg
@@ -366,7 +370,7 @@ class _Patches:
             self.log_prob.index_add_(0, row, log_prob)
 
     def _features(self, patches: Tensor) -> Tensor:
-        """Patches ``[R, n, C, h, w]`` -> features ``[R or 2 R, n, P]``."""
+        """Return the features ``[R or 2 R, n, P]`` of patches ``[R, n, C, h, w]``."""
         return self.work.twice(self.drawing.model.features.of_patches(patches))
 
     def _show_places(self, indices: list[int]) -> None:
@@ -384,7 +388,7 @@ class _Patches:
 
 
 def _ragged(counts: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Rows of ``counts``, int64 ``[R]`` on the CPU, entries: the row of each entry, and its place within the row."""
+    """Return row and place of each entry, when the rows have ``counts`` entries, int64 ``[R]`` on the CPU."""
     row = torch.arange(len(counts)).repeat_interleave(counts)
     place = torch.arange(len(row)) - (counts.cumsum(0) - counts)[row]
     return row.to(device), place.to(device)

@@ -72,7 +72,7 @@ class LossTerms:
             self.entropy = -(log_probs.exp() * log_probs).sum(-1).mean()
 
     def output(self, channel_weights: Tensor | None, data_weight: float = 0.0) -> FractalOutput:
-        """Unweighted mean over the rows of each level.
+        """Return the unweighted mean over the rows of each level.
 
         Args:
             channel_weights: weights of the channels ``[C]``; without them all weigh the same.
@@ -92,11 +92,11 @@ class LossTerms:
         return FractalOutput(loss, losses, divergences, self.mask_fractions, self.entropy)
 
     def nats_per_canvas(self, batch: int) -> Tensor:
-        """Weighted sum over all levels for each canvas, float32 ``[B]``."""
+        """Return the weighted sum over all levels for each canvas, float32 ``[B]``."""
         return self.nats_per_column(batch).sum(1).float()
 
     def nats_per_column(self, batch: int) -> Tensor:
-        """Weighted sum over all levels for each column of each canvas, float64 ``[B, W]``."""
+        """Return the weighted sum over all levels for each column of each canvas, float64 ``[B, W]``."""
         total = next(iter(self.weight.values())).new_zeros(batch * self.columns, dtype=torch.float64)
         for name, nats in self.nats.items():
             total = total.index_add(0, self.owner[name], nats.sum(-1).double() * self.weight[name].double())

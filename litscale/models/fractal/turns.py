@@ -19,16 +19,16 @@ class Turns:
         self._done = [0] * len(unknown)
 
     def active(self, rows: Iterable[int]) -> list[int]:
-        """Those rows that have something left to fill."""
+        """Return the rows that have something left to fill."""
         return [r for r in rows if self._done[r] < len(self.places[r])]
 
     def place(self, row: int) -> int:
-        """The place that a row fills now; the number of places, if nothing is left."""
+        """Return the place that a row fills now; the number of places if nothing is left."""
         places, done = self.places[row], self._done[row]
         return places[done] if done < len(places) else self.number
 
     def last(self, row: int) -> int:
-        """The place that a row has filled last."""
+        """Return the place that a row has filled last."""
         return self.places[row][self._done[row] - 1]
 
     def advance(self, rows: list[int]) -> None:

@@ -14,12 +14,12 @@ from litscale.models.fractal.options import initialise
 
 
 def kinds(network: Fractal) -> list[str]:
-    """The generator of each level, ``ar`` or ``mar``."""
+    """Return the generator of each level, ``ar`` or ``mar``."""
     return ["ar" if level.generator.causal else "mar" for level in network.levels]
 
 
 def variant(network: Fractal, generators: list[str], width: int, seed: int = 0) -> Fractal:
-    """A network of random weights with other generators and another width of the canvas; all else is the same.
+    """Build a network of random weights with other generators and another canvas width, otherwise the same.
 
     But a first level that is MAR has no preceding columns, as :class:`Fractal` has none there.
 

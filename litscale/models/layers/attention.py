@@ -56,7 +56,7 @@ class Attention(nn.Module):
         cache: KVCache | RowKVCache | None = None,
         causal: bool = False,
     ) -> Tensor:
-        """Attend.
+        """Attend from tokens to tokens.
 
         Args:
             x: tokens ``[B, L, D]``; with a cache, the new tokens only.
@@ -98,13 +98,13 @@ class Attention(nn.Module):
         return self.proj(out.flatten(1))
 
     def project(self, x: Tensor, rope: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values of tokens ``[B, L, D]``, each ``[B, heads, L, d]``, the first two rotated."""
+        """Project tokens ``[B, L, D]`` to queries, keys and values ``[B, heads, L, d]``, the first two rotated."""
         q, k, v = by_head(self.qkv(x), self.heads)
         return (q, k, v) if rope is None else (rotate(q, rope), rotate(k, rope), v)
 
 
 def causal_mask(new: int, seen: int, device: torch.device | None = None) -> Tensor:
-    """Mask ``[new, seen]`` of the last ``new`` of ``seen`` tokens, each of which sees itself and those before it."""
+    """Make the mask ``[new, seen]`` of the last ``new`` of ``seen`` tokens: each sees itself and those before it."""
     return torch.ones(new, seen, dtype=torch.bool, device=device).tril(seen - new)
 
 
@@ -137,7 +137,9 @@ def _weights(
     cache: KVCache | None = None,
     causal: bool = False,
 ) -> Tensor:
-    """Attention weights of a pass with these arguments, which is over: a cache holds the keys of ``x`` already."""
+    """Compute the attention weights of a pass that is over, from its arguments: a cache already holds the keys of
+    ``x``.
+    """
     q, k, _ = layer.project(x, rope)
     if cache is not None:
         k = cache.held()[0]

@@ -155,5 +155,5 @@ class Stack(nn.ModuleList):
         return x
 
     def caches(self, capacity: int) -> list[StepKVCache]:
-        """Empty caches, one per block, for sequences of at most so many tokens."""
+        """Make empty caches, one per block, for sequences of at most so many tokens."""
         return [StepKVCache(capacity, block.attn.heads) for block in cast("Iterable[Block]", self)]

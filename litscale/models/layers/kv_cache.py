@@ -58,18 +58,18 @@ class KVCache:
             self._values = torch.empty_like(self._keys)
 
     def held(self) -> tuple[Tensor, Tensor]:
-        """Keys and values ``[B, heads, length, d]``, views of the cache; something was appended before."""
+        """Return keys and values ``[B, heads, length, d]``, views of a cache that is not empty."""
         assert self._keys is not None
         assert self._values is not None
         return self._keys[:, :, : self.length], self._values[:, :, : self.length]
 
     def keep_leading(self, rows: int) -> None:
-        """Forget all sequences but the first ``rows``, and free their memory."""
+        """Drop all sequences but the first ``rows``, and free their memory."""
         if self._keys is not None and self._values is not None:
             self._keys, self._values = self._keys[:rows].clone(), self._values[:rows].clone()
 
     def truncate(self, length: int) -> None:
-        """Forget all tokens from ``length`` on.
+        """Drop all tokens from ``length`` on.
 
         Raises:
             ValueError: ``length`` is negative or beyond what is held.
@@ -121,7 +121,7 @@ class StepKVCache(KVCache):
         return attended
 
     def memory(self, like: Tensor, width: int) -> Tensor:
-        """All that is held, ``[B, capacity, width]``, for rows and numbers like these, ``[B, ...]``."""
+        """Allocate all that is held, ``[B, capacity, width]``, for rows and numbers like these, ``[B, ...]``."""
         if self._memory is None or len(self._memory) != len(like):
             self._memory = like.new_zeros(len(like), self.capacity, width)
             self._queries, self._keys, self._values = by_head(self._memory, self.heads)
@@ -161,7 +161,7 @@ TokenCache = StepKVCache | StaticKVCache
 
 
 def by_head(projected: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries, keys and values of tokens ``[B, L, 3 D]``, views ``[B, heads, L, d]`` each."""
+    """Split projected tokens ``[B, L, 3 D]`` into queries, keys and values, views ``[B, heads, L, d]`` each."""
     q, k, v = projected.unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
     return q, k, v
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def rope_table(rows: Tensor, columns: Tensor, head_dim: int, base: float = 10000.0) -> Tensor:
-    """Cosines and sines for tokens at the given grid cells.
+    """Compute cosines and sines for tokens at the given grid cells.
 
     The first half of the rotated pairs turns with the row, the second half with the column.
 
@@ -54,7 +54,7 @@ def rotate(x: Tensor, table: Tensor) -> Tensor:
 
 
 def rope_of_projected(table: Tensor, heads: int) -> Tensor:
-    """Table for what attention projects, from one for a head: queries and keys of all heads turn, values do not.
+    """Extend the table of a head to all that attention projects: queries and keys of all heads turn, values do not.
 
     Args:
         table: complex ``[L, d / 2]``.

@@ -249,7 +249,7 @@ class Forced(Acceptance):
         return self.rate == 0
 
     def verify(self, proposal: Proposal) -> VerifyResult:
-        """Toss a coin for each image."""
+        """Accept at random, with the rate given, for each image."""
         limit = math.log(self.rate) if self.rate else -math.inf
         accepted = proposal.log_uniform(3, 1)[:, 0] < limit
         return VerifyResult(accepted, torch.where(accepted[:, None], proposal.draft.tokens, proposal.target.tokens))

@@ -252,7 +252,7 @@ class CollaborativeDecoding(Decoder):
         return tokens, f_hats[-1]
 
     def _entry_mask(self, task: Task) -> Tensor | None:
-        """What the second network sees in its first call; none for the mask of training, which is the default."""
+        """Return the second network's mask in its first call; None for the default, the mask of training."""
         if self.mask == "causal":
             return None
         return prefix_mask(self.mask, self.target.patch_nums, self.entry_num).to(task.labels.device)

@@ -130,7 +130,7 @@ class AdaptiveGamma(GammaPolicy):
             self.rate.update(sum(verified), sum(accepted))
 
     def reset(self) -> None:
-        """Back to the first guess."""
+        """Return to the first guess."""
         self.rate = _Rate(self.start, self.memory)
 
 
@@ -189,7 +189,7 @@ class CostGamma(GammaPolicy):
                 self._rate(k).update(count, taken)
 
     def reset(self) -> None:
-        """Back to the first guess; costs stay."""
+        """Return to the first guess; the costs stay."""
         self.rates: dict[int, _Rate] = {}
 
     def _rate(self, k: int) -> _Rate:

@@ -100,11 +100,11 @@ class DecodeState:
         return len(self.tokens)
 
     def split(self, choices: Sequence[Tensor]) -> list[DecodeState]:
-        """A state for each choice of images, int64 indices into this state, which is used up."""
+        """Split into a state for each choice of images, int64 indices into this state, which must not be used again."""
         return _assembled([self], choices)
 
     def merge(self, other: DecodeState) -> DecodeState:
-        """The images of two states with equally many finished scales, which are used up.
+        """Merge the images of two states with equally many finished scales, which must not be used again.
 
         The draft keeps what it has read of both.
         """
@@ -117,7 +117,7 @@ class DecodeState:
         self.target.settle(self.finished)
 
     def rollback(self, scale: int) -> None:
-        """Back to before the tokens of ``scale``.
+        """Return to the state before the tokens of ``scale``.
 
         The networks stay with what they read for it, which are the scales before.
         """
@@ -127,7 +127,7 @@ class DecodeState:
 
 
 def _assembled(states: Sequence[DecodeState], choices: Sequence[Tensor]) -> list[DecodeState]:
-    """A new state for each choice among the images of all states, which are used up."""
+    """Assemble a new state for each choice among the images of all states, which must not be used again."""
     drafts = _assembled_networks([state.draft for state in states], choices)
     targets = _assembled_networks([state.target for state in states], choices)
     return [
@@ -144,7 +144,7 @@ def _assembled(states: Sequence[DecodeState], choices: Sequence[Tensor]) -> list
 
 
 def _assembled_networks(states: Sequence[NetworkState], choices: Sequence[Tensor]) -> list[NetworkState]:
-    """New states of a network, as far as it has read the images of all; guidance's pairs stay paired.
+    """Assemble states of a network, as far as it has read the images of all; guidance's pairs stay paired.
 
     The caches go over layer by layer, so that memory holds them once, and one layer twice.
     """
@@ -177,6 +177,6 @@ def _assembled_networks(states: Sequence[NetworkState], choices: Sequence[Tensor
 
 
 def _picked(tensors: Iterable[Tensor], rows: Tensor, copies: int = 1) -> Tensor:
-    """Rows of all tensors joined, where each tensor has ``copies`` of all its rows; the copies stay apart."""
+    """Pick rows of all tensors joined, where each tensor has ``copies`` of all its rows; the copies stay apart."""
     halves = zip(*(tensor.chunk(copies) for tensor in tensors), strict=True)
     return torch.cat([torch.cat(half).index_select(0, rows) for half in halves])

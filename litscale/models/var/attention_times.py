@@ -76,7 +76,7 @@ def attention_times(network: VAR, batch_size: int) -> dict[str, float]:
 
 
 def attention_pass(qkv: Tensor, mask: Mask) -> list[Tensor]:
-    """Attention of all scales once, and its backward pass where gradients are wanted.
+    """Run the attention of all scales once, and its backward pass if gradients are wanted.
 
     Args:
         qkv: ``[B, L, 3, H, d]``, as a block's linear layer makes them.

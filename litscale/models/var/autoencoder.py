@@ -69,7 +69,7 @@ class Recomputing(nn.Module):
     grad_checkpointing = False
 
     def run(self, block: nn.Module, x: Tensor) -> Tensor:
-        """The block's output."""
+        """Compute the block's output."""
         recompute = self.grad_checkpointing and self.training
         out: Tensor = checkpoint(block, x, use_reentrant=False) if recompute else block(x)
         return out

@@ -58,6 +58,6 @@ class Cache:
             layer.truncate(length)
 
     def keep_leading(self, rows: int) -> None:
-        """Forget all sequences but the first ``rows``, and free their memory."""
+        """Drop all sequences but the first ``rows``, and free their memory."""
         for layer in self.layers:
             layer.keep_leading(rows)

@@ -128,19 +128,19 @@ def fill_official(model: VQVAE | VAR, checkpoint: Checkpoint) -> None:
 
 
 def to_official(model: VQVAE | VAR) -> dict[str, Tensor]:
-    """Copies of a model's parameters and buffers under the official names and shapes."""
+    """Copy a model's parameters and buffers under the official names and shapes."""
     return {name: ours.detach().clone() for name, ours in (_learned(model) | _constants(model)).items()}
 
 
 def _learned(model: VQVAE | VAR) -> dict[str, Tensor]:
-    """Official name and our tensor, for each official entry that has one."""
+    """Yield the official name and our tensor for each official entry that has one."""
     name_of = _vqvae_name if isinstance(model, VQVAE) else _var_name
     pairs = ((name_of(model, name), tensor) for name, tensor in model.state_dict(keep_vars=True).items())
     return {name: tensor for name, tensor in pairs if name is not None}
 
 
 def _constants(model: VQVAE | VAR) -> dict[str, Tensor]:
-    """Official buffers that follow from the configuration."""
+    """Return the official buffers that follow from the configuration."""
     if isinstance(model, VQVAE):
         return {}
     bias = torch.zeros(model.may_attend.shape, device=model.may_attend.device)

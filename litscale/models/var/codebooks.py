@@ -37,12 +37,12 @@ class ProjectedCodebook(nn.Module):
         return cast("Tensor", self.map(self.base))
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Codes of tokens, int64 of any shape ``[...]`` to ``[..., dim]``."""
+        """Look up the codes of tokens: int64 of any shape ``[...]`` become ``[..., dim]``."""
         return F.embedding(tokens, self.weight)
 
 
 def rotated(f: Tensor, f_hat: Tensor) -> Tensor:
-    """Features in their quantised form, through which the gradient passes rotated (arXiv 2410.06424).
+    """Return features in their quantised form, through which the gradient passes rotated (arXiv 2410.06424).
 
     At each position, the vector of ``f`` is rotated and scaled to that of ``f_hat``; rotation and scale count as
     constants, so the gradient comes back rotated the other way and scaled alike. It keeps the angle that it has to the

@@ -41,7 +41,7 @@ class Discriminator(nn.Module):
         self.body = nn.Sequential(*parts, nn.Conv2d(widths[-1], 1, 3, padding=1))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images ``[B, C, H, W]`` to logits ``[B, 1, h, w]``, positive for real.
+        """Map images ``[B, C, H, W]`` to logits ``[B, 1, h, w]``, positive for real ones.
 
         Raises:
             ValueError: the images are too small.
@@ -54,13 +54,13 @@ class Discriminator(nn.Module):
         return self.body(images)
 
     def frozen(self, images: Tensor) -> Tensor:
-        """As :meth:`forward`, with gradients for the images alone."""
+        """Run :meth:`forward` with gradients for the images alone."""
         parameters = {name: parameter.detach() for name, parameter in self.named_parameters()}
         return functional_call(self, parameters, (images,))
 
 
 def hinge_loss(real: Tensor, fake: Tensor) -> Tensor:
-    """The discriminator's loss of its logits: real ones are pushed above 1, others below -1."""
+    """Compute the discriminator's loss from its logits: real ones are pushed above 1, others below -1."""
     return 0.5 * (F.relu(1 - real).mean() + F.relu(1 + fake).mean())
 
 

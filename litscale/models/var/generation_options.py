@@ -155,7 +155,7 @@ PLAIN = VARGeneration()
 
 
 def guided(logits: Tensor, strength: float) -> Tensor:
-    """Classifier-free guidance (arXiv 2207.12598).
+    """Apply classifier-free guidance (arXiv 2207.12598).
 
     Args:
         logits: ``[2 B, n, V]``, conditional rows first.

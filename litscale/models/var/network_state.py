@@ -73,7 +73,7 @@ class NetworkState:
         role: str = "target",
         passes: list[Pass] | None = None,
     ) -> NetworkState:
-        """Nothing read yet, for classes int64 ``[B]``.
+        """Open a state that has read nothing yet, for classes int64 ``[B]``.
 
         Raises:
             ValueError: labels out of range, or an option with more values than there are scales.
@@ -121,7 +121,7 @@ class NetworkState:
         return [part if kept else part[:images] for part, kept in zip(raw.split(sizes, dim=1), guided, strict=True)]
 
     def settle(self, scale: int) -> None:
-        """Free what only the scales before ``scale`` need, which are final: unconditional rows, if none is guided now.
+        """Free what only the final scales before ``scale`` need: the unconditional rows, if ``scale`` is not guided.
 
         Call it when they will not be drawn again by this network.
         """
@@ -137,6 +137,6 @@ class NetworkState:
             self.cache.truncate(self._bounds()[scales])
 
     def _bounds(self) -> list[int]:
-        """Numbers of cached tokens up to each scale."""
+        """Return the numbers of cached tokens up to each scale."""
         counts = self.options.counts([side**2 for side in self.model.patch_nums])
         return [0, *accumulate(counts)]

@@ -12,7 +12,7 @@ from litscale.models.keyed import chained, gumbel, mixed, signed
 
 
 def gumbel_noise(seed: int, images: Tensor, scale: int, positions: Tensor, vocab: int) -> Tensor:
-    """Standard Gumbel noise keyed by seed, image, scale and position.
+    """Draw standard Gumbel noise keyed by seed, image, scale and position.
 
     A value depends neither on the batch around it nor on earlier draws, see :func:`litscale.models.keyed.gumbel`. Two
     models that use the same key draw coupled tokens.

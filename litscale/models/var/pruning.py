@@ -111,11 +111,11 @@ class PrunedPass:
         return list(x.split([side**2 for side in self.sides], dim=1))
 
     def _chosen(self, x: Tensor, count: int) -> Tensor:
-        """Places of the tokens that deviate most from their mean, in raster order, int64 ``[B, count]``."""
+        """Choose the places of the tokens that deviate most from their mean, in raster order, int64 ``[B, count]``."""
         deviation = (x - x.mean(1, keepdim=True)).square().sum(-1)
         return deviation.topk(count, dim=1).indices.sort(dim=1).values
 
     def _grown(self, x: Tensor, side: int) -> Tensor:
-        """Features ``[B, n, D]`` of one scale at the size of another, ``[B, side * side, D]``."""
+        """Resize features ``[B, n, D]`` of one scale to the size of another, ``[B, side * side, D]``."""
         before = round(x.shape[1] ** 0.5)
         return shrink(x.transpose(1, 2).unflatten(2, (before, before)), side).flatten(2).transpose(1, 2)

@@ -163,7 +163,7 @@ class Quantizer(nn.Module):
 
     @torch.no_grad()
     def encode(self, f: Tensor, patch_nums: Sequence[int] | None = None) -> list[Tensor]:
-        """Token ids of features.
+        """Return the token ids of features.
 
         Args:
             f: ``[B, dim, h, h]``.
@@ -295,7 +295,7 @@ class Quantizer(nn.Module):
         weight.copy_(whole)
 
     def _kept_scales(self, batch: int, device: torch.device) -> Tensor:
-        """How many leading scales describe each image, int64 ``[B]``."""
+        """Draw how many leading scales describe each image, int64 ``[B]``."""
         scales = len(self.patch_nums)
         kept = torch.full((batch,), scales, device=device)
         if not (self.training and self.scale_dropout):
@@ -304,7 +304,7 @@ class Quantizer(nn.Module):
         return torch.where(torch.rand(batch, device=device, dtype=torch.float32) < self.scale_dropout, fewer, kept)
 
     def _walk(self, f: Tensor, sides: Sequence[int]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Query ``[B, n, dim]``, tokens ``[B, n]`` and contribution ``[B, dim, h, h]`` of each scale."""
+        """Yield query ``[B, n, dim]``, tokens ``[B, n]`` and contribution ``[B, dim, h, h]`` of each scale."""
         check_patch_nums(sides, f.shape[-1])
         rest = f
         for k, side in enumerate(sides):
@@ -316,7 +316,7 @@ class Quantizer(nn.Module):
 
     @torch.no_grad()
     def _nearest(self, query: Tensor) -> Tensor:
-        """Codes nearest to ``[B, n, dim]``, int64 ``[B, n]``."""
+        """Find the codes nearest to ``[B, n, dim]``, int64 ``[B, n]``."""
         codes = self.codebook.weight
         rows = query.flatten(0, 1)
         with torch.autocast(query.device.type, enabled=False):
@@ -327,7 +327,9 @@ class Quantizer(nn.Module):
         return best.view(query.shape[:2])
 
     def _distances(self, rows: Tensor) -> Tensor:
-        """Squared distances ``[B n, V]`` of queries ``[B n, dim]`` to all codes, of unit vectors with ``znorm``."""
+        """Compute squared distances ``[B n, V]`` of queries ``[B n, dim]`` to all codes, of unit vectors with
+        ``znorm``.
+        """
         codes = self.codebook.weight
         with torch.autocast(rows.device.type, enabled=False):
             if self.znorm:
@@ -335,7 +337,7 @@ class Quantizer(nn.Module):
             return rows.square().sum(1, keepdim=True) + torch.addmm(codes.square().sum(1), rows, codes.t(), alpha=-2)
 
     def _contribution(self, vectors: Tensor, k: int, sides: Sequence[int], full_size: bool = True) -> Tensor:
-        """Vectors ``[B, n, dim]`` of scale ``k`` as a map, enlarged (``full_size``) and sent through phi."""
+        """Turn vectors ``[B, n, dim]`` of scale ``k`` into a map, enlarged (``full_size``) and sent through phi."""
         with torch.autocast(vectors.device.type, enabled=False):
             h = vectors.transpose(1, 2).unflatten(2, (sides[k], sides[k]))
             if full_size:

@@ -89,7 +89,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Mask | None, scale: float, dro
 
 @lru_cache(maxsize=2)
 def _flex(compiled: bool) -> Callable[..., Tensor]:
-    """FlexAttention; within a compiled block it is compiled anyway."""
+    """Return FlexAttention, compiled if asked for; a compiled block compiles it anyway."""
     return cast("Callable[..., Tensor]", torch.compile(flex_attention) if compiled else flex_attention)
 
 

@@ -20,7 +20,7 @@ def grow(x: Tensor, size: int) -> Tensor:
 
 
 def phi_index(k: int, scales: int, phis: int) -> int:
-    """Which of the phi convolutions serves scale ``k``: the one whose tick is nearest to ``k / (scales - 1)``.
+    """Return which of the phi convolutions serves scale ``k``: the one whose tick is nearest to ``k / (scales - 1)``.
 
     Ties are decided by double-precision rounding, as in the official code, whose weights depend on it.
 
@@ -40,7 +40,7 @@ def phi_index(k: int, scales: int, phis: int) -> int:
 
 
 def check_patch_nums(patch_nums: Sequence[int], last: int | None = None) -> tuple[int, ...]:
-    """The sides of the scales, checked.
+    """Check the sides of the scales and return them.
 
     Raises:
         ValueError: they are not positive and increasing, or do not end at ``last``.
@@ -54,7 +54,7 @@ def check_patch_nums(patch_nums: Sequence[int], last: int | None = None) -> tupl
 
 
 def token_masks(known: Tensor, patch_nums: Sequence[int], share: float = 0.5) -> list[Tensor]:
-    """Which tokens are known, given the known pixels.
+    """Derive which tokens are known from the known pixels.
 
     Args:
         known: bool ``[B, H, W]``.

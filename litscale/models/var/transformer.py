@@ -246,12 +246,14 @@ class VAR(nn.Module):
         return self
 
     def _classes(self, labels: Tensor) -> Tensor:
-        """Class embeddings ``[B, D]``; the last row of the table stands for no class."""
+        """Return the class embeddings ``[B, D]``; the last row of the table stands for no class."""
         check_labels(labels, self.num_classes)
         return self.class_emb(labels.where(labels >= 0, self.num_classes))
 
     def _block_condition(self, embedding: Tensor) -> Tensor:
-        """What blocks compute their modulation from: the classes ``[B, D]``, or the shared part ``[B, 1, 6, D]``."""
+        """Return what blocks compute their modulation from: the classes ``[B, D]``, or the shared part ``[B, 1, 6,
+        D]``.
+        """
         if self.shared_modulation is None:
             return embedding
         return self.shared_modulation(F.silu(embedding)).unflatten(-1, (1, 6, -1))
@@ -264,7 +266,9 @@ class VAR(nn.Module):
         return self.head(modulated_norm(x, scale, shift)).float()
 
     def _initialise(self, width: int, depth: int) -> None:
-        """Small normals; gates near zero and a flat head, so that training starts from nearly uniform predictions."""
+        """Initialise with small normals; gates near zero and a flat head make training start from near-uniform
+        predictions.
+        """
         std = (1 / width / 3) ** 0.5
         for module in self.modules():
             if isinstance(module, nn.Linear):

@@ -132,7 +132,7 @@ class VQVAE(nn.Module):
         return VQOutput(**vars(quantized), images=self.decoder(self.post_quant_conv(quantized.f_hat)))
 
     def features(self, images: Tensor) -> Tensor:
-        """Images ``[B, C, H, W]`` to the map ``[B, dim, h, h]`` that is quantised.
+        """Map images ``[B, C, H, W]`` to the features ``[B, dim, h, h]`` that are quantised.
 
         Raises:
             ValueError: the images do not fit.
@@ -148,7 +148,7 @@ class VQVAE(nn.Module):
 
     @torch.no_grad()
     def encode(self, images: Tensor, patch_nums: Sequence[int] | None = None) -> list[Tensor]:
-        """Token ids, int64 ``[B, n]`` for each scale.
+        """Return the token ids, int64 ``[B, n]`` for each scale.
 
         Args:
             images: ``[B, C, H, W]`` in [-1, 1].
@@ -160,12 +160,12 @@ class VQVAE(nn.Module):
         return self.quantizer.encode(self.features(images), patch_nums)
 
     def decode(self, f_hat: Tensor) -> Tensor:
-        """Accumulated code vectors ``[B, dim, h, h]`` to images ``[B, C, H, W]``, clamped to [-1, 1]."""
+        """Decode accumulated code vectors ``[B, dim, h, h]`` to images ``[B, C, H, W]``, clamped to [-1, 1]."""
         return self.decoder(self.post_quant_conv(f_hat)).clamp(-1, 1)
 
     @torch.no_grad()
     def tokens_to_images(self, tokens: Sequence[Tensor], all_scales: bool = False) -> Tensor:
-        """Images of tokens.
+        """Decode tokens to images.
 
         Args:
             tokens: int64 ``[B, n]`` of all scales, or of the leading ones.
