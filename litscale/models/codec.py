@@ -162,7 +162,7 @@ class SymbolFeatures(FullPrecision):
         return self(patches.flatten(0, 1)).unflatten(0, patches.shape[:2]).flatten(2)
 
     def guide_alphabet(self, cells: int) -> int:
-        """Return the number of guiding values of a patch: 256 levels of colour, or each density that its cells allow."""
+        """Return the number of guiding values of a patch: 256 levels of colour, or the densities its cells allow."""
         return 256 if self.codec.is_image else min(cells, 255) + 1
 
     def guide(self, patch: Tensor) -> tuple[Tensor, Tensor]:

@@ -105,7 +105,7 @@ class Generator(nn.Module):
         return self.patch_emb(patches.to(self.patch_emb.weight.dtype))
 
     def prefix_tokens(self, conditions: Tensor, guide: Tensor | None) -> Tensor:
-        """Embed conditions ``[B, K, C]`` and guiding value ``[B, G]`` as tokens ``[B, prefix, D]``, without position."""
+        """Embed conditions ``[B, K, C]`` and guiding value ``[B, G]`` as tokens ``[B, prefix, D]`` without position."""
         tokens = self.cond_emb(conditions).flip(1)
         if self.guide_emb is not None and guide is not None:
             embedded = self.guide_emb(guide.to(self.guide_emb.weight.dtype))
