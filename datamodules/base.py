@@ -231,7 +231,7 @@ def _members(contract: type) -> list[str]:
 
 
 def _declares(owner: object, name: str) -> bool:
-    """Whether an object has a member, without computing it: an error in that is not a missing member."""
+    """Return whether an object has a member, without computing it: an error in that is not a missing member."""
     return getattr_static(owner, name, None) is not None
 
 

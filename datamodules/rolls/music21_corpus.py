@@ -128,7 +128,7 @@ def read_chorale(name: str, form: RollFormat) -> Roll:
 
 
 def _has_scores(collection: str) -> bool:
-    """Whether the corpus has such a folder with scores."""
+    """Return whether the corpus has such a folder with scores."""
     return "/" not in collection and any(path.suffix in SUFFIXES for path in (_root() / collection).rglob("*"))
 
 

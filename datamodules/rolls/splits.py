@@ -49,7 +49,7 @@ class Splits:
             raise ValueError(f"split_files: {abridged(unknown)} is not a split; the splits are {', '.join(SPLITS)}")
 
     def wants(self, split: str) -> bool:
-        """Whether the options ask for this split."""
+        """Return whether the options ask for this split."""
         if self.lists is not None:
             return split in self.lists
         if (published := self.published()) is not None:

@@ -85,7 +85,7 @@ def read_manifest(run: str | os.PathLike[str]) -> Manifest:
 
 
 def _is_attempt(value: Any) -> bool:
-    """Whether a value has all entries of an attempt that are read here."""
+    """Return whether a value has all entries of an attempt that are read here."""
     if not isinstance(value, dict) or value.get("status") not in STATUSES or not isinstance(value.get("start"), str):
         return False
     process = value.get("process")

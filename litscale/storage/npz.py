@@ -52,7 +52,7 @@ def npz_names(path: str | Path) -> list[str]:
 
 
 def is_stored(path: str | Path) -> bool:
-    """Whether a file is an ``.npz`` whose arrays are not compressed, for `map_npz`."""
+    """Return whether a file is an ``.npz`` whose arrays are not compressed, for `map_npz`."""
     try:
         with zipfile.ZipFile(path) as archive:
             return all(entry.compress_type == zipfile.ZIP_STORED for entry in archive.infolist())

@@ -129,7 +129,7 @@ def refuse_used_folder(folder: Path, resumed: str | os.PathLike[str] | None, loc
 
 
 def goes_on(folder: Path, resumed: str | os.PathLike[str] | None) -> bool:
-    """Whether a run that resumes a checkpoint continues the run of a folder."""
+    """Return whether a run that resumes a checkpoint continues the run of a folder."""
     return resumed is not None and Path(resumed).resolve().parent in (folder.resolve(), folder.resolve() / CHECKPOINTS)
 
 
