@@ -35,6 +35,7 @@ class ImageDataModule(RankedDataModule):
     """
 
     alphabet = 256
+    classes_option = "num_classes"  # the option that says how many classes there are, as messages name it
 
     def __init__(
         self,
@@ -130,8 +131,9 @@ class ImageDataModule(RankedDataModule):
             _ = self.class_names  # checks their number
             if low < 0 or high >= self.num_classes:
                 raise ValueError(
-                    f"the labels of the {split} split in {self.source} are {low} to {high}, out of range: num_classes "
-                    f"is {self.num_classes}, so they must be in 0..{self.num_classes - 1}"
+                    f"the labels of the {split} split in {self.source} are {low} to {high}, out of range: "
+                    f"{self.classes_option} gives {self.num_classes} classes, so they must be in "
+                    f"0..{self.num_classes - 1}"
                 )
         return images
 

@@ -38,6 +38,8 @@ class FashionMNISTDataModule(ImageDataModule):
     are read as well, see ``class_names``.
     """
 
+    classes_option = "class_names"
+
     def __init__(
         self,
         folder: str | None = None,

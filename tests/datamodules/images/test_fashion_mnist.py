@@ -51,7 +51,7 @@ def test_class_names(tmp_path: Path) -> None:
     without = ready(folder, labels=False)
     assert (without.num_classes, without.class_names) == (0, [])
     assert set(next(iter(without.train_dataloader()))) == {"canvas"}
-    with pytest.raises(ValueError, match=r"labels of the train split in .* are 0 to 9, out of range: num_classes is 2"):
+    with pytest.raises(ValueError, match=r"train split in .* are 0 to 9, out of range: class_names gives 2 classes"):
         ready(folder, class_names=["cat", "dog"])
 
 
