@@ -307,6 +307,7 @@ def test_bad_decoders(decoder, message):
         ({"teacher_share": 1.5}, r"teacher_share must be in 0\.\.1, not 1.5"),
         ({"generation": VARGeneration(greedy=True)}, "decoders need greedy and smooth to be false"),
         ({"generation": VARGeneration(top_k=(0, 0, 0, 1))}, "top_k has 4 values, one for each scale, but there are 3"),
+        ({"generation": VARGeneration(cfg_until=4)}, r"cfg_until is 4, but must be in 0\.\.3, the number of scales"),
         ({"fit_images": 0}, "fit_images must be at least 1, not 0"),
         ({"draft": network("draft", num_classes=2)}, "the draft has 2 classes, the target 3"),
         (

@@ -328,6 +328,10 @@ def test_compiled_blocks_change_neither_loss_nor_names(tmp_path, attention):
     [
         (lambda: VARGeneration(cfg=-1), r"cfg must not be negative"),
         (lambda: VARGeneration(top_p=1.5), r"top_p must be in 0..1"),
+        (
+            lambda: lit_var(generation=VARGeneration(cfg_until=4)),
+            r"cfg_until is 4, but must be in 0\.\.3, the number of sc",
+        ),
         (lambda: lit_var(label_smoothing=1.0), r"label_smoothing must be in 0..1, not 1.0"),
         (lambda: lit_var(progressive_first=4), r"progressive_first must be in 1..3, the number of scales, not 0 and 4"),
         (lambda: LitVAR(VAR(vqvae(), 3, 1, 8, 1), codec="rgb"), r"codec rgb has 3 planes, but the tokenizer's in_chan"),

@@ -22,8 +22,8 @@ def changed(options: VARGeneration, change: Mapping[str, Any], scales: int) -> V
         scales: how many the networks have.
 
     Raises:
-        ValueError: there is no such option, or its value is out of range or of another type, or there are more values
-            than scales.
+        ValueError: there is no such option, or its value is out of range or of another type, or does not fit the number
+            of scales.
     """
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(VARGeneration, "generations")

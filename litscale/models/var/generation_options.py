@@ -77,7 +77,8 @@ class VARGeneration:
         smooth: make the picture from mixtures of codes instead of the tokens drawn (Gumbel softmax): smoother, for
             viewing, not for measuring.
         cfg_until: the first scale that is drawn without guidance, by conditional logits. From there on no unconditional
-            rows are computed, which halves the work of the scales that hold most tokens. Null guides all scales.
+            rows are computed, which halves the work of the scales that hold most tokens. Null guides all scales, and so
+            does the number of scales.
         prune: late scales of which only some tokens are computed; null computes all.
 
     Raises:
@@ -119,14 +120,24 @@ class VARGeneration:
                 raise ValueError(f"temperature must be positive, not {temperature}; greedy takes the likeliest token")
 
     def check(self, scales: int) -> None:
-        """Check that no option has more values than there are scales.
+        """Check that no option has more values than there are scales, or names a scale beyond them.
 
         Raises:
-            ValueError: one has.
+            ValueError: one has or does; the message names it.
         """
         for name in BY_SCALE:
             if len(values := values_of(getattr(self, name))) > scales:
                 raise ValueError(f"{name} has {len(values)} values, one for each scale, but there are {scales} scales")
+        # as an end, the number of scales is a scale, too
+        if self.cfg_until is not None and self.cfg_until > scales:
+            raise ValueError(
+                f"cfg_until is {self.cfg_until}, but must be in 0..{scales}, the number of scales, or null"
+            )
+        if self.prune is not None and (last := self.prune.from_scale + len(self.prune.ratios) - 1) >= scales:
+            raise ValueError(
+                f"prune has ratios up to scale {last}, but the last scale is {scales - 1}: make from_scale smaller, or "
+                "ratios shorter"
+            )
 
     def at(self, k: int) -> ScaleGeneration:
         """Return the options of scale ``k``."""

@@ -76,7 +76,7 @@ class NetworkState:
         """Open a state that has read nothing yet, for classes int64 ``[B]``.
 
         Raises:
-            ValueError: labels out of range, or an option with more values than there are scales.
+            ValueError: labels out of range, or options that do not fit the number of scales.
         """
         options.check(model.scales)
         guided = options.at(0).cfg > 0

@@ -223,6 +223,8 @@ def test_a_layer_has_all_options_of_generation():
         ({"top_k": [0, -1]}, "top_k must not be negative, not -1"),
         ({"top_p": [0, 0, 0.5, 0.9]}, "top_p has 4 values, one for each scale, but there are 3 scales"),
         ({"prune": {"from_scale": 0, "ratios": [0.5]}}, "from_scale must be at least 1, not 0"),
+        ({"prune": {"from_scale": 3, "ratios": [0.5]}}, "prune has ratios up to scale 3, but the last scale is 2"),
+        ({"cfg_until": 4}, "cfg_until is 4, but must be in 0..3, the number of scales"),
     ],
 )
 def test_bad_generations(change, message):

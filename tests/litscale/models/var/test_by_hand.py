@@ -1,12 +1,13 @@
 """Guidance, filters, mixtures and the use of codes in VAR, by hand."""
 
 import math
+import re
 from dataclasses import astuple
 
 import pytest
 import torch
 
-from litscale.models.var import VAR, VQVAE, Discriminator
+from litscale.models.var import VAR, VQVAE, Discriminator, Pruning
 from litscale.models.var.blocks import BlockConfig, VARAttention, VARBlock
 from litscale.models.var.discriminator import consistency_loss, random_shift
 from litscale.models.var.generate import gumbel_max, mixture
@@ -322,3 +323,22 @@ def test_options_by_scale_are_checked_one_by_one():
     with pytest.raises(ValueError, match="top_k has 4 values, one for each scale, but there are 3 scales"):
         VARGeneration(top_k=(0, 0, 0, 1)).check(3)
     VARGeneration(top_k=(0, 0, 1), temperature=0.5).check(3)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"cfg_until": 4}, "cfg_until is 4, but must be in 0..3, the number of scales, or null"),
+        ({"prune": Pruning(3, (0.5,))}, "prune has ratios up to scale 3, but the last scale is 2: make from_scale"),
+        ({"prune": Pruning(1, (1.0, 0.5, 0.25))}, "prune has ratios up to scale 3, but the last scale is 2"),
+    ],
+)
+def test_scales_that_are_not_there_are_refused(options, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        VARGeneration(**options).check(3)
+
+
+def test_the_last_scale_and_the_number_of_scales_are_there():
+    VARGeneration(cfg_until=3).check(3)
+    VARGeneration(prune=Pruning(2, (0.5,))).check(3)
+    VARGeneration(prune=Pruning(1, (1.0, 0.5))).check(3)
