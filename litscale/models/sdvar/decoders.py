@@ -73,11 +73,15 @@ class Decoder(Described, ABC):
         vqvae: that tokenizer, if it is to be compared with the one that the models hold.
 
     Raises:
+        TypeError: a model is no VAR, such as another decoder.
         ValueError: different scales, vocabularies or tokenizers.
     """
 
     def __init__(self, models: Sequence[VAR], vqvae: VQVAE | None = None) -> None:
         self.models = tuple(models)
+        for model in self.models:
+            if not isinstance(model, VAR):
+                raise TypeError(f"draft and target of {type(self).__name__} must be VAR, not {type(model).__name__}")
         first, last = self.models[0], self.models[-1]
         if first.patch_nums != last.patch_nums:
             raise ValueError(f"draft and target have different patch_nums: {first.patch_nums} and {last.patch_nums}")

@@ -1,7 +1,9 @@
 """Policies that choose how many scales the draft proposes in a round.
 
-A policy keeps what it has learned for the next decoding run. Under lossless rules that changes no image's distribution;
-under lossy ones the images depend on the runs before, unless :meth:`GammaPolicy.reset` is called.
+A policy learns from all images of a batch, and keeps what it has learned for the next decoding run. Under ``Coupled``
+that changes no image. Under other lossless rules it changes no image's distribution, but which one is drawn depends on
+the rest of the batch and on the runs before; under lossy rules the distribution does, too. :meth:`GammaPolicy.reset`
+makes it forget the runs before.
 """
 
 from __future__ import annotations

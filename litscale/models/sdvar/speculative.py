@@ -32,7 +32,9 @@ class Speculative(Decoder):
     **Batches.** With ``ragged``, images go on from where each of them got to: those with equally many finished scales
     share a state. The state that is furthest behind goes next, so that states merge again and a batch takes at most S
     passes of the target. Without, all images keep as many scales of a round as the slowest: fewer and larger passes,
-    more scales drafted and scored twice. Calls are counted for each image either way.
+    more scales drafted and scored twice. Calls are counted for each image either way. With ``ragged`` and a number as
+    gamma, an image is the same alone and in any batch. Otherwise the batch decides which scales are drafted together,
+    and only ``Coupled`` draws the same image whatever it decides.
 
     **Exactness.** ``Coupled`` returns the tokens of :class:`TargetOnly` with the same seed. Scoring
     several scales in one call rounds differently from scoring them one by one (about 1e-6 of a logit in float32), and

@@ -1,6 +1,7 @@
 """Speculative decoding: exactness, calls, options."""
 
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from math import ceil
 
@@ -19,6 +20,7 @@ from litscale.models.sdvar import (
     Costs,
     Coupled,
     Forced,
+    Refine,
     Rejection,
     Speculative,
     TargetOnly,
@@ -179,6 +181,21 @@ def test_partial_acceptance_keeps_agreeing_tokens(models):
     assert not same(whole.tokens, part.tokens)
 
 
+ALONE = [(rule, gamma) for rule in RULES for gamma in (1, 2, 3)]
+ALONE += [(Coupled(), policy) for policy in (AdaptiveGamma(), CostGamma(Costs((0.1,) * S, (1.0,) * S), low=1))]
+
+
+@pytest.mark.parametrize(("rule", "gamma"), ALONE, ids=str)
+def test_an_image_is_the_same_alone_and_in_any_batch(models, rule, gamma):
+    decoder = Speculative(*models, gamma=gamma, acceptance=rule)
+    for seed in range(3):
+        whole = decoder.decode(LABELS, seed=seed).tokens
+        for rows in ([0], [3, 1], [4, 2, 0]):
+            labels = [LABELS[row] for row in rows]
+            some = decoder.decode(labels, seed=seed, image_index=torch.tensor(rows)).tokens
+            assert same(some, [tokens[rows] for tokens in whole])
+
+
 @pytest.mark.parametrize("rule", RULES, ids=str)
 def test_without_class_and_without_seed(models, rule):
     decoder = Speculative(*models, acceptance=rule)
@@ -264,6 +281,15 @@ def test_bad_options(models, arguments, message):
 def test_models_that_do_not_fit_together(models, kind, other, message):
     with pytest.raises(ValueError, match=message):
         kind(random_transformer(vqvae(**other)), models[1])
+
+
+@pytest.mark.parametrize("nested", [0, 1])
+def test_a_decoder_is_no_network_of_another_one(models, nested):
+    given = list(models)
+    given[nested] = Refine(*models, large_scales=2)
+    for kind in (Speculative, CollaborativeDecoding, partial(Refine, large_scales=2)):
+        with pytest.raises(TypeError, match=r"draft and target of \w+ must be VAR, not Refine"):
+            kind(*given)
 
 
 def test_another_tokenizer(models):
