@@ -67,5 +67,6 @@ def check_classes(num_classes: int, data: object) -> None:
     if num_classes and classes > num_classes:
         raise ValueError(
             f"the data has {classes} classes, the networks {num_classes}: its labels are out of range; make "
-            "num_classes of the networks that of the data, or 0 for networks without classes"
+            "num_classes of the networks that of the data (its num_classes or class_names), or 0 for networks without "
+            "classes"
         )
