@@ -65,11 +65,17 @@ $(BIN)/litscale validate --config $(FASHION)/$(1)/config.yaml --ckpt_path last -
   --verbose false
 endef
 
+# the average of the weights is over about 50 steps: that of the configs, over 1000, would still be near the first weights
+AVERAGE := {trainer: {callbacks: [{class_path: lightning.pytorch.callbacks.EMAWeightAveraging, \
+  init_args: {decay: 0.98, use_buffers: false}}]}}
+SHORT := --model.tokenizer_checkpoint $(FASHION)/vqvae/checkpoints/last.ckpt --config '$(AVERAGE)' \
+  --config configs/callbacks/fashion_quality.yaml --config configs/callbacks/pictures.yaml
+
 # downloads nothing: FASHION_MNIST is the folder of the pictures, see docs/data.md; a short version of configs/fashion_mnist
 demo-fashion: $(READY)
 	$(call fashion,vqvae,400,--model.restart_until 300)
-	$(call fashion,var_target,200,--data.batch_size 16 --model.tokenizer_checkpoint $(FASHION)/vqvae/checkpoints/last.ckpt)
-	$(call fashion,var_draft,300,--model.tokenizer_checkpoint $(FASHION)/vqvae/checkpoints/last.ckpt)
+	$(call fashion,var_target,200,$(SHORT) --data.batch_size 16)
+	$(call fashion,var_draft,300,$(SHORT))
 	$(BIN)/litscale predict --config $(FASHION)/var_target/config.yaml --ckpt_path last
 	$(BIN)/litscale compare $(FASHION)/vqvae $(FASHION)/var_target $(FASHION)/var_draft
 

@@ -43,6 +43,23 @@ def test_the_demo_names_configs_that_there_are():
     assert all((FASHION / f"{name}.yaml").is_file() for name in names)
 
 
+def test_averages_of_the_demo_are_far_from_the_first_weights():
+    text = (CONFIGS.parent / "Makefile").read_text().replace("\\\n", "")
+    average = re.search(r"^AVERAGE := (.*)$", text, re.MULTILINE)[1]
+    layers = re.findall(r"--config (\S+)", re.search(r"^SHORT := .*\$\(AVERAGE\)(.*)$", text, re.MULTILINE)[1])
+    config = FASHION / "var_target.yaml"
+    own, demo = (
+        shipped("fit", config, *given)["trainer"]["callbacks"]
+        for given in ((), (average, *(CONFIGS.parent / layer for layer in layers)))
+    )
+    decay = demo[0]["init_args"].pop("decay")
+    assert own[0]["init_args"].pop("decay") > decay
+    assert demo == own
+    steps = [int(count) for count in re.findall(r"call fashion,var_\w+,(\d+)", text)]
+    assert len(steps) == 2
+    assert decay ** min(steps) < 0.05
+
+
 @pytest.mark.slow
 def test_from_pictures_to_samples(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("FASHION_MNIST", str(write_idx(tmp_path / "pictures")))
