@@ -74,7 +74,7 @@ class ResultTable:
     def show(self) -> None:
         """Print the table to the terminal."""
         head, *body = self.lines()
-        table = Table()
+        table = Table(pad_edge=False)
         table.add_column(Text(head[0]), no_wrap=True)
         for column in self.shown.values():
             table.add_column(Text(column.title), justify="right" if column.right else "left")
@@ -82,8 +82,9 @@ class ResultTable:
             table.add_row(*map(Text, line))
         if title := self.title or self.caption:
             print(title)
-        labels = max((len(line[0]) for line in body), default=0)  # shown whole
-        Console(width=max(Console().width, max(48, labels) + 12 * len(head))).print(table)
+        # a table with words that are too long for the terminal is wider, so that none is cut
+        needed = Console(width=10_000).measure(table).minimum
+        Console(width=max(Console().width, needed)).print(table)
 
     def markdown(self) -> str:
         """Return the table as Markdown, its title before it as a sentence."""

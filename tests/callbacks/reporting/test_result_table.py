@@ -63,4 +63,15 @@ def test_the_terminal_shows_labels_and_brackets_as_they_are(capsys, monkeypatch,
     ResultTable("run", {"x": Column("[x]")}, {label: {"x": "text [/y]"}}, "A title").show()
     out = capsys.readouterr().out
     assert out.startswith("A title\n")
-    assert all(part in out for part in (label, "[x]", "text [/y]"))
+    assert all(part in out for part in (label, "[x]", "text", "[/y]"))
+
+
+def test_long_headings_are_broken_so_that_a_table_fits_into_80_columns(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    titles = ("overlapping area", "KL divergence", "overlapping area of training windows", "KL divergence of training")
+    columns = {title: Column(title) for title in titles}
+    ResultTable("feature", columns, {"pitch_class_transitions": dict.fromkeys(titles, 0.006689)}).show()
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert sum("0.006689" in line for line in lines) == 1
+    assert {word for title in titles for word in title.split()} <= set(" ".join(lines).split())
