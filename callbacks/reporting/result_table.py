@@ -82,9 +82,11 @@ class ResultTable:
             table.add_row(*map(Text, line))
         if title := self.title or self.caption:
             print(title)
-        # a table with words that are too long for the terminal is wider, so that none is cut
-        needed = Console(width=10_000).measure(table).minimum
-        Console(width=max(Console().width, needed)).print(table)
+        # labels and words are never broken, even if the table is then wider than the terminal
+        labels, *others = zip(head, *body, strict=True)
+        words = [" ".join(texts).split() for texts in others]
+        widths = [max(map(len, each), default=0) for each in (labels, *words)]
+        Console(width=max(Console().width, sum(widths) + 3 * len(widths) - 1)).print(table)
 
     def markdown(self) -> str:
         """Return the table as Markdown, its title before it as a sentence."""
