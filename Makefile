@@ -65,9 +65,9 @@ $(BIN)/litscale validate --config $(FASHION)/$(1)/config.yaml --ckpt_path last -
   --verbose false
 endef
 
-# the average of the weights is over about 50 steps: that of the configs, over 1000, would still be near the first weights
+# the average of the weights is over about 10 steps: that of the configs, over 1000, would still be near the first weights
 AVERAGE := {trainer: {callbacks: [{class_path: lightning.pytorch.callbacks.EMAWeightAveraging, \
-  init_args: {decay: 0.98, use_buffers: false}}]}}
+  init_args: {decay: 0.9, use_buffers: false}}]}}
 SHORT := --model.tokenizer_checkpoint $(FASHION)/vqvae/checkpoints/last.ckpt --config '$(AVERAGE)' \
   --config configs/callbacks/fashion_quality.yaml --config configs/callbacks/pictures.yaml
 
