@@ -1,3 +1,3 @@
 """Training, evaluation and sampling of hierarchical autoregressive generators."""
 
-__version__ = "0.2.0"
+from litscale.version import __version__ as __version__

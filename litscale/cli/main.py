@@ -6,9 +6,9 @@ import difflib
 import sys
 from importlib import import_module
 
-from litscale import __version__
 from litscale.cli.errors import WRONG_USE, end, one_line_errors, take_debug_option
 from litscale.cli.imports import prepare_imports
+from litscale.version import __version__
 
 COMMANDS = {
     "fit": "train a model, or continue a run (--ckpt_path last)",

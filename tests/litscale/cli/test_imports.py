@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from litscale import __version__
 from litscale.cli.main import main
 
 ROOT = Path(__file__).parents[3]
@@ -21,6 +22,29 @@ class Mine(Callback):
     def __init__(self, often: int = 3):
         self.often = often
 '''
+
+EDITABLE = """
+import runpy
+import sys
+from importlib.util import spec_from_file_location
+from pathlib import Path
+
+root = Path(sys.argv.pop())
+sys.path = [folder for folder in sys.path if folder != str(root)]
+
+
+class Finder:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        place = root.joinpath(*name.split("."))
+        files = [file for file in (place / "__init__.py", place.with_suffix(".py")) if file.is_file()]
+        return spec_from_file_location(name, files[0]) if files else None
+
+
+sys.meta_path.append(Finder)
+sys.argv.append("--version")
+runpy.run_module("litscale", run_name="__main__")
+"""
 
 
 def run(folder, *words):
@@ -70,6 +94,14 @@ def test_a_folder_of_another_kind_is_not_in_the_way(tmp_path):
     (tmp_path / "callbacks").mkdir()
     code = "from litscale.cli.imports import *; prepare_imports(); print(find_spec('callbacks').origin)"
     assert run(tmp_path, "-c", code).stdout.strip() == str(ROOT / "callbacks" / "__init__.py")
+
+
+def test_a_clone_beside_the_working_directory_is_not_in_the_way_of_an_editable_installation(tmp_path):
+    """Python takes its folder, which is no package, for ours, and asks pip's finder for our submodules alone."""
+    (tmp_path / "litscale").mkdir()
+    (tmp_path / "start.py").write_text(EDITABLE)
+    ended = run(tmp_path, "start.py", str(ROOT))
+    assert ended.stdout == f"litscale {__version__}\n", ended.stderr[-3000:]
 
 
 @pytest.mark.parametrize(
