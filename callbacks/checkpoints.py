@@ -25,7 +25,11 @@ from callbacks.checkpointing.files import (
 from callbacks.checkpointing.interruption import Action, Interruption
 from callbacks.checkpointing.manifest import begin_manifest, end_manifest, send_manifest
 from callbacks.checkpointing.monitored_score import MonitoredScore
-from callbacks.checkpointing.progress import mark_validation_interrupted, remove_unfinished_batches
+from callbacks.checkpointing.progress import (
+    is_validation_interrupted,
+    mark_validation_interrupted,
+    remove_unfinished_batches,
+)
 from callbacks.reporting.trainer_state import is_trial, resumed_checkpoint, run_folder
 from lit_models.base import DivergedError, GradientError
 from litscale.storage.manifest import ManifestWriter
@@ -95,6 +99,8 @@ class Checkpoints(Checkpoint):
         self._manifest: ManifestWriter | None = None  # on rank zero, while the folder is locked
         self._folder: Path | None = None  # of the fit that this object has begun
         self._resumed_step: int | None = None
+        self._validation_due = False  # the run that is resumed was interrupted in a validation
+        self._extra_steps = 0  # that Lightning must see ahead to run the last validation again
         self._interruption: Interruption | None = None  # there is one from the first step to the last
 
     @property
@@ -135,6 +141,9 @@ class Checkpoints(Checkpoint):
         self._folder = folder
         if not is_trial(trainer):
             self._manifest = begin_manifest(trainer, folder)
+        # Lightning would not begin a run that has made all of its steps, even if the last validation is left to do.
+        self._extra_steps = int(self._validation_due and self._resumed_step == trainer.max_steps)
+        trainer.fit_loop.epoch_loop.max_steps += self._extra_steps
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Clear a folder that is overwritten, read the best score so far, and listen to signals."""
@@ -174,6 +183,8 @@ class Checkpoints(Checkpoint):
             send_manifest(trainer, self._manifest)
         # 3. from now on, signals wait for the end of a step
         self._interruption = Interruption(trainer)
+        if not validates_now(trainer):  # other options than before ask for no validation here, nor for a step
+            self._restore_max_steps(trainer)
 
     # What a checkpoint records of this callback.
 
@@ -181,6 +192,7 @@ class Checkpoints(Checkpoint):
         """Record the step from which the run resumes; other callbacks may load files of their own later."""
         if self._resumed_step is None:
             self._resumed_step = checkpoint.get("global_step")
+            self._validation_due = is_validation_interrupted(checkpoint["loops"]["fit_loop"])
 
     def state_dict(self) -> dict[str, Any]:
         """Return the monitor and the score of the current weights, null if they were not validated."""
@@ -210,8 +222,7 @@ class Checkpoints(Checkpoint):
         self._finish_step(trainer)
         action = self._interruption.agreed(time.monotonic() - self._saved_at >= 60 * self.minutes)
         loop = trainer.fit_loop.epoch_loop
-        fetcher = trainer.fit_loop._data_fetcher
-        if fetcher is not None and loop._should_check_val_fx(fetcher):
+        if validates_now(trainer):
             self._postponed = action  # to where the validation begins, which a resumed run then makes up for
             return
         # Ends of runs and epochs are saved here, not in `on_train_epoch_end`: there Lightning counts an epoch as
@@ -236,6 +247,7 @@ class Checkpoints(Checkpoint):
         Raises:
             SystemExit: the run was interrupted in the step before; all is saved.
         """
+        self._restore_max_steps(trainer)
         if self._interruption is not None:
             self._interruption.validating = True
             self._save_last(trainer)
@@ -260,6 +272,11 @@ class Checkpoints(Checkpoint):
                 trainer.save_checkpoint(self._path("best"), weights_only=False)
                 self._score.best = self._score.current
             self._interruption.validating = False
+
+    def _restore_max_steps(self, trainer: Trainer) -> None:
+        """Let the training end where it should, once the validation that a resumed run makes up for has begun."""
+        trainer.fit_loop.epoch_loop.max_steps -= self._extra_steps
+        self._extra_steps = 0
 
     def _save_last(self, trainer: Trainer) -> None:
         """Write ``last.ckpt``, unless it holds this step already; the previous one is kept until the loss is known."""
@@ -327,10 +344,17 @@ class Checkpoints(Checkpoint):
 
     def _release(self, trainer: Trainer, exception: BaseException | None) -> None:
         """Record how the run ended, when all is saved, and give the folder back."""
-        self._resumed_step = None
+        self._restore_max_steps(trainer)
+        self._resumed_step, self._validation_due = None, False
         if self._manifest is not None:
             end_manifest(trainer, self._manifest, exception)
             self._manifest = None
         if self._lock is not None:
             self._lock.release()
             self._lock = None
+
+
+def validates_now(trainer: Trainer) -> bool:
+    """Return whether a validation follows the batch that was trained on last."""
+    fetcher = trainer.fit_loop._data_fetcher
+    return fetcher is not None and trainer.fit_loop.epoch_loop._should_check_val_fx(fetcher)

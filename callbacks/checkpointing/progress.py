@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+# what Lightning takes for an interrupted validation: a batch that began and did not end
+INTERRUPTED = {"ready": 1, "started": 1, "processed": 0, "completed": 0}
+
 
 def mark_validation_interrupted(fit_loop: dict[str, Any]) -> None:
     """Mark a checkpoint so that a run resumed from it begins with the validation that was due.
@@ -12,9 +15,13 @@ def mark_validation_interrupted(fit_loop: dict[str, Any]) -> None:
         fit_loop: ``loops.fit_loop`` of the checkpoint; changed in place.
     """
     progress = fit_loop["epoch_loop.val_loop.batch_progress"]
-    # This is what Lightning takes for an interrupted validation: a batch that began and did not end.
-    progress["total"].update({"ready": 1, "started": 1, "processed": 0, "completed": 0})
+    progress["total"].update(INTERRUPTED)
     progress["current"].update(dict.fromkeys(progress["current"], 0))
+
+
+def is_validation_interrupted(fit_loop: dict[str, Any]) -> bool:
+    """Return whether `mark_validation_interrupted` has marked a checkpoint, given its ``loops.fit_loop``."""
+    return fit_loop["epoch_loop.val_loop.batch_progress"]["total"].items() >= INTERRUPTED.items()
 
 
 def remove_unfinished_batches(fit_loop: dict[str, Any], finished: int) -> None:

@@ -271,9 +271,10 @@ def test_best_is_the_best_score_only(tmp_path, mode, best, step):
     assert recorded(tmp_path / "checkpoints" / "last.ckpt") is None  # it was written before its validation
 
 
+@pytest.mark.parametrize("epochs", [3, 2])
 @pytest.mark.parametrize("harm", ["exception", "signal", "late signal"])
-def test_a_validation_that_was_interrupted_is_run_again(tmp_path, harm):
-    """The scores of an uninterrupted run are 3, 1 and 2; the second validation is interrupted."""
+def test_a_validation_that_was_interrupted_is_run_again(tmp_path, harm, epochs):
+    """The scores of an uninterrupted run are 3, 1 and 2; the second validation, maybe the last, is interrupted."""
 
     def act(step):
         if step == 2 * BATCHES:
@@ -287,11 +288,23 @@ def test_a_validation_that_was_interrupted_is_run_again(tmp_path, harm):
 
     place = {"forward": late} if harm == "late signal" else {"validation": act}
     with pytest.raises((BreakError, SystemExit)):
-        fit(tmp_path, Model(place, scores=[3.0, 1.0, 2.0]), max_steps=3 * BATCHES)
-    fit(tmp_path, Model(scores=[1.0, 2.0]), ckpt_path=tmp_path / "checkpoints" / "last.ckpt", max_steps=3 * BATCHES)
+        fit(tmp_path, Model(place, scores=[3.0, 1.0, 2.0]), max_steps=epochs * BATCHES)
+    fit(
+        tmp_path, Model(scores=[1.0, 2.0]), ckpt_path=tmp_path / "checkpoints" / "last.ckpt", max_steps=epochs * BATCHES
+    )
     path = tmp_path / "checkpoints" / "best.ckpt"
     assert recorded(path) == 1.0
     assert read_checkpoint(path)["global_step"] == 2 * BATCHES
+    assert last(tmp_path)["global_step"] == epochs * BATCHES
+
+
+@pytest.mark.parametrize("asked", [{"limit_val_batches": 0}, {"check_val_every_n_epoch": 3}])
+def test_a_run_that_is_resumed_without_its_last_validation_takes_no_step_more(tmp_path, asked):
+    with pytest.raises(BreakError):
+        fit(tmp_path, Model({"validation": breaking(2 * BATCHES)}), max_steps=2 * BATCHES)
+    resumed = fit(tmp_path, ckpt_path=tmp_path / "checkpoints" / "last.ckpt", max_steps=2 * BATCHES, **asked)
+    assert (resumed.global_step, resumed.max_steps) == (2 * BATCHES, 2 * BATCHES)
+    assert last(tmp_path)["global_step"] == 2 * BATCHES
 
 
 @pytest.mark.parametrize("at", ["training", "validation"])
