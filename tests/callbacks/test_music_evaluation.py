@@ -122,7 +122,8 @@ class Copying(Drawing):
 
 
 @pytest.mark.parametrize("stage", ["validate", "test"])
-def test_sets_are_compared_outside_of_fit(tmp_path, stage, capsys):
+def test_sets_are_compared_outside_of_fit(tmp_path, stage, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
     run = trainer(tmp_path, callbacks=[MusicEvaluation(num_samples=5, batch_size=2, baselines=False)])
     getattr(run, stage)(Copying(), ToyRolls(), verbose=False)
     part = TRAINING[1][:, 8 : 8 + STEPS]
