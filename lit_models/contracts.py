@@ -54,9 +54,7 @@ class BatchCounts(Protocol):
     """A module that can tell how much a training batch holds."""
 
     def batch_counts(self, batch: Any) -> Mapping[str, int]:
-        """Count ``samples``, and ``tokens`` and ``cells`` if the batch has them, from shapes alone, never from the
-        device.
-        """
+        """Count ``samples``, and ``tokens`` and ``cells`` if the batch has them, from shapes, never from the device."""
 
 
 class CountsDecoding(Protocol):

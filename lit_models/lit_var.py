@@ -201,8 +201,8 @@ class LitVAR(GeneratingModule):
         return {"loss": loss, "report": report}
 
     def batch_counts(self, batch: Batch) -> dict[str, int]:
-        """Count the ``samples`` and the ``tokens`` of the trained scales in a batch, and the ``cells`` if it has
-        canvases.
+        """Count the ``samples``, the ``tokens`` of the trained scales and, if there are canvases, the ``cells`` of a
+        batch.
         """
         reached = self.network.bounds[self.active_scales(self.global_step)]
         return count_tokens(batch, len(range(reached)[self.trained_tokens]))

@@ -73,9 +73,7 @@ class SampleEvaluation(Callback, ABC):
         """Return the report for people to read; it is made on all ranks and used on rank zero."""
 
     def generate(self, trainer: Trainer, pl_module: LightningModule, first: int, count: int, seed: int) -> Tensor:
-        """Generate the batch that begins at sample ``first``, uint8 ``[B, C, H, W]`` on the CPU; count what decoding
-        took.
-        """
+        """Generate the batch from sample ``first`` on, uint8 ``[B, C, H, W]`` on the CPU; count what decoding took."""
         canvases = generate_samples(trainer, pl_module, first, count, seed)
         module = offered(pl_module, CountsDecoding)
         self._decoding.update({} if module is None else module.decoding_counts())

@@ -32,8 +32,7 @@ class SampleStore:
         self.folder = folder / hashlib.sha256(key.encode()).hexdigest()[:16]
 
     def read(self, first: int, count: int) -> Tensor | None:
-        """Return samples ``first`` to ``first + count - 1``, uint8 ``[count, C, H, W]``, or None if they are not
-        stored.
+        """Return samples ``first`` to ``first + count - 1``, uint8 ``[count, C, H, W]``; None if they are not stored.
 
         Raises:
             ValueError: the file is damaged; the message names it.

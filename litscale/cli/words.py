@@ -32,8 +32,7 @@ def as_options(words: Sequence[str]) -> list[str]:
 
 
 def with_exported(words: Sequence[str]) -> list[str]:
-    """Replace ``--model.pretrained NAME`` by the config of an exported model, before all other configs, and its
-    weights.
+    """Replace ``--model.pretrained NAME`` by an exported model's config, before all others, and its weights.
 
     Args:
         words: of a command line, its command first.

@@ -72,9 +72,7 @@ class AR(Generator):
         return ARStepper(self, conditions, guide, tables, local)
 
     def beginning(self, conditions: Tensor, guide: Tensor | None, local: Tensor | None) -> Tensor:
-        """Return the prefix tokens ``[B, prefix, D]``, the last of which predicts the first patch; see
-        :meth:`upcoming`.
-        """
+        """Return the prefix tokens ``[B, prefix, D]``; the last predicts the first patch, see :meth:`upcoming`."""
         tokens = self.prefix_tokens(conditions, guide)
         return tokens if local is None else tokens + F.pad(local[:, :1], (0, 0, self.prefix - 1, 0))
 

@@ -207,8 +207,7 @@ class Fractal(CanvasNetwork):
         teacher: Fractal | None = None,
         data_weight: float = 0.0,
     ) -> FractalOutput:
-        """Compute the training loss: mean cross-entropy in nats per predicted symbol, plus the losses of guiding
-        values.
+        """Compute the training loss: mean cross-entropy in nats per predicted symbol, plus that of guiding values.
 
         With a teacher it is the divergence KL(teacher || model) of the distributions of the same symbols (arXiv
         1503.02531): both networks see the same canvases, labels and masks.

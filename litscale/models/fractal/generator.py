@@ -113,8 +113,7 @@ class Generator(nn.Module):
         return tokens
 
     def phases(self, columns: Tensor) -> Tensor | None:
-        """Return the local conditioning of patches by their place in each period, added to tokens; None without
-        periods.
+        """Return the local conditioning of patches by their place in each period; None without periods.
 
         Args:
             columns: number of each patch's first column of cells within its piece, int64 ``[B, N]``.

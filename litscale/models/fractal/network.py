@@ -70,8 +70,7 @@ class CanvasNetwork(nn.Module, ABC):
     def nll_of_columns(
         self, canvas: Tensor, label: Tensor | None = None, passes: int = 1, *, seed: int | None = None
     ) -> Tensor:
-        """Compute the negative log-likelihood of each column given those before it, in nats, float64 ``[passes, B,
-        W]``.
+        """Compute the negative log-likelihood in nats of each column given earlier ones, float64 ``[passes, B, W]``.
 
         Evaluation of whole pieces needs it, ``evaluation.stride``; arguments as of :meth:`nll_of_passes`.
 

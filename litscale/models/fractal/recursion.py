@@ -290,9 +290,7 @@ class _Patches:
                 self._show(~hidden)
 
     def _conditions(self, steps: MARSteps, hidden: Tensor, index: Tensor | None) -> Tensor:
-        """Compute the conditions of all patches while ``hidden``, bool ``[R, N]``, are unseen; ``index`` as of the
-        steps.
-        """
+        """Compute the conditions of all patches; ``hidden``, bool ``[R, N]``, are unseen, ``index`` as of the steps."""
         patches = self.patches
         if index is not None:
             row, at = torch.arange(len(index), device=index.device)[:, None], index.clamp(max=hidden.shape[1] - 1)
@@ -356,9 +354,7 @@ class _Patches:
         return None if local is None else self.work.twice(local)
 
     def _scale(self, progress: float | Tensor) -> Scale:
-        """Return the guidance scale of the level below, when ``progress`` of the patches, with those being filled, is
-        done.
-        """
+        """Return the guidance scale of the level below, once ``progress`` of the patches is done."""
         options = self.drawing.options
         if self.work.cfg is None or self.depth:
             return self.work.cfg

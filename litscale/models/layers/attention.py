@@ -137,9 +137,7 @@ def _weights(
     cache: KVCache | None = None,
     causal: bool = False,
 ) -> Tensor:
-    """Compute the attention weights of a pass that is over, from its arguments: a cache already holds the keys of
-    ``x``.
-    """
+    """Compute the attention weights of a pass that is over; a cache already holds the keys of ``x``."""
     q, k, _ = layer.project(x, rope)
     if cache is not None:
         k = cache.held()[0]

@@ -19,9 +19,7 @@ from litscale.models.var.scale_attention import Mask, attend
 
 
 def modulated_norm(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """Apply layer norm to ``[B, L, D]`` without affine part, then scale and shift ``[B, 1, D]`` (AdaLN, arXiv
-    2212.09748).
-    """
+    """Normalise ``[B, L, D]`` without affine part, then scale and shift by ``[B, 1, D]`` (AdaLN, arXiv 2212.09748)."""
     return F.layer_norm(x, x.shape[-1:], eps=1e-6) * (1 + scale) + shift
 
 

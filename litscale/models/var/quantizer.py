@@ -327,9 +327,7 @@ class Quantizer(nn.Module):
         return best.view(query.shape[:2])
 
     def _distances(self, rows: Tensor) -> Tensor:
-        """Compute squared distances ``[B n, V]`` of queries ``[B n, dim]`` to all codes, of unit vectors with
-        ``znorm``.
-        """
+        """Compute squared distances ``[B n, V]`` of queries ``[B n, dim]`` to codes, of unit vectors with ``znorm``."""
         codes = self.codebook.weight
         with torch.autocast(rows.device.type, enabled=False):
             if self.znorm:

@@ -251,9 +251,7 @@ class VAR(nn.Module):
         return self.class_emb(labels.where(labels >= 0, self.num_classes))
 
     def _block_condition(self, embedding: Tensor) -> Tensor:
-        """Return what blocks compute their modulation from: the classes ``[B, D]``, or the shared part ``[B, 1, 6,
-        D]``.
-        """
+        """Return what modulates the blocks: the classes ``[B, D]``, or the shared part ``[B, 1, 6, D]``."""
         if self.shared_modulation is None:
             return embedding
         return self.shared_modulation(F.silu(embedding)).unflatten(-1, (1, 6, -1))
@@ -266,8 +264,8 @@ class VAR(nn.Module):
         return self.head(modulated_norm(x, scale, shift)).float()
 
     def _initialise(self, width: int, depth: int) -> None:
-        """Initialise with small normals; gates near zero and a flat head make training start from near-uniform
-        predictions.
+        """Initialise so that training starts from near-uniform predictions: small normals, gates near zero, a flat
+        head.
         """
         std = (1 / width / 3) ** 0.5
         for module in self.modules():
