@@ -201,9 +201,7 @@ class LitVAR(GeneratingModule):
         return {"loss": loss, "report": report}
 
     def batch_counts(self, batch: Batch) -> dict[str, int]:
-        """Count the ``samples``, the ``tokens`` of the trained scales and, if there are canvases, the ``cells`` of a
-        batch.
-        """
+        """Count the ``samples``, ``tokens`` of the trained scales and, if there are canvases, ``cells`` of a batch."""
         reached = self.network.bounds[self.active_scales(self.global_step)]
         return count_tokens(batch, len(range(reached)[self.trained_tokens]))
 

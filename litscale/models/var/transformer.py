@@ -264,9 +264,7 @@ class VAR(nn.Module):
         return self.head(modulated_norm(x, scale, shift)).float()
 
     def _initialise(self, width: int, depth: int) -> None:
-        """Initialise so that training starts from near-uniform predictions: small normals, gates near zero, a flat
-        head.
-        """
+        """Initialise small normals, gates near zero and a flat head, so that predictions start near uniform."""
         std = (1 / width / 3) ** 0.5
         for module in self.modules():
             if isinstance(module, nn.Linear):
