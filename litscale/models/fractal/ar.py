@@ -56,11 +56,11 @@ class AR(Generator):
         return middle[:, :, None]
 
     def step(self, token: Tensor, added: Tensor, rope: Tensor | None, caches: Sequence[TokenCache]) -> Tensor:
-        """Run the transformer over one token of each row, ``[B, D]``, at a position of :class:`StepTables`."""
+        """Map one token of each row to its state, ``[B, D]`` each, given the entries of its position in the tables."""
         return self.norm(self.blocks.step(self.in_norm(token + added), rope, caches))
 
     def tables(self, grid: tuple[int, int], cached: bool, kind: type[StepTables] | None = None) -> StepTables:
-        """Prepare sequences that are fed patch by patch, with or without caches."""
+        """Make the tables and, if ``cached`` is true, the caches of sequences that are fed patch by patch."""
         added, rope = self.position_tables(grid, self.order(grid, self.pos_emb.device))
         turns = None if rope is None else rope_of_projected(rope, self.config.stack.heads)
         return (kind or StepTables)(added, rope, turns, self.blocks.caches(len(added)) if cached else None)
@@ -68,11 +68,14 @@ class AR(Generator):
     def stepper(
         self, conditions: Tensor, guide: Tensor | None, tables: StepTables, local: Tensor | None = None
     ) -> ARStepper:
-        """Start a sequence that is fed patch by patch; ``local`` is made by :meth:`upcoming`."""
+        """Start a sequence that is fed patch by patch; ``local`` is the result of :meth:`upcoming`."""
         return ARStepper(self, conditions, guide, tables, local)
 
     def beginning(self, conditions: Tensor, guide: Tensor | None, local: Tensor | None) -> Tensor:
-        """Return the prefix tokens ``[B, prefix, D]``; the last predicts the first patch, see :meth:`upcoming`."""
+        """Return the prefix tokens ``[B, prefix, D]``, the last of which predicts the first patch.
+
+        ``local`` is the result of :meth:`upcoming`.
+        """
         tokens = self.prefix_tokens(conditions, guide)
         return tokens if local is None else tokens + F.pad(local[:, :1], (0, 0, self.prefix - 1, 0))
 
@@ -83,13 +86,13 @@ class AR(Generator):
 
 @dataclass(frozen=True)
 class StepTables:
-    """What sequences over one grid need and can have one after the other.
+    """Tables of positions, and caches, that sequences over one grid use one after the other.
 
     Attributes:
         added: embeddings of the positions, ``[S, D]``.
         rope: rotary table for a head, complex ``[S, d / 2]``, or None.
         turns: the same for all that attention projects, complex ``[S, 3 D / 2]``, or None.
-        caches: one per block; None runs the whole sequence again for each patch.
+        caches: one per block; None recomputes the whole sequence for each patch.
     """
 
     added: Tensor
@@ -98,13 +101,13 @@ class StepTables:
     caches: list[StepKVCache] | None
 
     def step(self, generator: AR, token: Tensor, place: int) -> Tensor:
-        """Map one token ``[B, D]``, at this place of the sequences that the caches hold, to its state ``[B, D]``."""
+        """Map the tokens at this place of the sequences, ``[B, D]``, to their states; the caches hold earlier ones."""
         assert self.caches is not None
         return generator.step(token, *self._places[place], self.caches)
 
     @cached_property
     def _places(self) -> list[tuple[Tensor, Tensor | None]]:
-        """Rows of the tables, views that are made once."""
+        """Rows of ``added`` and ``turns``, as views that are made only once."""
         turns = [None] * len(self.added) if self.turns is None else self.turns.unbind(0)
         return list(zip(self.added.unbind(0), turns, strict=True))
 
@@ -193,7 +196,7 @@ class ARRows:
             rows: the sequences, int64 ``[r]``; None for all.
             patches: features ``[r, n, P]`` of patches that follow each other in scan order.
             at: for each sequence, the number of patches that it holds.
-            counts: how many of its n patches are meant; the others are padding.
+            counts: for each sequence, how many of its n patches count; the others are padding.
 
         Returns:
             Condition ``[r, 1, D]`` of each sequence's next patch.
@@ -202,7 +205,7 @@ class ARRows:
         return self._run(rows, self._embed(rows, patches, at), [prefix + place for place in at], counts)
 
     def _embed(self, rows: Tensor | None, patches: Tensor, at: list[int]) -> Tensor:
-        """Embed consecutive patches as tokens ``[r, n, D]``; arguments as of :meth:`feed`."""
+        """Embed consecutive patches as tokens ``[r, n, D]``; the arguments are those of :meth:`feed`."""
         tokens = self.generator.embed(patches)
         if self._local is None:
             return tokens

@@ -12,7 +12,7 @@ SCANS = ("row_major", "column_major")
 
 
 def grid_of(canvas: tuple[int, int], patch: tuple[int, int]) -> tuple[int, int]:
-    """Return the rows and columns of patches.
+    """Return the numbers of rows and columns of patches into which a canvas is cut.
 
     Raises:
         ValueError: the patch does not divide the canvas.
@@ -41,7 +41,7 @@ def unpatchify(patches: Tensor, grid: tuple[int, int]) -> Tensor:
 
 
 def scan_places(grid: tuple[int, int], scan: str) -> list[int]:
-    """Return the raster index of the patch visited at each position as a list, without asking a device."""
+    """Return the raster index of the patch visited at each position, as a list that is made on the host."""
     rows, columns = grid
     if scan == "row_major":
         return list(range(rows * columns))

@@ -71,12 +71,16 @@ def fill_official(model: Fractal, checkpoint: Mapping[str, Any] | str | Path) ->
 
 
 def to_official(model: Fractal) -> dict[str, Tensor]:
-    """Copy a model's parameters under the official names and shapes."""
+    """Return copies of a model's parameters under the official names and in the official shapes."""
     return {name: ours.detach().clone() for name, ours in _pairs(model)}
 
 
 def official_arguments(arguments: Mapping[str, Any] | str) -> dict[str, Any]:
-    """Translate official constructor arguments, or the name of a preset, into ours."""
+    """Translate official constructor arguments, or the name of a preset, into those of :class:`Fractal`.
+
+    Raises:
+        ValueError: there is no such preset.
+    """
     if isinstance(arguments, str):
         if arguments not in PRESETS:
             raise ValueError(f"there is no preset {arguments!r}; known are {', '.join(PRESETS)}")
@@ -103,7 +107,7 @@ def official_arguments(arguments: Mapping[str, Any] | str) -> dict[str, Any]:
 
 
 def _pairs(model: Fractal) -> Iterator[tuple[str, Tensor]]:
-    """Yield the official name and our parameter (a view of the official shape) for each official entry."""
+    """Yield the official name of each official entry, and our parameter as a view in the official shape."""
     yield "fake_latent", model.no_class
     if model.class_emb is not None:
         yield "class_emb.weight", model.class_emb.weight

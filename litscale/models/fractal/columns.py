@@ -20,9 +20,9 @@ from litscale.models.fractal.generator import Generator
 
 @dataclass(frozen=True)
 class Preceding:
-    """What the levels below the first are shown of the columns before a patch of the first level.
+    """The preceding columns: what the levels below the first read of the columns before a patch of the first level.
 
-    They are shown the features of the cells of some columns just before it, and the average features of each row over
+    They read the features of all cells of some columns just before it, and the average features of each row over
     more columns. Cells off the canvas are 0: silent, or black; the average is of the columns on the canvas alone.
 
     Args:
@@ -39,15 +39,15 @@ class Preceding:
 
     @property
     def shown(self) -> int:
-        """n, the number of features of each row and feature of a cell; 0 where nothing is shown."""
+        """n: how many values of a feature a row is shown, one for each column and one for the average; 0 for none."""
         return self.columns + (self.average > 0)
 
     def of_all(self, canvas: Tensor, features: SymbolFeatures) -> Tensor | None:
-        """Return what comes before each patch of canvases.
+        """Return the preceding columns of all patches of canvases.
 
         Args:
             canvas: symbols ``[B, C, H, W]``.
-            features: of symbols.
+            features: turns symbols into features.
 
         Returns:
             ``[B, N, F, h + 2 m, n]``, or None.
@@ -71,14 +71,14 @@ class Preceding:
     def of_some(
         self, patches: Tensor, grid: tuple[int, int], row: Tensor, index: Tensor, features: SymbolFeatures
     ) -> Tensor | None:
-        """Return what comes before some patches.
+        """Return the preceding columns of some patches.
 
         Args:
-            patches: all of the canvases, symbols ``[B, N, C, h, w]``.
+            patches: all patches of the canvases, symbols ``[B, N, C, h, w]``.
             grid: rows and columns of patches.
-            row: which canvas, int64 ``[r]``.
-            index: which of its patches, int64 ``[r]``.
-            features: of symbols.
+            row: number of the canvas of each patch, int64 ``[r]``.
+            index: raster index of each patch in its canvas, int64 ``[r]``.
+            features: turns symbols into features.
 
         Returns:
             ``[r, F, h + 2 m, n]``, or None.
@@ -101,7 +101,7 @@ class Preceding:
         return torch.cat(parts, dim=-1)
 
     def below(self, before: Tensor | None, patch: tuple[int, int], grid: tuple[int, int]) -> Tensor | None:
-        """Cut what comes before canvases into the rows that belong to each of their patches.
+        """Cut the preceding columns of canvases into the rows that belong to each of their patches.
 
         Args:
             before: ``[R, F, H + 2 m, n]``, or None.
@@ -117,15 +117,15 @@ class Preceding:
         return cut.repeat_interleave(grid[1], dim=1)
 
     def check(self, generator: str, scan: str, grid: tuple[int, int]) -> None:
-        """Check that the options are possible, and all of these columns known when a patch is predicted.
+        """Check the options, and that all preceding columns are known when a patch is predicted.
 
         Args:
-            generator: of the first level.
-            scan: of the first level.
+            generator: name of the first level's generator.
+            scan: scan order of the first level.
             grid: rows and columns of its patches.
 
         Raises:
-            ValueError: they are not.
+            ValueError: an option is negative, or the first level does not visit its patches column by column.
         """
         if min(self.columns, self.margin, self.average) < 0:
             raise ValueError("preceding_columns, preceding_margin and preceding_average must be at least 0")
@@ -155,8 +155,8 @@ def one_after_the_other(sizes: Sequence[tuple[int, int]], generators: Sequence[G
     """Return whether levels predict all cells of a column before any of a later one.
 
     Args:
-        sizes: of the canvas, and of each level's patches.
-        generators: of the levels.
+        sizes: sizes of the canvas and of each level's patches.
+        generators: generators of the levels.
     """
     for canvas, patch, generator in zip(sizes, sizes[1:], generators, strict=False):
         rows, columns = grid_of(canvas, patch)

@@ -9,12 +9,12 @@ SYMBOLS = ("sizes", "codec", "alphabet", "num_classes")  # options of networks t
 
 
 def check_teacher(student: Fractal, teacher: Fractal) -> None:
-    """Refuse a teacher whose distributions are not those of the student's symbols given the student's context.
+    """Refuse a teacher that does not predict the same symbols from the same context as the student.
 
     Widths, blocks, heads, positions and dropout may differ.
 
     Raises:
-        ValueError: naming all options that differ.
+        ValueError: options differ; the message names all of them.
     """
     check_same("teacher", student, teacher, tuple(_conditionals(student)))
 
@@ -22,16 +22,16 @@ def check_teacher(student: Fractal, teacher: Fractal) -> None:
 def check_draft(model: Fractal, draft: Fractal, parallel: int) -> None:
     """Refuse a draft that cannot guess the first level's patches of a network.
 
-    Only the symbols have to be the same, and the order in which these patches are visited.
+    All levels of both networks must be AR. They must draw the same symbols, and visit these patches in the same order.
 
     Args:
         model: the network.
-        draft: what is to guess its patches.
+        draft: the network that is to guess its patches.
         parallel: the level whose canvases are decoded in parallel.
 
     Raises:
-        ValueError: the first level's patches are not decoded in parallel, naming what prevents it; or naming all
-            options that differ.
+        ValueError: the first level's patches are not decoded in parallel, and the message says why; or options differ,
+            and the message names them.
     """
     needed = (
         "guess 'draft' needs two networks of AR levels only, parallel_level 1 or none, and decoding 'jacobi' "
@@ -50,10 +50,10 @@ def check_draft(model: Fractal, draft: Fractal, parallel: int) -> None:
 
 
 def check_same(role: str, model: Fractal, other: Fractal, options: tuple[str, ...]) -> None:
-    """Refuse another network, named by its role, of which some of these options differ.
+    """Refuse another network if one of these options differs; ``role`` is what the message calls it.
 
     Raises:
-        ValueError: naming those.
+        ValueError: options differ; the message names them.
     """
     own, given = _conditionals(model), _conditionals(other)
     differing = [f"{name} {given[name]} instead of {own[name]}" for name in options if own[name] != given[name]]
@@ -62,7 +62,7 @@ def check_same(role: str, model: Fractal, other: Fractal, options: tuple[str, ..
 
 
 def _conditionals(model: Fractal) -> dict[str, object]:
-    """Return the options that define which conditional distributions a network gives."""
+    """Return the options that determine which conditional distributions a network models."""
     generators = [level.generator for level in model.levels]
     return {
         "sizes": [list(size) for size in model.sizes],

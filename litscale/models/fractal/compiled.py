@@ -22,7 +22,7 @@ from litscale.models.layers.kv_cache import StaticKVCache
 
 @cache
 def compiled(function: Callable[..., Any], device: str) -> Callable[..., Any]:
-    """Return a function as one graph for each combination of shapes, compiled at its first call."""
+    """Return a compiled function; it compiles a graph for each combination of shapes when that first occurs."""
     import torch._dynamo
 
     # a level or head with each number of rows has a graph of its own
@@ -37,7 +37,7 @@ def _square(x: Tensor) -> Tensor:
 
 @cache
 def check_compiler(device: str) -> None:
-    """Check that a small function compiles.
+    """Check that torch can compile for a device, by compiling a small function.
 
     Raises:
         ValueError: torch cannot compile for this device here.
@@ -58,7 +58,7 @@ class StaticTables(StepTables):
     """Tables of sequences whose single tokens go through a compiled graph."""
 
     def step(self, generator: AR, token: Tensor, place: int) -> Tensor:
-        """Map one token as :meth:`StepTables.step` does."""
+        """Map one token of each sequence by a compiled graph, as :meth:`StepTables.step` does."""
         assert self.caches is not None
         memories = [layer.memory(token, 3 * token.shape[1]) for layer in self.caches]
         if token.is_cuda:
@@ -83,7 +83,7 @@ class StaticTables(StepTables):
 def _level_step(
     generator: AR, token: Tensor, at: Tensor, added: Tensor, turns: Tensor | None, memories: list[Tensor]
 ) -> Tensor:
-    """Map one token at the place ``at``, int64 ``[1]``."""
+    """Map one token of each row, ``[R, D]``, at the place ``at``, int64 ``[1]``, to its state ``[R, D]``."""
     heads = generator.config.stack.heads
     caches = [StaticKVCache(memory, heads, at) for memory in memories]
     rope = None if turns is None else turns.index_select(0, at)[0]
@@ -99,7 +99,7 @@ def compiled_draw(
     known: Tensor | None,
     rules: Rules,
 ) -> tuple[Tensor, Tensor | None]:
-    """Draw the channels of cells by one graph; arguments and results as of `Drawing.draw_cells`."""
+    """Draw the channels of cells by one graph; arguments and results are as in `Drawing.draw_cells`."""
     if cfg is not None and not isinstance(cfg, Tensor):  # it may change from step to step
         cfg = torch.full((1,), cfg, device=conditions.device, dtype=torch.float32)
     draw = compiled(_draw, conditions.device.type)

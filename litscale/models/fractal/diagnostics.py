@@ -27,17 +27,18 @@ class LevelAttention:
 
 @torch.no_grad()
 def attention_report(model: Fractal, canvas: Tensor, label: Tensor | None = None) -> dict[str, LevelAttention]:
-    """Measure attention on a batch, with attention weights computed in full: keep the batch small.
+    """Measure the entropy and reach of each level's attention on a batch.
 
-    MAR levels hide what they hide in a pass of the likelihood, the same patches of a canvas every time.
+    Whole matrices of attention weights are computed, so keep the batch small. MAR levels hide patches as in a pass of
+    the likelihood, the same patches of a canvas every time.
 
     Args:
-        model: to be measured, dropout off.
+        model: the network, whose dropout is off meanwhile.
         canvas: uint8 ``[B, C, H, W]``.
         label: int64 ``[B]``.
 
     Returns:
-        ``level_<i>`` -> its attention.
+        The attention of each level, by its name ``level_<i>``.
     """
     report = {}
     with evaluating(model):

@@ -30,13 +30,12 @@ class Canvases:
     Attributes:
         symbols: uint8 ``[R, C, H, W]``, read where ``known``.
         known: bool ``[R, C, H, W]``, or None where no cell of the whole call is known.
-        keys: of each cell's noise, int64 ``[R, 1, H, W]``.
-        conditions: ``[R, K, D]``, or ``[2 R, K, D]``.
+        keys: key of each cell's noise, int64 ``[R, 1, H, W]``.
+        conditions: ``[R, K, D]``, or with guidance ``[2 R, K, D]``.
         cfg: guidance scale on this level, one for all rows or float32 ``[R]``; None for none.
-        noise: of the leaf, float32 ``[R, C, A]``, where it was drawn for many cells at once.
-        start: of canvases of the first level, number of their first columns within their pieces, int64 ``[R]``; None
-            for 0.
-        before: of canvases of the levels below, what is shown of the columns before the first level's patch, features
+        noise: noise of the leaf, float32 ``[R, C, A]``, if it was drawn for many cells at once, else None.
+        start: on the first level, number of each canvas' first column within its piece, int64 ``[R]``; None for 0.
+        before: on the levels below, the preceding columns of the first level's patch, features
             ``[R, F, H + 2 m, n]``, or None.
     """
 
@@ -51,15 +50,15 @@ class Canvases:
 
     @property
     def copies(self) -> int:
-        """How many rows the networks run for each row."""
+        """Number of rows that the networks compute for each row: 2 with guidance, else 1."""
         return 1 if self.cfg is None else 2
 
     def twice(self, x: Tensor) -> Tensor:
-        """Return rows ``[R, ...]``, and with guidance the same rows once more behind them."""
+        """Return rows ``[R, ...]`` or, with guidance, two copies of them, one after the other, ``[2 R, ...]``."""
         return x if self.cfg is None else x.repeat(self.copies, *[1] * (x.ndim - 1))
 
     def twins(self, rows: Tensor) -> Tensor:
-        """Return the indices of conditional rows, then those of their unconditional twins."""
+        """Return the indices of rows, followed with guidance by those of their unconditional copies."""
         return rows if self.cfg is None else torch.cat([rows, rows + len(self.symbols)])
 
 
@@ -87,7 +86,7 @@ class Drawing:
         guide: Tensor | None,
         local: Tensor | None,
     ) -> ARStepper:
-        """Start a sequence; tables and caches are those of the last one over such a grid, which is over."""
+        """Start a sequence; it reuses tables and caches of the last one over such a grid, which must have ended."""
         if (generator, grid) not in self._levels:
             kind = StaticTables if self.options.compile else StepTables
             self._levels[generator, grid] = generator.tables(grid, self.options.use_cache, kind)
@@ -102,7 +101,7 @@ class Drawing:
         """Draw the noise of a level's guiding values, or of cells if ``depth`` is the number of levels.
 
         Args:
-            keys: of the cells, or of the first cells of the level's canvases, int64 ``[R, ...]``.
+            keys: keys of the cells, or of the first cells of the level's canvases, int64 ``[R, ...]``.
             depth: the level.
 
         Returns:
@@ -117,15 +116,15 @@ class Drawing:
         return gumbel(numbers(own, head.channels), head.codebook.shape[1])
 
     def order_keys(self, keys: Tensor, depth: int) -> Tensor:
-        """Return the sort keys of a level's patches, int64 ``[R, N]``, which also key their first cells."""
+        """Derive sort keys of a level's patches, int64 ``[R, N]``, from the keys of their first cells."""
         return chained(keys, -2 - 2 * depth)
 
     def step_keys(self, keys: Tensor, depth: int, step: int) -> Tensor:
-        """Return the keys of cells that a MAR level draws in a step, from 1 on, and may draw again in a later one."""
+        """Derive keys for one step (from 1 on) of a MAR level, which may draw the same cells again in a later one."""
         return chained(keys, step * len(self.model.levels) + depth)
 
     def logits(self, logits: Tensor, cfg: Scale) -> Tensor:
-        """Combine a network's logits ``[R, ..., A]`` or ``[2 R, ..., A]`` into those to draw from, ``[R, ..., A]``."""
+        """Turn a network's logits ``[R, ..., A]`` or ``[2 R, ..., A]`` into those to draw from, ``[R, ..., A]``."""
         options = self.options
         return final_logits(logits, options.temperature, cfg, options.filter_threshold, options.min_p)
 

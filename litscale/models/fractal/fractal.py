@@ -207,10 +207,10 @@ class Fractal(CanvasNetwork):
         teacher: Fractal | None = None,
         data_weight: float = 0.0,
     ) -> FractalOutput:
-        """Compute the training loss: mean cross-entropy in nats per predicted symbol, plus that of guiding values.
+        """Compute the training loss, the mean cross-entropy in nats per symbol, plus that of guiding values.
 
-        With a teacher it is the divergence KL(teacher || model) of the distributions of the same symbols (arXiv
-        1503.02531): both networks see the same canvases, labels and masks.
+        With a teacher, the share ``1 - data_weight`` of the loss is the divergence KL(teacher || model) of the
+        distributions of the same symbols (arXiv 1503.02531): both networks see the same canvases, labels and masks.
 
         Args:
             canvas: symbols, uint8 ``[B, C, H, W]``.
@@ -219,7 +219,7 @@ class Fractal(CanvasNetwork):
             start: number of each canvas' first column within its piece, int64 ``[B]``, for ``periods``; 0 without.
             teacher: a network that fits, see :func:`litscale.models.fractal.compatibility.check_teacher`; it is used as
                 it is, so switch it to evaluation.
-            data_weight: with a teacher, the part of the cross-entropy in the loss, in 0..1.
+            data_weight: with a teacher, the share of the cross-entropy in the loss, in 0..1.
 
         Raises:
             ValueError: a canvas or label that does not fit the model.
@@ -256,9 +256,9 @@ class Fractal(CanvasNetwork):
     ) -> Tensor:
         """Compute the negative log-likelihood in nats per canvas, without dropout.
 
-        Exact for AR levels, with which all passes are equal. With MAR levels an unbiased estimate of the mean over
-        generation orders, an upper bound on the exact value (order-agnostic bound, arXiv 2110.02037). Guiding values
-        are counted as symbols of their own, which bounds the likelihood of the canvas too.
+        If all levels are AR, it is exact, and all passes are equal. With MAR levels it is an unbiased estimate of the
+        mean over generation orders, an upper bound on the exact value (order-agnostic bound, arXiv 2110.02037).
+        Guiding values count as symbols of their own, which also makes it an upper bound for the canvas.
 
         Args:
             canvas: symbols, uint8 ``[B, C, H, W]``.
@@ -267,8 +267,8 @@ class Fractal(CanvasNetwork):
             seed: with it, a canvas has the same values in every batch and every process: what MAR levels hide depends
                 on the seed and the canvas alone. Without it, torch's generator decides.
             start: as in :meth:`forward`.
-            masking: what MAR levels hide, if other than for the likelihood: `StepMasking` with the steps of a sampler
-                gives the likelihood of what that draws.
+            masking: makes the masks of MAR levels, by default those for the likelihood. `StepMasking` with the steps of
+                a sampler gives the likelihood of the canvases that this sampler draws.
 
         Returns:
             float32 ``[passes, B]``.
@@ -288,7 +288,7 @@ class Fractal(CanvasNetwork):
     ) -> Tensor:
         """Compute the negative log-likelihood of each column given those before it, in nats, without dropout.
 
-        Arguments as of :meth:`nll_of_passes`.
+        The arguments are those of :meth:`nll_of_passes`.
 
         Returns:
             float64 ``[passes, B, W]``.
@@ -314,7 +314,7 @@ class Fractal(CanvasNetwork):
         start: Tensor | None,
         masking: Callable[..., Masking] | None = None,
     ) -> Iterator[LossTerms]:
-        """Yield the terms of some teacher-forced passes; arguments as of :meth:`nll_of_passes`."""
+        """Yield the cross-entropies of each teacher-forced pass; the arguments are those of :meth:`nll_of_passes`."""
         masking = partial(Masking, "likelihood") if masking is None else masking
         if seed is None:
             keys = torch.randint(2**62, (len(canvas),), device=canvas.device)
@@ -332,7 +332,7 @@ class Fractal(CanvasNetwork):
         """Check the batch and return the conditions of the first level, ``[B, root_conditions, D]``.
 
         Raises:
-            ValueError: channels, size or label do not fit the model; of labels, those on the CPU are checked alone.
+            ValueError: channels, size or labels do not fit the model; the range of labels is checked only on the CPU.
         """
         if canvas.ndim != 4 or canvas.shape[1] != self.codec.channels:
             raise ValueError(
@@ -355,7 +355,7 @@ class Fractal(CanvasNetwork):
         Args:
             depth: the level.
             canvas: symbols ``[R, C, H, W]``.
-            before: what comes before each patch, ``[R, N, F, h + 2 m, n]``, on levels below the first, or None.
+            before: preceding columns of each patch, ``[R, N, F, h + 2 m, n]``, on levels below the first, or None.
             start: as in :meth:`forward`, for the first level.
 
         Returns:

@@ -67,7 +67,7 @@ def generate(
         length: W where no canvas is given; the model's own by default.
         window: columns that are generated at once, the model's own number by default; a first level with positions
             ``rope`` takes more.
-        seed: of the noise; without one it is taken from torch's generator.
+        seed: seed of the noise; None draws one from torch's generator.
         index: number of each canvas, int64 ``[B]``; 0, 1, ... without it.
         start: number of each canvas' first column within its piece, int64 ``[B]``, for networks with ``periods``; 0
             without.
@@ -75,7 +75,7 @@ def generate(
             finished cells, both ``[B, C, H, W]``.
         draft: a smaller network of the same sizes, codec, classes and scan, which guesses patches that are decoded in
             parallel, if the option ``guess`` says so.
-        report: is told what parallel decoding does.
+        report: counts what parallel decoding does.
 
     Returns:
         uint8 ``[B, C, H, W]`` on the model's device.
@@ -146,7 +146,7 @@ def _check_request(
     index: Tensor | None,
     start: Tensor | None,
 ) -> None:
-    """Refuse what would be generated wrongly, or without an end."""
+    """Refuse a request that cannot be generated correctly, or would never end, with a ValueError."""
     if canvas.dtype != torch.uint8 or known.dtype != torch.bool:
         raise ValueError(f"canvas must be uint8 and known bool, not {canvas.dtype} and {known.dtype}")
     if label is not None and model.num_classes:
@@ -163,11 +163,11 @@ def _check_request(
 
 
 def _windows(known: Tensor, length: int, width: int, patch: int) -> Iterator[tuple[list[int], slice]]:
-    """Yield the columns to fill next, at most ``width``, and in which canvases, until the first ``length`` are known.
+    """Yield the canvases and the columns, at most ``width``, to fill next, until the first ``length`` are known.
 
     Half of a window lies before the first unknown column, less at the beginning of the canvas and more at its end. It
-    begins with a whole patch. A canvas has the windows that it has alone; those whose windows are the same have them
-    together.
+    begins with a whole patch. A canvas has the same windows as if it were alone; canvases with the same window are
+    filled together.
     """
     while not bool(known[..., :length].all()):
         unknown = (~known[..., :length]).flatten(1, 2).any(1)  # [B, length]
@@ -183,7 +183,7 @@ def _windows(known: Tensor, length: int, width: int, patch: int) -> Iterator[tup
 
 
 def _whole(on_step: OnStep, canvas: Tensor, known: Tensor, row: Tensor | slice, part: slice, length: int) -> OnStep:
-    """Wrap a callback of steps, so that a step of a window shows the whole canvas."""
+    """Wrap a step callback so that it is given the whole canvas instead of the window."""
 
     def show(window: Tensor, done: Tensor) -> None:
         shown, finished = canvas.clone(), known.to(canvas.device, copy=True)

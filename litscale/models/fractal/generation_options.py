@@ -131,7 +131,8 @@ class Generation:
         """Check the options and return the level decoded in parallel; the number of levels if there is none.
 
         Raises:
-            ValueError: as :meth:`check`; or ``parallel_level`` is none of the levels that are AR down to the last.
+            ValueError: as for :meth:`check`; or ``parallel_level`` is none of the levels that are AR down to the last,
+                or ``compile`` is set for a MAR level or for parallel decoding.
         """
         levels = len(model.levels)
         self.check(levels, model.num_classes)

@@ -15,8 +15,8 @@ class GenerationReport:
     Attributes:
         patches: patches that were decoded in parallel, of all canvases.
         passes: passes of the levels below, each over one patch of every canvas that is not finished.
-        patch_passes: the same, counted once for each patch.
-        draft: the same of the network that guesses, if there is one.
+        patch_passes: the same passes, counted once for each patch.
+        draft: the report of the network that guesses, if there is one.
     """
 
     def __init__(self) -> None:
@@ -26,19 +26,19 @@ class GenerationReport:
         self._margin: Tensor | None = None
 
     def drafts(self) -> GenerationReport:
-        """Return the report of the network that guesses."""
+        """Return the report of the network that guesses; the first call makes it."""
         self.draft = GenerationReport() if self.draft is None else self.draft
         return self.draft
 
     def settled(self, patches: int, symbols: int | Tensor, margin: Tensor) -> None:
-        """Count patches that have settled, how many of their symbols were drawn, and their least lead."""
+        """Add settled patches and the number of their symbols that were drawn, and update the least ``margin``."""
         self.patches += patches
         self._symbols = self._symbols + symbols
         self._margin = margin if self._margin is None else torch.minimum(self._margin, margin)
 
     @property
     def symbols(self) -> int:
-        """Symbols of these patches that were drawn: channels of cells, and guiding values."""
+        """Number of symbols of these patches that were drawn: channels of cells, and guiding values."""
         return int(self._symbols)
 
     @property
@@ -50,7 +50,7 @@ class GenerationReport:
         return math.inf if self._margin is None else float(self._margin)
 
     def counts(self) -> dict[str, float]:
-        """Return all counts by name; those of several calls add up, except ``margin``, of which the least counts."""
+        """Return all counts by name. Over several calls, take the least ``margin``, and the sum of all others."""
         return {
             "patches": self.patches,
             "passes": self.passes,

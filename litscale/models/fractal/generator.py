@@ -23,7 +23,7 @@ POSITIONS = ("learned", "rope", "both")
 
 @dataclass(frozen=True)
 class GeneratorConfig:
-    """What a level's transformer reads, where, and how large it is.
+    """The inputs, the positions and the size of a level's transformer.
 
     Args:
         patch_features: P.
@@ -38,8 +38,8 @@ class GeneratorConfig:
         zero_prefix_rope: give condition tokens a rotary table of zeros, which silences their queries and keys, as the
             published AR model does; otherwise they are not rotated.
         lone: hand down a patch's own state only, which is all that the leaf takes.
-        periods: lengths of which the phase of each patch is told, in columns of cells.
-        before_features: Q, features of what comes before the first level's patch; 0 where it is not told.
+        periods: lengths, in columns of cells, of the periods in which each patch is given its phase.
+        before_features: Q, number of features of the preceding columns; 0 if the level does not read them.
     """
 
     patch_features: int
@@ -57,7 +57,7 @@ class GeneratorConfig:
 
 
 class Generator(nn.Module):
-    """A level's transformer. Tokens: guiding value (if any), conditions last to first, patches.
+    """A level's transformer. Its tokens are the guiding value (if any), the conditions last to first, and the patches.
 
     Attributes:
         prefix: number of tokens before the patches.
@@ -113,13 +113,13 @@ class Generator(nn.Module):
         return tokens
 
     def phases(self, columns: Tensor) -> Tensor | None:
-        """Return the local conditioning of patches by their place in each period; None without periods.
+        """Return the local conditioning of patches by their phase in each period, to be added to tokens.
 
         Args:
             columns: number of each patch's first column of cells within its piece, int64 ``[B, N]``.
 
         Returns:
-            ``[B, N, D]``.
+            ``[B, N, D]``, or None without periods.
         """
         if self.phase_emb is None:
             return None
@@ -127,7 +127,7 @@ class Generator(nn.Module):
         return torch.stack([table[columns % len(table)] for table in tables]).sum(0)
 
     def preceded(self, before: Tensor | None) -> Tensor | None:
-        """Return the local conditioning ``[B, N, D]`` by features ``[B, N, Q]`` of what comes before, or None."""
+        """Return the local conditioning ``[B, N, D]`` by the preceding columns, features ``[B, N, Q]``, or None."""
         if self.before_emb is None or before is None:
             return None
         return self.before_emb(before.to(self.before_emb.weight.dtype))
@@ -140,14 +140,15 @@ class Generator(nn.Module):
         caches: Sequence[KVCache | RowKVCache] | None = None,
         mask: Tensor | None = None,
     ) -> Tensor:
-        """Run the transformer over tokens ``[B, L, D]`` at the positions given.
+        """Run the transformer over tokens ``[B, L, D]``, given the embeddings and rotary table of their positions.
 
-        With a mask, bool ``[B or 1, 1, L, S]``, it says what is seen; without, causal generators see what came before.
+        A mask, bool ``[B or 1, 1, L, S]``, says which tokens see which. Without one, tokens of causal generators see
+        no later ones, and those of others see all.
         """
         return self.norm(self.blocks(self.in_drop(self.in_norm(tokens + added)), self.causal, rope, caches, mask))
 
     def position_tables(self, grid: tuple[int, int], order: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return the positions of the sequence whose patches come in ``order`` (raster indices ``[n]``).
+        """Return the tables of positions for a sequence of patches in ``order`` (raster indices ``[n]``).
 
         Returns:
             Embeddings to add, ``[prefix + n, D]``, and the rotary table ``[prefix + n, d / 2]`` or None.

@@ -19,8 +19,8 @@ def guided(conditional: Tensor, unconditional: Tensor, cfg: float | Tensor, thre
     """Move logits away from the unconditional ones.
 
     Args:
-        conditional: ``[R, ..., A]``.
-        unconditional: ``[R, ..., A]``.
+        conditional: logits under the condition, ``[R, ..., A]``.
+        unconditional: logits without condition, ``[R, ..., A]``.
         cfg: scale, one for all rows or one for each, ``[R]``; 1 gives the conditional logits.
         threshold: symbols less probable than this under the condition are not pushed up by guidance.
 

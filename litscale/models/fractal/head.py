@@ -67,19 +67,19 @@ class CategoricalHead(nn.Module):
         return nats, logits
 
     def tables(self) -> HeadTables:
-        """Prepare cells whose channels are fed one by one."""
+        """Make the tables and caches for cells whose channels are fed one by one."""
         return HeadTables(
             self.codebook.unbind(0), self.codebook.mT.unbind(0), self.bias.unbind(0), self.blocks.caches(self.channels)
         )
 
     def stepper(self, conditions: Tensor, tables: HeadTables) -> HeadStepper:
-        """Start cells whose channels are fed one by one; conditions as in :meth:`logits`."""
+        """Start a pass over cells whose channels are fed one by one; ``conditions`` are as in :meth:`logits`."""
         return HeadStepper(self, conditions, tables)
 
 
 @dataclass(frozen=True)
 class HeadTables:
-    """What cells need and can have one after the other: views of weights by channel, and memory.
+    """Views of the weights by channel, and caches, that batches of cells use one after the other.
 
     Attributes:
         codebooks: ``[A, W]`` each.
@@ -102,7 +102,7 @@ def draw_channels(
     known: Tensor | None,
     rules: Rules,
 ) -> tuple[Tensor, Tensor | None]:
-    """Draw the channels of cells one after the other; arguments and results as of `Drawing.draw_cells`."""
+    """Draw the channels of cells one after the other; arguments and results are as in `Drawing.draw_cells`."""
     of_channel = None if noise is None else noise.unbind(1)
     total = None
     channels: list[Tensor] = []
@@ -154,6 +154,6 @@ class HeadStepper:
         return torch.addmm(tables.biases[c], state, tables.transposed[c])
 
     def feed(self, symbols: Tensor) -> None:
-        """Append the symbols of that channel, int64 ``[R]``."""
+        """Append the symbols, int64 ``[R]``, of the channel that :meth:`logits` predicted."""
         self._token = F.embedding(symbols, self._tables.codebooks[self._channel]).to(self._token.dtype)
         self._channel += 1

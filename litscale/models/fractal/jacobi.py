@@ -29,7 +29,7 @@ from litscale.models.fractal.layout import Layout
 
 
 def goes_on(codec: Codec, patches: Tensor) -> Tensor:
-    """Guess that patches uint8 ``[R, C, h, w]`` continue as they end: notes are held, colours stay."""
+    """Guess the patches after these, uint8 ``[R, C, h, w]``, from their last columns: notes are held, colours stay."""
     guess = patches[..., -1:].expand_as(patches)
     return torch.where(guess > 0, codec.alphabet - 1, guess) if codec.name == "onset_hold" else guess
 
@@ -39,9 +39,9 @@ class Open:
     """The open patches, those that have not settled.
 
     Attributes:
-        row: number of the canvas of each among those that are decoded now, int64 ``[m]``.
-        number: the same among the R.
-        patch: raster index, int64 ``[m]``.
+        row: number of each patch's canvas among the r that are decoded now, int64 ``[m]``.
+        number: number of its canvas among the R, int64 ``[m]``.
+        patch: raster index of each patch, int64 ``[m]``.
     """
 
     row: Tensor
@@ -50,13 +50,13 @@ class Open:
 
 
 class ParallelCanvases:
-    """Canvases of a level, each of which is guessed, scored and redrawn until it is settled.
+    """Canvases of a level, each of which is guessed, scored and redrawn until it has settled.
 
     Args:
         drawing: how symbols are drawn.
         depth: the level, which is AR, as are all below it.
         rows: R.
-        device: of the canvases.
+        device: device of the canvases.
     """
 
     def __init__(self, drawing: Drawing, depth: int, rows: int, device: torch.device) -> None:
@@ -66,7 +66,7 @@ class ParallelCanvases:
         self._settled = [0] * rows  # patches of each canvas, in scan order
 
     def fill(self, work: Canvases, numbers: list[int] | None = None) -> tuple[Tensor, Tensor | None]:
-        """Fill canvases of these numbers among the R, of all by default; see :meth:`begin` and :meth:`result`."""
+        """Fill the canvases of these numbers among the R, by default all; see :meth:`begin` and :meth:`result`."""
         active = list(range(self.rows)) if numbers is None else numbers
         rows = None if len(active) == self.rows else torch.tensor(active, device=self.layout.turn.device)
         self.begin(rows, work)
@@ -76,10 +76,10 @@ class ParallelCanvases:
         return self.result(rows)
 
     def begin(self, rows: Tensor | None, work: Canvases) -> None:
-        """Begin with new canvases.
+        """Start to decode new canvases.
 
         Args:
-            rows: which of the R, int64 ``[r]``; None for all.
+            rows: their numbers among the R, int64 ``[r]``; None for all.
             work: the canvases; symbols that are not known are a guess.
         """
         layout = self.layout
@@ -110,10 +110,10 @@ class ParallelCanvases:
                 self._put(name, rows, value)
 
     def step(self, active: list[int]) -> list[int]:
-        """Score and redraw canvases that are not settled yet; returns those that are now.
+        """Score and redraw unsettled canvases once, and return the numbers of those that have settled now.
 
         Args:
-            active: their numbers among the R, ascending.
+            active: numbers of the unsettled canvases among the R, ascending.
         """
         layout = self.layout
         rows = None if len(active) == self.rows else torch.tensor(active, device=layout.turn.device)
@@ -145,7 +145,7 @@ class ParallelCanvases:
         return settled
 
     def result(self, rows: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Return settled canvases, uint8 ``[r, C, h, w]``, and their log-probabilities if needed, float32 ``[r]``."""
+        """Return settled canvases, uint8 ``[r, C, h, w]``, and their log-probabilities, float32 ``[r]``, if needed."""
         log_prob = self._take("log_prob", rows) if self.drawing.scored else None
         return self.layout.to_cells(self._take("symbols", rows)), log_prob
 
@@ -158,13 +158,13 @@ class ParallelCanvases:
         return Open(*torch.tensor(places, device=self.layout.turn.device).unbind(1))
 
     def _by_part(self, still: Open | None) -> list[Open | None]:
-        """Return what is open of each part; guiding values of whole canvases always are."""
+        """Return the open patches of each part; None for all, as for the guiding values of the canvases themselves."""
         return [None if part.depth == self.depth else still for part in self.layout.parts]
 
     def _scores(self, rows: Tensor | None, symbols: Tensor, still: Open | None) -> list[Tensor]:
-        """Compute the final logits of open symbols given those before them in ``symbols``, by part.
+        """Compute the final logits of open symbols given those before them in ``symbols``, for each part.
 
-        They are ``[r, N, n, C, A]``, or ``[m, n, C, A]`` where not all is open.
+        They are ``[r, N, n, C, A]``, or ``[m, n, C, A]`` if only some patches are open.
         """
         model, by_part = self.drawing.model, self._by_part(still)
         # 1. the conditions, the canvases and their guiding values
@@ -208,7 +208,7 @@ class ParallelCanvases:
         return final
 
     def _finish(self, settled: list[int]) -> None:
-        """Report and score canvases of these numbers, which have just settled, by the last logits of their symbols."""
+        """Count the canvases of these numbers, which have just settled, and score them by their last logits."""
         index = torch.tensor(settled, device=self.layout.turn.device)
         drawn = self._state["symbols"][index]
         known = self._state["known"][index] if "known" in self._state else None
@@ -242,7 +242,7 @@ class ParallelCanvases:
         return values
 
     def _put(self, name: str, rows: Tensor | None, value: Tensor, still: Open | None = None) -> None:
-        """Keep the state of canvases ``rows``, of all by default, or of open patches."""
+        """Store the state of the canvases ``rows``, None for all, or of the open patches ``still`` if given."""
         if still is not None:
             self._state[name][still.number, still.patch] = value
             return
@@ -254,7 +254,7 @@ class ParallelCanvases:
         self._state[name][rows] = value
 
     def _take(self, name: str, rows: Tensor | None, still: Open | None = None) -> Tensor:
-        """Select the state of canvases ``rows``, by default of all, or of open patches."""
+        """Return the state of the canvases ``rows``, None for all, or of the open patches ``still`` if given."""
         state = self._state[name]
         if still is not None:
             return state[still.number, still.patch]

@@ -16,7 +16,7 @@ from litscale.models.fractal.fractal import Fractal
 
 @dataclass(frozen=True)
 class Part:
-    """Symbols of one head in a canvas.
+    """The symbols of a canvas that one head predicts.
 
     Attributes:
         depth: the level whose guiding values they are; the number of levels for the cells.
@@ -35,7 +35,7 @@ class Layout:
     Args:
         model: the network.
         depth: the level of the canvas.
-        device: of the tensors.
+        device: device of the tensors.
 
     Attributes:
         parts: the heads that predict the symbols.

@@ -12,7 +12,7 @@ from litscale.models.layers.kv_cache import RowKVCache
 
 
 class MAR(Generator):
-    """Masked generator. Hands down the patch's own state and its four neighbours'.
+    """Masked generator, which hands down the patch's own state and its four neighbours'.
 
     Shapes as in :mod:`litscale.models.fractal.generator`.
     """
@@ -48,7 +48,7 @@ class MAR(Generator):
         return self.handed(self.states(tokens, added, rope)[:, self.prefix :], grid)
 
     def tokens(self, patches: Tensor, mask: Tensor, local: Tensor | None) -> Tensor:
-        """Embed features ``[B, n, P]`` as tokens ``[B, n, D]``, hidden where the bool mask ``[B, n]`` is true."""
+        """Embed features ``[B, n, P]`` as tokens ``[B, n, D]``, mask tokens where the bool mask ``[B, n]`` is true."""
         embedded = self.embed(patches)
         assert self.mask_token is not None
         visible = torch.where(mask[..., None], self.mask_token.to(embedded.dtype), embedded)
@@ -60,7 +60,7 @@ class MAR(Generator):
 
 
 class MARSteps:
-    """Conditions of canvases that are revealed step by step, where a step need not compute all patches again.
+    """Computes the conditions of canvases that are revealed step by step; a step need not compute all patches again.
 
     Keys, values and states of the others stay what they were in the last step that computed them: the token cache of
     LazyMAR (arXiv 2503.12450), which changes samples slightly.

@@ -33,10 +33,10 @@ def hide(counts: Tensor, order: Tensor) -> Tensor:
 
 
 def training_counts(rows: int, patches: int, mean: float = 1.0, std: float = 0.25) -> list[int]:
-    """Draw the number of hidden patches of each row, 1 to ``patches``: the share of them, rounded up, is normal and
-    truncated to [0, 1] (MAR, arXiv 2406.11838).
+    """Draw the number of hidden patches of each row, 1 to ``patches``.
 
-    The host draws them, as it needs to know how many rows the next level has.
+    Their share is drawn from a normal truncated to [0, 1], and the number is rounded up (MAR, arXiv 2406.11838). The
+    host draws it, as it needs to know how many rows the next level has.
 
     Raises:
         ValueError: the normal has no probability in [0, 1].
@@ -49,19 +49,19 @@ def training_counts(rows: int, patches: int, mean: float = 1.0, std: float = 0.2
 
 
 class Masking:
-    """Chooses the hidden patches of the MAR levels in one pass, and what each pass weighs.
+    """Chooses the hidden patches of the MAR levels in one pass, and the weight of each row.
 
     Args:
         kind: ``training`` draws the number of hidden patches by :func:`training_counts`; ``likelihood`` hides a uniform
             number m of N patches and weighs them by N / m, which makes the expected weighted sum the mean over all
             orders of the sequential negative log-likelihood (order-agnostic bound, arXiv 2110.02037).
-        mean: of the training ratio before truncation.
-        std: of the training ratio before truncation.
+        mean: mean of the share of hidden patches in training, before truncation.
+        std: standard deviation of this share, before truncation.
         stratum: (index, number) of this pass among the passes over one batch: pass i draws its counts from the i-th
             part of their range, which lowers the variance of the mean over passes. Only the first masked level of a
             pass is stratified: weights of nested levels multiply, and strata in step would bias the product.
-        keys: of the canvases, int64 ``[B]``: what ``likelihood`` hides is then a function of a canvas' key and of a
-            patch's place alone. Without them it comes from torch's generator, as in training.
+        keys: keys of the canvases, int64 ``[B]``: what ``likelihood`` hides is then a function of a canvas' key and of
+            a patch's place alone. Without them it comes from torch's generator, as in training.
     """
 
     def __init__(
@@ -98,17 +98,17 @@ class Masking:
         return hide(counts, order), patches / counts.float(), int(counts.sum())
 
     def descend(self, patches: int, chosen: Tensor | None = None) -> None:
-        """Go on with the patches of the rows so far: all ``[B * N]``, or those ``chosen``, int64 indices of them."""
+        """Make the patches of the current rows the new rows: all ``[B * N]``, or those at ``chosen``, int64 indices."""
         if self.keys is not None:
             below = mixed(numbers(self.keys, patches)).flatten()
             self.keys = below if chosen is None else below[chosen]
 
     def _hidden(self, counts: Tensor, patches: int) -> Tensor:
-        """Return how many patches are hidden, int64 ``[B]``, when the next of ``counts`` undrawn ones is drawn."""
+        """Return how many patches of a row are hidden while the next of ``counts`` patches is drawn, int64 ``[B]``."""
         return counts
 
     def _drawn(self, rows: int, patches: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Draw a uniform number for each row, float32 ``[B]``, and random numbers for its patches, ``[B, N]``."""
+        """Draw a uniform number for each row, float32 ``[B]``, and random sort keys for its patches, ``[B, N]``."""
         if self.keys is None:
             drawn = torch.rand(rows, 1 + patches, device=device, dtype=torch.float32)
             return drawn[:, 0], drawn[:, 1:]
@@ -117,14 +117,14 @@ class Masking:
 
 
 class StepMasking(Masking):
-    """Masks of ``likelihood`` for a sampler that reveals patches in few steps, each step's independently of each other.
+    """Masks of ``likelihood`` for a sampler that reveals several patches in a step, independently of each other.
 
-    A patch is scored with all those hidden that come in its own step or later, so that the expected weighted sum is the
-    negative log-likelihood of what is sampled with random orders, in the mean over orders.
+    A patch is scored while all patches of its own step and of later steps are hidden. The expected weighted sum is
+    therefore the negative log-likelihood of the sampler's canvases, averaged over random orders.
 
     Args:
         iterations: steps of each level.
-        schedules: of each level, see :func:`masking_schedule`.
+        schedules: schedule of each level, see :func:`masking_schedule`.
         stratum: as in `Masking`.
         keys: as in `Masking`.
     """
@@ -141,7 +141,7 @@ class StepMasking(Masking):
         self._level = 0
 
     def descend(self, patches: int, chosen: Tensor | None = None) -> None:
-        """Go down a level as `Masking.descend` does."""
+        """Go down one level, as `Masking.descend` does."""
         super().descend(patches, chosen)
         self._level += 1
 
@@ -151,10 +151,10 @@ class StepMasking(Masking):
 
 
 class SharedMasking(Masking):
-    """Masks that are the same for several networks: a pass draws them, and after :meth:`rewind` they come again.
+    """Gives several networks the same masks: the first pass draws them, and after :meth:`rewind` they are repeated.
 
     Args:
-        source: draws them; its keys are not followed down the recursion.
+        source: draws the masks; its keys are not followed down the recursion.
     """
 
     def __init__(self, source: Masking) -> None:
@@ -164,14 +164,14 @@ class SharedMasking(Masking):
         self._next = 0
 
     def __call__(self, rows: int, patches: int, device: torch.device) -> tuple[Tensor, Tensor, int]:
-        """Draw a mask, or give the next one of the first pass again; as :meth:`Masking.__call__`."""
+        """Draw a mask, or repeat the next one of the first pass; the result is as in :meth:`Masking.__call__`."""
         if self._next == len(self._masks):
             self._masks.append(self._source(rows, patches, device))
         self._next += 1
         return self._masks[self._next - 1]
 
     def rewind(self) -> None:
-        """Begin another pass over the same batch."""
+        """Begin another pass over the same batch, which gets the same masks."""
         self._next = 0
 
 
@@ -206,7 +206,7 @@ def generation_order(kind: str, scan: Tensor, keys: Tensor) -> Tensor:
     Args:
         kind: ``raster`` follows the scan order; otherwise random.
         scan: raster indices in scan order, ``[N]``.
-        keys: of the patches, int64 ``[B, N]``, which alone decide over a random order.
+        keys: keys of the patches, int64 ``[B, N]``, which alone determine a random order.
 
     Returns:
         int64 ``[B, N]``, in 0..2**60 - 1.
@@ -233,13 +233,13 @@ def generation_queue(unknown: Tensor, partial: Tensor, order: Tensor) -> Tensor:
 
 
 def renewed_patches(queue: Tensor, schedule: Tensor, step: int, drawn: Tensor) -> Tensor:
-    """Choose the patches that a step with a token cache computes again: those revealed last and those it draws.
+    """Return the patches that a step with a token cache computes again: those revealed last and those it draws.
 
-    A row alone decides which of its patches these are, so that a sample is the same in any batch.
+    Which patches of a row these are depends on that row alone, so that a sample is the same in any batch.
 
     Args:
-        queue: as of :func:`generation_queue`, int64 ``[B, N]``.
-        schedule: as of :func:`masking_schedule`.
+        queue: result of :func:`generation_queue`, int64 ``[B, N]``.
+        schedule: result of :func:`masking_schedule`.
         step: the step, from 2.
         drawn: how many patches of each row it draws, int64 ``[B]``.
 

@@ -64,7 +64,7 @@ class CanvasNetwork(nn.Module, ABC):
         """
 
     def nll(self, canvas: Tensor, label: Tensor | None = None, passes: int = 1, **options: Any) -> Tensor:
-        """Average :meth:`nll_of_passes` over the passes, float32 ``[B]``; arguments as there."""
+        """Average :meth:`nll_of_passes` over the passes, float32 ``[B]``; the arguments are the same."""
         return self.nll_of_passes(canvas, label, passes, **options).mean(0)
 
     def nll_of_columns(
@@ -72,13 +72,14 @@ class CanvasNetwork(nn.Module, ABC):
     ) -> Tensor:
         """Compute the negative log-likelihood in nats of each column given earlier ones, float64 ``[passes, B, W]``.
 
-        Evaluation of whole pieces needs it, ``evaluation.stride``; arguments as of :meth:`nll_of_passes`.
+        Dropout is off; the arguments are those of :meth:`nll_of_passes`. Evaluation of whole pieces
+        (``evaluation.stride``) needs it.
 
         Raises:
-            ValueError: the network cannot tell.
+            ValueError: the network does not override this method, as it cannot compute it.
         """
         raise ValueError(f"{type(self).__name__} has no nll_of_columns: set the data's evaluation.stride to null")
 
     def parameters_by_level(self) -> dict[str, list[nn.Parameter]]:
-        """Return the parameters in the groups whose gradients are reported."""
+        """Return the parameters in the groups whose gradients are reported, by the names of the groups."""
         return {"network": list(self.parameters())}

@@ -26,15 +26,15 @@ def per_level(option: str, value: T | Sequence[T], depth: int) -> list[T]:
 
 
 def _entries(values: Sequence[object]) -> str:
-    """Say how many entries a list has."""
+    """Return how many entries a list has, in words."""
     return f"{len(values)} {'entry' if len(values) == 1 else 'entries'}"
 
 
 def check_lengths(depth: int, **lists: Sequence[object]) -> None:
-    """Refuse lists that have not one entry per level and one for the leaf.
+    """Refuse lists that do not have one entry for each level and one for the leaf.
 
     Raises:
-        ValueError: naming the first such list.
+        ValueError: there is such a list, and the message names the first one; or there is no level.
     """
     for name, values in lists.items():
         if len(values) != depth + 1:
@@ -53,7 +53,7 @@ def check_heads(width: tuple[str, int], heads: tuple[str, int], rotary: bool) ->
         rotary: whether half of the pairs of each head's channels turn with the row, and half with the column.
 
     Raises:
-        ValueError: naming both options.
+        ValueError: the heads do not fit the width; the message names both options.
     """
     if min(width[1], heads[1]) < 1 or width[1] % heads[1]:
         raise ValueError(f"{heads[0]}, {heads[1]}, does not divide {width[0]}, {width[1]}")
@@ -67,14 +67,14 @@ def check_name(option: str, name: str, known: Iterable[str]) -> None:
     """Refuse an unknown name.
 
     Raises:
-        ValueError: naming the option and what is known.
+        ValueError: the name is unknown; the message names the option and the known names.
     """
     if name not in known:
         raise ValueError(f"{option} must be among {', '.join(known)}, not {name!r}")
 
 
 def initialise(network: nn.Module) -> None:
-    """Initialise with Xavier for linear layers, zero biases, and small normals for embeddings and tokens."""
+    """Initialise a network: Xavier for linear layers, zero biases, and small normals for embeddings and tokens."""
     for module in network.modules():
         if isinstance(module, nn.Linear):
             nn.init.xavier_uniform_(module.weight)

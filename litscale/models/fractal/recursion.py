@@ -36,7 +36,7 @@ class Draft:
 
     Attributes:
         drawing: how it draws symbols: with the noise of the network that it guesses for.
-        conditions: of its first level, ``[B, K, D]`` or ``[2 B, K, D]``.
+        conditions: conditions of its first level, ``[B, K, D]`` or ``[2 B, K, D]``.
     """
 
     drawing: Drawing
@@ -44,7 +44,7 @@ class Draft:
 
     @property
     def generator(self) -> AR:
-        """Of its first level."""
+        """The generator of its first level."""
         generator = self.drawing.model.levels[0].generator
         assert isinstance(generator, AR)
         return generator
@@ -57,7 +57,8 @@ class Recursion:
     Args:
         drawing: how symbols are drawn.
         parallel: the level whose canvases are decoded in parallel; the number of levels for none.
-        draft: what guesses them, if they are those of level 1; none repeats what comes before.
+        draft: the network that guesses these canvases, if they are those of level 1; None guesses from the patch to
+            the left.
     """
 
     drawing: Drawing
@@ -99,11 +100,11 @@ class Recursion:
 
 
 class _Patches:
-    """The canvases of one level, cut into patches, while they are being filled; arguments as of `Recursion.fill`.
+    """The canvases of one level, cut into patches, while they are being filled; arguments as in `Recursion.fill`.
 
     Attributes:
         patches: uint8 ``[R, N, C, h, w]``.
-        log_prob: of all that was drawn so far, float32 ``[R]``, where it is needed.
+        log_prob: log-probability of all that was drawn so far, float32 ``[R]``, if it is needed.
     """
 
     def __init__(self, recursion: Recursion, depth: int, work: Canvases, on_step: OnStep | None) -> None:
@@ -127,7 +128,7 @@ class _Patches:
             self.log_prob = torch.zeros(len(self.patches), device=self.patches.device, dtype=torch.float32)
 
     def in_scan_order(self, generator: AR) -> None:
-        """Fill AR patches one after the other in all rows; patches known in all rows only feed the context."""
+        """Fill AR patches one after the other in all rows; patches known in all rows only serve as context."""
         order = scan_places(self.grid, generator.config.scan)
         needed = [True] * len(order) if self.unknown is None else self.unknown.any(0)[order].tolist()
         # views of each patch, so that an index costs nothing
@@ -163,7 +164,7 @@ class _Patches:
                 self._show_places(order[: s + 1])
 
     def _noise(self, indices: list[int]) -> list[Tensor]:
-        """Draw the noise of the first cells of these raster indices, float32 ``[R, C, A]`` each; none if greedy."""
+        """Draw the noise of the first of these cells (raster indices), float32 ``[R, C, A]`` each; empty if greedy."""
         keys = self.keys[:, indices[:NOISE_AT_ONCE]].flatten(1).t().contiguous()  # cell by cell in memory
         noise = self.drawing.noise(keys, self.depth + 1)
         return [] if noise is None else list(noise.unbind(0))
@@ -171,7 +172,7 @@ class _Patches:
     def at_own_pace(self, generator: AR) -> None:
         """Fill AR patches that are decoded in parallel: a row moves on as soon as its patch has settled.
 
-        A row that has settled waits until it is one of at least half of the unfinished rows: reading the patches of a
+        A row that has settled waits until at least half of the unfinished rows wait, because reading the patches of a
         few rows takes nearly as long as reading those of many.
         """
         order = scan_places(self.grid, generator.config.scan)
@@ -228,7 +229,7 @@ class _Patches:
                 handed = self._read(sequences, scan, starting, turns)
 
     def _read(self, sequences: list[ARRows], scan: Tensor, rows: list[int], turns: Turns) -> list[Tensor]:
-        """Read the patch that each of some rows has just filled, and those up to its next; returns its conditions."""
+        """Feed the patch that each row has just filled, and the known ones after it; return the next conditions."""
         held = [turns.last(r) for r in rows]
         counts = [turns.place(r) - place for r, place in zip(rows, held, strict=True)]
         row = torch.tensor(rows, device=scan.device)
@@ -290,7 +291,10 @@ class _Patches:
                 self._show(~hidden)
 
     def _conditions(self, steps: MARSteps, hidden: Tensor, index: Tensor | None) -> Tensor:
-        """Compute the conditions of all patches; ``hidden``, bool ``[R, N]``, are unseen, ``index`` as of the steps."""
+        """Compute the conditions of all patches while those of the mask ``hidden``, bool ``[R, N]``, are hidden.
+
+        ``index`` is as in :meth:`MARSteps.conditions`.
+        """
         patches = self.patches
         if index is not None:
             row, at = torch.arange(len(index), device=index.device)[:, None], index.clamp(max=hidden.shape[1] - 1)
@@ -298,7 +302,10 @@ class _Patches:
         return steps.conditions(self._features(patches), self.work.twice(hidden), index)
 
     def _by_sureness(self, row: Tensor, index: Tensor, log_prob: Tensor, counts: Tensor) -> Tensor:
-        """Choose ``counts`` drawn patches of each row, the surest first, by log-probability per drawn cell."""
+        """Return the numbers of the drawn patches (``counts`` in each row), sorted within their row, the surest first.
+
+        The surest are those of the highest log-probability per drawn cell.
+        """
         known = None if self.known is None else self.known[row, index]
         cells = log_prob.new_tensor(self.patches[0, 0].numel()) if known is None else (~known).flatten(1).sum(1)
         inside = _ragged(counts, row.device)[1]
@@ -315,7 +322,7 @@ class _Patches:
             row: numbers of rows.
             index: raster indices of patches.
             handed: their conditions, ``[r or 2 r, K, D]``.
-            progress: share of the patches that are done with them, one number or ``[r]``.
+            progress: share of the patches that are finished when these are, one number or ``[r]``.
         """
         options, cfg = self.drawing.options, self._scale(progress)
         if isinstance(self.work.cfg, Tensor):
@@ -334,13 +341,13 @@ class _Patches:
         return Canvases(symbols, known, self.keys[row, index], handed, cfg, before=before)
 
     def _before(self, model: Fractal, row: Tensor, index: Tensor) -> Tensor | None:
-        """Return what a network's lower levels read of what comes before patches ``index`` of rows ``row``."""
+        """Return the preceding columns that a network's lower levels read for patches ``index`` of rows ``row``."""
         if self.depth == 0:
             return model.preceding.of_some(self.patches, self.grid, row, index, model.features)
         return None if self.before is None else self.before[row, index]
 
     def _before_all(self, index: int) -> Tensor | None:
-        """Return what the lower levels read of what comes before patch ``index`` of all rows."""
+        """Return the preceding columns that the lower levels read for patch ``index`` of all rows."""
         if self.depth:
             return None if self.before is None else self.before[:, index]
         if not self.drawing.model.preceding.shown:
@@ -354,7 +361,10 @@ class _Patches:
         return None if local is None else self.work.twice(local)
 
     def _scale(self, progress: float | Tensor) -> Scale:
-        """Return the guidance scale of the level below, once ``progress`` of the patches is done."""
+        """Return the guidance scale of the level below.
+
+        ``progress`` is the share of the patches that are finished when those being filled are.
+        """
         options = self.drawing.options
         if self.work.cfg is None or self.depth:
             return self.work.cfg
@@ -370,13 +380,13 @@ class _Patches:
         return self.work.twice(self.drawing.model.features.of_patches(patches))
 
     def _show_places(self, indices: list[int]) -> None:
-        """Show the canvases, of which the patches of these raster indices are finished."""
+        """Give ``on_step`` the canvases, in which the patches of these raster indices are finished."""
         done = torch.zeros(self.patches.shape[:2], dtype=torch.bool, device=self.patches.device)
         done[:, indices] = True
         self._show(done)
 
     def _show(self, done: Tensor) -> None:
-        """Show the canvases, of which the patches bool ``[R, N]`` are finished."""
+        """Give ``on_step`` the canvases, in which the patches of the mask ``done``, bool ``[R, N]``, are finished."""
         cells = done[:, :, None, None, None].expand(-1, -1, *self.patches.shape[2:])
         cells = cells if self.known is None else cells | self.known
         if self.on_step is not None:
@@ -384,7 +394,7 @@ class _Patches:
 
 
 def _ragged(counts: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return row and place of each entry, when the rows have ``counts`` entries, int64 ``[R]`` on the CPU."""
+    """Return the row of each entry and its place there, for rows of ``counts`` entries, int64 ``[R]`` on the CPU."""
     row = torch.arange(len(counts)).repeat_interleave(counts)
     place = torch.arange(len(row)) - (counts.cumsum(0) - counts)[row]
     return row.to(device), place.to(device)

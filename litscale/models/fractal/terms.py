@@ -58,7 +58,7 @@ class LossTerms:
     columns: int = 1
 
     def add(self, name: str, nats: Tensor, weight: Tensor, owner: Tensor, logits: Tensor | None = None) -> None:
-        """Enter the rows of one level; all that is more than a likelihood needs their logits, ``[R, C, A]``."""
+        """Add the rows of one level. Divergence, entropy and kept logits need their ``logits``, ``[R, C, A]``."""
         self.nats[name], self.weight[name], self.owner[name] = nats, weight, owner
         if logits is None:
             return
@@ -72,11 +72,11 @@ class LossTerms:
             self.entropy = -(log_probs.exp() * log_probs).sum(-1).mean()
 
     def output(self, channel_weights: Tensor | None, data_weight: float = 0.0) -> FractalOutput:
-        """Return the unweighted mean over the rows of each level.
+        """Return the loss, from the mean of each level over its rows, which all weigh the same.
 
         Args:
             channel_weights: weights of the channels ``[C]``; without them all weigh the same.
-            data_weight: with a teacher, the part of the level losses in the loss; the other part is the divergences'.
+            data_weight: with a teacher, the share of the level losses in the loss; the rest is that of the divergences.
         """
 
         def means(entries: dict[str, Tensor]) -> dict[str, Tensor]:

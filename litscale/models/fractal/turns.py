@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 
 class Turns:
-    """The places in scan order that each row of a canvas has to fill, and how far it has come.
+    """The places in scan order that each row has to fill, and how far each row has come.
 
     Args:
         unknown: for each row and place, whether it is to be filled.
@@ -32,11 +32,11 @@ class Turns:
         return self.places[row][self._done[row] - 1]
 
     def advance(self, rows: list[int]) -> None:
-        """Go on to the next place in some rows."""
+        """Move some rows on to their next place."""
         for r in rows:
             self._done[r] += 1
 
     @property
     def reached(self) -> int:
-        """The place before which no row has anything left."""
+        """The first place that some row still has to fill; the number of places if nothing is left."""
         return min(self.place(r) for r in range(len(self.places)))

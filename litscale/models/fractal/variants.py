@@ -27,7 +27,7 @@ def variant(network: Fractal, generators: list[str], width: int, seed: int = 0) 
         network: the network that it resembles, with the same channels, blocks and heads in each level.
         generators: ``ar`` or ``mar`` for each level.
         width: columns of its canvas, a multiple of the first level's patch.
-        seed: of the weights.
+        seed: seed of the weights.
 
     Returns:
         The network, on the device of the other one.
