@@ -80,7 +80,7 @@ def attention_pass(qkv: Tensor, mask: Mask) -> list[Tensor]:
 
     Args:
         qkv: ``[B, L, 3, H, d]``, as a block's linear layer makes them.
-        mask: of :func:`litscale.models.var.scale_attention.scale_causal`.
+        mask: result of :func:`litscale.models.var.scale_attention.scale_causal`.
 
     Returns:
         The output ``[B, H, L, d]`` and, with a backward pass, the gradients of queries, keys and values
@@ -95,7 +95,7 @@ def attention_pass(qkv: Tensor, mask: Mask) -> list[Tensor]:
 
 
 def _close(made: list[Tensor], expected: list[Tensor]) -> bool:
-    """Return whether all results are close to the expected ones by their norm; one that is not finite never is."""
+    """Return whether each result is close to the expected one in norm; a result that is not finite never is."""
     return all(
         bool((one.float() - other.float()).norm() <= _TOLERANCE * other.float().norm())
         for one, other in zip(made, expected, strict=True)

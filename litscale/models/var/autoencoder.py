@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
-    """Normalise in 32 groups, or in as many as divide both 32 and the channels."""
+    """Make a group norm with the largest number of groups that divides both 32 and the channels."""
     return nn.GroupNorm(math.gcd(32, channels), channels, eps=1e-6)
 
 
@@ -21,9 +21,9 @@ class ResidualBlock(nn.Module):
     """Two normalised 3x3 convolutions beside a shortcut.
 
     Args:
-        in_channels: of the input.
-        out_channels: of the output.
-        dropout: before the second convolution.
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        dropout: dropout before the second convolution.
     """
 
     def __init__(self, in_channels: int, out_channels: int, dropout: float) -> None:
@@ -69,7 +69,7 @@ class Recomputing(nn.Module):
     grad_checkpointing = False
 
     def run(self, block: nn.Module, x: Tensor) -> Tensor:
-        """Compute the block's output."""
+        """Run a block, with activation checkpointing if that is on and the module is in training."""
         recompute = self.grad_checkpointing and self.training
         out: Tensor = checkpoint(block, x, use_reentrant=False) if recompute else block(x)
         return out
@@ -79,12 +79,12 @@ class Level(Recomputing):
     """Residual blocks at one resolution, each followed by attention on the lowest one, then the change of resolution.
 
     Args:
-        in_channels: of the input.
-        out_channels: of the output.
+        in_channels: channels of the input.
+        out_channels: channels of the output.
         blocks: number of residual blocks.
         attention: whether attention follows each block.
         resample: leads to the next resolution; none on the last level.
-        dropout: of the residual blocks.
+        dropout: dropout of the residual blocks.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class Level(Recomputing):
 
 
 class Middle(Recomputing):
-    """Block, attention, block at the lowest resolution."""
+    """A residual block, attention and another residual block at the lowest resolution."""
 
     def __init__(self, channels: int, dropout: float) -> None:
         super().__init__()
@@ -130,12 +130,12 @@ class AutoencoderConfig:
     """The options that encoder and decoder share.
 
     Args:
-        in_channels: of the images.
-        channels: at full resolution, before the multipliers.
+        in_channels: channels of the images.
+        channels: channels at full resolution, before the multipliers.
         multipliers: channels of each resolution, in units of ``channels``.
         blocks: residual blocks of each resolution.
         dim: channels of the maps.
-        dropout: of the residual blocks.
+        dropout: dropout of the residual blocks.
     """
 
     in_channels: int
@@ -152,7 +152,7 @@ class AutoencoderConfig:
 
 
 class Encoder(nn.Module):
-    """Images to maps."""
+    """Encodes images as maps."""
 
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()
@@ -177,7 +177,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Maps back to images; one residual block more at each resolution than the encoder."""
+    """Decodes maps to images, with one residual block more at each resolution than the encoder."""
 
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()

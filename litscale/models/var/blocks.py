@@ -19,7 +19,10 @@ from litscale.models.var.scale_attention import Mask, attend
 
 
 def modulated_norm(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """Normalise ``[B, L, D]`` without affine part, then scale and shift by ``[B, 1, D]`` (AdaLN, arXiv 2212.09748)."""
+    """Apply layer norm without affine part to ``[B, L, D]``, multiply by ``1 + scale`` and add ``shift``.
+
+    Scale and shift are ``[B, 1, D]`` (AdaLN, arXiv 2212.09748).
+    """
     return F.layer_norm(x, x.shape[-1:], eps=1e-6) * (1 + scale) + shift
 
 
@@ -34,8 +37,8 @@ class BlockConfig:
         shared_aln: each block adds a table of its own to a modulation that all share, instead of computing one.
         attn_l2_norm: normalise queries and keys, and scale queries by a learned factor per head (at most 100) instead
             of the fixed ``0.25 / sqrt(D / H)``.
-        attn_dropout: of the attention weights.
-        dropout: after attention and within the feed-forward.
+        attn_dropout: dropout of the attention weights.
+        dropout: dropout after attention and within the feed-forward.
 
     Raises:
         ValueError: the heads do not divide the width.
@@ -70,7 +73,7 @@ class VARAttention(nn.Module):
         self.drop = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor, mask: Mask | None = None, cache: KVCache | None = None) -> Tensor:
-        """Attend.
+        """Apply self-attention to tokens.
 
         Args:
             x: ``[B, L, D]``; with a cache, the new tokens only.
@@ -114,7 +117,7 @@ class VARBlock(nn.Module):
         self.modulation_table = nn.Parameter(torch.zeros(1, 1, 6, width)) if config.shared_aln else None
 
     def forward(self, x: Tensor, condition: Tensor, mask: Mask | None) -> Tensor:
-        """Map ``[B, L, D]`` to ``[B, L, D]`` in training; the arguments are those of the two methods below."""
+        """Map ``[B, L, D]`` to ``[B, L, D]`` in training; see :meth:`modulate` and :meth:`run`."""
         return self.run(x, self.modulate(condition), mask)
 
     def modulate(self, condition: Tensor) -> Tensor:
@@ -143,7 +146,7 @@ class VARBlock(nn.Module):
 
         Args:
             x: tokens.
-            modulation: of :meth:`modulate`.
+            modulation: result of :meth:`modulate`.
             mask: as in :class:`VARAttention`.
             cache: as in :class:`VARAttention`.
             pruned: chooses the tokens that are computed, to which mask and cache belong; none computes all.

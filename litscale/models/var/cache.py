@@ -16,7 +16,7 @@ class Condition(NamedTuple):
     """The modulation of the network by the classes of a batch, computed once for all scales.
 
     Attributes:
-        embedding: of the classes, ``[B, D]``.
+        embedding: embedding of the classes, ``[B, D]``.
         blocks: modulation of each block, ``[B, 1, 6, D]``.
         head: modulation before the head, ``[B, 1, 2, D]``.
     """
@@ -26,7 +26,7 @@ class Condition(NamedTuple):
     head: Tensor
 
     def leading(self, rows: int) -> Condition:
-        """Return the modulation of the first rows only."""
+        """Return the modulation of the first ``rows`` rows only."""
         if rows == len(self.embedding):
             return self
         return Condition(self.embedding[:rows], [block[:rows] for block in self.blocks], self.head[:rows])
@@ -52,7 +52,7 @@ class Cache:
         """Drop all tokens from ``length`` on.
 
         Raises:
-            ValueError: ``length`` is negative or beyond what is held.
+            ValueError: ``length`` is negative, or larger than the number of tokens held.
         """
         for layer in self.layers:
             layer.truncate(length)

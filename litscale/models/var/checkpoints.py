@@ -112,7 +112,7 @@ def load_official_var(checkpoint: Checkpoint, vqvae: VQVAE, arguments: Arguments
 
 
 def fill_official(model: VQVAE | VAR, checkpoint: Checkpoint) -> None:
-    """Fill a model that there is from an official state dict.
+    """Copy an official state dict into an existing model.
 
     Args:
         model: tokenizer or transformer.
@@ -128,19 +128,19 @@ def fill_official(model: VQVAE | VAR, checkpoint: Checkpoint) -> None:
 
 
 def to_official(model: VQVAE | VAR) -> dict[str, Tensor]:
-    """Copy a model's parameters and buffers under the official names and shapes."""
+    """Return copies of a model's parameters and buffers under the official names and in the official shapes."""
     return {name: ours.detach().clone() for name, ours in (_learned(model) | _constants(model)).items()}
 
 
 def _learned(model: VQVAE | VAR) -> dict[str, Tensor]:
-    """Yield the official name and our tensor for each official entry that has one."""
+    """Return our tensors by their official names, without those that the official code does not store."""
     name_of = _vqvae_name if isinstance(model, VQVAE) else _var_name
     pairs = ((name_of(model, name), tensor) for name, tensor in model.state_dict(keep_vars=True).items())
     return {name: tensor for name, tensor in pairs if name is not None}
 
 
 def _constants(model: VQVAE | VAR) -> dict[str, Tensor]:
-    """Return the official buffers that follow from the configuration."""
+    """Return the official buffers that follow from the configuration, by their official names."""
     if isinstance(model, VQVAE):
         return {}
     bias = torch.zeros(model.may_attend.shape, device=model.may_attend.device)

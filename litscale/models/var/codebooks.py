@@ -42,7 +42,7 @@ class ProjectedCodebook(nn.Module):
 
 
 def rotated(f: Tensor, f_hat: Tensor) -> Tensor:
-    """Return features in their quantised form, through which the gradient passes rotated (arXiv 2410.06424).
+    """Return the quantised features, and pass their gradient to ``f`` rotated (rotation trick, arXiv 2410.06424).
 
     At each position, the vector of ``f`` is rotated and scaled to that of ``f_hat``; rotation and scale count as
     constants, so the gradient comes back rotated the other way and scaled alike. It keeps the angle that it has to the
@@ -50,7 +50,7 @@ def rotated(f: Tensor, f_hat: Tensor) -> Tensor:
 
     Args:
         f: features ``[B, dim, h, h]``.
-        f_hat: what they are quantised to, of the same shape; it gets no gradient.
+        f_hat: the quantised features, of the same shape; they get no gradient.
 
     Returns:
         ``f_hat``.
@@ -67,7 +67,7 @@ def rotated(f: Tensor, f_hat: Tensor) -> Tensor:
 
 
 def entropy_loss(distances: Tensor, temperature: float) -> Tensor:
-    """Return minus the mutual information of queries and codes, relative to the largest one there can be.
+    """Return minus the mutual information of queries and codes, as a fraction of its largest possible value.
 
     A query is assigned to all codes, by a softmax of the negative distances in units of ``temperature`` times the mean
     distance of a nearest code. The mutual information is the entropy of the mean assignment, which grows the more

@@ -19,7 +19,7 @@ class Discriminator(nn.Module):
     logits depend on neither the batch nor the number of processes.
 
     Args:
-        in_channels: of the images.
+        in_channels: channels of the images.
         width: channels after the first convolution; they double with each further one, at most to 8 times.
         layers: convolutions of stride 2; a patch is about ``2 ** (layers + 3)`` pixels wide.
 
@@ -54,7 +54,7 @@ class Discriminator(nn.Module):
         return self.body(images)
 
     def frozen(self, images: Tensor) -> Tensor:
-        """Run :meth:`forward` with gradients for the images alone."""
+        """Compute :meth:`forward` with gradients for the images, but not for the weights."""
         parameters = {name: parameter.detach() for name, parameter in self.named_parameters()}
         return functional_call(self, parameters, (images,))
 
@@ -72,8 +72,8 @@ def consistency_loss(
     Args:
         discriminator: maps images to logits.
         images: ``[B, C, H, W]``.
-        logits: the discriminator's for them, ``[B, 1, h, w]``.
-        share: of the side by which an image moves at most, along each axis; edges are repeated.
+        logits: logits of the discriminator for them, ``[B, 1, h, w]``.
+        share: largest move along each axis, as a share of the shorter side; edges are repeated.
     """
     moved = discriminator(random_shift(images, share))
     return (moved.mean((1, 2, 3)) - logits.mean((1, 2, 3))).square().mean()
@@ -96,8 +96,8 @@ def adaptive_weight(reconstruction_gradient: Tensor, adversarial_gradient: Tenso
     Both are gradients of the decoder's last layer (arXiv 2012.09841, eq. 7).
 
     Args:
-        reconstruction_gradient: of the reconstruction loss for the last layer's weights, over the whole batch.
-        adversarial_gradient: of the adversarial loss for them.
+        reconstruction_gradient: gradient of the reconstruction loss for the last layer's weights, over the whole batch.
+        adversarial_gradient: gradient of the adversarial loss for the same weights.
 
     Returns:
         A scalar from 0 to 10,000, without gradient.

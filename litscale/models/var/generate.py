@@ -72,13 +72,13 @@ def generate(
         model: the transformer, with its tokenizer.
         labels: classes, int64 ``[B]``, -1 for no class; none for ``batch_size`` images without class.
         options: how tokens are drawn.
-        seed: of the noise; without one it is taken from torch's generator.
+        seed: seed of the noise; None draws one from torch's generator.
         tokens: known tokens, int64 ``[B, n]`` for each scale, read where ``known``.
         known: bool ``[B, n]`` for each scale: positions that keep their token, so that in-painting, out-painting and
             editing by class need no training; :func:`litscale.models.var.token_masks` makes them from a pixel mask.
         image_index: number of each image, int64 ``[B]``; 0, 1, ... without it.
         all_scales: also return the picture after each scale.
-        batch_size: of images without class.
+        batch_size: number of images without class.
 
     Raises:
         ValueError: labels that are no integers ``[B]`` or out of range, an image_index of another shape, or known
@@ -101,7 +101,7 @@ def generate_scales(
     known: Sequence[Tensor] | None = None,
     image_index: Tensor | None = None,
 ) -> Iterator[Step]:
-    """Draw scale after scale; the arguments are those of :func:`generate`.
+    """Draw and yield one scale after the other; the arguments are those of :func:`generate`.
 
     Gradients are kept and the model's mode is left as it is: call it without gradients and in evaluation.
     """
@@ -137,11 +137,11 @@ def generate_scales(
 def filled_in(
     model: VAR, labels: Tensor | Sequence[int] | None, image_index: Tensor | None, seed: int | None, batch_size: int
 ) -> tuple[Tensor, Tensor, int]:
-    """Fill in what callers may leave out.
+    """Fill in the arguments that callers may leave out.
 
     Returns:
         The classes, by default -1, and the number of each image, by default 0, 1, ..., both int64 ``[B]`` on the device
-        of the model, and a seed, by default of torch's generator.
+        of the model, and a seed, by default drawn from torch's generator.
 
     Raises:
         ValueError: labels that are no integers ``[B]``, out of range or none at all; an image_index of another shape.
@@ -158,7 +158,7 @@ def filled_in(
 
 
 def gumbel_max(logits: Tensor, noise: Tensor | None) -> Tensor:
-    """Draw tokens int64 ``[B, n]`` from logits ``[B, n, V]`` by the Gumbel-max trick; the likeliest without noise."""
+    """Draw tokens int64 ``[B, n]`` from logits ``[B, n, V]`` by the Gumbel-max trick; no noise draws the likeliest."""
     return (logits if noise is None else logits + noise).argmax(-1)
 
 

@@ -23,7 +23,7 @@ class ScaleGeneration:
     """How the tokens of one scale are drawn, see :class:`VARGeneration`.
 
     Attributes:
-        cfg: of the last scale; 0 where this scale is not guided.
+        cfg: guidance of the last scale; 0 if this scale is not guided.
         top_k: number of tokens, 0 for all.
         top_p: share of the probability, 0 for all.
         temperature: divides the logits.
@@ -35,11 +35,11 @@ class ScaleGeneration:
     temperature: float
 
     def logits(self, raw: Tensor, progress: float) -> Tensor:
-        """Compute the logits to draw from.
+        """Compute the logits that tokens are drawn from.
 
         Args:
-            raw: the network's, ``[B, n, V]``, or ``[2 B, n, V]`` with the unconditional rows second where ``cfg`` is
-                above 0.
+            raw: logits of the network, ``[B, n, V]``, or ``[2 B, n, V]`` with the unconditional rows second if ``cfg``
+                is above 0.
             progress: :meth:`litscale.models.var.VAR.progress` of the scale.
 
         Returns:
@@ -53,7 +53,7 @@ BY_SCALE: Mapping[str, Callable[[str, Any], float]] = {"top_k": whole, "top_p": 
 
 
 def values_of(given: float | tuple[float, ...]) -> tuple[float, ...]:
-    """Return the values of an option from the first scale on, of which the last holds for all further scales."""
+    """Return an option's values for the first scales; the last value also holds for all further scales."""
     return given if isinstance(given, tuple) else (given,)
 
 
@@ -123,7 +123,7 @@ class VARGeneration:
         """Check that no option has more values than there are scales, or names a scale beyond them.
 
         Raises:
-            ValueError: one has or does; the message names it.
+            ValueError: an option has too many values or names such a scale; the message names it.
         """
         for name in BY_SCALE:
             if len(values := values_of(getattr(self, name))) > scales:
@@ -148,7 +148,7 @@ class VARGeneration:
         return ScaleGeneration(self.cfg if self.cfg_until is None or k < self.cfg_until else 0.0, **here)
 
     def counts(self, sizes: Sequence[int]) -> list[int]:
-        """Return the number of computed tokens of each scale, given the numbers of all its tokens."""
+        """Return the number of computed tokens of each scale, given the number of all its tokens."""
         return list(sizes) if self.prune is None else self.prune.counts(sizes)
 
     def complete(self) -> VARGeneration:
@@ -156,7 +156,7 @@ class VARGeneration:
         return replace(self, cfg_until=None, prune=None)
 
     def noise(self, seed: int, images: Tensor, k: int, n: int, vocab: int) -> Tensor | None:
-        """Return the noise of scale ``k`` for images int64 ``[B]``, float32 ``[B, n, V]``; none when greedy."""
+        """Return the noise of scale ``k`` for images int64 ``[B]``, float32 ``[B, n, V]``; None if ``greedy``."""
         if self.greedy:
             return None
         return gumbel_noise(seed, images, k, torch.arange(n, device=images.device), vocab)

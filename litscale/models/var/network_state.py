@@ -47,12 +47,12 @@ class NetworkState:
     Attributes:
         model: the network.
         options: how tokens are drawn, which says what scales are guided.
-        condition: of the images' classes, and of no class below them where there is guidance.
+        condition: modulation by the images' classes, with guidance followed by that without class.
         cache: keys and values of the scales read.
         copies: rows for each image: 2 with guidance, 1 without.
         role: ``draft`` or ``target``, for the record.
         passes: the record, to which each pass is appended.
-        features: of the last scale read, from which pruned tokens are restored.
+        features: outputs of the blocks' branches for the last scale read, from which pruned tokens are restored.
     """
 
     model: VAR
@@ -86,16 +86,16 @@ class NetworkState:
 
     @property
     def scale(self) -> int:
-        """Number of scales read, and so the next to read."""
+        """Number of scales read, which is also the number of the next scale."""
         return self._bounds().index(self.cache.length)
 
     def read(self, f_hats: Sequence[Tensor], mask: Tensor | None = None) -> list[Tensor]:
         """Read the next scales in one pass.
 
-        Without guidance from the first of them on, no unconditional rows are computed.
+        If the first of them is not guided, no unconditional rows are computed.
 
         Args:
-            f_hats: for each of them the accumulation of the scales before it, ``[B, dim, h, h]``.
+            f_hats: for each scale to read, the accumulation of the scales before it, ``[B, dim, h, h]``.
             mask: as in :meth:`litscale.models.var.VAR.extend`.
 
         Returns:
@@ -121,9 +121,9 @@ class NetworkState:
         return [part if kept else part[:images] for part, kept in zip(raw.split(sizes, dim=1), guided, strict=True)]
 
     def settle(self, scale: int) -> None:
-        """Free what only the final scales before ``scale`` need: the unconditional rows, if ``scale`` is not guided.
+        """Free the unconditional rows if ``scale``, the next one, is not guided.
 
-        Call it when they will not be drawn again by this network.
+        Call it when this network will not draw any scale before ``scale`` again.
         """
         if self.copies == 2 and not self.options.at(scale).cfg:
             images = len(self.condition.embedding) // 2
@@ -132,11 +132,11 @@ class NetworkState:
             self.copies = 1
 
     def rollback(self, scales: int) -> None:
-        """Keep at most the first ``scales``."""
+        """Forget all scales that were read after the first ``scales``."""
         if self.scale > scales:
             self.cache.truncate(self._bounds()[scales])
 
     def _bounds(self) -> list[int]:
-        """Return the numbers of cached tokens up to each scale."""
+        """Return the number of cached tokens before each scale, and last that of all scales."""
         counts = self.options.counts([side**2 for side in self.model.patch_nums])
         return [0, *accumulate(counts)]

@@ -47,7 +47,7 @@ class Pruning:
             raise ValueError(f"ratios must be above 0 and at most 1, not {list(self.ratios)}")
 
     def counts(self, sizes: Sequence[int]) -> list[int]:
-        """Return the number of computed tokens of each scale, given the numbers n of all its tokens."""
+        """Return the number of computed tokens of each scale, given the number n of all its tokens."""
         late = range(len(sizes) - self.from_scale)
         shares = [self.ratios[min(j, len(self.ratios) - 1)] for j in late]
         return [
@@ -63,8 +63,8 @@ class PrunedPass:
     Attributes:
         sides: side of each scale's token map.
         counts: number of computed tokens of each scale.
-        features: what each branch gave at the last scale before, float ``[B, n, D]`` by branch; that of the last scale
-            of this pass afterwards. There may be more rows than the pass has, whose first ones count.
+        features: output of each branch for the scale before the pass, float ``[B, n, D]``, and after the pass for its
+            last scale. There may be more rows than the pass has; then the first ones are read.
     """
 
     sides: Sequence[int]
@@ -72,10 +72,10 @@ class PrunedPass:
     features: dict[object, Tensor] = field(default_factory=dict)
 
     def branch(self, key: object, x: Tensor, compute: Callable[[Tensor], Tensor]) -> Tensor:
-        """Compute a branch of a block for some tokens.
+        """Compute a branch of a block for some tokens, and take the output for the others from the scale before.
 
         Args:
-            key: of the branch.
+            key: identifies the branch.
             x: what the branch reads, ``[B, tokens, D]``.
             compute: the branch itself, ``[B, m, D]`` to ``[B, m, D]``.
 
@@ -99,7 +99,7 @@ class PrunedPass:
         return torch.cat(whole, dim=1)
 
     def mask(self, cached: int, device: torch.device) -> Tensor | None:
-        """Return where computed tokens may attend, bool ``[m, cached + m]``; None for everywhere."""
+        """Return where the m computed tokens may attend, bool ``[m, cached + m]``; None for everywhere."""
         if len(self.counts) == 1:
             return None
         scale = torch.arange(len(self.counts), device=device).repeat_interleave(

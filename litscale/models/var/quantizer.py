@@ -184,7 +184,7 @@ class Quantizer(nn.Module):
         return self.codebook.weight.new_zeros(batch, self.dim, side, side)
 
     def accumulate(self, f_hat: Tensor, tokens: Tensor, k: int) -> Tensor:
-        """Add the contribution of scale ``k``'s tokens ``[B, n]`` to ``f_hat``; returns a new ``[B, dim, h, h]``."""
+        """Add the contribution of scale ``k``'s tokens ``[B, n]`` to ``f_hat``, and return a new ``[B, dim, h, h]``."""
         return self.add(f_hat, self.codebook(tokens), k)
 
     def add(self, f_hat: Tensor, vectors: Tensor, k: int) -> Tensor:
@@ -243,7 +243,7 @@ class Quantizer(nn.Module):
 
     @torch.no_grad()
     def record_hits(self, counts: Tensor) -> None:
-        """Move the running average of code usage, once per training step.
+        """Update the running average of code usage, once per training step.
 
         The average starts as a copy of the first row. Later rows weigh 0.1, and 0.01 after the first hundred; each
         scale of a step counts as a row, as in the official code.
@@ -260,8 +260,8 @@ class Quantizer(nn.Module):
     def usage(self, images: int) -> Tensor:
         """Return the percentage of codes in use at each scale, float ``[S]``.
 
-        A code is in use if its running count is at least 8 % of the count that it had if the tokens of the last scale
-        used all codes equally often.
+        A code is in use if its running count is at least 8 % of the count that it would have if the tokens of the last
+        scale used all codes equally often.
 
         Args:
             images: number of images of a training step, over all processes.
@@ -275,8 +275,8 @@ class Quantizer(nn.Module):
 
         Args:
             dead: which codes are dead, bool ``[V]``.
-            vectors: new values of all codes ``[V, dim]``, of which those of dead ones are taken; the same on all
-                processes.
+            vectors: new values for all codes, ``[V, dim]``, of which only those for dead codes are used; the same on
+                all processes.
 
         Raises:
             ValueError: the shapes do not fit, or the codes are those of ``simvq``.
@@ -295,7 +295,7 @@ class Quantizer(nn.Module):
         weight.copy_(whole)
 
     def _kept_scales(self, batch: int, device: torch.device) -> Tensor:
-        """Draw how many leading scales describe each image, int64 ``[B]``."""
+        """Draw the number of leading scales that describe each image, int64 ``[B]``; all without scale dropout."""
         scales = len(self.patch_nums)
         kept = torch.full((batch,), scales, device=device)
         if not (self.training and self.scale_dropout):
@@ -304,7 +304,7 @@ class Quantizer(nn.Module):
         return torch.where(torch.rand(batch, device=device, dtype=torch.float32) < self.scale_dropout, fewer, kept)
 
     def _walk(self, f: Tensor, sides: Sequence[int]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Yield query ``[B, n, dim]``, tokens ``[B, n]`` and contribution ``[B, dim, h, h]`` of each scale."""
+        """Yield the queries ``[B, n, dim]``, tokens ``[B, n]`` and contribution ``[B, dim, h, h]`` of each scale."""
         check_patch_nums(sides, f.shape[-1])
         rest = f
         for k, side in enumerate(sides):
@@ -327,7 +327,10 @@ class Quantizer(nn.Module):
         return best.view(query.shape[:2])
 
     def _distances(self, rows: Tensor) -> Tensor:
-        """Compute squared distances ``[B n, V]`` of queries ``[B n, dim]`` to codes, of unit vectors with ``znorm``."""
+        """Compute the squared distances ``[B n, V]`` of queries ``[B n, dim]`` to all codes.
+
+        With ``znorm``, queries and codes are normalised to unit vectors first.
+        """
         codes = self.codebook.weight
         with torch.autocast(rows.device.type, enabled=False):
             if self.znorm:
@@ -335,7 +338,7 @@ class Quantizer(nn.Module):
             return rows.square().sum(1, keepdim=True) + torch.addmm(codes.square().sum(1), rows, codes.t(), alpha=-2)
 
     def _contribution(self, vectors: Tensor, k: int, sides: Sequence[int], full_size: bool = True) -> Tensor:
-        """Turn vectors ``[B, n, dim]`` of scale ``k`` into a map, enlarged (``full_size``) and sent through phi."""
+        """Turn vectors ``[B, n, dim]`` of scale ``k`` into a map, enlarge it if ``full_size``, and apply phi to it."""
         with torch.autocast(vectors.device.type, enabled=False):
             h = vectors.transpose(1, 2).unflatten(2, (sides[k], sides[k]))
             if full_size:

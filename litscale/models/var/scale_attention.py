@@ -23,7 +23,7 @@ _LONG = 256  # tokens from which a call for each scale is faster on a CPU (bench
 
 
 def check_attention(attention: str | None, dropout: float) -> None:
-    """Check the options.
+    """Check the name of an implementation of attention, and that it can drop weights if it has to.
 
     Raises:
         ValueError: the name is unknown, or FlexAttention is to drop weights.
@@ -37,16 +37,16 @@ def check_attention(attention: str | None, dropout: float) -> None:
 
 
 def scale_causal(attention: str | None, may_attend: Tensor, bounds: tuple[int, ...]) -> Mask:
-    """Return the mask of scales for a way to compute attention.
+    """Return the mask by which a token sees its own and earlier scales, as the implementation of attention takes it.
 
     Args:
         attention: ``dense`` (a matrix), ``scales`` (a call for each scale, which needs no matrix and leaves out what is
             masked) or ``flex`` (FlexAttention); by default on a CPU ``scales`` for long sequences, else ``dense``.
         may_attend: bool ``[L, L]``.
-        bounds: of the scales, from 0 to L.
+        bounds: bounds of the scales, from 0 to L.
 
     Raises:
-        ValueError: gradients are needed of FlexAttention on a CPU, where torch has no backward pass of it.
+        ValueError: FlexAttention needs gradients on a CPU, where torch has no backward pass for it.
     """
     device = may_attend.device
     if attention is None:
@@ -61,15 +61,15 @@ def scale_causal(attention: str | None, may_attend: Tensor, bounds: tuple[int, .
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Mask | None, scale: float, dropout: float = 0.0) -> Tensor:
-    """Compute attention.
+    """Compute scaled dot-product attention.
 
     Args:
         q: ``[B, H, L, d]``.
         k: ``[B, H, tokens seen, d]``.
         v: as ``k``.
         mask: where tokens may attend; none for everywhere.
-        scale: of the logits.
-        dropout: of the weights; FlexAttention ignores it.
+        scale: factor of the logits.
+        dropout: dropout of the weights; FlexAttention ignores it.
 
     Returns:
         ``[B, H, L, d]``.
@@ -89,7 +89,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Mask | None, scale: float, dro
 
 @lru_cache(maxsize=2)
 def _flex(compiled: bool) -> Callable[..., Tensor]:
-    """Return FlexAttention, compiled if asked for; a compiled block compiles it anyway."""
+    """Return FlexAttention, compiled if ``compiled`` is true; compiled blocks compile it themselves."""
     return cast("Callable[..., Tensor]", torch.compile(flex_attention) if compiled else flex_attention)
 
 

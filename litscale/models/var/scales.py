@@ -10,7 +10,7 @@ from torch.nn import functional as F  # noqa: N812
 
 
 def shrink(x: Tensor, size: int) -> Tensor:
-    """Area-resize maps ``[B, C, h, w]`` to ``[B, C, size, size]`` (adaptive average)."""
+    """Resize maps ``[B, C, h, w]`` to ``[B, C, size, size]`` by area (adaptive average)."""
     return x if x.shape[-2:] == (size, size) else F.interpolate(x, size=(size, size), mode="area")
 
 
@@ -59,7 +59,7 @@ def token_masks(known: Tensor, patch_nums: Sequence[int], share: float = 0.5) ->
     Args:
         known: bool ``[B, H, W]``.
         patch_nums: side of each scale's token map.
-        share: of a token's pixels that must be known.
+        share: share of a token's pixels that must be known.
 
     Returns:
         bool ``[B, n]`` for each scale, with n its side squared.

@@ -40,8 +40,8 @@ class VAR(nn.Module):
         mlp_ratio: hidden width of the feed-forward in units of D.
         shared_aln: compute the classes' modulation once for all blocks, which saves a third of the parameters.
         attn_l2_norm: normalise queries and keys.
-        attn_dropout: of the attention weights.
-        dropout: after attention and within the feed-forward.
+        attn_dropout: dropout of the attention weights.
+        dropout: dropout after attention and within the feed-forward.
         drop_path: probability that the last block's branches are skipped; it grows linearly from block to block.
         label_drop: probability that a label is replaced by "no class" in training, for classifier-free guidance.
         grad_checkpointing: recompute activations in the backward pass to save memory.
@@ -184,9 +184,9 @@ class VAR(nn.Module):
         Args:
             inputs: ``[B, tokens, dim]``: what :meth:`Quantizer.scale_input` gives for each scale, joined;
                 scale 0 has none, so None runs scale 0 alone.
-            condition: of the same B images.
+            condition: result of :meth:`condition` for the same B images.
             cache: holds the keys and values of the tokens before, and the new ones afterwards.
-            first_scale: of the new tokens.
+            first_scale: first scale of the new tokens.
             mask: where a token may attend, bool ``[new tokens, cached + new tokens]``; by default to the whole cache,
                 to its own scale and to earlier ones.
             pruned: chooses the tokens that are computed and cached, without a mask of the caller's; none computes all.
@@ -251,7 +251,7 @@ class VAR(nn.Module):
         return self.class_emb(labels.where(labels >= 0, self.num_classes))
 
     def _block_condition(self, embedding: Tensor) -> Tensor:
-        """Return what modulates the blocks: the classes ``[B, D]``, or the shared part ``[B, 1, 6, D]``."""
+        """Return what modulates the blocks: class embeddings ``[B, D]``, or the shared part ``[B, 1, 6, D]``."""
         if self.shared_modulation is None:
             return embedding
         return self.shared_modulation(F.silu(embedding)).unflatten(-1, (1, 6, -1))
@@ -264,7 +264,10 @@ class VAR(nn.Module):
         return self.head(modulated_norm(x, scale, shift)).float()
 
     def _initialise(self, width: int, depth: int) -> None:
-        """Initialise small normals, gates near zero and a flat head, so that predictions start near uniform."""
+        """Initialise the weights with small normals.
+
+        Gates near zero and a flat head make training start from near-uniform predictions.
+        """
         std = (1 / width / 3) ** 0.5
         for module in self.modules():
             if isinstance(module, nn.Linear):

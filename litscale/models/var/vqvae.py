@@ -32,15 +32,15 @@ class VQVAE(nn.Module):
         patch_nums: side of each scale's token map, increasing; the last is the side of the latent map.
         vocab: number of codes.
         dim: channels of the latent map and of the codes.
-        channels: of the autoencoder at full resolution, best a multiple of 32.
+        channels: channels of the autoencoder at full resolution, best a multiple of 32.
         multipliers: channels at each resolution in units of ``channels``; each but the first halves the image.
         blocks: residual blocks at each resolution.
-        in_channels: of the images.
+        in_channels: channels of the images.
         phis: number of convolutions after the upsampling of codes, spread over the scales; 0 for one per scale.
         quant_resi: share of these convolutions, 0 for none.
         beta: weight of the commitment loss.
         znorm: look codes up by cosine instead of distance.
-        dropout: of the autoencoder's residual blocks.
+        dropout: dropout of the autoencoder's residual blocks.
         scale_dropout: probability that a training image keeps only a random number of leading scales.
         grad_checkpointing: recompute the autoencoder's activations in the backward pass to save memory.
         rotation: against the collapse of the codebook, pass gradients through the quantiser by the rotation trick
@@ -169,7 +169,7 @@ class VQVAE(nn.Module):
 
         Args:
             tokens: int64 ``[B, n]`` of all scales, or of the leading ones.
-            all_scales: also the images after the scales before the last one given.
+            all_scales: also decode the images after each earlier scale.
 
         Returns:
             ``[B, C, H, W]`` in [-1, 1]; with ``all_scales`` one for each scale, ``[scales, B, C, H, W]``.
