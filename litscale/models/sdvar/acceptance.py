@@ -28,7 +28,7 @@ class Proposal:
     Attributes:
         draft: the scale as the draft drew it.
         target: the scale as the target would draw it, given the draft's scales before it.
-        seed: of the noise.
+        seed: seed of the noise.
         images: number of each image, int64 ``[B]``.
         scale: index of the scale.
     """
@@ -40,12 +40,12 @@ class Proposal:
     scale: int
 
     def gumbel(self, stream: int, positions: int, vocab: int) -> Tensor:
-        """Return Gumbel noise ``[B, positions, vocab]`` that is independent of the noise of both networks."""
+        """Return Gumbel noise ``[B, positions, vocab]``, independent of both networks' noise and of other streams."""
         places = torch.arange(positions, device=self.images.device)
         return gumbel_noise(self.seed + stream * _STREAM, self.images, self.scale, places, vocab)
 
     def log_uniform(self, stream: int, positions: int) -> Tensor:
-        """Return logarithms of uniform numbers in 0..1, ``[B, positions]``."""
+        """Return the logarithms of random numbers that are uniform in 0..1, ``[B, positions]``."""
         return -(-self.gumbel(stream, positions, 1)[..., 0]).exp()
 
 
@@ -103,7 +103,7 @@ class Agreement(Acceptance):
 
     @property
     def lossless(self) -> bool:
-        """False, as these rules change the distribution."""
+        """Whether the images have the target's own distribution: false, as these rules change it."""
         return False
 
     @abstractmethod
@@ -111,7 +111,7 @@ class Agreement(Acceptance):
         """Return the agreement of each token with the target, 0..1, ``[B, n]``."""
 
     def verify(self, proposal: Proposal) -> VerifyResult:
-        """Compare the mean agreement of the scale's tokens with the threshold."""
+        """Accept the scale of an image if the mean agreement of its tokens is at least the threshold."""
         agreement = self.agreement(proposal).double()  # a mean of ones is then exactly one
         accepted = agreement.sum(1) / agreement.shape[1] >= self.threshold
         keep = accepted[:, None]
@@ -141,7 +141,7 @@ class TopK(Agreement):
             raise ValueError(f"k must be at least 1, not {self.k}")
 
     def agreement(self, proposal: Proposal) -> Tensor:
-        """Return 1 or 0 for each token."""
+        """Return whether each drafted token is among the target's ``k`` likeliest, bool ``[B, n]``."""
         logits = proposal.target.logits
         chosen = logits.gather(-1, proposal.draft.tokens[..., None])
         return ((logits > chosen).sum(-1) < self.k) & chosen.isfinite()[..., 0]
@@ -156,7 +156,7 @@ class KL(Agreement):
     """
 
     def agreement(self, proposal: Proposal) -> Tensor:
-        """Return a number between 0 and 1 for each token."""
+        """Return ``exp(-KL(target || draft))`` of each token's distributions, 0..1, ``[B, n]``."""
         target, draft = (drawn.full.log_softmax(-1) for drawn in (proposal.target, proposal.draft))
         return (-(target.exp() * (target - draft)).sum(-1)).exp().clamp(max=1)
 
@@ -180,11 +180,11 @@ class Coupled(Agreement):
 
     @property
     def lossless(self) -> bool:
-        """True if every token must agree."""
+        """Whether the images have the target's own distribution: true if every token must agree."""
         return self.threshold == 1
 
     def agreement(self, proposal: Proposal) -> Tensor:
-        """Return 1 or 0 for each token."""
+        """Return whether each drafted token is the one that the target draws, bool ``[B, n]``."""
         return proposal.draft.tokens == proposal.target.tokens
 
 
@@ -205,7 +205,7 @@ class Rejection(Acceptance):
 
     @property
     def lossless(self) -> bool:
-        """Always true."""
+        """Whether the images have the target's own distribution: always true."""
         return True
 
     def verify(self, proposal: Proposal) -> VerifyResult:
@@ -245,11 +245,11 @@ class Forced(Acceptance):
 
     @property
     def lossless(self) -> bool:
-        """True only if nothing is accepted."""
+        """Whether the images have the target's own distribution: true only if nothing is accepted."""
         return self.rate == 0
 
     def verify(self, proposal: Proposal) -> VerifyResult:
-        """Accept at random, with the rate given, for each image."""
+        """Accept the scale of each image at random, with the probability ``rate``."""
         limit = math.log(self.rate) if self.rate else -math.inf
         accepted = proposal.log_uniform(3, 1)[:, 0] < limit
         return VerifyResult(accepted, torch.where(accepted[:, None], proposal.draft.tokens, proposal.target.tokens))

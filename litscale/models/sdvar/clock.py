@@ -25,14 +25,14 @@ class Stopwatch:
 
     @contextmanager
     def whole(self) -> Iterator[None]:
-        """Time the whole run, as ``wall``."""
+        """Time the block as the whole run, under the name ``wall``."""
         start = self.now()
         yield
         self.seconds["wall"] = self.now() - start
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
-        """Time a part."""
+        """Add the seconds of the block to the part of this name, if parts are timed."""
         if not self.profile:
             yield
             return

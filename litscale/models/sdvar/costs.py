@@ -57,7 +57,7 @@ class Costs:
             target: verifies.
             batch: number of images.
             options: how tokens are drawn, which says what is computed.
-            repeats: how often; medians are kept. One more run comes first to warm up.
+            repeats: number of timed runs, of which medians are kept. One more run comes first to warm up.
         """
         # 1. time each call: of either network, the scales one by one and all at once
         watch = Stopwatch(target.pos_emb.device, profile=True)
@@ -84,11 +84,11 @@ class Costs:
         return cls(times[0], times[1], overheads[1], overheads[0], batch)
 
     def call(self, first: int, last: int) -> float:
-        """Return the time of one call of the target over the scales ``first`` to ``last``."""
+        """Return the seconds of one call of the target over the scales ``first`` to ``last``."""
         return self.overhead + sum(self.target[first : last + 1]) - self.overhead * (last + 1 - first)
 
     def seconds(self, passes: Iterable[Pass]) -> float:
-        """Return the time of the passes of any decoder, such as those of its report."""
+        """Return the seconds that the passes of any decoder take, such as those of its report."""
         total = 0.0
         for each in passes:
             target = each.role == "target"
@@ -100,15 +100,15 @@ class Costs:
     def plan(self, acceptance: Sequence[float], low: int = 0, high: int | None = None) -> tuple[list[int], float]:
         """Find the gamma with the least expected time, for each scale that a round may begin with.
 
-        It is found by dynamic programming from the last scale backwards. The expected time is that of drafting, of the
-        target's call, and of the scales left over after each number of accepted ones, weighed by its probability. The
-        model takes acceptances as independent, and neglects that the draft has to read the target's own scale after a
-        fully accepted round.
+        Dynamic programming goes from the last scale backwards. The expected time is that of drafting, of the target's
+        call, and of the scales that remain after each number of accepted ones, weighed by its probability. The model
+        takes acceptances as independent, and neglects that the draft has to read the target's own scale after a fully
+        accepted round.
 
         Args:
             acceptance: probability that each scale is accepted, S numbers.
-            low: least gamma, where there are scales left to draft; 0 lets the target go on alone.
-            high: largest gamma; none for as many scales as there are.
+            low: least gamma, as long as scales remain to be drafted; 0 lets the target continue alone.
+            high: largest gamma; None for as many scales as there are.
 
         Returns:
             The gammas, and the expected seconds of the whole image.
@@ -136,7 +136,7 @@ class Costs:
             high: largest entry_num; S - 1 if none is given.
 
         Raises:
-            ValueError: no entry_num between the bounds.
+            ValueError: the bounds are not 0 <= low <= high <= S.
         """
         scales = len(self.target)
         high = scales - 1 if high is None else high

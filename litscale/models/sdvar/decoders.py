@@ -48,10 +48,10 @@ class Task:
         labels: int64 ``[B]``.
         images: number of each image, int64 ``[B]``.
         options: how tokens are drawn.
-        seed: of the noise.
+        seed: seed of the noise.
         watch: the stopwatch.
-        rounds: what has been done so far.
-        passes: of both networks so far; the states of :meth:`Decoder.open` record theirs.
+        rounds: the rounds so far.
+        passes: the passes of both networks so far; the states of :meth:`Decoder.open` record theirs.
         margin: see :class:`litscale.models.sdvar.DecodeReport`.
     """
 
@@ -104,7 +104,7 @@ class Decoder(Described, ABC):
         return False
 
     def reset(self) -> None:
-        """Forget what was learned in earlier runs."""
+        """Forget what the decoder has learned in earlier runs."""
         return
 
     @torch.no_grad()
@@ -118,14 +118,14 @@ class Decoder(Described, ABC):
         batch_size: int = 1,
         profile: bool = False,
     ) -> Decoded:
-        """Generate images; the arguments are those of :func:`litscale.models.var.generate`, for both networks alike.
+        """Generate images; arguments are as in :func:`litscale.models.var.generate`, the same for both networks.
 
         Args:
             labels: classes, int64 ``[B]``, -1 for no class; none for ``batch_size`` images without class.
             options: how tokens are drawn; greedy and smooth must be false.
-            seed: of the noise; without one it is taken from torch's generator.
+            seed: seed of the noise; None draws one from torch's generator.
             image_index: number of each image, int64 ``[B]``, which keys its noise; 0, 1, ... without it.
-            batch_size: of images without class.
+            batch_size: number of images without class.
             profile: on an accelerator, also time the parts (:class:`litscale.models.sdvar.DecodeReport`).
 
         Raises:
@@ -149,7 +149,7 @@ class Decoder(Described, ABC):
         return Decoded(pictures, tokens, report)
 
     def prepare(self, task: Task) -> None:
-        """Do what has to be done before the clock starts."""
+        """Prepare a run; the time that this takes is not measured."""
         return
 
     @abstractmethod
@@ -178,9 +178,9 @@ class Decoder(Described, ABC):
         Args:
             task: the batch.
             model: the network.
-            raw: its logits of that scale, see :meth:`litscale.models.sdvar.state.NetworkState.read`.
-            tokens: of the scales before; the new ones are appended.
-            f_hats: the accumulation before each scale; that after the new one is appended.
+            raw: its logits of that scale, see :meth:`litscale.models.var.network_state.NetworkState.read`.
+            tokens: tokens of the scales before; the new ones are appended.
+            f_hats: the accumulation before each scale; that after the new scale is appended.
         """
         k = len(tokens)
         with task.watch.part("sampling"):
@@ -256,15 +256,15 @@ class CollaborativeDecoding(Decoder):
         return tokens, f_hats[-1]
 
     def _entry_mask(self, task: Task) -> Tensor | None:
-        """Return the second network's mask in its first call; None for the default, the mask of training."""
+        """Return the mask of the second network's first call; None for the default, the mask of training."""
         if self.mask == "causal":
             return None
         return prefix_mask(self.mask, self.target.patch_nums, self.entry_num).to(task.labels.device)
 
     def _trace(self, task: Task) -> None:
-        """Record the target's scales one by one; those of the draft belong to one round, without verification.
+        """Record a round for each scale of the target, and put all scales of the draft, unverified, into one round.
 
-        It is the round of the target's call that takes them over, or, where the target opens, the last round.
+        It is the round of the target's call that reads them first or, if the target opens, the last round.
         """
         entry, bounds = self.entry_num, self.target.bounds
         if self.target_first:
@@ -355,7 +355,7 @@ class DecoderFactory(Protocol):
     """Makes a decoder of a pair: a class of decoders whose constructor has the arguments ``draft`` and ``target``."""
 
     def __call__(self, *, draft: VAR, target: VAR) -> Decoder:
-        """Make the decoder of two networks."""
+        """Make the decoder of a draft and a target."""
 
 
 def check_options(options: VARGeneration) -> None:
@@ -369,7 +369,7 @@ def check_options(options: VARGeneration) -> None:
 
 
 def same_tokenizer(first: VQVAE, second: VQVAE) -> bool:
-    """Return whether two tokenizers have the same scales, codes and weights; usage counts do not matter."""
+    """Return whether two tokenizers have the same scales, codes and weights; usage counts may differ."""
     if first is second:
         return True
     settings = [(q.patch_nums, q.phi_share, q.phi_count) for q in (first.quantizer, second.quantizer)]

@@ -23,10 +23,10 @@ class GammaPolicy(Described, ABC):
 
     @abstractmethod
     def choose(self, first: int) -> int:
-        """Return gamma for a round that begins with scale ``first``; it may exceed the number of scales left over."""
+        """Return gamma for a round that begins with scale ``first``; it may exceed the number of remaining scales."""
 
     def prepare(self, draft: VAR, target: VAR, batch: int, options: VARGeneration) -> None:
-        """Prepare for a run of ``batch`` images with these options; the clock of the run is not started yet."""
+        """Prepare for a run of ``batch`` images with these options; the time that this takes is not measured."""
         return
 
     def update(self, first: int, verified: Sequence[int], accepted: Sequence[int]) -> None:
@@ -40,7 +40,7 @@ class GammaPolicy(Described, ABC):
         return
 
     def reset(self) -> None:
-        """Forget what was learned."""
+        """Forget what the policy has learned."""
         return
 
 
@@ -72,7 +72,7 @@ class FixedGamma(GammaPolicy):
 
 @dataclass
 class _Rate:
-    """A running rate of accepted scales, older ones weigh less; the first guess counts as one scale."""
+    """A running rate of accepted scales, in which older ones weigh less and the first guess counts as one scale."""
 
     guess: float
     memory: float
@@ -120,19 +120,19 @@ class AdaptiveGamma(GammaPolicy):
         self.reset()
 
     def choose(self, first: int) -> int:
-        """Choose by the acceptance rate of all scales together."""
+        """Return the largest gamma in the bounds at which a whole round is accepted with probability ``confidence``."""
         rate = self.rate.value
         if not 0 < rate < 1:
             return self.high if rate else self.low
         return min(max(int(math.log(self.confidence) / math.log(rate)), self.low), self.high)
 
     def update(self, first: int, verified: Sequence[int], accepted: Sequence[int]) -> None:
-        """Update the acceptance rate."""
+        """Update the acceptance rate of all scales together."""
         if any(verified):
             self.rate.update(sum(verified), sum(accepted))
 
     def reset(self) -> None:
-        """Return to the first guess."""
+        """Reset the acceptance rate to the first guess."""
         self.rate = _Rate(self.start, self.memory)
 
 
@@ -140,10 +140,11 @@ class AdaptiveGamma(GammaPolicy):
 class CostGamma(GammaPolicy):
     """Proposes as many scales as give the least expected time, by measured costs and each scale's acceptance rate.
 
-    If drafting does not pay, gamma is 0 and the target goes on alone.
+    If drafting does not pay, gamma is 0 and the target continues alone.
 
     Args:
-        costs: of the calls; measured before the first run if none are given, for the batch and options of that run.
+        costs: costs of the calls; measured before the first run if none are given, for the batch and options of that
+            run.
         low: least gamma; a positive one keeps on trying scales that were not accepted before.
         high: largest gamma; none for no bound.
         start: acceptance rate assumed at first, 0..1.
@@ -170,7 +171,7 @@ class CostGamma(GammaPolicy):
         """Measure the costs if they are not known.
 
         Raises:
-            ValueError: known costs are of another number of scales.
+            ValueError: the known costs are those of another number of scales.
         """
         if self.costs is None:
             self.costs = Costs.measure(draft, target, batch, options)
@@ -178,20 +179,24 @@ class CostGamma(GammaPolicy):
             raise ValueError(f"the costs are of {len(self.costs.target)} scales, but the target has {target.scales}")
 
     def choose(self, first: int) -> int:
-        """Choose by the plan of the cost model."""
+        """Return the gamma that :meth:`Costs.plan` finds for scale ``first``, with the acceptance rate of each scale.
+
+        Raises:
+            RuntimeError: the costs are not known, as :meth:`prepare` was not called.
+        """
         if self.costs is None:
             raise RuntimeError("call prepare first")
         rates = [self._rate(k).value for k in range(len(self.costs.target))]
         return self.costs.plan(rates, self.low, self.high)[0][first]
 
     def update(self, first: int, verified: Sequence[int], accepted: Sequence[int]) -> None:
-        """Update the acceptance rates of the scales."""
+        """Update the acceptance rate of each scale."""
         for k, (count, taken) in enumerate(zip(verified, accepted, strict=True), start=first):
             if count:
                 self._rate(k).update(count, taken)
 
     def reset(self) -> None:
-        """Return to the first guess; the costs stay."""
+        """Reset the acceptance rates to the first guess, and keep the costs."""
         self.rates: dict[int, _Rate] = {}
 
     def _rate(self, k: int) -> _Rate:
@@ -199,7 +204,7 @@ class CostGamma(GammaPolicy):
 
 
 def _check_whole(**options: int | None) -> None:
-    """Refuse numbers of scales that are no whole numbers; ValueError names the first."""
+    """Check that numbers of scales are whole numbers or None; a ValueError names the first that is not."""
     for name, value in options.items():
         if value is not None and not isinstance(value, int):
             raise ValueError(f"{name} must be a whole number of scales, not {value!r}")

@@ -12,7 +12,7 @@ MASKS = ("none", "sd_with_current", "sd_without_current", "causal", "block_with_
 
 
 def prefix_mask(name: str, patch_nums: Sequence[int], entry_num: int) -> Tensor:
-    """Return which token may attend to which, over the draft's scales and the entry scale, the target's first.
+    """Return which token may attend to which, over the draft's scales and the entry scale, the first of the target.
 
     ============================  =====================================================================================
     ``none``                      everywhere, to later scales too

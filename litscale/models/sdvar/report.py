@@ -28,7 +28,7 @@ class Round:
         images: their places in the batch.
         first: scale that the round began with.
         drafted: number of scales that the draft proposed (gamma), and so its calls.
-        accepted: of them, for each image.
+        accepted: number of these that were accepted, for each image.
         kept: number of scales that the round finished, for each image.
         draft_tokens: tokens that the draft read, for one image.
         target_tokens: tokens that the target read, for one image; 0 if it was not called.
@@ -83,7 +83,7 @@ class DecodeReport:
     passes: tuple[Pass, ...] = ()
 
     def __add__(self, other: DecodeReport) -> DecodeReport:
-        """Return the counts of both runs; images of the other one are numbered after those of this one.
+        """Return the report of both runs together; images of ``other`` are numbered after those of this one.
 
         Raises:
             ValueError: the models have different numbers of scales.

@@ -29,7 +29,7 @@ class Speculative(Decoder):
     with a draft that is always right ``ceil(S / (gamma + 1))``. The last scale is never drafted, since it would be the
     target's own anyway. Caches of both networks roll back to the finished scales.
 
-    **Batches.** With ``ragged``, images go on from where each of them got to: those with equally many finished scales
+    **Batches.** With ``ragged``, each image continues after its own finished scales; those with equally many of them
     share a state. The state that is furthest behind goes next, so that states merge again and a batch takes at most S
     passes of the target. Without, all images keep as many scales of a round as the slowest: fewer and larger passes,
     more scales drafted and scored twice. Calls are counted for each image either way. With ``ragged`` and a number as
@@ -113,7 +113,7 @@ class Speculative(Decoder):
         return [tokens[order] for tokens in done.tokens], done.f_hats[-1][order]
 
     def _round(self, task: Task, state: DecodeState) -> list[DecodeState]:
-        """Draft, verify and commit; returns the images by how many of their scales are finished now."""
+        """Draft, verify and commit one round; return a state for each number of scales that are finished now."""
         first = state.finished
         read = (state.draft.cache.length, state.target.cache.length)
         # 1. draft: the small network proposes gamma scales
@@ -166,9 +166,9 @@ class Speculative(Decoder):
         """Compare the scales drafted from ``first`` on with the target's logits.
 
         Returns:
-            How many of them each image accepts, int64 ``[B]``; for each scale its tokens ``[B, n]`` in case it is the
-            last one kept, up to where the last image stops; and the leads of the target's draws ``[B]``, where the
-            rule makes them the result.
+            How many of them each image accepts, int64 ``[B]``; for each scale, up to the one at which the last image
+            stops, the tokens ``[B, n]`` in case it is the last one kept; and, if the rule returns the target's own
+            tokens, the leads ``[B]`` of its draws at each of these scales.
         """
         alive = torch.ones_like(state.rows, dtype=torch.bool)
         accepted = torch.zeros_like(state.rows)
@@ -194,7 +194,7 @@ class Speculative(Decoder):
         return accepted, finals, leads
 
     def _learn(self, first: int, drafted: int, accepted: Sequence[int]) -> None:
-        """Tell the policy how many images had each drafted scale verified, and accepted."""
+        """Tell the policy for how many images each drafted scale was verified, and for how many it was accepted."""
         verified, passed = ([sum(count + more > j for count in accepted) for j in range(drafted)] for more in (1, 0))
         self.gamma.update(first, verified, passed)
 

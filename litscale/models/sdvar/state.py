@@ -58,9 +58,9 @@ def draw_scale(
         raw: ``[B, n, V]``, or ``[2 B, n, V]`` with the unconditional rows second where the scale is guided.
         k: scale.
         options: how tokens are drawn.
-        seed: of the noise.
+        seed: seed of the noise.
         images: number of each image, int64 ``[B]``.
-        noise: of this scale, where it is known already.
+        noise: noise of this scale, if it is already known.
     """
     # 1. guidance and temperature
     drawn = options.at(k)
@@ -100,26 +100,26 @@ class DecodeState:
         return len(self.tokens)
 
     def split(self, choices: Sequence[Tensor]) -> list[DecodeState]:
-        """Split into a state for each choice of images, int64 indices into this state, which must not be used again."""
+        """Split into a state for each choice of images, int64 indices; this state must not be used again."""
         return _assembled([self], choices)
 
     def merge(self, other: DecodeState) -> DecodeState:
-        """Merge the images of two states with equally many finished scales, which must not be used again.
+        """Merge the images of two states with equally many finished scales; neither must be used again.
 
-        The draft keeps what it has read of both.
+        The draft keeps the scales that it has read in both states.
         """
         everything = torch.arange(len(self.rows) + len(other.rows), device=self.rows.device)
         return _assembled([self, other], [everything])[0]
 
     def settle(self) -> None:
-        """Free what only finished scales need."""
+        """Free the memory that only finished scales need, see :meth:`NetworkState.settle`."""
         self.draft.settle(self.finished)
         self.target.settle(self.finished)
 
     def rollback(self, scale: int) -> None:
-        """Return to the state before the tokens of ``scale``.
+        """Return to the state before the tokens of ``scale`` were drawn.
 
-        The networks stay with what they read for it, which are the scales before.
+        The networks keep what they have read for its logits, the accumulation of the scales before it.
         """
         del self.tokens[scale:], self.f_hats[scale + 1 :]
         self.draft.rollback(scale + 1)
@@ -127,7 +127,7 @@ class DecodeState:
 
 
 def _assembled(states: Sequence[DecodeState], choices: Sequence[Tensor]) -> list[DecodeState]:
-    """Assemble a new state for each choice among the images of all states, which must not be used again."""
+    """Assemble a new state for each choice among the images of all states; the old ones must not be used again."""
     drafts = _assembled_networks([state.draft for state in states], choices)
     targets = _assembled_networks([state.target for state in states], choices)
     return [
@@ -144,9 +144,9 @@ def _assembled(states: Sequence[DecodeState], choices: Sequence[Tensor]) -> list
 
 
 def _assembled_networks(states: Sequence[NetworkState], choices: Sequence[Tensor]) -> list[NetworkState]:
-    """Assemble states of a network, as far as it has read the images of all; guidance's pairs stay paired.
+    """Assemble states of a network that hold the scales it has read of all images, with both rows of guided images.
 
-    The caches go over layer by layer, so that memory holds them once, and one layer twice.
+    Caches are copied and freed layer by layer, so that memory holds only one layer twice.
     """
     # 1. states without tokens, with the conditions of their images
     like, copies = states[0], states[0].copies
@@ -177,6 +177,6 @@ def _assembled_networks(states: Sequence[NetworkState], choices: Sequence[Tensor
 
 
 def _picked(tensors: Iterable[Tensor], rows: Tensor, copies: int = 1) -> Tensor:
-    """Pick rows of all tensors joined, where each tensor has ``copies`` of all its rows; the copies stay apart."""
+    """Pick rows of all tensors joined. Each tensor, and the result, holds ``copies`` copies of its rows in sequence."""
     halves = zip(*(tensor.chunk(copies) for tensor in tensors), strict=True)
     return torch.cat([torch.cat(half).index_select(0, rows) for half in halves])
