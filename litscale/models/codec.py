@@ -27,7 +27,7 @@ class Codec:
     - ``binary``: a plane, -1 for silence and 1 for what sounds.
     - ``velocity``: a plane, -1 for silence, else the bin over the number of bins, so that soft notes are far from
       silence.
-    - ``onset_hold``: where notes start, as for ``velocity``; and a plane of 1 where a note goes on, -1 elsewhere.
+    - ``onset_hold``: two planes: where notes start, as for ``velocity``; and 1 where a note is held, -1 elsewhere.
 
     Args:
         name: ``rgb`` (three channels of 0..255), ``gray`` (one channel of 0..255), or an encoding of piano rolls:
@@ -64,7 +64,7 @@ class Codec:
 
     @property
     def bins(self) -> int:
-        """Symbols of notes that start: 1..bins of a roll."""
+        """Number of symbols, 1..bins, of notes that start (``binary``: of cells that sound); for rolls only."""
         return 1 if self.name == "binary" else self.velocity_bins
 
     @property
@@ -96,11 +96,11 @@ class Codec:
 
 
 class SymbolFeatures(FullPrecision):
-    """The view of symbols as features, and the guiding value of a patch; both are read from tables.
+    """Looks up the features of symbols, and computes the guiding values of patches, from tables.
 
     Colours are normalised with the ImageNet mean and deviation, gray values are -1..1, and a symbol of a roll says
-    whether a note starts, whether one goes on, and how loud it starts (``binary``: only whether it sounds). The tables
-    and the means taken of them stay in float32: in half precision a guiding value would be another one.
+    whether a note starts, whether one is held, and how loud it starts (``binary``: only whether it sounds). The tables
+    and the means taken of them stay in float32, because half precision would change guiding values.
 
     Args:
         codec: what the symbols mean.
@@ -158,11 +158,11 @@ class SymbolFeatures(FullPrecision):
         return features[..., 0] if features.shape[-1] == 1 else features.movedim(-1, 2).flatten(1, 2)
 
     def of_patches(self, patches: Tensor) -> Tensor:
-        """Return the features of patches: integers ``[R, n, C, h, w]`` become float32 ``[R, n, F h w]``."""
+        """Return the features of patches, float32 ``[R, n, F h w]``, from their symbols ``[R, n, C, h, w]``."""
         return self(patches.flatten(0, 1)).unflatten(0, patches.shape[:2]).flatten(2)
 
     def guide_alphabet(self, cells: int) -> int:
-        """Return the number of guiding values of a patch: 256 levels of colour, or the densities its cells allow."""
+        """Return how many guiding values a patch can have: 256 colours, or ``cells + 1`` densities, at most 256."""
         return 256 if self.codec.is_image else min(cells, 255) + 1
 
     def guide(self, patch: Tensor) -> tuple[Tensor, Tensor]:
@@ -182,5 +182,5 @@ class SymbolFeatures(FullPrecision):
         return (mean * top).round().long(), (mean - self.shift) / self.scale
 
     def guide_features(self, level: Tensor, cells: int) -> Tensor:
-        """Return the features of drawn guiding levels: int64 ``[R, C]`` become float32 ``[R, C]``."""
+        """Convert drawn levels of guiding values, int64 ``[R, C]``, to features, float32 ``[R, C]``."""
         return (level.float() / (self.guide_alphabet(cells) - 1) - self.shift) / self.scale

@@ -16,7 +16,7 @@ STEP = 0x9E3779B97F4A7C15
 
 
 def host_random() -> Random:
-    """Make a generator for numbers that the host needs; ``torch.manual_seed`` seeds it, and each call gives another.
+    """Make a random generator for numbers that the host needs, seeded from torch's; each call makes a different one.
 
     Numbers that torch draws would have to be read from a tensor, which fake tensors (``FakeTensorMode``) refuse.
     """
@@ -26,12 +26,12 @@ def host_random() -> Random:
 
 
 def signed(x: int) -> int:
-    """Return the int64 with the same low 64 bits."""
+    """Return an integer as int64 represents its low 64 bits, between -2**63 and 2**63 - 1."""
     return (x + 2**63) % 2**64 - 2**63
 
 
 def mixed(x: Tensor) -> Tensor:
-    """Apply SplitMix64's finaliser to int64 numbers in place; masks make its shifts logical."""
+    """Apply SplitMix64's finaliser to int64 numbers in place, and return them. Masks make its shifts logical."""
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         x ^= (x >> shift).bitwise_and_(2 ** (64 - shift) - 1)
         x *= signed(factor)
@@ -76,12 +76,12 @@ def cell_keys(seed: int, index: Tensor, rows: int, columns: int) -> Tensor:
 
 
 def chained(keys: Tensor, word: Tensor | int) -> Tensor:
-    """Derive the keys that ``word`` (int64, broadcast) numbers below each key, int64."""
+    """Derive a new key, int64, from each key and a ``word``, such as an index (int64, broadcast)."""
     return mixed((keys ^ word) + signed(STEP))
 
 
 def numbers(keys: Tensor, count: int) -> Tensor:
-    """Derive ``count`` numbers from each key, int64 ``[...]`` to int64 ``[..., count]`` over the whole range."""
+    """Derive ``count`` random numbers from each key, int64 ``[...]`` to int64 ``[..., count]`` over the whole range."""
     return chained(keys[..., None], torch.arange(count, device=keys.device))
 
 
@@ -106,5 +106,5 @@ def gumbel(keys: Tensor, count: int) -> Tensor:
 
 
 def uniform(bits: Tensor) -> Tensor:
-    """Turn numbers of :func:`numbers` into float32 in [0, 1), multiples of 2**-24."""
+    """Convert random int64, such as those of :func:`numbers`, to float32 in [0, 1), multiples of 2**-24."""
     return ((bits >> 40) & (2**24 - 1)).float() * 2**-24

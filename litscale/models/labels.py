@@ -7,9 +7,9 @@ from torch import Tensor
 
 
 def check_labels(labels: Tensor, num_classes: int) -> None:
-    """Refuse what is no batch of classes; the range is checked as long as labels are on the CPU.
+    """Check that labels are a batch of classes; their range is checked only if they are on the CPU.
 
-    To read labels on another device, the host would have to wait until the device has done all that was asked of it.
+    To read labels from another device, the host would have to wait until the device has finished all its work.
     Modules check the labels of a batch before they move it.
 
     Args:

@@ -10,7 +10,7 @@ from torch import nn
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Switch dropout and the like off inside the block, and back afterwards."""
+    """Put a module into evaluation mode, in which dropout is off, inside the block, and restore its mode afterwards."""
     was = module.training
     module.eval()
     try:

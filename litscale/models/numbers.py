@@ -14,10 +14,10 @@ REFUSALS = (TypeError, ValueError, RuntimeError)  # of Python, numpy and torch
 
 
 def whole(name: str, given: Any) -> int:
-    """Return a whole number of any library.
+    """Convert a whole number of Python, numpy or torch to an int.
 
     Raises:
-        ValueError: it is something else; the message names the option.
+        ValueError: it is no whole number; the message names the option.
     """
     try:
         return int(operator.index(given))
@@ -26,10 +26,10 @@ def whole(name: str, given: Any) -> int:
 
 
 def real(name: str, given: Any) -> float:
-    """Return a number of any library.
+    """Convert a number of Python, numpy or torch to a float.
 
     Raises:
-        ValueError: it is something else, such as text; the message names the option.
+        ValueError: it is no number, but for example text; the message names the option.
     """
     try:
         if isinstance(given, str):
@@ -40,15 +40,15 @@ def real(name: str, given: Any) -> float:
 
 
 def one_or_more(name: str, given: Any, number: Callable[[str, Any], Number]) -> Number | tuple[Number, ...]:
-    """Return one number, or a tuple of those of a list or an array; a list could not be hashed.
+    """Convert one number to a Python number, or a list or an array of them to a tuple, which can be hashed.
 
     Args:
-        name: of the option.
-        given: what a user has given.
+        name: name of the option.
+        given: the value that a user has given.
         number: :func:`whole` or :func:`real`.
 
     Raises:
-        ValueError: there are other things than numbers; the message names the option.
+        ValueError: a value is no number; the message names the option.
     """
     if isinstance(given, Iterable) and not isinstance(given, str):
         try:

@@ -14,7 +14,7 @@ Convert = Callable[[Tensor], Tensor]
 
 
 def at_least_float32(convert: Convert) -> Convert:
-    """Return the conversion of ``Module._apply`` without half precision: it keeps devices and wider dtypes."""
+    """Wrap a conversion for ``Module._apply`` so that tensors keep their dtype where it would be half precision."""
 
     def kept(tensor: Tensor) -> Tensor:
         converted = convert(tensor)

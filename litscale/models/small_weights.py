@@ -34,7 +34,7 @@ class _Copy:
     """A small copy of a layer's weight.
 
     Attributes:
-        fingerprint: of the weight that it was made of.
+        fingerprint: identifies the weight that the copy was made from.
         linear: the layer's function of input and bias.
     """
 
@@ -47,9 +47,9 @@ _copies: WeakKeyDictionary[nn.Linear, dict[str, _Copy]] = WeakKeyDictionary()  #
 
 @contextmanager
 def small_weights(network: nn.Module, weights: str) -> Iterator[None]:
-    """Let the large linear layers of a network read small copies of their weights meanwhile, without gradients.
+    """Make the large linear layers of a network read small copies of their weights inside the block, without gradients.
 
-    A copy lives as long as its layer, and is made again when the weight has changed. Contexts must not be nested.
+    A copy lives as long as its layer, and is replaced when the weight has changed. Contexts must not be nested.
 
     Args:
         network: the network, whose parameters and state dict stay as they are.
@@ -77,7 +77,7 @@ def small_weights(network: nn.Module, weights: str) -> Iterator[None]:
 
 
 def is_large(layer: nn.Module) -> TypeGuard[nn.Linear]:
-    """Return whether it is a linear layer that a small weight makes faster; GPUs want sides that divide by 8."""
+    """Return whether a layer is linear and large enough for small weights, with sides that are multiples of 8."""
     if type(layer) is not nn.Linear or layer.weight.numel() < SMALLEST:
         return False
     return layer.in_features % 8 == 0 and layer.out_features % 8 == 0
@@ -95,7 +95,7 @@ def quantize(weight: Tensor) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def _linear(layer: nn.Linear, weights: str) -> Linear:
-    """Return the layer's function with a small copy of its weight, which is kept from call to call."""
+    """Return the layer's function with a small copy of its weight, which is cached until the weight changes."""
     weight = layer.weight
     # Torch's counters of changes miss some: an exchange of weights for their averages passes them by. A product with
     # fixed numbers misses none that is worth a new copy, and costs as much as one token.
@@ -134,7 +134,7 @@ def _int8(weight: Tensor) -> Linear:
     """Make the function of a linear layer whose weight, and each token, is rounded to int8.
 
     Raises:
-        ValueError: the device has no fast product of both.
+        ValueError: the device is neither a CPU with FBGEMM nor a CUDA GPU.
     """
     device = weight.device
     if _has_fbgemm(device):
@@ -156,7 +156,7 @@ def _int8(weight: Tensor) -> Linear:
 
 
 def _packed_product(small: Tensor, steps: Tensor) -> Callable[[Tensor], Tensor]:
-    """Multiply with FBGEMM; arguments and results as of :func:`integer_product`."""
+    """Return a function of ``x`` that computes :func:`integer_product` with FBGEMM."""
     with _fbgemm(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "torch.quantize_per_tensor", UserWarning)  # the type of its tensors is old
         zeros = torch.zeros(len(steps), dtype=torch.long)
@@ -167,11 +167,11 @@ def _packed_product(small: Tensor, steps: Tensor) -> Callable[[Tensor], Tensor]:
 
 
 def integer_product(small: Tensor, steps: Tensor, x: Tensor) -> Tensor:
-    """Multiply integer matrices, as GPUs do.
+    """Multiply rounded inputs by a rounded weight as integer matrices, as GPUs do.
 
     Args:
-        small: weight, int8 ``[out, in]``.
-        steps: of its output channels, float32 ``[out]``.
+        small: weight, int8 ``[out, in]``, as returned by :func:`quantize`.
+        steps: steps of its output channels, float32 ``[out]``.
         x: numbers in -1..1, float32 ``[..., in]``, which are rounded to 255 steps.
 
     Returns:
@@ -189,7 +189,7 @@ def _has_fbgemm(device: torch.device) -> bool:
 
 @contextmanager
 def _fbgemm() -> Iterator[None]:
-    """Pack weights for FBGEMM, whatever engine torch would use."""
+    """Make FBGEMM torch's engine for quantised weights inside the block."""
     before = torch.backends.quantized.engine
     torch.backends.quantized.engine = "fbgemm"
     try:

@@ -33,7 +33,7 @@ def unwrapped(checkpoint: Mapping[str, Any] | str | Path, *wrappers: str) -> Map
 
 
 def differences(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:
-    """Write one line for each entry of ``given`` that does not fit ``own``: missing, unexpected or of another shape."""
+    """Return one line for each entry that ``given`` lacks, has unexpectedly, or has in another shape than ``own``."""
     problems = [f"missing {name}" for name in own if name not in given]
     problems += [f"unexpected {name}" for name in given if name not in own]
     return problems + [
@@ -44,13 +44,13 @@ def differences(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[
 
 
 def mismatch(own: Mapping[str, Tensor], given: Mapping[str, Tensor], most: int = 6) -> str:
-    """Return the first difference in one line, and the number of the others; empty if everything fits."""
+    """Return the first ``most`` differences in one line, and the number of the others; empty if everything fits."""
     problems = differences(own, given)
     return "; ".join(problems[:most]) + (f" and {len(problems) - most} more" if len(problems) > most else "")
 
 
 def fill(module: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Load a state dict.
+    """Load a state dict into a module.
 
     Raises:
         ValueError: entries are missing, unexpected or of another shape.

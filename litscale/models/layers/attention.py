@@ -56,7 +56,7 @@ class Attention(nn.Module):
         cache: KVCache | RowKVCache | None = None,
         causal: bool = False,
     ) -> Tensor:
-        """Attend from tokens to tokens.
+        """Apply self-attention to tokens.
 
         Args:
             x: tokens ``[B, L, D]``; with a cache, the new tokens only.
@@ -81,11 +81,11 @@ class Attention(nn.Module):
         return self.proj_drop(self.proj(out.transpose(1, 2).flatten(2)))
 
     def step(self, x: Tensor, rope: Tensor | None, cache: TokenCache) -> Tensor:
-        """Attend from one token of each row to itself and to what the cache holds, without dropout or gradients.
+        """Attend from one token of each row to itself and to the cached ones, without dropout or gradients.
 
         Args:
             x: ``[B, D]``.
-            rope: of all that is projected, see :func:`litscale.models.layers.rope.rope_of_projected`; ``[3 D / 2]``.
+            rope: row of :func:`litscale.models.layers.rope.rope_of_projected`, ``[3 D / 2]``; None rotates nothing.
             cache: as in :meth:`forward`.
 
         Returns:
@@ -104,15 +104,15 @@ class Attention(nn.Module):
 
 
 def causal_mask(new: int, seen: int, device: torch.device | None = None) -> Tensor:
-    """Make the mask ``[new, seen]`` of the last ``new`` of ``seen`` tokens: each sees itself and those before it."""
+    """Make the mask, bool ``[new, seen]``, of the last ``new`` of ``seen`` tokens: each sees no later token."""
     return torch.ones(new, seen, dtype=torch.bool, device=device).tril(seen - new)
 
 
 @contextmanager
 def recorded_attention(module: nn.Module) -> Iterator[list[Tensor]]:
-    """Collect the weights, float32 ``[B, heads, L, S]``, of every attention below ``module``, in order of use.
+    """Record the weights, float32 ``[B, heads, L, S]``, of all attention layers in ``module``, in order of use.
 
-    They are computed a second time, in full, after each pass of an attention, from its inputs.
+    After each pass of a layer inside the block, its weights are computed again from its inputs, as whole matrices.
     """
     weights: list[Tensor] = []
 
@@ -137,7 +137,7 @@ def _weights(
     cache: KVCache | None = None,
     causal: bool = False,
 ) -> Tensor:
-    """Compute the attention weights of a pass that is over; a cache already holds the keys of ``x``."""
+    """Compute the attention weights of a finished pass from its arguments; a cache already holds the keys of ``x``."""
     q, k, _ = layer.project(x, rope)
     if cache is not None:
         k = cache.held()[0]

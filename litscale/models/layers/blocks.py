@@ -102,12 +102,12 @@ class Block(nn.Module):
         cache: KVCache | RowKVCache | None = None,
         causal: bool = False,
     ) -> Tensor:
-        """Map tokens ``[B, L, D]``; the options are those of the attention."""
+        """Map tokens ``[B, L, D]`` to ``[B, L, D]``; the other arguments are those of :meth:`Attention.forward`."""
         x = x + self.attn(self.norm1(x), mask, rope, cache, causal)
         return x + self.mlp(self.norm2(x))
 
     def step(self, x: Tensor, rope: Tensor | None, cache: TokenCache) -> Tensor:
-        """Map one token of each row, ``[B, D]``; the options are those of the attention's step."""
+        """Map one token of each row, ``[B, D]``; the other arguments are those of :meth:`Attention.step`."""
         x = x + self.attn.step(self.norm1(x), rope, cache)
         return x + self.mlp(self.norm2(x))
 
@@ -116,7 +116,7 @@ class Stack(nn.ModuleList):
     """Blocks in sequence.
 
     Args:
-        config: number of blocks, and what they are.
+        config: number of blocks, and their options.
         style: as in :class:`Block`.
     """
 
@@ -132,9 +132,10 @@ class Stack(nn.ModuleList):
         caches: Sequence[KVCache | RowKVCache] | None = None,
         mask: Tensor | None = None,
     ) -> Tensor:
-        """Map tokens ``[B, L, D]``; ``caches`` holds one per block.
+        """Map tokens ``[B, L, D]`` to ``[B, L, D]``; ``caches`` holds one cache per block.
 
-        What is seen is said by the mask, or, without one, by causality and what the caches hold.
+        The mask says which tokens see which. Without one, each token sees the cached tokens and all of ``x`` or, if
+        ``causal`` is true, of ``x`` only itself and those before it.
         """
         new, held = x.shape[1], caches[0].length if caches else 0
         # one new token sees all that is held, and where nothing is held, attention has the triangle built in
@@ -149,11 +150,11 @@ class Stack(nn.ModuleList):
         return x
 
     def step(self, x: Tensor, rope: Tensor | None, caches: Sequence[TokenCache]) -> Tensor:
-        """Map one token of each row, ``[B, D]``, in sampling; the options are those of the blocks' steps."""
+        """Map one token of each row, ``[B, D]``, in sampling; the arguments are as in :meth:`Block.step`."""
         for block, cache in zip(cast("Iterable[Block]", self), caches, strict=True):
             x = block.step(x, rope, cache)
         return x
 
     def caches(self, capacity: int) -> list[StepKVCache]:
-        """Make empty caches, one per block, for sequences of at most so many tokens."""
+        """Make empty caches, one per block, for sequences of at most ``capacity`` tokens."""
         return [StepKVCache(capacity, block.attn.heads) for block in cast("Iterable[Block]", self)]

@@ -25,11 +25,11 @@ class KVCache:
         self._values: Tensor | None = None
 
     def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Add tokens and return all that are held of their sequences.
+        """Add tokens, and return all cached tokens of their sequences.
 
         Args:
-            keys: ``[B, heads, new, d]``; with fewer sequences than before, they are the first ones, and the others must
-                not be read again beyond their last token.
+            keys: ``[B, heads, new, d]``; if there are fewer sequences than before, they are the first ones, and the
+                others must not be read beyond their last token.
             values: ``[B, heads, new, d]``.
 
         Returns:
@@ -51,14 +51,14 @@ class KVCache:
         return self._keys[:rows, :, :end], self._values[:rows, :, :end]
 
     def _reserve(self, keys: Tensor) -> None:
-        """Take memory for sequences whose keys are like these, ``[B, heads, new, d]``, unless it is there."""
+        """Allocate memory for sequences with keys like these, ``[B, heads, new, d]``, unless that was done before."""
         if self._keys is None:
             batch, heads, _, dim = keys.shape
             self._keys = keys.new_empty(batch, heads, self.capacity, dim)
             self._values = torch.empty_like(self._keys)
 
     def held(self) -> tuple[Tensor, Tensor]:
-        """Return keys and values ``[B, heads, length, d]``, views of a cache that is not empty."""
+        """Return the cached keys and values ``[B, heads, length, d]`` as views; the cache must not be empty."""
         assert self._keys is not None
         assert self._values is not None
         return self._keys[:, :, : self.length], self._values[:, :, : self.length]
@@ -72,7 +72,7 @@ class KVCache:
         """Drop all tokens from ``length`` on.
 
         Raises:
-            ValueError: ``length`` is negative or beyond what is held.
+            ValueError: ``length`` is negative, or larger than the number of tokens held.
         """
         if not 0 <= length <= self.length:
             raise ValueError(f"cannot truncate {self.length} cached tokens to {length}")
@@ -80,9 +80,9 @@ class KVCache:
 
 
 class StepKVCache(KVCache):
-    """Also holds the queries, so that one token of each sequence is written by one operator and read by none.
+    """A cache that holds queries, too, so that one operator writes a token of each sequence and none has to read it.
 
-    That takes half as much memory more. The same memory serves one batch of sequences after the other: truncate to 0.
+    It takes half as much memory again. Batches of sequences use the same memory one after the other: truncate to 0.
 
     Args:
         capacity: largest number of tokens of a sequence.
@@ -121,7 +121,7 @@ class StepKVCache(KVCache):
         return attended
 
     def memory(self, like: Tensor, width: int) -> Tensor:
-        """Allocate all that is held, ``[B, capacity, width]``, for rows and numbers like these, ``[B, ...]``."""
+        """Return the memory, ``[B, capacity, width]``; it is allocated like ``like``, ``[B, ...]``, when B changes."""
         if self._memory is None or len(self._memory) != len(like):
             self._memory = like.new_zeros(len(like), self.capacity, width)
             self._queries, self._keys, self._values = by_head(self._memory, self.heads)
@@ -133,7 +133,7 @@ class StepKVCache(KVCache):
 
 
 class StaticKVCache:
-    """The memory of a :class:`StepKVCache` within a compiled graph, which serves all places of a sequence.
+    """The memory of a :class:`StepKVCache` within a compiled graph; one graph serves all places of a sequence.
 
     Args:
         memory: ``[B, capacity, 3 D]``.
@@ -148,7 +148,8 @@ class StaticKVCache:
         """Add one token of each sequence, as a :class:`StepKVCache` does.
 
         Returns:
-            The tokens' queries, keys and values of all places, and a mask of those written, bool ``[1, 1, 1, S]``.
+            The tokens' queries, the keys and values of all places, and a mask of the written places, bool ``[1, 1, 1,
+            S]``.
         """
         token = projected[:, None].to(self._memory.dtype)
         self._memory.index_copy_(1, self._at, token)
@@ -167,14 +168,14 @@ def by_head(projected: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 class RowKVCache:
-    """The keys and values of one attention layer whose sequences are written at places of their own.
+    """The keys and values of one attention layer, each of whose sequences is written at its own places.
 
     Args:
         rows: number of sequences.
         capacity: largest number of tokens of a sequence.
 
     Attributes:
-        length: number of places before the next tokens, of the longest sequence.
+        length: number of places before the next tokens in the longest sequence.
     """
 
     def __init__(self, rows: int, capacity: int) -> None:
@@ -186,12 +187,12 @@ class RowKVCache:
         self._places: Tensor | None = None
 
     def turn(self, length: int, rows: Tensor | None = None, places: Tensor | None = None) -> None:
-        """Say where :meth:`append` writes next.
+        """Set where :meth:`append` writes next.
 
         Args:
             length: see above.
-            rows: sequences that go on, int64 ``[r]``; None for all.
-            places: of each new token, int64 ``[r, new]``; None where all go on at ``length``.
+            rows: sequences that get new tokens, int64 ``[r]``; None for all.
+            places: place of each new token, int64 ``[r, new]``; None if all sequences continue at ``length``.
         """
         self.length, self._selected, self._places = length, rows, places
 
@@ -199,8 +200,8 @@ class RowKVCache:
         """Write tokens ``[r, heads, new, d]``.
 
         Returns:
-            Keys and values ``[r, heads, length + new, d]`` of these sequences. Places that a sequence has not written
-            hold anything: mask them.
+            Keys and values ``[r, heads, length + new, d]`` of these sequences. Places to which nothing was written
+            hold arbitrary numbers: mask them.
         """
         if self._keys is None or self._values is None:
             self._keys = keys.new_zeros(self.rows, keys.shape[1], self.capacity, keys.shape[3])

@@ -34,12 +34,12 @@ def rope_table(rows: Tensor, columns: Tensor, head_dim: int, base: float = 10000
 
 
 def rotate(x: Tensor, table: Tensor) -> Tensor:
-    """Turn adjacent channel pairs by the table's angles.
+    """Rotate adjacent channel pairs by the table's angles.
 
     Args:
         x: queries or keys ``[B, heads, L, d]``, or all that is projected of one token, ``[B, 3 D]``.
-        table: complex ``[L, d / 2]``, or a row of :func:`rope_of_projected`, ``[3 D / 2]``; or
-            either as real numbers, ``[..., 2]``, for compiled graphs, whose compiler knows no complex ones.
+        table: complex ``[L, d / 2]``, or a row of :func:`rope_of_projected`, ``[3 D / 2]``; or either
+            as pairs of real numbers, ``[..., 2]``, for compiled graphs, whose compiler supports no complex ones.
 
     Returns:
         As ``x``.
