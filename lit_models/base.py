@@ -55,7 +55,7 @@ class LitModule(LightningModule):
         optimization: the optimiser and its schedule.
         shardable: whether the module trains under `ModelParallelStrategy`. Its training steps then may use the weights
             of a trained network only in the forward pass of that network, or after it.
-        weight_options: names of options that together bring all weights, see :meth:`weight_files`.
+        weight_options: names of the options for files that together hold all weights, see :meth:`weight_files`.
     """
 
     network: nn.Module
@@ -66,7 +66,7 @@ class LitModule(LightningModule):
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: object, *args: object, **kwargs: object) -> Never:
-        """Refuse, as checkpoints hold weights but no options: the network and its generation would be guessed.
+        """Refuse to load, as checkpoints hold no options: the network and its generation would have to be guessed.
 
         Raises:
             NotImplementedError: always; it names `lit_models.load_run`.
@@ -99,10 +99,10 @@ class LitModule(LightningModule):
 
     @classmethod
     def standalone_options(cls, options: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the options, without files of weights, that build a module whose weights are all given.
+        """Return options, without files of weights, with which a module can be built if all its weights are given.
 
         Args:
-            options: those of a run's config.
+            options: the options of a run's config.
         """
         return {name: None if name.endswith("_checkpoint") else value for name, value in options.items()}
 
@@ -111,7 +111,7 @@ class LitModule(LightningModule):
         return [self.network]
 
     def weight_files(self) -> dict[str, str]:
-        """Return the files that bring all weights, by option; empty if the weights have to come from a checkpoint."""
+        """Return the files that together hold all weights, by option; empty if these must come from a checkpoint."""
         return {}
 
     def blocks(self) -> Iterable[nn.Module]:
@@ -163,17 +163,17 @@ class LitModule(LightningModule):
         shard(self.trained(), self.blocks(), self.device_mesh)
 
     def on_validation_model_eval(self) -> None:
-        """Switch to evaluation, with whole weights, since processes may have different numbers of batches."""
+        """Switch to evaluation and gather sharded weights, since processes may have different numbers of batches."""
         super().on_validation_model_eval()
         gather(self)
 
     def on_test_model_eval(self) -> None:
-        """Switch to evaluation, with whole weights."""
+        """Switch to evaluation and gather sharded weights."""
         super().on_test_model_eval()
         gather(self)
 
     def on_predict_model_eval(self) -> None:
-        """Switch to evaluation, with whole weights."""
+        """Switch to evaluation and gather sharded weights."""
         super().on_predict_model_eval()
         gather(self)
 
@@ -198,7 +198,7 @@ class LitModule(LightningModule):
         return int(os.environ.get("PL_GLOBAL_SEED", 0))
 
     def seed_step(self, number: int) -> None:
-        """Seed torch for the training batch of a number on this rank."""
+        """Seed torch for the training batch ``number`` on this rank."""
         words = (self.run_seed, 0, number, self.global_rank)
         mixed = 0
         for word in words:
@@ -206,12 +206,12 @@ class LitModule(LightningModule):
         torch.manual_seed(mixed)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Set the weight decay of the step, and seed it."""
+        """Set the weight decay for the step, and seed torch."""
         self.optimization.set_weight_decay(self.trainer)
         self.seed_step(self.trainer.fit_loop.epoch_loop.total_batch_idx)
 
     def label_classes(self) -> int:
-        """Return the number of classes that the labels of batches must be of; 0 if the module reads no labels."""
+        """Return the number of classes among which the labels of batches must be; 0 if the module reads no labels."""
         return 0
 
     def _on_before_batch_transfer(self, batch: Any, dataloader_idx: int = 0) -> Any:
@@ -238,14 +238,14 @@ class LitModule(LightningModule):
         return {"samples": len(batch["canvas"]), "cells": batch["canvas"].numel()}
 
     def finite(self, loss: Tensor) -> Tensor:
-        """Return the loss, and have :meth:`on_before_optimizer_step` refuse the step if it is not finite."""
+        """Return the loss, and make :meth:`on_before_optimizer_step` refuse the step if the loss is not finite."""
         self._losses += (loss.detach().float(),)
         return loss
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Refuse a step whose losses or gradients are not finite, and show the mean loss in the progress bar.
 
-        The losses and the norm of the gradients are read at once, so that the host waits for the device but once. In
+        The losses and the norm of the gradients are read at once, so that the host waits for the device only once. In
         16-mixed precision the loss scaler takes care of the gradients.
 
         Raises:

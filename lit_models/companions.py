@@ -15,7 +15,7 @@ def load_companion(option: str, path: str, check: Callable[[Fractal], None]) -> 
     """Load the network of another run.
 
     Args:
-        option: The option that names it, for errors.
+        option: The option by which it was given, for messages.
         path: A run folder, of which the best checkpoint is taken, or the last one where no best is kept; or a
             checkpoint in the folder ``checkpoints`` of one. The folder's config.yaml says which network it is of.
         check: Raises a ValueError if the network does not fit.

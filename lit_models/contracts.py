@@ -36,7 +36,7 @@ class ReadsLabels(Protocol):
     """A module that can tell whether it reads the labels of batches."""
 
     def label_classes(self) -> int:
-        """Return the number of classes that labels must be of; 0 for a module that reads none."""
+        """Return the number of classes among which labels must be; 0 for a module that reads no labels."""
 
 
 class GenerationOptions(Protocol):
@@ -44,10 +44,10 @@ class GenerationOptions(Protocol):
 
     @property
     def generation(self) -> Any:
-        """How canvases are generated, a frozen dataclass."""
+        """The options of generation, a frozen dataclass."""
 
     def described_generation(self) -> Mapping[str, Any]:
-        """Describe all that samples depend on beside weights and requests, for files and caches that record it."""
+        """Return all that samples depend on beside weights and requests, for files and caches that record it."""
 
 
 class BatchCounts(Protocol):
@@ -72,7 +72,7 @@ class LevelParameters(Protocol):
 
 
 class AttentionReports(Protocol):
-    """A module that can tell how its attention is spread."""
+    """A module that can measure entropy and reach of its attention."""
 
     def attention_report(self, canvas: Tensor, label: Tensor | None = None) -> Mapping[str, LevelAttention]:
         """Measure entropy and reach of attention on canvases, uint8 ``[B, C, H, W]``, by the level's name."""
@@ -87,18 +87,18 @@ class DecoderComparison(Protocol):
 
     @property
     def decoder(self) -> Decoder:
-        """What is compared with the target alone."""
+        """The decoder that is compared with the target alone."""
 
     @property
     def generation(self) -> VARGeneration:
-        """How both draw tokens."""
+        """The options of generation for both."""
 
     @property
     def seed(self) -> int:
-        """Of the noise."""
+        """The seed of the noise."""
 
     def compare(self, labels: Tensor, index: Tensor, seed: int) -> Comparison:
-        """Decode labels, int64 ``[B]``, beside the target alone; see `lit_models.LitSDVAR.compare`."""
+        """Compare the decoder with the target alone on labels, int64 ``[B]``; see `lit_models.LitSDVAR.compare`."""
 
 
 class TokenMaker(Protocol):

@@ -19,7 +19,7 @@ class GeneratingModule(LitModule, ABC):
     Attributes:
         generation: the options of generation, a frozen dataclass.
         record_frames: whether predictions hold the canvas after each step, for animations.
-        sampling_threads: number of threads of a CPU that generate, see `lit_models.sampling_threads`.
+        sampling_threads: number of CPU threads for generation, see `lit_models.sampling_threads`.
     """
 
     generation: Any
@@ -67,7 +67,10 @@ class GeneratingModule(LitModule, ABC):
         return {}
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Prediction:
-        """Generate a batch of requests: ``canvas``, ``known``, ``index``, ``seed`` and possibly ``label``."""
+        """Generate the canvases of a batch of requests.
+
+        The batch has ``canvas``, ``known``, ``index``, ``seed`` and possibly ``label``.
+        """
         frames: list[tuple[Tensor, Tensor]] | None = [] if self.record_frames else None
         label, canvas, known = batch.get("label"), batch["canvas"], batch["known"]
         seed, index = batch["seed"], batch["index"]

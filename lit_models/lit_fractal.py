@@ -149,7 +149,7 @@ class LitFractal(GeneratingModule):
 
     @classmethod
     def standalone_options(cls, options: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the options without files; draft guesses become repeated symbols, which give the same samples."""
+        """Return the options without files; ``guess: draft`` becomes ``repeat``, which gives the same samples."""
         options = super().standalone_options(options)
         if (options.get("generation") or {}).get("guess") == "draft":
             options["generation"] = options["generation"] | {"guess": "repeat"}
@@ -177,12 +177,12 @@ class LitFractal(GeneratingModule):
         return [module for module in self.network.modules() if isinstance(module, Block)]
 
     def setup(self, stage: str) -> None:
-        """Load the draft if there is one, check precision and compiler, and that the data's canvases fit the network.
+        """Check the precision and the compiler, load the draft if any, and check that the data fit the network.
 
         Raises:
             FileNotFoundError: there is no such draft_checkpoint.
-            ValueError: nothing can be compiled, though it is asked for; channels, rows or alphabet differ, or the draft
-                does not fit. The message names the options to change.
+            ValueError: the precision cannot train; ``generation.compile`` is set, but torch cannot compile; channels,
+                rows or alphabet of the data differ; or the draft does not fit. The message names the options to change.
         """
         super().setup(stage)
         if self.generation.compile:
@@ -222,7 +222,7 @@ class LitFractal(GeneratingModule):
             self._teacher = (teacher.to(self.device),)
 
     def on_fit_end(self) -> None:
-        """Let the teacher go."""
+        """Release the teacher."""
         self._teacher = ()
 
     def training_step(self, batch: Batch, batch_idx: int) -> StepOutput:
@@ -247,16 +247,16 @@ class LitFractal(GeneratingModule):
         return {"loss": loss, "report": report}
 
     def _start(self, batch: Batch) -> dict[str, Any]:
-        """Return where canvases begin in their pieces, as an argument for a network or teacher that uses it."""
+        """Return ``start``, where canvases begin in their pieces, as an argument; empty if no network uses it."""
         told = self.network.periods or any(teacher.periods for teacher in self._teacher)
         return {"start": batch.get("start")} if told else {}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Update and log the likelihoods ``val/``."""
+        """Update and log the likelihoods ``val/...``."""
         self._evaluate("val", batch)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Update and log the likelihoods ``test/``."""
+        """Update and log the likelihoods ``test/...``."""
         self._evaluate("test", batch)
 
     def _evaluate(self, prefix: str, batch: Batch) -> None:
@@ -283,7 +283,10 @@ class LitFractal(GeneratingModule):
                     self._log_likelihood(prefix, name + protocol, value, weights[protocol])
 
     def _nats_per_step(self, batch: Batch, label: Tensor | None) -> dict[str, Tensor]:
-        """Return the likelihoods of a batch in nats per column, ``[passes, B]``, by protocol."""
+        """Return the negative log-likelihoods of a batch in nats per column, ``[passes, B]``, by protocol.
+
+        The protocol is the suffix of a metric: none, or that of windows side by side.
+        """
         canvas = batch["canvas"]
         options = {"seed": self.run_seed, **self._start(batch)}
         if "counted" not in batch:
@@ -293,7 +296,7 @@ class LitFractal(GeneratingModule):
         return {"": ((nats * counted).sum(2) / counted.sum(1)).float(), SIDE_BY_SIDE: nats.mean(2).float()}
 
     def _log_likelihood(self, prefix: str, suffix: str, nats: Tensor, weight: Tensor | None) -> None:
-        """Update and log the metrics of a likelihood in nats per column, ``[passes, B]``; canvases weigh ``[B]``."""
+        """Update and log the metrics of nats per column, ``[passes, B]``; ``weight``, ``[B]``, is that of canvases."""
         metrics = self.likelihoods[prefix]
         for unit, size in self.units.items():
             name = f"{unit}{suffix}"
@@ -307,7 +310,7 @@ class LitFractal(GeneratingModule):
                 self.log(f"{prefix}/{name}_standard_error", error, on_epoch=True, on_step=False)
 
     def _drafts(self) -> dict[str, Fractal]:
-        """Return the draft as an argument of the sampler, with the device and the dtype of the network; none without.
+        """Return the draft, if any, as an argument of the sampler, on the device and in the dtype of the network.
 
         Raises:
             FileNotFoundError: there is no such draft_checkpoint.
@@ -334,7 +337,7 @@ class LitFractal(GeneratingModule):
         index: Tensor | None = None,
         frames: list[tuple[Tensor, Tensor]] | None = None,
     ) -> Tensor:
-        """Generate canvases of any width with the options ``generation``; arguments as of `GeneratingModule.generate`.
+        """Generate canvases of any width with the options ``generation``; arguments as in `GeneratingModule.generate`.
 
         Args:
             length: W, if no canvas is given.
@@ -364,7 +367,7 @@ class LitFractal(GeneratingModule):
         return drawn
 
     def decoding_counts(self) -> dict[str, float]:
-        """Return what exact parallel decoding took in the last call of :meth:`generate`; see `GenerationReport`."""
+        """Return the counts of exact parallel decoding in the last call of :meth:`generate`; see `GenerationReport`."""
         return self._report.counts()
 
     def attention_report(self, canvas: Tensor, label: Tensor | None = None) -> dict[str, LevelAttention]:
@@ -381,10 +384,10 @@ class LitFractal(GeneratingModule):
         return self.network.parameters_by_level()
 
     def _fractal(self, option: str) -> Fractal:
-        """Return the network, for what needs the published levels.
+        """Return the network for an ``option`` that needs a `Fractal`.
 
         Raises:
-            ValueError: it is another network.
+            ValueError: the network is no `Fractal`; the message names the option.
         """
         if not isinstance(self.network, Fractal):
             raise ValueError(

@@ -165,7 +165,7 @@ class LitSDVAR(GeneratingModule):
         return super().described_generation() | {"decoder": str(self.decoder)}
 
     def setup(self, stage: str) -> None:
-        """Check the precision and, by :meth:`check_data`, the data."""
+        """Check the precision, and check the data by :meth:`check_data`."""
         super().setup(stage)
         self.check_data(data_of(self.trainer))
 
@@ -251,12 +251,12 @@ class LitSDVAR(GeneratingModule):
     on_test_epoch_start = on_validation_epoch_start
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Comparison | None:  # type: ignore[override]
-        """Decode the labels of a batch and log ``val/``; a validation of ``fit`` decodes the first labels only."""
+        """Decode labels and log the scores ``val/...``; a validation of ``fit`` decodes only the first labels."""
         fitting = self.trainer.state.fn == TrainerFn.FITTING
         return self._evaluate("val", batch, self.fit_images if fitting else None)
 
     def test_step(self, batch: Batch, batch_idx: int) -> Comparison | None:  # type: ignore[override]
-        """Decode the labels of a batch and log ``test/``."""
+        """Decode the labels of a batch, and log the scores ``test/...``."""
         return self._evaluate("test", batch, None)
 
     def _evaluate(self, prefix: str, batch: Batch, most: int | None) -> Comparison | None:
@@ -309,7 +309,7 @@ class LitSDVAR(GeneratingModule):
         seed: int | None,
         profile: bool = False,
     ) -> Decoded:
-        """Let a decoder make images on ``sampling_threads``, the same in every run.
+        """Decode labels to images with ``sampling_threads``; the same arguments give the same images in every run.
 
         Args:
             decoder: Any decoder of the networks.
@@ -335,10 +335,9 @@ class LitSDVAR(GeneratingModule):
         index: Tensor | None = None,
         frames: list[tuple[Tensor, Tensor]] | None = None,
     ) -> Tensor:
-        """Generate canvases with the decoder of the module; arguments as of `GeneratingModule.generate`.
+        """Generate canvases with the decoder of the module; arguments as in `GeneratingModule.generate`.
 
-        Of a canvas only B counts, and no cell may be known. Frames are taken after each scale, all of whose cells are
-        finished.
+        A canvas only gives B, and no cell may be known. A frame is taken after each scale, with all cells finished.
 
         Raises:
             ValueError: a cell is known, or a label is out of range.
@@ -355,11 +354,11 @@ class LitSDVAR(GeneratingModule):
         return self.codec.to_symbols(made.images.float() * 2 - 1)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Store the tokenizer."""
+        """Store the tokenizer in the checkpoint."""
         checkpoint["tokenizer"] = packed_tokenizer(self.vqvae)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Load the tokenizer that the networks were trained with.
+        """Load the tokenizer that the networks were trained with from their checkpoint.
 
         Raises:
             ValueError: the checkpoint is not one of LitSDVAR, or its tokenizer is damaged or has another architecture.
@@ -381,6 +380,6 @@ class LitSDVAR(GeneratingModule):
         save_as_lit_var(path, self.draft, self.frequencies)
 
     def on_fit_end(self) -> None:
-        """Write the draft to the run folder."""
+        """Write the draft to ``draft.ckpt`` in the run folder."""
         if self.trainer.is_global_zero:
             self.export_draft(Path(self.trainer.default_root_dir) / "draft.ckpt")

@@ -201,7 +201,7 @@ class LitVAR(GeneratingModule):
         return {"loss": loss, "report": report}
 
     def batch_counts(self, batch: Batch) -> dict[str, int]:
-        """Count the ``samples``, ``tokens`` of the trained scales and, if there are canvases, ``cells`` of a batch."""
+        """Count the ``samples`` of a batch, the ``tokens`` of its trained scales, and the ``cells`` of its canvases."""
         reached = self.network.bounds[self.active_scales(self.global_step)]
         return count_tokens(batch, len(range(reached)[self.trained_tokens]))
 
@@ -228,17 +228,17 @@ class LitVAR(GeneratingModule):
         return self.progressive_first + stages * step // self.progressive_steps
 
     def on_fit_start(self) -> None:
-        """Prepare the tokenizer, after a checkpoint, if there is one, was loaded."""
+        """Prepare the network and its tokenizer; a checkpoint, if there is one, was loaded before."""
         self._prepare()
 
     on_validation_start = on_test_start = on_predict_start = on_fit_start
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Update and log the metrics ``val/``."""
+        """Update and log the metrics ``val/...``."""
         self._evaluate("val", batch)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Update and log the metrics ``test/``."""
+        """Update and log the metrics ``test/...``."""
         self._evaluate("test", batch)
 
     def _evaluate(self, prefix: str, batch: Batch) -> None:
@@ -262,11 +262,11 @@ class LitVAR(GeneratingModule):
         index: Tensor | None = None,
         frames: list[tuple[Tensor, Tensor]] | None = None,
     ) -> Tensor:
-        """Generate canvases with the options ``generation``; arguments as of `GeneratingModule.generate`.
+        """Generate canvases with the options ``generation``; arguments as in `GeneratingModule.generate`.
 
         Tokens of which at least half the cells are known are not drawn, but taken from the encoded canvas, in which the
-        mean of the known cells stands for the unknown ones. Known cells keep their values. Frames are taken after each
-        scale, all of whose cells are finished.
+        mean of the known cells stands for the unknown ones. Known cells keep their values. A frame is taken after each
+        scale, with all cells finished.
 
         Raises:
             ValueError: the canvas or the labels do not fit the model.
@@ -305,12 +305,12 @@ class LitVAR(GeneratingModule):
         return finished(sampled.images)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Store the tokenizer, and the attention that was measured to be the fastest."""
+        """Store the tokenizer, and the attention that was measured to be the fastest, in the checkpoint."""
         checkpoint["tokenizer"] = packed_tokenizer(self.network.vqvae)
         checkpoint["measured_attention"] = self._measured
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Load the tokenizer that the transformer was trained with.
+        """Load the tokenizer that the transformer was trained with, and the measured attention, from the checkpoint.
 
         Raises:
             ValueError: the checkpoint holds no tokenizer, or one that is damaged or has another architecture.

@@ -232,7 +232,7 @@ class LitVQVAE(LitModule):
 
     @torch.no_grad()
     def _restart(self) -> None:
-        """Replace unused codes by features that the last batch of this process looked up codes for."""
+        """Replace unused codes by features that the last batch of the first process looked up codes for."""
         # 1. find codes without use, the same on all processes
         dead = self.drawn == 0
         self.drawn.zero_()
@@ -257,7 +257,7 @@ class LitVQVAE(LitModule):
     def configure_gradient_clipping(
         self, optimizer: Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
     ) -> None:
-        """Clip the gradients of the tokenizer and those of the discriminator, each by their own norm."""
+        """Clip the gradients of the tokenizer and those of the discriminator, each by their own norm (or by value)."""
         if not gradient_clip_val:
             return
         for part in self.trained():
@@ -267,11 +267,11 @@ class LitVQVAE(LitModule):
                 nn.utils.clip_grad_norm_(part.parameters(), gradient_clip_val)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Update the metrics ``val/``."""
+        """Update the metrics ``val/...``."""
         self._evaluate("val", batch)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Update the metrics ``test/``."""
+        """Update the metrics ``test/...``."""
         self._evaluate("test", batch)
 
     def on_validation_epoch_start(self) -> None:
@@ -279,11 +279,11 @@ class LitVQVAE(LitModule):
         self.reconstructions["val"].reset()
 
     def on_validation_epoch_end(self) -> None:
-        """Log the metrics ``val/``."""
+        """Log the metrics ``val/...`` and, during ``fit``, check the usage of codes."""
         self._log_reconstructions("val")
 
     def on_test_epoch_end(self) -> None:
-        """Log the metrics ``test/``."""
+        """Log the metrics ``test/...``."""
         self._log_reconstructions("test")
 
     def _evaluate(self, prefix: str, batch: Batch) -> None:
@@ -309,7 +309,7 @@ class LitVQVAE(LitModule):
         return {name: value for name, value in batch.items() if name != "canvas"} | {"tokens": tokens}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Store the sides of the token maps, which the weights do not show."""
+        """Store the sides of the token maps, which the weights do not show, in the checkpoint."""
         super().on_save_checkpoint(checkpoint)
         checkpoint["patch_nums"] = list(self.network.patch_nums)
 

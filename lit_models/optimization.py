@@ -93,7 +93,7 @@ class Optimization:
         """Return whether the update of a network's weights is fused.
 
         Raises:
-            ValueError: it is to be, and gradients are clipped in 16-mixed precision.
+            ValueError: ``fused`` is true, and gradients are clipped in 16-mixed precision.
         """
         too_late = bool(trainer.gradient_clip_val) and scales_loss(trainer)
         if self.fused and too_late:
@@ -109,7 +109,7 @@ class Optimization:
         """Apply these options to optimisers and schedules that were restored from a checkpoint.
 
         Otherwise the learning rate and weight decay of the checkpoint would override those that the user resumes with,
-        and a checkpoint of an update that was not fused would bring it back.
+        and so would its choice of a fused update or of one that is not fused.
         """
         peak = self.learning_rate(trainer)
         for scheduler in (config.scheduler for config in trainer.lr_scheduler_configs):
@@ -126,7 +126,7 @@ class Optimization:
         """Return the peak learning rate.
 
         Raises:
-            ValueError: it is to be scaled, but the batch size is unknown.
+            ValueError: ``base_lr`` is to be scaled, but the batch size is unknown.
         """
         if self.lr is not None:
             return self.lr
@@ -148,8 +148,8 @@ class Optimization:
     def factor(self, trainer: Trainer) -> Callable[[int], float]:
         """Return the function from optimiser steps to factors of the peak learning rate.
 
-        It asks for the length of the run only after the warm-up, because asking sets up the loaders, which in a resumed
-        run must not happen before their state is restored.
+        It reads the length of the run only after the warm-up, because that sets up the loaders, which in a resumed run
+        must not happen before their state is restored.
         """
 
         def at(step: int) -> float:
@@ -180,7 +180,7 @@ def scales_loss(trainer: Trainer) -> bool:
 
 
 def _set_fused(optimizer: Optimizer, group: dict[str, Any]) -> None:
-    """Update a group as the optimiser was built to, where a checkpoint was loaded that was trained otherwise."""
+    """Give a group the kind of update, fused or not, that the optimiser was built with, whatever a checkpoint says."""
     group["fused"] = fused = optimizer.defaults["fused"]
     for parameter in group["params"]:
         if state := optimizer.state.get(parameter):

@@ -101,7 +101,7 @@ def read_config(config: Path) -> dict[str, Any]:
 
 
 def checkpoint_path(folder: Path, checkpoint: str | PathLike[str]) -> Path:
-    """Return the file that ``best``, ``last`` or a path means.
+    """Return the checkpoint file of a run folder for ``best`` or ``last``, or the one at the given path.
 
     Raises:
         FileNotFoundError: there is no such file.

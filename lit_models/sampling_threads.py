@@ -12,13 +12,13 @@ WIDE = 1024  # from this width on, an operator of one sampling step is long enou
 
 
 def width_of(network: nn.Module) -> int:
-    """Return the width of the widest transformer of a network: the largest smaller side of its linear layers."""
+    """Return the width of a network's widest transformer: the largest shorter side of its linear layers."""
     linear = [layer for layer in network.modules() if isinstance(layer, nn.Linear)]
     return max((min(layer.in_features, layer.out_features) for layer in linear), default=0)
 
 
 def checked_threads(threads: int | None) -> int | None:
-    """Return the option ``sampling_threads``.
+    """Check the option ``sampling_threads``, and return it.
 
     Raises:
         ValueError: it is below 1.
@@ -30,10 +30,10 @@ def checked_threads(threads: int | None) -> int | None:
 
 @contextmanager
 def limited_threads(network: nn.Module, threads: int | None) -> Iterator[None]:
-    """Set the number of torch's threads for generation, and put the number before back afterwards.
+    """Set torch's number of threads for generation inside the block, and restore it afterwards.
 
-    Narrow networks generate by very many operators of a few microseconds, in which threads mostly wait for each other;
-    where another program has their core, for many times as long as the operator takes.
+    Narrow networks generate with very many operators of a few microseconds, in which threads mostly wait for each
+    other. If another program uses their core, they wait many times as long as the operator takes.
 
     Args:
         network: The network that generates.

@@ -38,7 +38,7 @@ class TokenMetrics(nn.ModuleDict):
         return cast("Mapping[str, Mean]", self)
 
     def record(self, model: VAR, logits: Tensor, tokens: Tensor, frequencies: Tensor) -> None:
-        """Add a batch.
+        """Update all metrics with a batch.
 
         Args:
             model: The transformer, which gives the bounds of the scales.
@@ -58,7 +58,7 @@ class TokenMetrics(nn.ModuleDict):
 
 
 def token_scores(logits: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the nats of each token, and 1 where it is the likeliest one, float32 ``[B, L]`` each."""
+    """Return the nats of each token, and 1 if it is the likeliest one, else 0; float32 ``[B, L]`` each."""
     nats = F.cross_entropy(logits.transpose(1, 2), tokens, reduction="none")
     return nats, (logits.argmax(-1) == tokens).float()
 
@@ -89,6 +89,6 @@ def trained_tokens(model: VAR, scales: Sequence[int] | None) -> slice:
 
 
 def unigram_nats(frequencies: Tensor) -> Tensor:
-    """Return the nats of each code by its frequency at each scale, plus one, float32 ``[S, V]``."""
+    """Return the nats of each code at each scale under the unigram model of counts plus one, float32 ``[S, V]``."""
     counts = frequencies.double() + 1
     return -(counts / counts.sum(1, keepdim=True)).log().float()

@@ -108,7 +108,7 @@ def save_as_lit_var(path: str | Path, network: VAR, frequencies: Tensor) -> None
 
 
 def _part(state: Mapping[str, Tensor], prefixes: Sequence[str]) -> dict[str, Tensor]:
-    """Return the entries with the first prefix that occurs, without the prefix."""
+    """Return the entries whose names have the first prefix that occurs, under their names without it."""
     for prefix in prefixes:
         if part := {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}:
             return part

@@ -36,7 +36,7 @@ class Comparison:
     difference: Tensor
 
     def totals(self) -> dict[str, float]:
-        """Return sums, which may be added over batches and processes, for :func:`rates`."""
+        """Return sums for :func:`rates`, which may be added over batches and processes."""
         return self.report.totals() | {
             "target_only/seconds": self.target_report.seconds["wall"],
             "agreement": float(self.agreement.sum()),
@@ -71,11 +71,11 @@ def compare(made: Decoded, alone: Decoded, codec: Codec) -> Comparison:
 def rates(sums: Mapping[str, float]) -> dict[str, float]:
     """Return rates per image, call or scale, from sums of :meth:`Comparison.totals`.
 
-    ``target_calls_per_image``, ``draft_calls_per_image``, ``target_tokens_per_image`` and ``draft_tokens_per_image``
-    (computed ones, with those of guidance), ``gflops_per_image``, ``accepted_scales_per_call`` (of the target),
-    ``ms_per_image``, ``target_only_ms_per_image``, ``speedup`` (their ratio), ``token_agreement``,
-    ``pixel_difference``, and ``acceptance/scale_<k>`` of the scales that were verified. Rates whose divisor is 0 are
-    left out.
+    They are ``target_calls_per_image``, ``draft_calls_per_image``, ``target_tokens_per_image`` and
+    ``draft_tokens_per_image`` (computed tokens, with those of guidance), ``gflops_per_image``,
+    ``accepted_scales_per_call`` (of the target), ``ms_per_image``, ``target_only_ms_per_image``, ``speedup`` (their
+    ratio), ``token_agreement``, ``pixel_difference``, and ``acceptance/scale_<k>`` of the scales that were verified.
+    Rates whose divisor is 0 are left out.
     """
     ratios = {
         "target_calls_per_image": ("target_calls", "images"),

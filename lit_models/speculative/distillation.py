@@ -50,8 +50,8 @@ def divergence(target: Tensor, draft: Tensor) -> tuple[Tensor, Tensor]:
         draft: Logits of the draft, ``[B, L, V]``.
 
     Returns:
-        KL(target || draft) in nats, and the overlap of both distributions, which is the sum of ``min(p, q)`` and the
-        probability that ``rejection`` keeps a token; ``[B, L]`` each.
+        KL(target || draft) in nats, and the overlap of both distributions, the sum of ``min(p, q)``, which is also the
+        probability that the rule `Rejection` keeps a token; ``[B, L]`` each.
     """
     log_p, log_q = target.log_softmax(-1), draft.log_softmax(-1)
     p = log_p.exp()

@@ -68,7 +68,7 @@ class UsageAlarm:
         self._rang = False
 
     def check(self, scores: Mapping[str, Tensor]) -> None:
-        """Look at the scores of a validation, and warn of scales that were low in the one before, too.
+        """Warn of scales whose usage is low in these scores and was low in those of the validation before.
 
         Args:
             scores: With ``usage/scale_<k>`` of all scales, in percent.

@@ -20,7 +20,7 @@ def codec_of(vqvae: VQVAE, codec: str | None, velocity_bins: int) -> Codec:
         velocity_bins: Number of velocity bins of the data, for velocity and onset_hold.
 
     Raises:
-        ValueError: the codec is unknown, or it and the tokenizer differ in their number of channels.
+        ValueError: the codec is unknown, or the tokenizer has another number of channels than the codec has planes.
     """
     named = Codec(codec or ("rgb" if vqvae.in_channels == 3 else "gray"), velocity_bins)
     if named.planes != vqvae.in_channels:
@@ -67,15 +67,15 @@ def count_tokens(batch: Batch, positions: int) -> dict[str, int]:
 
 
 def labels_of(model: VAR, given: Tensor | None, count: int) -> Tensor:
-    """Return labels, int64 ``[B]``.
+    """Return the labels for a network, int64 ``[B]``.
 
     Args:
-        model: The network that they are for.
+        model: The network.
         given: Classes, int64 ``[B]``, or None.
-        count: B, if there are none.
+        count: B, if no classes are given.
 
     Returns:
-        The given ones, or -1 for every image if there are none or the network has no classes.
+        The given classes, or -1 for every image if none are given or the network has no classes.
     """
     if given is not None and model.num_classes:
         return given

@@ -59,7 +59,7 @@ class ReconstructionMetrics(nn.Module):
     def update(
         self, canvas: Tensor, real: Tensor, out: VQOutput, lpips: nn.Module | None, extractor: nn.Module | None
     ) -> None:
-        """Add a batch.
+        """Update all metrics with a batch.
 
         Args:
             canvas: Symbols, uint8 ``[B, C, H, W]``.

@@ -73,7 +73,7 @@ def unpack_tokenizer(vqvae: VQVAE, packed: Mapping[str, Any], source: str) -> No
         source: Where the entry comes from, for messages.
 
     Raises:
-        ValueError: the entry has another architecture, or damaged.
+        ValueError: the entry has another architecture, or is damaged.
     """
     try:
         sides = tuple(packed.get("patch_nums", vqvae.patch_nums))  # older checkpoints lack it
