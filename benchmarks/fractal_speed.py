@@ -24,9 +24,10 @@ from litscale.models.fractal.masking import Masking
 class AllHidden(Masking):
     """Hides every patch, so that MAR sends as many patches down as AR."""
 
-    def __call__(self, rows: int, patches: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return masks in which every patch is hidden, bool ``[rows, patches]``, and weights of 1, float ``[rows]``."""
-        return torch.ones(rows, patches, dtype=torch.bool, device=device), torch.ones(rows, device=device)
+    def __call__(self, rows: int, patches: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor, int]:
+        """Return a mask that hides every patch, weights of 1 and the number of patches of all rows."""
+        mask = torch.ones(rows, patches, dtype=torch.bool, device=device)
+        return mask, torch.ones(rows, device=device), mask.numel()
 
 
 def build(generator: str, patches: int, width: int, blocks: int, device: str) -> Fractal:
