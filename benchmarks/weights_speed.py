@@ -49,7 +49,7 @@ def layers(model: Fractal, rows: int, repeats: int, device: str) -> dict[str, di
             times[weights][name] = []
         for repeat in range(-1, repeats):
             for weights in WEIGHTS:
-                with small_weights(stack, weights):
+                with small_weights(model, weights):  # a level may have no large layer
                     taken = paired({weights: run}, 1, device, warm_ups=0, clock=cpu_now)[weights][0]
                 if repeat >= 0:
                     times[weights][name].append(taken / passes * tokens)
