@@ -44,26 +44,26 @@ GIVEN = {
 
 
 class EvaluationTrainer(Trainer):
-    """A trainer whose folder is another one for each checkpoint.
+    """A trainer whose folder is a different one for each checkpoint.
 
     Attributes:
-        evaluation_folder: where callbacks write; None for ``trainer.default_root_dir`` as it was given.
+        evaluation_folder: the folder to which callbacks write; None for the given ``trainer.default_root_dir``.
     """
 
     evaluation_folder: Path | None = None
 
     @property
     def default_root_dir(self) -> str:
-        """The folder of the evaluation at hand."""
+        """The folder of the current evaluation."""
         return super().default_root_dir if self.evaluation_folder is None else str(self.evaluation_folder)
 
 
 class EvaluateCLI(LitscaleCLI):
-    """``litscale validate`` or ``test`` of many checkpoints.
+    """Runs ``litscale validate`` or ``test`` on many checkpoints.
 
     Args:
         run: the run folder.
-        options: of the command line, see `parse`.
+        options: options of ``litscale evaluate``, see `read_words`.
         args: the words of ``litscale validate`` or ``test``.
     """
 
@@ -72,18 +72,18 @@ class EvaluateCLI(LitscaleCLI):
         super().__init__(args=args, trainer_class=EvaluationTrainer, save_config_callback=None, **COMMON)
 
     def parse_arguments(self, parser: Any, args: Any) -> None:
-        """Parse the words; those that the process was started with are others, as Lightning would warn."""
+        """Parse the given words, without Lightning's warning that the process was started with other ones."""
         self.config = parser.parse_args(args)
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
-        """Make the parser of a command, whose errors name the command that was typed."""
+        """Make the parser of a command, whose errors name ``litscale evaluate``, which was typed."""
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
         assert isinstance(parser, Parser)
         parser.command = "litscale evaluate"
         return parser
 
     def before_instantiate_classes(self) -> None:
-        """Make the folder, and take the training's loggers away from the trainer, whose steps are not theirs."""
+        """Make the folder, and keep the training's loggers from the trainer, whose steps are not the training's."""
         given = self.config[self.config.subcommand].trainer
         options = yaml.safe_load(self.parser.dump(self.config, skip_validation=True))[self.config.subcommand]
         self._loggers = _logger_options(options["trainer"].get("logger"))
@@ -98,7 +98,11 @@ class EvaluateCLI(LitscaleCLI):
         return trainer
 
     def _run_subcommand(self, subcommand: str) -> None:
-        """Evaluate one checkpoint after the other, all processes of this evaluator together."""
+        """Evaluate one checkpoint after the other, with all processes of this evaluator together.
+
+        Raises:
+            ValueError: the strategy starts new processes each time, or ``trainer.fast_dev_run`` is given.
+        """
         launcher = self.trainer.strategy.launcher
         if isinstance(launcher, _MultiProcessingLauncher):
             raise ValueError("litscale evaluate: trainer.strategy starts new processes each time; give ddp instead")
@@ -116,7 +120,11 @@ class EvaluateCLI(LitscaleCLI):
                 raise
 
     def _evaluate_all(self, stage: str) -> None:
-        """Evaluate until nothing is left; the first process decides, and all others follow."""
+        """Evaluate checkpoints until none is left; the first process decides what is next, and all others follow.
+
+        Raises:
+            FloatingPointError: some scores are not finite; it is raised after all evaluations.
+        """
         # 1. what is to be done
         given = self._options
         self.trainer.strategy.setup_environment()
@@ -150,7 +158,7 @@ class EvaluateCLI(LitscaleCLI):
             raise FloatingPointError(f"some scores are not finite, at steps {', '.join(map(str, failed))}")
 
     def _by_first(self, do: Callable[[], T]) -> T:
-        """Call a function in the first process and return its result in all; its error is raised in all."""
+        """Call a function in the first process; return its result, or raise its error, in all processes."""
         strategy = self.trainer.strategy
         outcome: T | Exception | None = None
         if strategy.is_global_zero:
@@ -191,14 +199,14 @@ class EvaluateCLI(LitscaleCLI):
         return {name: float(value) for name, value in trainer.logged_metrics.items()}
 
     def _modes(self) -> dict[str, str]:
-        """Return the scores for which it was given whether lower or higher is better."""
+        """Return score -> ``min`` or ``max`` for the scores for which the options say which is better."""
         policy = self.config[self.subcommand].checkpoints
         own = {} if policy.monitor is None else {policy.monitor: policy.mode}
         return own | dict(self._options.monitor)
 
 
 def _logger_options(given: Any) -> list[dict[str, Any]]:
-    """Return the options of a trainer's loggers; without loggers, those of Lightning's default one."""
+    """Return the options of a trainer's loggers: Lightning's default one for None or True, none for False."""
     if given is None or given is True:
         return [{"class_path": "TensorBoardLogger", "init_args": {"save_dir": ".", "name": "lightning_logs"}}]
     if given is False:
@@ -207,7 +215,7 @@ def _logger_options(given: Any) -> list[dict[str, Any]]:
 
 
 def _monitor(text: str) -> tuple[str, str]:
-    """Parse ``NAME`` or ``NAME:max`` as a score and its mode."""
+    """Parse ``NAME``, ``NAME:min`` or ``NAME:max`` as a score and its mode, which is ``min`` by default."""
     name, _, mode = text.partition(":")
     if not name or mode not in ("", "min", "max"):
         raise argparse.ArgumentTypeError(f"{text}: give NAME, NAME:min or NAME:max")
@@ -215,7 +223,7 @@ def _monitor(text: str) -> tuple[str, str]:
 
 
 def _duration(text: str) -> float:
-    """Parse a number of seconds or minutes."""
+    """Parse a number of seconds or minutes, which must not be negative."""
     value = float(text)  # whose ValueError argparse words itself
     if not 0 <= value < math.inf:
         raise argparse.ArgumentTypeError(f"{text}: give a number that is not negative")
@@ -223,7 +231,7 @@ def _duration(text: str) -> float:
 
 
 def parser() -> CommandParser:
-    """Make the parser of the options beside those of ``litscale validate`` and ``test``."""
+    """Return the parser of the options beside those of ``litscale validate`` and ``test``."""
     made = CommandParser(
         "litscale evaluate",
         DESCRIPTION,
@@ -293,7 +301,7 @@ def main(words: Sequence[str]) -> None:
     """Evaluate the checkpoints of a run.
 
     Args:
-        words: those after ``litscale evaluate``.
+        words: the words after ``litscale evaluate``.
     """
     run, given, stage = read_words(words)
     config = run / CONFIG
@@ -308,7 +316,7 @@ def main(words: Sequence[str]) -> None:
 
 
 def _wait_for(path: Path, given: argparse.Namespace) -> None:
-    """Wait until there is a file, or the patience is at its end."""
+    """Wait until a file exists or the minutes of ``--patience`` have passed."""
     begun = time.monotonic()
     while not path.is_file() and time.monotonic() - begun < 60 * given.patience:
         time.sleep(given.poll)

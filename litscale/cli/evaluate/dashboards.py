@@ -1,4 +1,4 @@
-"""Scores of an evaluation to where the training logs: its own W&B run, its TensorBoard and CSV folders."""
+"""Dashboards that get the scores of an evaluation: the training's own W&B run, TensorBoard and CSV folders."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ class Dashboard(ABC):
     """One logger of a training run.
 
     Attributes:
-        key: tells it from the run's other loggers.
-        live: whether scores may be sent while the training is at work.
+        key: a name that none of the run's other loggers has.
+        live: whether scores may be sent while the training is running.
     """
 
     key: str
@@ -48,14 +48,14 @@ class Dashboard(ABC):
 
     @abstractmethod
     def sent(self) -> set[str]:
-        """Return the keys of the scores that the dashboard is known to hold, whatever the list of sent ones says."""
+        """Return the keys of the scores that the dashboard is known to hold, whether or not `SENT` lists them."""
 
     @abstractmethod
     def send(self, name: str, new: Sequence[Evaluated], every: Sequence[Evaluated]) -> None:
         """Send scores.
 
         Args:
-            name: of the evaluation.
+            name: name of the evaluation.
             new: scores that were not sent yet.
             every: all scores.
         """
@@ -65,13 +65,13 @@ class Dashboard(ABC):
 class WandbRun(Dashboard):
     """A run of W&B, to which points are added against the axis ``evaluation/step``.
 
-    W&B has one writer to a run, or several that all have ``WANDB_MODE=shared``: an online training has its run for
-    itself until it ends, otherwise. Offline, each time makes a folder of its own beside that of the training, with the
-    same id, which appears with all points in it or not at all.
+    W&B allows one writer to a run, or several that all have ``WANDB_MODE=shared``. Without this mode, nothing can be
+    sent before an online training ends. Offline, each `send` makes a folder of its own beside that of the training,
+    with the same id, which appears with all points in it or not at all.
 
     Attributes:
-        id, project, entity: of the training's run.
-        folder: ``wandb`` of the training.
+        id, project, entity: those of the training's run.
+        folder: the folder ``wandb`` of the training.
         mode: ``online``, ``offline`` or ``shared``.
     """
 
@@ -83,12 +83,12 @@ class WandbRun(Dashboard):
 
     @property
     def key(self) -> str:  # type: ignore[override]
-        """By the id."""
+        """The kind of the dashboard and the id of its run."""
         return f"wandb {self.id}"
 
     @property
     def live(self) -> bool:  # type: ignore[override]
-        """Not where the training writes to the server itself."""
+        """Whether scores may be sent while the training is running: not if it is the only writer to the server."""
         return self.mode != "online"
 
     def sent(self) -> set[str]:
@@ -96,7 +96,7 @@ class WandbRun(Dashboard):
         return {key for path in self.folder.glob(f"offline-run-*-{self.id}/{ROWS}") for key in read_json(path)}
 
     def send(self, name: str, new: Sequence[Evaluated], every: Sequence[Evaluated]) -> None:
-        """Write the points to the server, or to a folder that `wandb sync` sends."""
+        """Write the new scores to the server, or to a folder that `wandb sync` sends."""
         if self.mode != "offline":
             self._write(name, new, self.folder.parent)
             return
@@ -146,11 +146,11 @@ class WandbRun(Dashboard):
 
 @dataclass
 class LogFolder(Dashboard, ABC):
-    """The folder of a logger that writes files, to which one of the evaluation's own is added.
+    """The folder of a logger that writes files, to which the evaluation adds its own.
 
     Attributes:
-        kind: of the logger.
-        folder: of the training's files.
+        kind: kind of the logger.
+        folder: folder of the training's files.
     """
 
     kind: ClassVar[str]
@@ -158,14 +158,15 @@ class LogFolder(Dashboard, ABC):
 
     @property
     def key(self) -> str:  # type: ignore[override]
-        """By the folder and the logger's name, as two loggers may have folders of one name."""
+        """The kind of the logger, its name and its folder, as two loggers may have folders of the same name."""
         return f"{self.kind} {self.folder.parent.name}/{self.folder.name}"
 
 
 class TensorBoardFolder(LogFolder):
-    """A folder of event files, with one of its own for the evaluation, which TensorBoard shows as a run.
+    """A folder of event files, in which the evaluation has a folder of its own, which TensorBoard shows as a run.
 
-    Files in one folder are read one after the other: another one there would hide what a training writes afterwards.
+    TensorBoard reads the files in a folder one after the other. Another file beside those of the training would hide
+    what the training writes later.
     """
 
     kind = "tensorboard"
@@ -176,7 +177,7 @@ class TensorBoardFolder(LogFolder):
         return {key for folder, files in lists for file in files if (folder / file).exists() for key in files[file]}
 
     def send(self, name: str, new: Sequence[Evaluated], every: Sequence[Evaluated]) -> None:
-        """Write an event file, after the list of what is in it: the points are there all at once or not at all."""
+        """Write an event file, after the list of scores in it, so that they appear all at once or not at all."""
         from torch.utils.tensorboard import SummaryWriter
 
         folder = self.folder / f"{PREFIX}_{name}"
@@ -193,16 +194,16 @@ class TensorBoardFolder(LogFolder):
 
 
 class CsvFolder(LogFolder):
-    """The folder of a CSV log, with a file of its own for the evaluation, as a training rewrites its own."""
+    """The folder of a CSV log, in which the evaluation has a file of its own, as a training rewrites its file."""
 
     kind = "csv"
 
     def sent(self) -> set[str]:
-        """Return nothing: scores that are sent again replace equal ones."""
+        """Return the empty set, as scores that are sent again replace equal ones."""
         return set()
 
     def send(self, name: str, new: Sequence[Evaluated], every: Sequence[Evaluated]) -> None:
-        """Write the file with all scores."""
+        """Write the evaluation's file with all scores."""
         rows = [{"step": record.step, **numbers(name, record)} for record in every]
         text = io.StringIO()
         writer = csv.DictWriter(text, dict.fromkeys(key for row in rows for key in row), lineterminator="\n")
@@ -218,7 +219,7 @@ FILES: dict[str, type[TensorBoardFolder] | type[CsvFolder]] = {
 
 
 def dashboards(run: Path, loggers: Sequence[Mapping[str, Any]]) -> list[Dashboard]:
-    """Find the dashboards to which a training has logged so far.
+    """Return the dashboards to which a training has logged so far.
 
     Args:
         run: the run folder.
@@ -235,7 +236,7 @@ def dashboards(run: Path, loggers: Sequence[Mapping[str, Any]]) -> list[Dashboar
 
 
 def wandb_run(run: Path, options: Mapping[str, Any]) -> WandbRun | None:
-    """Find the W&B run of a training, by its logger's options and the folders that it left; None if there is none."""
+    """Return the W&B run of a training, by its logger's options and the folders that it left; None if there is none."""
     folder = _place(run, options) / "wandb"
     parsed = [match for path in folder.glob("*run-*") if (match := WANDB_FOLDER.fullmatch(path.name))]
     given = options.get("version") or options.get("id")
@@ -254,7 +255,7 @@ def wandb_run(run: Path, options: Mapping[str, Any]) -> WandbRun | None:
 
 
 def _log_folder(run: Path, options: Mapping[str, Any]) -> Path | None:
-    """Return the newest folder of a logger of files; None if it has written none."""
+    """Return the folder of a logger that writes files, by default the newest one; None if it has written none."""
     folder = _place(run, options) / (options.get("name") or "")
     version = options.get("version")
     if version is not None:
@@ -273,16 +274,16 @@ def _place(run: Path, options: Mapping[str, Any]) -> Path:
 def send_scores(
     folder: Path, evaluated: Mapping[int, Evaluated], targets: Iterable[Dashboard], at_work: bool
 ) -> list[str]:
-    """Send the scores that dashboards do not have yet; to be called by one evaluator at a time.
+    """Send the scores that dashboards do not have yet; only one evaluator may call this at a time.
 
     Args:
-        folder: of the evaluation, whose name is the evaluation's.
-        evaluated: all of its scores.
-        targets: where they go.
+        folder: folder of the evaluation, which has the evaluation's name.
+        evaluated: step -> scores, all of the evaluation.
+        targets: the dashboards to which scores are sent.
         at_work: whether the training is running.
 
     Returns:
-        What is to be told of dashboards that do not have all scores now; the next call tries again.
+        Messages on dashboards that do not have all scores yet; the next call tries again.
     """
     path = folder / SENT
     before: dict[str, list[str]] = read_json(path) if path.exists() else {}

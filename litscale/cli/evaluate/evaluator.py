@@ -23,10 +23,10 @@ class Task:
     """A checkpoint to evaluate.
 
     Attributes:
-        step: its optimiser steps.
-        checkpoint: its path in the run.
+        step: number of optimiser steps of the checkpoint.
+        checkpoint: path of the checkpoint in the run.
         snapshot: the file to read.
-        folder: where the evaluation writes.
+        folder: the folder to which the evaluation writes.
     """
 
     step: int
@@ -37,17 +37,17 @@ class Task:
 
 @dataclass(frozen=True)
 class Wait:
-    """Nothing to do now."""
+    """There is nothing to do for some seconds."""
 
     seconds: float
 
 
 @dataclass(frozen=True)
 class End:
-    """Nothing to do any more.
+    """There is nothing left to do.
 
     Attributes:
-        reason: as a line for the user.
+        reason: why, as a line for the user.
     """
 
     reason: str
@@ -55,12 +55,12 @@ class End:
 
 @dataclass(frozen=True)
 class Watch:
-    """Whether and how an evaluator goes on as checkpoints appear.
+    """Whether and how an evaluator waits for new checkpoints.
 
     Attributes:
-        on: whether it does.
-        patience: minutes without a training at work and without a new checkpoint, after which it ends.
-        poll: seconds between two looks at the run.
+        on: whether it waits.
+        patience: minutes without a running training and without a new checkpoint, after which it ends.
+        poll: seconds between two checks of the run.
     """
 
     on: bool = False
@@ -69,15 +69,15 @@ class Watch:
 
 
 class Evaluator:
-    """What the first process of an evaluation does beside evaluating.
+    """Chooses the checkpoints to evaluate and keeps their scores, in the first process of an evaluation.
 
     Args:
         run: the run folder.
-        folder: of the evaluation.
-        selection: the checkpoints that are wanted.
-        watch: whether to go on as checkpoints appear.
-        loggers: of the training, as its config gives them.
-        modes: score -> ``min`` or ``max``, beside those that are known.
+        folder: folder of the evaluation.
+        selection: the checkpoints that are to be evaluated.
+        watch: whether and how to wait for new checkpoints.
+        loggers: loggers of the training, as its config gives them.
+        modes: score -> ``min`` or ``max``, beside `litscale.cli.evaluate.table.MODES`.
     """
 
     def __init__(
@@ -100,10 +100,10 @@ class Evaluator:
         self._told: set[str] = set()
 
     def next(self) -> Task | Wait | End:
-        """Decide what to do now; a task's step is locked until `keep`, `give_up` or `release`.
+        """Return what to do now; the step of a task is locked until `keep`, `give_up` or `release`.
 
         Raises:
-            FileNotFoundError: there is nothing to evaluate, now or ever.
+            FileNotFoundError: there is no selected checkpoint, and there never was one.
             ValueError: a file of scores is damaged.
         """
         # 1. the state of the run first: what it writes later is seen by the next look, if it goes on
@@ -138,7 +138,7 @@ class Evaluator:
         return End(self._farewell(busy, impatient and not over)) if ends else Wait(self._watch.poll)
 
     def _claim(self, candidate: Candidate) -> Task | str:
-        """Lock a checkpoint's step and keep the file, or say why not: ``scored``, ``busy``, or ``replaced``."""
+        """Lock a checkpoint's step and return the task, or return why not: ``scored``, ``busy`` or ``replaced``."""
         if self._folder.is_scored(candidate):
             return "scored"
         lock = self._folder.lock(candidate.step)
@@ -159,7 +159,7 @@ class Evaluator:
         return Task(candidate.step, candidate.path, snapshot, snapshot.parent)
 
     def keep(self, scores: Mapping[str, float]) -> None:
-        """Keep the scores of the task at hand, and bring the tables up to date."""
+        """Write the scores of the current task, and update the tables and dashboards."""
         assert self._task is not None
         self._folder.keep(*self._task, scores)
         self._news_at = time.monotonic()
@@ -169,13 +169,13 @@ class Evaluator:
         self._publish()
 
     def give_up(self) -> None:
-        """Let go of the checkpoint of the task at hand, which cannot be evaluated."""
+        """Delete the snapshot of the current task, which cannot be evaluated, and release its step."""
         if self._task is not None:
             self._folder.discard_snapshots(self._task[0].step)
         self.release()
 
     def release(self) -> None:
-        """Leave the task at hand, if there is one, to whoever comes next."""
+        """Unlock the step of the current task, if there is one, for other evaluators."""
         if self._lock is not None:
             self._lock.release()
         self._lock = self._task = None
@@ -201,10 +201,10 @@ class Evaluator:
         return manifest.status in (FINISHED, FAILED), not manifest.ended
 
     def _farewell(self, busy: Sequence[int], impatient: bool) -> str:
-        """Say why the evaluator ends.
+        """Return why the evaluator ends, as a line for the user.
 
         Raises:
-            FileNotFoundError: it has seen nothing, and nothing is scored.
+            FileNotFoundError: it has seen no selected checkpoint, and none has scores.
         """
         if self._nothing():
             raise FileNotFoundError(self._selection.nothing(self._run))
@@ -217,12 +217,12 @@ class Evaluator:
         return reason
 
     def _nothing(self) -> bool:
-        """Return whether no selected checkpoint ever existed; those that were deleted may have left scores."""
+        """Return whether no selected checkpoint ever existed; one that was deleted may have left scores."""
         scored = (Path(record.checkpoint).name for record in self._folder.evaluated().values())
         return not self._seen and not any(map(self._selection.wants, scored))
 
     def _tell(self, line: str) -> None:
-        """Print a line once."""
+        """Print a line, unless it was printed before."""
         if line not in self._told:
             self._told.add(line)
             print(line)

@@ -1,4 +1,4 @@
-"""`EvaluationFolder`: what an evaluation has scored, under one name and with one set of settings."""
+"""`EvaluationFolder`: the scores of an evaluation, which has one name and one set of settings."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class Evaluated:
     """The scores of a checkpoint.
 
     Attributes:
-        step: optimiser steps of its weights.
-        checkpoint: path of the file that was evaluated; it may be gone or another by now.
-        checksum: of all that the file held, as it said itself; None where it said nothing.
+        step: number of optimiser steps of its weights.
+        checkpoint: path of the file that was evaluated, which may have been removed or replaced since.
+        checksum: checksum of the whole content that the file recorded; None if it recorded none.
         weights: a hash of its weights alone.
         time: when it was evaluated, ISO 8601 in UTC.
         scores: name -> number, None if it was not finite.
@@ -50,7 +50,7 @@ class Evaluated:
 
     @property
     def key(self) -> str:
-        """What tells these scores from all others of the evaluation."""
+        """A text that no other scores of the evaluation have."""
         return f"{self.step} {self.time}"
 
 
@@ -59,7 +59,7 @@ class EvaluationFolder:
 
     Args:
         run: the run folder.
-        name: of the evaluation.
+        name: name of the evaluation.
 
     Attributes:
         path: the folder.
@@ -75,8 +75,8 @@ class EvaluationFolder:
         """Record the settings with which all scores of the folder are made.
 
         Raises:
-            ValueError: it holds scores of other settings, or another evaluator works with them; the message names what
-                differs.
+            ValueError: the folder holds scores of other settings, or another evaluator uses other settings; the message
+                names the differences.
             OSError: the folder cannot be made or written to.
         """
         self._locks.mkdir(parents=True, exist_ok=True)
@@ -99,17 +99,17 @@ class EvaluationFolder:
 
     @property
     def unusual(self) -> str:
-        """What is to be known of the settings, for headings; see `litscale.cli.scores.unusual`."""
+        """Unusual settings as text for headings; see `litscale.cli.scores.unusual`."""
         return unusual(read_json(self.path / SETTINGS))
 
     @contextmanager
     def locked(self, what: str) -> Iterator[None]:
-        """Wait until no other evaluator does the same."""
+        """Hold a named lock in the block, and wait first until no other evaluator holds it."""
         with FileLock(self._locks / what):
             yield
 
     def lock(self, step: int) -> FileLock | None:
-        """Lock a step; None if another evaluator has it. The system frees the lock when a process ends."""
+        """Lock a step; return None if another evaluator has locked it. The system unlocks it when a process ends."""
         lock = FileLock(self._locks / f"step_{step}")
         try:
             lock.acquire(timeout=0)
@@ -118,24 +118,24 @@ class EvaluationFolder:
         return lock
 
     def step_folder(self, step: int) -> Path:
-        """Return the folder for all that the evaluation of a step writes."""
+        """Return the folder to which the evaluation of a step writes."""
         return self.path / f"step_{step}"
 
     def evaluated(self) -> dict[int, Evaluated]:
-        """Read the scores of all steps, by step, in ascending order.
+        """Return step -> its scores, in ascending order.
 
         Raises:
-            ValueError: a file of them is damaged.
+            ValueError: a file of scores is damaged.
         """
         found = (self._record(path) for path in self.path.glob(f"step_*/{RECORD}"))
         return {each.step: each for each in sorted(found, key=lambda each: each.step)}
 
     def is_scored(self, candidate: Candidate) -> bool:
-        """Return whether the weights of a checkpoint have their scores.
+        """Return whether the weights of a checkpoint have scores.
 
         Raises:
-            FileNotFoundError: the checkpoint is gone.
-            ValueError: it or the file of scores is damaged.
+            FileNotFoundError: the checkpoint no longer exists.
+            ValueError: the checkpoint or the file of scores is damaged.
         """
         path = self.step_folder(candidate.step) / RECORD
         if not path.exists():
@@ -145,7 +145,7 @@ class EvaluationFolder:
         return same or self.weights_of(candidate.file) == record.weights
 
     def weights_of(self, path: Path) -> str:
-        """Hash the weights of a checkpoint, which several files of a step share; raises as `is_scored`."""
+        """Return a hash of the weights, which several files of a step share; raise the same errors as `is_scored`."""
         version = file_version(path)
         if version not in self._weights:
             content = read_checkpoint(path, verified=False)
@@ -154,14 +154,14 @@ class EvaluationFolder:
         return self._weights[version]
 
     def take_snapshot(self, candidate: Candidate) -> Path:
-        """Keep a checkpoint for the time of its evaluation, whatever the training does with the file.
+        """Keep a checkpoint during its evaluation, even if the training replaces or removes the file.
 
         Returns:
-            A hard link to the file, or a copy of it where the file system has no links.
+            A hard link to the file, or a copy of it if the file system has no links.
 
         Raises:
-            FileNotFoundError: the checkpoint is gone.
-            OSError: there is no place for a copy.
+            FileNotFoundError: the checkpoint no longer exists.
+            OSError: there is no space for a copy.
         """
         if candidate.snapshot is not None:
             return candidate.snapshot
@@ -179,13 +179,13 @@ class EvaluationFolder:
     def snapshots(self) -> dict[Path, Path]:
         """Return the snapshots of steps without scores, each with the file of which it is a copy.
 
-        An evaluator that was ended leaves its snapshot, which may be all that is left of a checkpoint.
+        An evaluator that is killed leaves its snapshot, which may be all that is left of a checkpoint.
         """
         found = [path for path in self.path.glob("step_*/.*.ckpt") if not (path.parent / RECORD).exists()]
         return {path: self._run / CHECKPOINTS / path.name.removeprefix(".") for path in found}
 
     def discard_snapshots(self, step: int) -> None:
-        """Let go of the checkpoints of a step, and of its folder if nothing was written there."""
+        """Delete the snapshots of a step, and its folder if it is empty then."""
         folder = self.step_folder(step)
         for snapshot in folder.glob(".*.ckpt"):
             snapshot.unlink()
@@ -193,11 +193,11 @@ class EvaluationFolder:
             folder.rmdir()
 
     def keep(self, candidate: Candidate, snapshot: Path, scores: Mapping[str, float]) -> None:
-        """Write the scores of a step; from then on it is done.
+        """Write the scores of a step, which then counts as done, and delete its snapshots.
 
         Args:
             candidate: the checkpoint.
-            snapshot: what was read of it, which is let go.
+            snapshot: the file that was evaluated.
             scores: name -> number.
         """
         now, path = datetime.now(UTC).isoformat(), str(candidate.path.resolve())
@@ -207,7 +207,7 @@ class EvaluationFolder:
         self.discard_snapshots(candidate.step)
 
     def _is_unused(self) -> bool:
-        """Return whether no evaluator works here and none has left anything for a step."""
+        """Return whether no evaluator uses the folder and none has left anything for a step."""
         if any(self.path.glob("step_*")):
             return False
         try:
@@ -218,13 +218,13 @@ class EvaluationFolder:
         return True
 
     def _be_present(self) -> None:
-        """Show other evaluators, until this process ends, that it works here."""
+        """Show other evaluators that this process uses the folder, until it ends."""
         self._presence = (self._locks / PRESENT).open("ab")
         with suppress(OSError):  # a file system without locks
             fcntl.flock(self._presence, fcntl.LOCK_SH)
 
     def _discard_rests(self) -> None:
-        """Let go of snapshots that evaluators left which were ended when they had kept the scores."""
+        """Delete the snapshots of steps with scores, left by evaluators that ended before they deleted them."""
         for snapshot in self.path.glob("step_*/.*.ckpt"):
             step = int(snapshot.parent.name.removeprefix("step_"))
             if (snapshot.parent / RECORD).exists() and (lock := self.lock(step)) is not None:

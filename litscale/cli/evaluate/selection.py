@@ -18,9 +18,9 @@ class Candidate:
 
     Attributes:
         path: its file in the run, which a training may replace or remove at any time.
-        step: optimiser steps of its weights.
-        checksum: of all that it holds, as it says itself; None where it says nothing.
-        snapshot: what an evaluator that did not come to an end has kept of it.
+        step: number of optimiser steps of its weights.
+        checksum: checksum of the whole content that the file records; None if it records none.
+        snapshot: the snapshot that an unfinished evaluator has left of it, if any.
     """
 
     path: Path
@@ -30,19 +30,19 @@ class Candidate:
 
     @property
     def file(self) -> Path:
-        """What can be read."""
+        """The file to read: the snapshot, if there is one."""
         return self.path if self.snapshot is None else self.snapshot
 
 
 @dataclass(frozen=True)
 class Selection:
-    """The checkpoints that a command line selects; all of them, if it selects none.
+    """The checkpoints that a command line selects; all of them if it selects none.
 
     Attributes:
-        best: ``best.ckpt``.
-        last: ``last.ckpt``.
-        pattern: file names in ``checkpoints/``, as a glob.
-        every: of the steps between two multiples of this number, only the first that has a checkpoint.
+        best: whether ``best.ckpt`` is selected.
+        last: whether ``last.ckpt`` is selected.
+        pattern: glob of the selected file names in ``checkpoints/``.
+        every: between two multiples of this number of steps, only the first checkpoint is evaluated.
     """
 
     best: bool = False
@@ -54,7 +54,7 @@ class Selection:
         """Check the options.
 
         Raises:
-            ValueError: one is out of range.
+            ValueError: an option has a wrong value.
         """
         if self.every is not None and self.every < 1:
             raise ValueError(f"--every must be at least 1, not {self.every}")
@@ -72,14 +72,14 @@ class Selection:
         return sorted(path for path in (run / CHECKPOINTS).glob("*") if self.wants(path.name) and path.is_file())
 
     def due(self, candidates: Iterable[Candidate], scored: Collection[int]) -> list[Candidate]:
-        """Choose one checkpoint for each step, in order, thinned out as ``every`` says.
+        """Return one checkpoint for each step, in the order of the steps, thinned out by ``every``.
 
-        Of the checkpoints of a step, one with a name of its own is taken before ``best.ckpt`` and that before
-        ``last.ckpt``, which a training replaces the most often; what an evaluator has kept comes last.
+        Of the checkpoints of a step, one with a name of its own comes before ``best.ckpt``, which comes before
+        ``last.ckpt``, as a training replaces this one the most often. Snapshots come last.
 
         Args:
-            candidates: what there is.
-            scored: steps that have their scores.
+            candidates: the checkpoints that exist.
+            scored: steps that have scores.
         """
         fixed = {"best.ckpt": 1, "last.ckpt": 2}
         by_step: dict[int, Candidate] = {}
@@ -95,7 +95,7 @@ class Selection:
         return [each for step, each in by_step.items() if taken.setdefault(step // self.every, step) == step]
 
     def nothing(self, run: Path) -> str:
-        """Say that nothing is selected, and what there is."""
+        """Return the message that nothing is selected, which names the checkpoints that exist."""
         held = sorted(path.name for path in (run / CHECKPOINTS).glob("*.ckpt") if not path.name.startswith("."))
         given = [f"--{word}" for word, wanted in (("best", self.best), ("last", self.last)) if wanted]
         given += [f"--checkpoints '{self.pattern}'"] if self.pattern is not None else []
@@ -105,17 +105,17 @@ class Selection:
 
 
 class CheckpointReader:
-    """Reads what checkpoints say of themselves, of each version of a file once; what cannot be read is told once."""
+    """Reads the step and checksum of checkpoints, once for each version of a file, and prints which cannot be read."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[Path, tuple[int, ...]], Candidate | None] = {}
 
     def candidates(self, paths: Iterable[Path]) -> list[Candidate]:
-        """Read the checkpoints among files, of which some may have been deleted."""
+        """Return the readable checkpoints among files, of which some may have been deleted."""
         return [candidate for path in paths if (candidate := self.read(path)) is not None]
 
     def read(self, path: Path) -> Candidate | None:
-        """Read a checkpoint; None if it was deleted or is damaged."""
+        """Read a checkpoint; return None if it was deleted or is damaged."""
         version = file_version(path)
         if not version:
             print(f"{path} was removed meanwhile: skipped")

@@ -27,10 +27,10 @@ def write_tables(folder: Path, evaluated: Mapping[int, Evaluated], modes: Mappin
     """Write ``scores.csv``, ``scores.md``, ``scores.png`` and a ``best_by_<score>.json`` for each score with a mode.
 
     Args:
-        folder: of the evaluation.
+        folder: folder of the evaluation.
         evaluated: step -> its scores, in order; at least one.
         modes: score -> ``min`` or ``max``, beside those of `MODES`.
-        unusual: what is to be known of the settings, for the heading.
+        unusual: unusual settings of the evaluation, for the heading.
 
     Raises:
         OSError: a file could not be written.
@@ -48,7 +48,7 @@ def write_tables(folder: Path, evaluated: Mapping[int, Evaluated], modes: Mappin
 
 
 def best_steps(evaluated: Mapping[int, Evaluated], modes: Mapping[str, str]) -> dict[str, int]:
-    """Find, for each score whose better direction is known, the first step at which it is the best."""
+    """Return score -> the first step with its best value, for scores of which lower or higher is known to be better."""
     best = {}
     for name in _names(evaluated):
         values = {step: value for step, each in evaluated.items() if (value := each.scores.get(name)) is not None}
@@ -59,7 +59,7 @@ def best_steps(evaluated: Mapping[int, Evaluated], modes: Mapping[str, str]) -> 
 
 
 def as_table(evaluated: Mapping[int, Evaluated], best: Mapping[str, int]) -> ResultTable:
-    """Make a table with steps as rows and scores as columns; the title names the best steps."""
+    """Return a table with steps as rows and scores as columns; the title names the best steps."""
     rows: dict[str, dict[str, float | str | None]] = {
         str(step): {**each.scores, "checkpoint": Path(each.checkpoint).name} for step, each in evaluated.items()
     }
