@@ -21,7 +21,7 @@ def main(words: Sequence[str]) -> None:
     """Write a report, or show reports in the browser until the process is interrupted.
 
     Args:
-        words: those after ``litscale report``.
+        words: the words after ``litscale report``.
     """
     # 1. what to show, and how much of it
     parser = CommandParser("litscale report", DESCRIPTION)
@@ -66,7 +66,7 @@ def _serve(folders: Sequence[Path], port: int, selection: Selection) -> None:
     """Show the runs of a folder until the process is interrupted.
 
     Raises:
-        ValueError: not one folder is given.
+        ValueError: more than one folder is given.
         OSError: there is no such folder, or the port is taken.
     """
     if len(folders) != 1:

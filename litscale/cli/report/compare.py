@@ -33,12 +33,12 @@ def newest(folder: Path) -> tuple[Scores, str]:
 
 
 def score_table(runs: Mapping[str, tuple[Scores, str]]) -> ResultTable:
-    """Make a table with scores as rows, below the weights to which they belong, and runs as columns.
+    """Return a table with scores as rows, below the weights to which they belong, and runs as columns.
 
-    A column is headed by the name of the run's folder, or by the whole path where several folders have that name.
+    A column is headed by the name of the run's folder, or by the whole path if several folders have that name.
 
-    Names that do not say of which data they are, such as those of music statistics, are followed by the stage, so that
-    scores of the test data and of the validation data do not share a row.
+    Some names, such as those of music statistics, do not tell the test data from the validation data. They are followed
+    by the stage, so that scores of different data do not share a row.
 
     Args:
         runs: run -> its scores and their stage.
@@ -56,10 +56,10 @@ def score_table(runs: Mapping[str, tuple[Scores, str]]) -> ResultTable:
 
 
 def main(args: Sequence[str]) -> None:
-    """Print the table.
+    """Print the table of scores.
 
     Args:
-        args: words after ``litscale compare``.
+        args: the words after ``litscale compare``.
     """
     parser = CommandParser("litscale compare", "Show the scores of several runs as one table.")
     parser.add_argument("runs", nargs="+", help="run folders (trainer.default_root_dir)")

@@ -1,4 +1,4 @@
-"""`RunContents`: what a run folder holds that a report shows."""
+"""`RunContents`: the parts of a run folder that a report shows."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class Limits:
     """How much of a run a report holds.
 
     Attributes:
-        samples: of each folder of samples.
-        folders: of samples, the newest ones.
-        root: a folder that no file may be outside of, whatever links there are; None for no such bound.
+        samples: largest number of samples from each folder.
+        folders: largest number of folders of samples; the newest ones are shown.
+        root: a folder that must contain all files, even those behind links; None if they may lie anywhere.
     """
 
     samples: int = 4
@@ -48,9 +48,9 @@ class Sample:
     """A generated sample.
 
     Attributes:
-        name: of its files, without ending.
+        name: name of its files, without ending.
         media: ending (``.png``, ``.gif``, ``.svg``, ``.wav``, ``.mid``) -> data URI.
-        statistics: by name.
+        statistics: name -> value.
         tiny: whether its picture is so small that its pixels are shown enlarged.
     """
 
@@ -65,11 +65,11 @@ class SampleFolder:
     """Samples of one request or of one step of a training.
 
     Attributes:
-        name: relative to the run folder.
+        name: path relative to the run folder.
         sheets: file name -> data URI of pictures of all samples.
-        samples: the first ones.
-        total: how many there are.
-        left_out: files that are too large.
+        samples: the first samples, as many as the limit allows.
+        total: number of samples in the folder.
+        left_out: names of files that are too large.
     """
 
     name: str
@@ -81,13 +81,13 @@ class SampleFolder:
 
 @dataclass(frozen=True)
 class MarkdownTable:
-    """A table out of a Markdown file.
+    """A table of a Markdown file.
 
     Attributes:
-        file: where it stands, relative to the run folder.
-        title: the sentence before it, if there is one.
-        head: headings.
-        rows: cells.
+        file: path of the file, relative to the run folder.
+        title: the sentence before the table; empty if there is none.
+        head: headings of the columns.
+        rows: cells of each row.
     """
 
     file: str
@@ -98,22 +98,22 @@ class MarkdownTable:
 
 @dataclass(frozen=True)
 class RunContents:
-    """What is shown of a run.
+    """The parts of a run that a report shows.
 
     Attributes:
         folder: the run folder.
-        name: by which it is told from the other runs of the report.
-        config: text of its config.yaml, secrets masked.
-        model: class of its module, without package.
-        data: class of its data, without package; empty if the config names none.
-        manifest: None where there is none.
-        scores: the newest of test and of validation.
-        evaluations: name, and what is unusual of it -> step -> scores.
+        name: name of the run, which no other run of the report has.
+        config: text of its config.yaml, with secrets masked.
+        model: name of the module's class, without package.
+        data: name of the data module's class, without package; empty if the config names none.
+        manifest: its manifest; None if there is none.
+        scores: stage (``test``, ``validate``) -> newest scores.
+        evaluations: name of the evaluation, with unusual settings -> step -> scores.
         curves: metric -> step -> value.
-        checkpoints: names of the files.
+        checkpoints: file names of the checkpoints.
         pictures: file -> data URI, such as timelines of decoding.
-        tables: of the files that evaluations write.
-        samples: newest first.
+        tables: the tables in files that evaluations write.
+        samples: folders of samples, the newest first.
     """
 
     folder: Path
@@ -132,7 +132,7 @@ class RunContents:
 
     @property
     def last_step(self) -> int | None:
-        """The last step that was logged, if any was."""
+        """The last step that was logged; None if none was."""
         return max((step for curve in self.curves.values() for step in curve), default=None)
 
 
@@ -141,12 +141,12 @@ def read_contents(folder: Path, name: str, limits: Limits) -> RunContents:
 
     Args:
         folder: the run folder.
-        name: by which the report calls it.
-        limits: how much of it is read.
+        name: name of the run in the report.
+        limits: how much of the run is read.
 
     Raises:
         FileNotFoundError: there is no such folder, or it has no config.yaml.
-        ValueError: a file of it is damaged; the message names it.
+        ValueError: a file in the folder is damaged; the message names it.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder; give the folder of a run")
@@ -181,7 +181,7 @@ class _Reader:
         self._folder, self._limits = folder, limits
 
     def files(self, pattern: str) -> list[Path]:
-        """Return the files that match a pattern, by name."""
+        """Return the files that match a pattern and are inside the root, sorted by path."""
         return sorted(path for path in self._folder.glob(pattern) if path.is_file() and self._allowed(path))
 
     def holds_all(self, pattern: str) -> bool:
@@ -189,7 +189,7 @@ class _Reader:
         return all(map(self._allowed, self._folder.glob(pattern)))
 
     def shown(self, patterns: tuple[str, ...]) -> list[Path]:
-        """Return the files of the run folder, and those of the last step of each evaluation."""
+        """Return the files that match patterns, in the run folder and in the last step of each evaluation."""
         found = [path for pattern in patterns for path in self.files(pattern)]
         for evaluation in self._folder.glob(f"{EVALUATIONS}/*"):
             steps = [path for path in evaluation.glob("step_*") if _number(path) is not None]
@@ -205,7 +205,7 @@ class _Reader:
         return f"data:{MEDIA[path.suffix]};base64,{base64.b64encode(path.read_bytes()).decode()}"
 
     def sample_folders(self) -> Iterator[SampleFolder]:
-        """Return the folders of predictions and of the training's samples, the newest first."""
+        """Yield the folders of predictions and of the training's samples, the newest first."""
         made = [path for kind in ("predictions", "samples") for path in self._folder.glob(f"{kind}/*")]
         folders = [path for path in made if path.is_dir() and not path.name.startswith(".") and self._allowed(path)]
         newest = sorted(folders, key=lambda path: (path.stat().st_mtime, path.name), reverse=True)
@@ -241,13 +241,13 @@ class _Reader:
 
 
 def _class_of(section: Any) -> str:
-    """Return the class that a section of a config names."""
+    """Return the class that a section of a config names, without package; empty if it names none."""
     named = section.get("class_path", "") if isinstance(section, dict) else section or ""
     return str(named).rsplit(".", 1)[-1]
 
 
 def _number(path: Path) -> int | None:
-    """Return the step in the name of a folder ``step_5000``."""
+    """Return the step in the name of a folder such as ``step_5000``; None for other names."""
     text = path.name.removeprefix("step_")
     return int(text) if text.isdigit() else None
 
@@ -259,14 +259,14 @@ def _width(path: Path) -> int:
 
 
 def _statistics(path: Path) -> dict[str, float]:
-    """Return the statistics in a sample's record without undefined ones, such as the range of no notes."""
+    """Return the statistics in a sample's record, without undefined ones, such as the range of no notes."""
     with named_errors(path, "damaged; delete it"):
         statistics = read_json(path).get("statistics") or {}
         return {name: float(value) for name, value in statistics.items() if value is not None}
 
 
 def _tables(path: Path, folder: Path) -> Iterator[MarkdownTable]:
-    """Return the tables of a Markdown file."""
+    """Yield the tables of a Markdown file."""
     title, lines = "", list[list[str]]()
     with named_errors(path, "damaged, or no text"):
         text = path.read_text()

@@ -29,12 +29,12 @@ STYLES = ("-", "--", ":", "-.")  # so that many runs, and runs without colour, a
 
 
 def read_curves(files: Iterable[Path]) -> dict[str, Curve]:
-    """Read what a training logged, by name; where attempts overlap, the later one counts.
+    """Return metric -> step -> value as a training logged them; where attempts overlap, the later one counts.
 
-    Files of evaluations are passed over, whose steps Lightning counts from zero.
+    Files of evaluations are left out, since Lightning counts their steps from zero.
 
     Args:
-        files: of a run folder; those are read that loggers write.
+        files: files of a run folder; only those that loggers write are read.
 
     Raises:
         ValueError: a file is damaged.
@@ -55,7 +55,7 @@ def read_curves(files: Iterable[Path]) -> dict[str, Curve]:
 
 
 def as_table(curves: Mapping[str, Curve]) -> ResultTable:
-    """Make a table with curves as columns and a row for each step that has a value."""
+    """Return a table with curves as columns and a row for each step that has a value."""
     rows: dict[str, dict[str, float | str | None]] = {}
     for step in sorted({step for curve in curves.values() for step in curve}):
         rows[str(step)] = {name: curve[step] for name, curve in curves.items() if step in curve}
@@ -97,7 +97,7 @@ def _tensorboard_curves(path: Path) -> dict[str, Curve]:
 
 
 def _add(found: dict[str, Curve], name: str, step: int, value: float) -> None:
-    """Keep a point that a picture can show."""
+    """Add a point to a curve if its value is finite, so that a picture can show it."""
     if math.isfinite(value):
         found.setdefault(name, {})[step] = value
 
@@ -109,10 +109,10 @@ def chosen(names: Iterable[str], patterns: Iterable[str], most: int) -> tuple[li
 
 
 def picture(name: str, curves: Mapping[str, Curve], runs: Iterable[str]) -> str:
-    """Draw one metric, a line for each run that has it, as a data URI of SVG, or of PNG if that is smaller.
+    """Draw one metric with a line for each run that has it; return a data URI of SVG, or of PNG if that is smaller.
 
     Args:
-        name: of the metric.
+        name: name of the metric.
         curves: run -> step -> value.
         runs: all runs of the report, whose places give the colours.
     """
@@ -140,7 +140,7 @@ def picture(name: str, curves: Mapping[str, Curve], runs: Iterable[str]) -> str:
 
 
 def _thinned(curve: Curve) -> Curve:
-    """Choose at most about `POINTS` points of a curve, evenly spread, the last one among them."""
+    """Return at most `POINTS` points of a curve, evenly spread, from the last one back to the first ones."""
     every = -(-len(curve) // POINTS) or 1
     return {step: value for i, (step, value) in enumerate(reversed(curve.items())) if i % every == 0}
 

@@ -30,9 +30,9 @@ class Selection:
     """What a report shows.
 
     Attributes:
-        limits: of what is read of a run.
+        limits: how much of a run is read.
         metrics: patterns of the names of curves.
-        most_curves: pictures of curves.
+        most_curves: largest number of pictures of curves.
     """
 
     limits: Limits = field(default_factory=Limits)
@@ -49,14 +49,14 @@ class CurvePicture:
 
 
 def named(folders: Sequence[Path]) -> dict[str, Path]:
-    """Name folders by the last part of their paths, or by the whole path where two would have one name."""
+    """Return name -> folder; a name is the last part of a path, or the whole path if several share that part."""
     last = [folder.resolve().name for folder in folders]
     pairs = zip(folders, last, strict=True)
     return {name if last.count(name) == 1 else str(folder): folder for folder, name in pairs}
 
 
 def report(folders: Sequence[Path], selection: Selection) -> str:
-    """Write the report on runs, as HTML.
+    """Return the report on runs, as HTML.
 
     Args:
         folders: the run folders; one that is given twice counts once.
@@ -105,23 +105,23 @@ def environment() -> Environment:
 
 
 def _breakable(name: str) -> Markup:
-    """Let a narrow column break a name between its parts: after ``_`` and ``/``, and before a capital."""
+    """Return a name as HTML that a narrow column may break after ``_`` and ``/``, and before a capital."""
     return Markup(re.sub(r"(?<=[_/])(?=\w)|(?<=[a-z])(?=[A-Z])", "<wbr>", str(escape(name))))
 
 
 def _lines(table: ResultTable) -> dict[str, Any]:
-    """Return a table as the template takes it."""
+    """Return the head and the rows of a table, for the template."""
     head, *rows = table.lines()
     return {"head": head, "rows": rows}
 
 
 def _newest(run: RunContents) -> tuple[Any, str] | None:
-    """Return the scores that a comparison shows, and their stage."""
+    """Return the scores that a comparison shows, and their stage; None if there are none."""
     return next(((scores, stage) for stage, scores in run.scores.items()), None)
 
 
 def _all_curves(run: RunContents) -> dict[str, Curve]:
-    """Return what the training logged and, as ``evaluation/NAME/...``, what evaluations scored."""
+    """Return the curves of the training's log and, as ``evaluation/NAME/...``, of scores at several steps."""
     scored: dict[str, Curve] = {}
     for name, evaluated in run.evaluations.items():
         for step, record in evaluated.items():
@@ -142,7 +142,7 @@ def _evaluations(run: RunContents) -> dict[str, dict[str, Any]]:
 
 
 def _upright(head: list[str], *rows: list[str]) -> dict[str, Any]:
-    """Turn a table with more scores than steps, so that scores become rows; the last column, the files, comes first."""
+    """Transpose a table with more scores than steps, and put its last column, the checkpoints, first."""
     if len(rows) >= len(head) - 2:
         return {"head": head, "rows": rows, "scores": False}
     first, *scores, checkpoints = zip(head, *rows, strict=True)
@@ -150,7 +150,7 @@ def _upright(head: list[str], *rows: list[str]) -> dict[str, Any]:
 
 
 def _summary(runs: Sequence[RunContents]) -> ResultTable:
-    """Describe the runs and how they ended, in a column for each."""
+    """Return a table on the runs and how they ended, with a column for each run."""
     rows: dict[str, dict[str, float | str | None]] = {}
     for run in runs:
         entries: dict[str, str] = {"model": run.model, "data": run.data, "folder": str(run.folder)}
@@ -171,7 +171,7 @@ def _summary(runs: Sequence[RunContents]) -> ResultTable:
 
 
 def _attempts(run: RunContents) -> ResultTable:
-    """Show what the attempts of a manifest recorded, in a column for each."""
+    """Return a table of what the attempts of a manifest recorded, with a column for each attempt."""
     rows: dict[str, dict[str, float | str | None]] = {}
     attempts = run.manifest.attempts if run.manifest is not None else []
     for number, attempt in enumerate(attempts):

@@ -28,7 +28,7 @@ HEADERS = {
 
 
 def runs_of(folder: Path) -> dict[str, Path]:
-    """Find the runs in a folder by name, or the folder itself if it is a run. Links out of it are ignored."""
+    """Return name -> run for the runs in a folder, or for the folder if it is a run. Links out of it are ignored."""
     root = folder.resolve()
     found = [folder] if (folder / CONFIG).is_file() else sorted(path.parent for path in folder.glob(f"*/{CONFIG}"))
     inside = [path for path in found if (path / CONFIG).resolve().is_relative_to(root)]
@@ -39,8 +39,8 @@ class Server(ThreadingHTTPServer):
     """Shows reports on the runs of a folder; the runs are looked up by name, so no path leads elsewhere.
 
     Args:
-        folder: of runs.
-        port: 0 for any that is free.
+        folder: folder of the runs.
+        port: number of the port; 0 for any free port.
         selection: what reports show.
     """
 
@@ -57,7 +57,7 @@ class Server(ThreadingHTTPServer):
 
     @property
     def address(self) -> str:
-        """Where a browser finds it."""
+        """The address of the server for a browser."""
         return f"http://{HOST}:{self.server_port}/"
 
 
@@ -72,14 +72,14 @@ class Handler(BaseHTTPRequestHandler):
         self._answer(*self._page())
 
     def do_HEAD(self) -> None:
-        """Answer a request without the page."""
+        """Answer a request with the headers of the page only."""
         self._answer(*self._page(), with_body=False)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Keep the terminal quiet."""
+        """Print nothing, in place of a line for each request."""
 
     def _page(self) -> tuple[HTTPStatus, str]:
-        """Return status and page for a request."""
+        """Return the status and the page for a request."""
         # A page of another site may have its own name lead to this machine, and then read what it is answered.
         if self.headers.get("Host", "") not in (
             f"{HOST}:{self.server.server_port}",
