@@ -25,17 +25,17 @@ LOG = "training.csv"  # of the training, a line a logged step
 
 @dataclass(frozen=True)
 class Exported:
-    """What is exported.
+    """A model that is exported.
 
     Attributes:
         run: the run folder.
-        module: with its weights.
-        config: what is shared of the run's config.
-        record: of the checkpoint.
-        weights: checksum of its state dict.
-        dtype: of the weights.
+        module: the module with its weights.
+        config: the sections of the run's config that are shared.
+        record: record of the checkpoint.
+        weights: checksum of the checkpoint's state dict.
+        dtype: dtype of the exported weights.
         official: whether the official layout is added.
-        curves: what the training logged, by name.
+        curves: what the training logged, metric -> step -> value.
     """
 
     run: Path
@@ -54,7 +54,7 @@ class Exported:
 
 
 def card(given: Exported) -> str:
-    """Write the model card as Markdown."""
+    """Return the model card as Markdown."""
     scores = _scores(given)
     kind = type(given.module).__name__
     step = "" if given.record.step is None else f" after {given.record.step} optimiser steps"
@@ -83,7 +83,7 @@ def card(given: Exported) -> str:
 
 
 def _header(given: Exported, scores: dict[str, dict[str, float | None]]) -> dict[str, Any]:
-    """Return what the Hub reads: library, tags, and the scores as a model index."""
+    """Return the header that the Hub reads: library, tags, and the scores as a model index."""
     data = given.config.get("data", "unknown")
     dataset = str(data.get("class_path", "unknown") if isinstance(data, dict) else data).rsplit(".", 1)[-1]
     header: dict[str, Any] = {"library_name": "litscale", "tags": ["litscale", type(given.module).__name__]}
@@ -100,12 +100,12 @@ def _header(given: Exported, scores: dict[str, dict[str, float | None]]) -> dict
 
 
 def _rounded(given: Exported, scores: dict[str, dict[str, float | None]]) -> bool:
-    """Return whether there are scores that belong to weights before rounding, not to those of the file."""
+    """Return whether there are scores, and they belong to the weights before rounding, not to those of the file."""
     return bool(scores) and given.dtype != "float32"
 
 
 def _parameters(module: LightningModule) -> ResultTable:
-    """Count parameters by level, or by part if there are no levels; the last row counts all in the file."""
+    """Return a table of parameter counts by level, or by part if there are no levels; the last row counts all."""
     levels = offered(module, LevelParameters)
     if levels is not None:
         counts = {name: sum(p.numel() for p in given) for name, given in levels.parameters_by_level().items()}
@@ -118,7 +118,7 @@ def _parameters(module: LightningModule) -> ResultTable:
 
 
 def _scores(given: Exported) -> dict[str, dict[str, float | None]]:
-    """Return the scores of exactly these weights, by evaluation; those of other checkpoints would mislead."""
+    """Return evaluation -> scores of exactly these weights; scores of other checkpoints would mislead."""
     found: dict[str, dict[str, float | None]] = {}
     for path in sorted((given.run / EVALUATIONS).glob("*/settings.json")):
         folder = EvaluationFolder(given.run, path.parent.name)
@@ -133,7 +133,7 @@ def _scores(given: Exported) -> dict[str, dict[str, float | None]]:
 
 
 def _score_table(scores: dict[str, dict[str, float | None]]) -> ResultTable:
-    """Make a table with scores as rows and evaluations as columns."""
+    """Return a table with scores as rows and evaluations as columns."""
     rows: dict[str, dict[str, float | str | None]] = {}
     for evaluation, values in scores.items():
         for name, value in values.items():
@@ -142,7 +142,7 @@ def _score_table(scores: dict[str, dict[str, float | None]]) -> ResultTable:
 
 
 def _training(given: Exported) -> list[str]:
-    """Describe the training if the run has a manifest or a log, without names of machines and people."""
+    """Return a section on the training if the run has a manifest or a log, without names of machines and people."""
     sentences = []
     if (given.run / MANIFEST).is_file():
         attempts = read_manifest(given.run).attempts
@@ -155,7 +155,7 @@ def _training(given: Exported) -> list[str]:
 
 
 def _loading(given: Exported) -> str:
-    """Write the code that loads the folder, and the command that generates with it."""
+    """Return the code that loads the folder, and the command that generates with it."""
     kind = type(given.module)
     package = "lit_models" if kind.__module__.startswith("lit_models.") else kind.__module__
     generates = offered(given.module, Generates) is not None

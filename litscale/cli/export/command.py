@@ -19,7 +19,7 @@ def main(words: Sequence[str]) -> None:
     """Export the model of a run.
 
     Args:
-        words: those after ``litscale export``.
+        words: the words after ``litscale export``.
     """
     parser = CommandParser("litscale export", DESCRIPTION)
     parser.add_argument("run", type=Path, help="the run folder (trainer.default_root_dir)")

@@ -42,18 +42,18 @@ def export_run(
 
     Args:
         run: the run folder.
-        folder: where to; its parent is made.
-        checkpoint: ``best``, ``last`` or a path; None for the best one where the run keeps it, else the last one.
-        dtype: of the weights, one of `DTYPES`. Tokenizers stay in float32, and so do metrics.
+        folder: the folder to write; its parent is made.
+        checkpoint: ``best``, ``last`` or a path; None for the best one if the run keeps it, or else the last one.
+        dtype: dtype of the weights, one of `DTYPES`. Tokenizers stay in float32, and so do metrics.
         official: whether to add the weights in the layout of the official code.
         overwrite: whether to replace an earlier export.
 
     Returns:
-        The files.
+        The paths of the files in the folder.
 
     Raises:
         FileNotFoundError: the run has no config.yaml, or there is no such checkpoint.
-        FileExistsError: the folder exists, and is no earlier export that may be replaced.
+        FileExistsError: the folder is not empty, and is no earlier export that may be replaced.
         ValueError: config, checkpoint or log cannot be read, config and checkpoint do not fit together, there is no
             official layout, or a training overwrote the checkpoint meanwhile.
         OSError: the folder could not be written.
@@ -100,7 +100,7 @@ def export_run(
 
 
 def official_layouts(module: LightningModule) -> dict[str, Any]:
-    """Convert a module to the official files of FractalGen or VAR: what ``torch.save`` is to write, by file name.
+    """Return file name -> content for ``torch.save``, as the official files of FractalGen or VAR hold a module.
 
     Raises:
         ValueError: the official code has no such network.
@@ -124,7 +124,7 @@ def official_layouts(module: LightningModule) -> dict[str, Any]:
 
 @contextmanager
 def _named_errors(folder: Path) -> Iterator[None]:
-    """Make the system's errors about the folder name the option that gives another one.
+    """Add the option ``--folder`` to the messages of the system's errors about the folder.
 
     Raises:
         OSError: the folder could not be written.
@@ -138,10 +138,10 @@ def _named_errors(folder: Path) -> Iterator[None]:
 
 
 def _check_place(folder: Path, overwrite: bool) -> None:
-    """Refuse to write over what lies there.
+    """Refuse to write over files in a folder, unless they are an export that may be replaced.
 
     Raises:
-        FileExistsError: something lies there that is no export, or one that is not to be replaced.
+        FileExistsError: the path holds something that is no export, or an export that is not to be replaced.
     """
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
