@@ -1,1 +1,1 @@
-"""``litscale sweep``: trainings with other options each, as one file says, and which of them is the best."""
+"""``litscale sweep``: trainings with different options, which one file describes, and the best of them."""

@@ -39,12 +39,12 @@ complete one. docs/sweeps.md explains the settings of the file."""
 
 
 class SweepRun:
-    """A sweep at work.
+    """Runs the trials of a sweep and records how they end.
 
     Args:
-        spec: what to do.
-        runner: where trials run.
-        study: the record that was found before the folder was locked, if there was one.
+        spec: the settings of the sweep.
+        runner: runs the trials.
+        study: the record that was read before the folder was locked, if there was one.
     """
 
     def __init__(self, spec: SweepSpec, runner: Runner, study: optuna.Study | None) -> None:
@@ -55,10 +55,10 @@ class SweepRun:
         self.study = self._open(study)
 
     def _open(self, study: optuna.Study | None) -> optuna.Study:
-        """Open the record of the sweep.
+        """Return the record of the sweep, which is made if there is none.
 
         Raises:
-            SweepError: there is one of other settings.
+            SweepError: the folder has a record of other settings.
         """
         spec = self.spec
         study = study or _begun(spec.root)  # another sweep may have begun, and ended, meanwhile
@@ -83,7 +83,7 @@ class SweepRun:
         """Run all trials that have not ended yet.
 
         Returns:
-            The signal that ended this, or None.
+            The number of the signal that stopped the sweep; None if none did.
 
         Raises:
             SweepError: trials do not log the metric, so that none of them has a score.
@@ -108,13 +108,13 @@ class SweepRun:
                 raise
 
     def _next_is_due(self) -> bool:
-        """Return whether another trial is planned, has a free place, and has all that its point depends on."""
+        """Return whether another trial is planned, a place is free, and the trials on which its point depends ended."""
         trials = self.trials
         ended = all(trial.state.is_finished() for trial in trials[: needed(self.spec, len(trials))])
         return ended and len(trials) < self.spec.total and len(self._active) < self.spec.jobs
 
     def _start(self, trial: FrozenTrial) -> None:
-        """Start a trial, or follow its job where that goes on."""
+        """Start a trial, or follow the job that an earlier process started for it, if that is possible."""
         number = trial.number
         self._active.add(number)
         job = trial.user_attrs.get(JOB)
@@ -127,7 +127,7 @@ class SweepRun:
         print(f"Trial {number:04d}: {self._said(trial)}", flush=True)
 
     def _environment(self, number: int) -> dict[str, str]:
-        """Return the variables for W&B: trials are a group, and a resumed trial continues its run."""
+        """Return the variables for W&B, which make trials a group and let a resumed trial continue its run."""
         name = re.sub(r"[^\w.-]", "_", self.spec.root.resolve().name)
         begun = f"{self.spec.root.resolve()} {self.trials[0].datetime_start}"
         return {
@@ -152,7 +152,7 @@ class SweepRun:
         """Record how a trial ended.
 
         Raises:
-            SweepError: it did not log the metric.
+            SweepError: the trial ended without a value of the metric.
         """
         if UNLOGGED in trial.user_attrs:
             logged = ", ".join(trial.user_attrs[UNLOGGED])
@@ -185,7 +185,7 @@ class SweepRun:
 
     @contextmanager
     def _listening(self) -> Iterator[None]:
-        """Make Ctrl-C and SIGTERM save and end the trials; a second signal reaches them as a second one."""
+        """Let Ctrl-C and SIGTERM make the trials save and end; a second signal reaches them as a second one."""
 
         def note(number: int, frame: FrameType | None) -> None:
             self._stopping = number
@@ -199,7 +199,7 @@ class SweepRun:
                 signal.signal(number, handler)
 
     def show(self) -> None:
-        """Write the table and the picture, and print what to do next."""
+        """Write the table and the picture, and print the table and what to do next."""
         spec, trials = self.spec, self.trials
         write_tables(spec, trials).show()
         best = best_of(spec, trials)
@@ -225,7 +225,7 @@ def _check_first_trial(spec: SweepSpec) -> None:
     """Parse the options of the first trial of a new sweep.
 
     Raises:
-        SweepError: they are refused.
+        SweepError: the options are refused.
     """
     try:
         parsed(spec.words(0, propose(spec, []).params))
@@ -234,10 +234,10 @@ def _check_first_trial(spec: SweepSpec) -> None:
 
 
 def main(words: Sequence[str]) -> None:
-    """Run a sweep, or go on with it, and show its table.
+    """Start or resume a sweep, and show its table.
 
     Args:
-        words: those after ``litscale sweep``.
+        words: the words after ``litscale sweep``.
     """
     # 1. what to do
     parser = CommandParser("litscale sweep", DESCRIPTION)

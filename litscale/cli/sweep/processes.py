@@ -36,8 +36,8 @@ class Ended:
     """How a process of a trial ended.
 
     Attributes:
-        interrupted: whether it was told to, so that the trial can go on later.
-        error: what it said last, if it failed.
+        interrupted: whether it was told to end, so that the trial can be resumed later.
+        error: the last line that it printed, if it failed.
     """
 
     interrupted: bool = False
@@ -45,26 +45,26 @@ class Ended:
 
 
 class Runner(ABC):
-    """Where trials run.
+    """Runs trials.
 
     Attributes:
-        outlives: whether trials go on when the sweep's command is ended.
+        outlives: whether trials continue after the sweep's command has ended.
     """
 
     outlives: bool
 
     @abstractmethod
     def start(self, number: int, words: Sequence[str], folder: Path, environment: dict[str, str]) -> str | None:
-        """Start a trial, or go on with it.
+        """Start or resume a trial.
 
         Args:
-            number: of the trial.
-            words: after ``litscale``.
-            folder: of the trial.
+            number: number of the trial.
+            words: the words after ``litscale``.
+            folder: folder of the trial.
             environment: variables beside those of this process.
 
         Returns:
-            What `follow` finds it by, after this process has ended too; None if nothing can.
+            A name by which `follow` finds the trial, even after this process has ended; None if it cannot.
         """
 
     @abstractmethod
@@ -77,14 +77,14 @@ class Runner(ABC):
 
     @abstractmethod
     def interrupt(self) -> None:
-        """Make all trials save and end."""
+        """Make all trials save and end, unless they outlive the sweep's command."""
 
 
 class LocalRunner(Runner):
-    """Processes of this machine; of several at a time each has its part of the GPUs.
+    """Runs trials as processes of this machine; if several run at a time, each gets its share of the GPUs.
 
     Args:
-        jobs: at a time.
+        jobs: number of trials that run at a time.
     """
 
     outlives = False
@@ -94,7 +94,7 @@ class LocalRunner(Runner):
         self._jobs = jobs
 
     def start(self, number: int, words: Sequence[str], folder: Path, environment: dict[str, str]) -> None:
-        """Start a process, with the GPUs of a slot that is free."""
+        """Start a process, with the GPUs of a free slot."""
         slot = min(set(range(self._jobs)) - {slot for slot, _ in self._running.values()})
         devices = visible_devices()
         if self._jobs > 1 and len(devices) >= self._jobs:
@@ -115,7 +115,7 @@ class LocalRunner(Runner):
         return ended
 
     def interrupt(self) -> None:
-        """Send SIGTERM to all."""
+        """Send SIGTERM to all processes."""
         for _, process in self._running.values():
             process.interrupt()
 
@@ -128,7 +128,7 @@ class FitProcess:
     reach it directly.
 
     Args:
-        command: its words.
+        command: the words of its command.
         folder: its output goes to ``log.txt`` there.
         environment: variables beside those of this process.
     """
@@ -140,7 +140,7 @@ class FitProcess:
     _interrupted: bool = field(default=False, init=False)
 
     def ended(self) -> Ended | None:
-        """Return how it ended, or None while it runs or waits."""
+        """Return how the process ended, or None while it runs or waits; a waiting one starts if the folder is free."""
         if self._process is None:
             if self._interrupted:
                 return Ended(interrupted=True)
@@ -154,7 +154,7 @@ class FitProcess:
         return Ended(error=f"{last_line(self.folder / LOG)} (exit status {status})" if status else None)
 
     def _start_if_free(self) -> None:
-        """Start the process, unless what an earlier sweep has started still saves its last step."""
+        """Start the process, unless one that an earlier sweep started is still saving its last step."""
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
             with FileLock(self.folder / LOCK, timeout=0):
@@ -182,7 +182,7 @@ class FitProcess:
 
 
 def _end_with_parent() -> None:
-    """Ask the system, in a new process, for SIGTERM when the parent is killed, where it can do that."""
+    """Let this new process get SIGTERM when its parent is killed, if the system can do that."""
     if _LIBC is not None:
         _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # of submitit, for the process that started this one
@@ -190,7 +190,7 @@ def _end_with_parent() -> None:
 
 @dataclass
 class TrialJob:
-    """What a job of SLURM runs; submitit calls it, and requeues it when its time is up or it is preempted."""
+    """A trial as a job of SLURM; submitit calls it, and requeues it when its time is up or it is preempted."""
 
     command: list[str]
     folder: Path
@@ -198,14 +198,14 @@ class TrialJob:
     _process: FitProcess | None = field(default=None, init=False)
 
     def __call__(self) -> Ended:
-        """Train, and return how that ended."""
+        """Train, and return how the training ended."""
         self._process = FitProcess(self.command, self.folder, self.environment)
         while (ended := self._process.ended()) is None:
             time.sleep(0.2)
         return ended
 
     def checkpoint(self) -> Any:
-        """Make the training save and end, and the job start again."""
+        """Make the training save and end, and return what submitit submits to restart the job."""
         from submitit.helpers import DelayedSubmission
 
         assert self._process is not None
@@ -217,10 +217,10 @@ class TrialJob:
 
 
 class SubmititRunner(Runner):
-    """Jobs of SLURM, which go on when the sweep's command is ended, and are followed by the next one.
+    """Runs trials as jobs of SLURM, which continue after the sweep's command has ended; the next one follows them.
 
     Args:
-        executor: of submitit.
+        executor: the executor of submitit.
     """
 
     outlives = True
@@ -230,7 +230,7 @@ class SubmititRunner(Runner):
         self._jobs: dict[int, Any] = {}
 
     def start(self, number: int, words: Sequence[str], folder: Path, environment: dict[str, str]) -> str:
-        """Submit a job; it is identified by its SLURM number."""
+        """Submit a job and return its SLURM number."""
         self._jobs[number] = self._executor.submit(TrialJob([*COMMAND, *words], folder.resolve(), environment))
         return self._jobs[number].job_id
 
@@ -259,18 +259,18 @@ class SubmititRunner(Runner):
             return Ended(interrupted=True)
 
     def interrupt(self) -> None:
-        """Let them go on."""
+        """Do nothing, as jobs continue without the sweep's command."""
 
 
 def slurm_executor(folder: Path, options: dict[str, Any]) -> Any:
-    """Make an executor of submitit.
+    """Return an executor of submitit.
 
     Args:
-        folder: where jobs leave their files.
-        options: of ``SlurmExecutor``, such as ``partition``, ``time`` (minutes), ``gpus_per_node``.
+        folder: the folder for the files of jobs.
+        options: options of ``SlurmExecutor``, such as ``partition``, ``time`` (minutes), ``gpus_per_node``.
 
     Raises:
-        SweepError: submitit is missing, there is no SLURM, or it knows no such option.
+        SweepError: submitit or SLURM is missing, or submitit does not know an option.
     """
     try:
         import submitit

@@ -21,10 +21,10 @@ def needed(spec: SweepSpec, number: int) -> int:
 
 
 def propose(spec: SweepSpec, earlier: Sequence[FrozenTrial]) -> FrozenTrial:
-    """Propose the next trial, which is marked as running.
+    """Return the next trial, which is marked as running.
 
     The point depends on the settings, the number of trials so far and the scores of the first `needed` of them, never
-    on the order in which trials end: a sweep that was killed goes on with the points that it would have had.
+    on the order in which trials end: a sweep that was killed is resumed with the points that it would have had.
 
     Args:
         spec: the sweep.
@@ -54,7 +54,7 @@ def direction(spec: SweepSpec) -> Literal["minimize", "maximize"]:
 
 
 def _running(spec: SweepSpec, params: dict, attributes: dict | None = None) -> FrozenTrial:
-    """Make a trial that runs at a point, complete in one write, so that its record is whole or absent."""
+    """Return a running trial at a point, which can be recorded in one write, so that its record is whole or absent."""
     made = create_trial(
         state=TrialState.RUNNING, params=params, distributions=spec.distributions, system_attrs=attributes or {}
     )

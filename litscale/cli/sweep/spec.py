@@ -1,4 +1,4 @@
-"""`SweepSpec`: what the YAML file of a sweep says, checked."""
+"""`SweepSpec`: the checked content of a sweep's YAML file."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ GIVEN = ("trainer.default_root_dir", "ckpt_path", "checkpoints.monitor", "checkp
 
 
 class SweepError(ValueError):
-    """What is wrong with a sweep; the message names the file or folder and the mend."""
+    """A fault of a sweep; the message names the file or folder and says how to correct it."""
 
 
 @dataclass(frozen=True)
@@ -35,18 +35,18 @@ class SweepSpec:
     """A sweep.
 
     Attributes:
-        path: of the YAML file.
+        path: path of the YAML file.
         config: the layers of each trial, as ``--config`` takes them.
         space: path of an option -> a list of values, ``{values: [...]}``, or a range ``{low, high, log, step, int}``.
         metric: the score of a validation by which trials are compared; the best one of a trial counts.
         mode: ``min`` or ``max``.
-        trials: how many; None for all points of a grid.
+        trials: number of trials; None for all points of a grid.
         sampler: ``name`` and options of Optuna's class; the names are `SAMPLERS`.
-        pruner: ``name`` and options of Optuna's class; None for none.
-        seed: of the sampler.
-        jobs: how many trials run at a time.
-        folder: of the sweep; None for ``runs/sweeps/`` and the name of the file.
-        slurm: options of submitit's ``SlurmExecutor``, where trials are jobs of SLURM; None for processes here.
+        pruner: ``name`` and options of Optuna's class; None for no pruner.
+        seed: seed of the sampler.
+        jobs: number of trials that run at a time.
+        folder: folder of the sweep; None for ``runs/sweeps/`` and the name of the file.
+        slurm: options of submitit's ``SlurmExecutor``, if trials are jobs of SLURM; None for processes here.
     """
 
     path: Path
@@ -69,7 +69,7 @@ class SweepSpec:
 
     @property
     def sampler_options(self) -> dict[str, Any]:
-        """Name and options of the sampler."""
+        """The name and the options of the sampler."""
         return _named(self.sampler)
 
     @property
@@ -79,19 +79,19 @@ class SweepSpec:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What a sweep must have been begun with to go on."""
+        """The settings that must not change when a sweep is resumed."""
         pruner = None if self.pruner is None else _named(self.pruner)
         names = ("config", "space", "metric", "mode", "seed")
         return {name: getattr(self, name) for name in names} | {"sampler": self.sampler_options, "pruner": pruner}
 
     @cached_property
     def distributions(self) -> dict[str, optuna.distributions.BaseDistribution]:
-        """Optuna's view of the space; values of lists are JSON, as Optuna has no lists."""
+        """Optuna's distribution of each option; values of lists are JSON, as Optuna has no lists."""
         return {name: _distribution(f"{self.path}: space: {name}", given) for name, given in self.space.items()}
 
     @cached_property
     def points(self) -> list[dict[str, Any]]:
-        """All points of a grid, the last parameter varying fastest, as Optuna's values."""
+        """All points of a grid as Optuna's values; the last parameter varies fastest."""
         axes = [_values(f"{self.path}: space: {name}", each) for name, each in self.distributions.items()]
         if prod(map(len, axes)) > MOST_POINTS:
             raise SweepError(f"{self.path}: space: the grid has more than {MOST_POINTS} points; give another sampler")
@@ -99,14 +99,14 @@ class SweepSpec:
 
     @property
     def total(self) -> int:
-        """How many trials there are."""
+        """The number of trials."""
         if self.sampler_options["name"] != "grid":
             assert self.trials is not None
             return self.trials
         return len(self.points) if self.trials is None else min(self.trials, len(self.points))
 
     def value(self, name: str, internal: Any) -> Any:
-        """Return the value of an option for which Optuna's value stands."""
+        """Return the value of an option that Optuna's value stands for."""
         categorical = isinstance(self.distributions[name], optuna.distributions.CategoricalDistribution)
         return json.loads(internal) if categorical else internal
 
@@ -118,8 +118,8 @@ class SweepSpec:
         """Return the command line of a trial, after ``litscale``.
 
         Args:
-            number: of the trial.
-            params: Optuna's values.
+            number: number of the trial.
+            params: option -> Optuna's value.
         """
         values = {name: self.value(name, each) for name, each in params.items()}
         return [
@@ -140,7 +140,7 @@ def read_sweep(path: Path) -> SweepSpec:
     """Read and check a sweep's file.
 
     Raises:
-        SweepError: it is missing or no YAML, or a setting is unknown, missing or of no use.
+        SweepError: the file is missing or not YAML, or a setting is unknown, missing or invalid.
     """
     # 1. the file
     try:
@@ -169,10 +169,10 @@ def read_sweep(path: Path) -> SweepSpec:
 
 
 def _check(spec: SweepSpec) -> None:
-    """Refuse settings that no trial could be made of.
+    """Refuse settings with which no trial could run.
 
     Raises:
-        SweepError: there is such a setting.
+        SweepError: a setting is invalid.
     """
     path = spec.path
     # 1. kinds of values
@@ -227,16 +227,16 @@ def _named(given: dict[str, Any] | str) -> dict[str, Any]:
 
 
 def _find(path: Path, config: str) -> str:
-    """Find a config of a sweep: relative to the sweep's file, otherwise as ``--config`` does."""
+    """Return the path of a sweep's config: relative to the sweep's file, or else as ``--config`` finds it."""
     beside = path.parent / config
     return str(beside) if beside.is_file() else find_config(config)
 
 
 def _distribution(where: str, given: Any) -> optuna.distributions.BaseDistribution:
-    """Make Optuna's distribution of one option.
+    """Return Optuna's distribution of one option.
 
     Raises:
-        SweepError: the option has no values, the same value twice, or a range that is none.
+        SweepError: the option has no values, the same value twice, or an invalid range.
     """
     if isinstance(given, dict) and set(given) == {"values"}:
         given = given["values"]
@@ -273,7 +273,7 @@ def _values(where: str, distribution: optuna.distributions.BaseDistribution) -> 
     """Return the values of an axis of a grid.
 
     Raises:
-        SweepError: it is a range without steps.
+        SweepError: the axis is a range without steps, or has too many values.
     """
     if isinstance(distribution, optuna.distributions.CategoricalDistribution):
         return list(distribution.choices)

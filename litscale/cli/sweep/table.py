@@ -22,18 +22,18 @@ BLUE, ORANGE, GREY = "#3b6fb6", "#d9822b", "#9aa1ab"
 
 
 def score_of(spec: SweepSpec, trial: FrozenTrial) -> float | None:
-    """Return the best score of a trial's validations, None if it has none."""
+    """Return the best score of a trial's validations; None if it has none."""
     choose = min if spec.mode == "min" else max
     return choose(trial.intermediate_values.values(), default=None)
 
 
 def best_of(spec: SweepSpec, trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
-    """Return the trial with the best score that was trained to its end, the first of several."""
+    """Return the best trial that was trained to its end, the first of equal ones; None if there is none."""
     return next((trial for trial in ranked(spec, trials) if trial.state == TrialState.COMPLETE), None)
 
 
 def ranked(spec: SweepSpec, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    """Sort trials for the table: by score, then those that failed or have none; equal ones by number."""
+    """Return trials by score, then those that failed or have no score; equal ones are sorted by number."""
 
     def place(trial: FrozenTrial) -> tuple[bool, float, int]:
         score = score_of(spec, trial)
@@ -44,7 +44,7 @@ def ranked(spec: SweepSpec, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
 
 
 def as_table(spec: SweepSpec, trials: Sequence[FrozenTrial]) -> ResultTable:
-    """Make a table of the trials, the best first; it does not depend on when the sweep was interrupted."""
+    """Return a table of the trials, the best first, which does not depend on when the sweep was interrupted."""
     short = short_names(spec)
     rows: dict[str, dict[str, Any]] = {}
     for trial in ranked(spec, trials):
@@ -64,7 +64,7 @@ def as_table(spec: SweepSpec, trials: Sequence[FrozenTrial]) -> ResultTable:
 
 
 def picture(spec: SweepSpec, trials: Sequence[FrozenTrial]) -> Figure:
-    """Draw the score over each parameter that varies, with the best trial marked; words are places on the axis."""
+    """Draw the score over each parameter that varies, with the best trial marked; listed values are evenly spaced."""
     names = [name for name in spec.space if not spec.distributions[name].single()] or list(spec.space)
     short = short_names(spec)
     lines, width = -(-len(names) // COLUMNS), min(len(names), COLUMNS)
@@ -102,7 +102,7 @@ def picture(spec: SweepSpec, trials: Sequence[FrozenTrial]) -> Figure:
 
 
 def write_tables(spec: SweepSpec, trials: Sequence[FrozenTrial]) -> ResultTable:
-    """Write ``sweep.csv``, ``sweep.md`` and ``sweep.png``.
+    """Write ``sweep.csv``, ``sweep.md`` and ``sweep.png``, and return the table.
 
     Raises:
         OSError: a file could not be written.
@@ -115,7 +115,7 @@ def write_tables(spec: SweepSpec, trials: Sequence[FrozenTrial]) -> ResultTable:
 
 
 def short_names(spec: SweepSpec) -> dict[str, str]:
-    """Shorten each option's path to as much of its end as tells it from the others."""
+    """Return option -> the shortest end of its path that tells it from the others."""
     paths = {name: name.replace(".init_args", "").split(".") for name in spec.space}
     short = {}
     for name, parts in paths.items():
@@ -126,7 +126,7 @@ def short_names(spec: SweepSpec) -> dict[str, str]:
 
 
 def _cell(value: Any) -> float | str:
-    """Return a value as it stands in the table."""
+    """Return a value for the table: a number, or text."""
     return float(value) if type(value) in (int, float) else str(value)
 
 
