@@ -27,7 +27,7 @@ def main(words: Sequence[str]) -> None:
     """Write the script of a job and submit it.
 
     Args:
-        words: those after ``litscale launch``.
+        words: the words after ``litscale launch``.
     """
     # 1. the options, and the command after --
     options = _parser()
@@ -79,7 +79,7 @@ def _run_folder(command: Sequence[str]) -> Path:
     """Return the run folder of a command.
 
     Raises:
-        ValueError: the command line refuses it, or it names none.
+        ValueError: the options of the command are refused.
     """
     if command[0] != "evaluate":
         return Path(parsed(command)["trainer"]["default_root_dir"])

@@ -18,15 +18,15 @@ NAME = re.compile(r"[A-Za-z_]\w*")
 
 @dataclass(frozen=True)
 class Resources:
-    """What a job asks of SLURM.
+    """The resources that a job asks of SLURM.
 
     Attributes:
-        nodes: how many.
-        gpus: of each node; each has a process of its own. 0 for one process without a GPU.
-        time: as ``sbatch`` takes it, or None for what the partition gives.
-        partition: its name, or None.
-        signal: ``NAME@SECONDS``, sent to the processes so long before the end.
-        environment: ``NAME=VALUE`` each.
+        nodes: number of nodes.
+        gpus: number of GPUs of each node, each with a process of its own; 0 for one process of a node without a GPU.
+        time: time limit, as ``sbatch`` takes it; None for the partition's.
+        partition: name of the partition; None for the default one.
+        signal: ``NAME@SECONDS``, a signal that the processes get so many seconds before the time limit.
+        environment: variables, each as ``NAME=VALUE``.
         options: other options of ``sbatch``, such as ``--mem=100G``.
     """
 
@@ -40,10 +40,10 @@ class Resources:
 
 
 def check(resources: Resources, words: Sequence[str]) -> None:
-    """Refuse what would put a secret into the script, or contradict itself.
+    """Refuse words that would write a secret into the script, are malformed, or contradict the resources.
 
     Raises:
-        ValueError: something does.
+        ValueError: a word of the command or an option of the job is such a word.
     """
     for given in resources.environment:
         name, equals, _ = given.partition("=")
@@ -68,18 +68,18 @@ def check(resources: Resources, words: Sequence[str]) -> None:
 
 
 def sized(words: Sequence[str], resources: Resources) -> list[str]:
-    """Return the words of a command, with the number of nodes and devices added."""
+    """Return the words of a command, with options for the number of nodes and devices added."""
     return [*words, f"--trainer.num_nodes={resources.nodes}", f"--trainer.devices={max(1, resources.gpus)}"]
 
 
 def script(run: Path, words: Sequence[str], resources: Resources, snapshots: Sequence[Snapshot]) -> str:
-    """Write the script of a job; it holds all that the job depends on except the environment.
+    """Return the script of a job, which holds all that the job depends on except the environment.
 
     Args:
         run: the run folder.
-        words: of the command, after ``litscale``.
-        resources: of the job.
-        snapshots: of the code, which comes first where Python looks for modules.
+        words: words of the command after ``litscale``.
+        resources: resources of the job.
+        snapshots: snapshots of the code, where Python looks for modules first.
     """
     run = run.resolve()
     # 1. what the job asks for
@@ -112,7 +112,7 @@ def script(run: Path, words: Sequence[str], resources: Resources, snapshots: Seq
 
 
 def _folders(snapshot: Snapshot, run: Path) -> list[Path]:
-    """Return where modules are: the copies of the working directory and of the repository's top."""
+    """Return the folders of modules: a snapshot's copies of the working directory and of the repository's top."""
     here = Path.cwd().resolve()
     top = snapshot.folder(run)
     if here != snapshot.top and here.is_relative_to(snapshot.top):
@@ -121,7 +121,7 @@ def _folders(snapshot: Snapshot, run: Path) -> list[Path]:
 
 
 def _frozen(word: str, previous: str, run: Path, snapshots: Sequence[Snapshot]) -> str:
-    """Return a word of the command; a config that a snapshot holds becomes the snapshot's copy."""
+    """Return a word of the command; the path of a config is replaced by that of its copy in a snapshot."""
     option, equals, value = word.partition("=")
     if option in ("--config", "-c") and equals:
         return f"{option}={_frozen(value, option, run, snapshots)}"

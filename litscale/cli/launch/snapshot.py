@@ -18,12 +18,12 @@ SECRET_NAMES = (".env*", "*.pem", "*.key", "id_rsa*", "id_ed25519*", ".netrc")
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What a repository holds: HEAD, what differs from it, and new files that are not ignored.
+    """The present files of a repository: those of HEAD, with changes, and new files that are not ignored.
 
     Attributes:
         code: the repository.
-        files: paths relative to its top, in order.
-        hash: of names, modes and contents.
+        files: paths relative to its top, sorted.
+        hash: hash of the commit and of names, modes and contents.
     """
 
     code: Code
@@ -36,14 +36,14 @@ class Snapshot:
         return Path(self.code.folder)
 
     def folder(self, run: Path) -> Path:
-        """Return the snapshot's place in a run folder, as an absolute path."""
+        """Return the absolute path of the snapshot's folder in a run folder."""
         return run.resolve() / f"code-{self.hash}"
 
     def write(self, run: Path) -> Path:
-        """Copy the files to a run folder, unless they are there already.
+        """Copy the files to a run folder, unless they are there already, and return the snapshot's folder.
 
         Raises:
-            OSError: they cannot be copied.
+            OSError: the files cannot be copied.
         """
         final = self.folder(run)
         if final.is_dir():
@@ -57,7 +57,7 @@ class Snapshot:
             return publish_folder(folder, final)
 
     def inside(self, path: Path, run: Path) -> Path | None:
-        """Return the place of a file in the snapshot, None if the snapshot does not hold it."""
+        """Return the path of a file's copy in the snapshot; None if the snapshot does not hold it."""
         absolute = Path(os.path.abspath(path))  # noqa: PTH100 - links are kept, as they are in the snapshot
         if not absolute.is_relative_to(self.top):
             absolute = path.resolve()
@@ -67,14 +67,14 @@ class Snapshot:
 
 
 def take(code: Code, run: Path) -> Snapshot:
-    """Look at a repository.
+    """Return a snapshot of a repository; nothing is copied yet.
 
     Args:
         code: the repository.
-        run: the run folder, which is left out.
+        run: the run folder, whose new files are left out.
 
     Raises:
-        ValueError: new files are larger than `MOST_NEW` together.
+        ValueError: new files have more than `MOST_NEW` bytes together.
     """
     top, run = Path(code.folder), run.resolve()
     # 1. the files: what git knows, and what it would add
@@ -104,5 +104,5 @@ def _names(top: Path, *words: str) -> list[Path]:
 
 
 def _is_folder(path: Path) -> bool:
-    """Return whether it is a folder, such as another repository inside this one."""
+    """Return whether a path is a folder, such as another repository inside this one."""
     return path.is_dir() and not path.is_symlink()
