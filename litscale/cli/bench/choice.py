@@ -31,13 +31,13 @@ from litscale.models.var import VARGeneration
 
 
 def bound_of(words: str) -> float:
-    """Read the largest loss of quality, a share of the target's distance.
+    """Parse the largest loss of quality, as a share of the target's Frechet distance.
 
     Args:
-        words: such as ``quality<=1%`` or ``quality<=0.01``.
+        words: a text such as ``quality<=1%`` or ``quality<=0.01``.
 
     Raises:
-        ValueError: it is something else.
+        ValueError: the text has another form.
     """
     match = re.fullmatch(r"\s*quality\s*<=\s*(\d+(?:\.\d*)?|\.\d+)\s*(%?)\s*", words)
     if match is None:
@@ -46,12 +46,12 @@ def bound_of(words: str) -> float:
 
 
 def predicted_ms(bench: Bench, cases: Sequence[Case], batch: int) -> dict[str, float]:
-    """Predict the time of the networks for one image of each case, from the cost model and the passes of one batch.
+    """Return label -> predicted milliseconds of the networks for an image, by the cost model and the passes of a batch.
 
     Args:
-        bench: which decodes the batch.
+        bench: the benchmark, which decodes the batch.
         cases: the decoders.
-        batch: its images.
+        batch: number of images in the batch.
     """
     index = torch.arange(batch, device=bench.model.device)
     costs: dict[VARGeneration, Costs] = {}
@@ -68,17 +68,17 @@ def predicted_ms(bench: Bench, cases: Sequence[Case], batch: int) -> dict[str, f
 def choose_decoder(
     bench: Bench, cases: Sequence[Case], bound: float, unfinished: Path, settings: str
 ) -> tuple[dict[str, Numbers], Case]:
-    """Measure from the fastest decoder on until one is within the bound; the target alone always is.
+    """Measure decoders, the fastest first, until one is within the bound; the target alone always is.
 
     Args:
-        bench: which measures.
+        bench: the benchmark, which measures.
         cases: the decoders, the target alone first.
         bound: largest relative change of the Frechet distance.
         unfinished: file of the measurements so far.
         settings: all that the numbers depend on, see `Bench.identity`.
 
     Returns:
-        The numbers of the target alone and of the decoders that were measured, and the choice.
+        The numbers of the target alone and of the decoders that were measured, by label, and the chosen decoder.
     """
     # 1. the order, by the cost model
     expected = predicted_ms(bench, cases, bench.speed_batches[0])
@@ -103,11 +103,11 @@ def choose_decoder(
 def layer(case: Case, model: LitSDVAR) -> str:
     """Return the options of a case as a layer of YAML, to be given after the pair's config.
 
-    All options of generation are in it, since the benchmark may have been given other ones than the config's.
+    It holds all options of generation, since the benchmark may have been given other ones than the config's.
 
     Args:
         case: the decoder.
-        model: the pair of the config, whose own decoder is left as it is there.
+        model: the pair of the config, whose own decoder is left out of the layer.
     """
     # a round trip through JSON makes lists of tuples
     options: dict[str, Any] = {"generation": json.loads(json.dumps(asdict(case.options)))}
@@ -124,7 +124,7 @@ def decoder_options(decoder: Decoder) -> dict[str, Any]:
     """Return the options of a decoder of the grid, as a config has them.
 
     Raises:
-        TypeError: the decoder is of another class.
+        TypeError: the decoder has another class.
     """
     match decoder:
         case TargetOnly() | DraftOnly():
@@ -141,6 +141,6 @@ def decoder_options(decoder: Decoder) -> dict[str, Any]:
 
 
 def rule_options(rule: Described) -> dict[str, Any]:
-    """Return class and options of a rule or policy, as a config has them, without what was measured."""
+    """Return the class and options of a rule or policy, as a config has them, without measured values."""
     given = {field.name: getattr(rule, field.name) for field in fields(rule) if field.repr}  # type: ignore[arg-type]
     return {"class_path": f"{type(rule).__module__}.{type(rule).__name__}", "init_args": given}

@@ -1,4 +1,4 @@
-"""``litscale bench``: what ways of decoding and sampling gain and cost, side by side."""
+"""``litscale bench``: gains and costs of ways of decoding and sampling, side by side."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class BenchTrainer(Trainer):
         and threshold; the target alone and refinement once more for each of the generations. All others draw tokens as
         the module does (model.generation). Time is measured in rounds in which all decoders
         take their turn; medians count. The table is printed and written to the run's folder as bench_decode.csv, .json
-        and .md, with a picture of speed against quality, bench_decode.png. An interrupted benchmark goes on where it
+        and .md, with a picture of speed against quality, bench_decode.png. An interrupted benchmark resumes where it
         was.
 
         Args:
@@ -188,7 +188,7 @@ class BenchTrainer(Trainer):
         One network is AR on every level and one MAR, with the sizes, widths, blocks and heads of the config; if the
         config's own levels are mixed, it is the third. Rounds in which all ways take their turn are repeated, and
         medians count. The table is printed and written to the run's folder as bench_fractal.csv, .json and .md, with a
-        picture, bench_fractal.png. An interrupted benchmark goes on where it was.
+        picture, bench_fractal.png. An interrupted benchmark resumes where it was.
 
         Args:
             model: a LitFractal; other options of sampling are its model.generation.
@@ -329,14 +329,14 @@ class BenchTrainer(Trainer):
         return path
 
     def _pair(self, model: LightningModule) -> LitSDVAR:
-        """Return the model if it can be benchmarked here."""
+        """Return the model, or raise a ValueError if it is no LitSDVAR or several devices are given."""
         if not isinstance(model, LitSDVAR):
             raise ValueError(f"litscale bench takes a LitSDVAR, not {type(model).__name__}")
         self._check_device()
         return model
 
     def _fractal(self, model: LightningModule) -> tuple[LitFractal, Fractal]:
-        """Return the model and its network if they can be benchmarked here."""
+        """Return the model and its network, or raise a ValueError if they are no LitFractal and Fractal on a device."""
         if not isinstance(model, LitFractal) or not isinstance(model.network, Fractal):
             name = type(model.network if isinstance(model, LitFractal) else model).__name__
             raise ValueError(f"litscale bench fractal takes a LitFractal with a Fractal as its network, not {name}")
@@ -348,7 +348,7 @@ class BenchTrainer(Trainer):
             raise ValueError(f"a benchmark runs on one device: set trainer.devices to 1, not {self.world_size}")
 
     def _load(self, model: LightningModule, ckpt_path: str | None) -> None:
-        """Load the weights of a checkpoint, if one is given, onto the device."""
+        """Load the weights of a checkpoint, if one is given, and move the model to the device."""
         if ckpt_path is not None:
             checkpoint = read_checkpoint(ckpt_path, "--ckpt_path")
             model.on_load_checkpoint(checkpoint)

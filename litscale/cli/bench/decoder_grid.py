@@ -1,4 +1,4 @@
-"""The grid of ``litscale bench decode``: its decoders, and what is measured of each."""
+"""The grid of ``litscale bench decode``: its decoders, and the measurements of each."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ class Case:
     """A row of the table.
 
     Attributes:
-        label: its name.
-        decoder: what is measured.
-        options: how tokens are drawn.
-        draft: checkpoint of its draft; None = the model's own.
+        label: name of the row.
+        decoder: the decoder that is measured.
+        options: options with which tokens are drawn.
+        draft: checkpoint of its draft; None for the model's own.
     """
 
     label: str
@@ -69,7 +69,7 @@ def decoders(
     masks: Sequence[str],
     large_scales: Sequence[int] = (),
 ) -> dict[str, Decoder]:
-    """Return the grid by its names in the table, each decoder once, the target alone first.
+    """Return name in the table -> decoder for the grid, with each decoder once and the target alone first.
 
     Raises:
         ValueError: an option is out of range.
@@ -89,12 +89,12 @@ def decoders(
 def cases_of(model: LitSDVAR, grid: Mapping[str, Decoder], generations: Sequence[Mapping[str, Any]]) -> list[Case]:
     """Return the decoders of the grid as rows, the target alone first.
 
-    The target alone and refinement come once more for each of ``generations``, which are changes of the options that
-    the other rows draw with. These are the module's without what saves arithmetic; only its own decoder draws as the
-    module says.
+    Tokens are drawn with the module's options without those that save arithmetic; only the module's own decoder draws
+    with all of them. The target alone and refinement have one more row for each of ``generations``, which are changes
+    of these options.
 
     Raises:
-        ValueError: a change is none of these options.
+        ValueError: a change does not fit the options.
     """
     plain = model.generation.complete()
     pairs = [(each, model.generation if each is model.decoder else plain) for each in grid.values()]
@@ -109,7 +109,7 @@ def cases_of(model: LitSDVAR, grid: Mapping[str, Decoder], generations: Sequence
 
 
 def draft_version(path: str) -> tuple[str, int, int]:
-    """Return path, size and time of a draft's file, by which a resumed benchmark notices a change on any machine.
+    """Return path, size and time of change of a draft's file, by which a resumed benchmark notices another file.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -121,16 +121,16 @@ def draft_version(path: str) -> tuple[str, int, int]:
 
 
 class Quality:
-    """Frechet distances to real images.
+    """Computes Frechet distances to real images.
 
     Args:
         features: the extractor, on its device.
-        reference: file, or None for the validation data.
-        datamodule: of these.
+        reference: file of statistics or images; None for the validation data.
+        datamodule: has the validation data.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it does not fit, or there are no images.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file does not fit the extractor, or there are no real images.
     """
 
     def __init__(self, features: nn.Module, reference: str | None, datamodule: LightningDataModule | None) -> None:
@@ -160,28 +160,28 @@ class Quality:
         return FeatureStatistics(checked_size(self.features))
 
     def take(self, statistics: FeatureStatistics, canvases: Tensor) -> None:
-        """Add canvases, uint8 ``[B, C, H, W]``."""
+        """Add the features of canvases, uint8 ``[B, C, H, W]``, to statistics."""
         device = next(chain(self.features.parameters(), self.features.buffers()), canvases).device
         statistics.update(extract(self.features, canvases.to(device))[0].cpu())
 
     def distance(self, statistics: FeatureStatistics) -> float:
-        """Compute the Frechet distance to the real images."""
+        """Return the Frechet distance between statistics and the real images."""
         return float(frechet_distance(statistics.compute(), self.real))
 
 
 @dataclass
 class Bench:
-    """Measures decoders: what they make, beside the target alone, and in turns how long they take.
+    """Compares the images of decoders with those of the target alone, and measures in turns how long decoders take.
 
     Attributes:
         model: the pair, on its device.
-        quality: of FID, or None.
-        num_images: for each seed.
-        batch_size: decoded together.
-        seeds: their number.
-        speed_batches: numbers of images that are decoded together where time is measured.
-        repeats: rounds of the time, in each of which all decoders take their turn.
-        profile: whether the time of each part of decoding is measured, too, while images are compared.
+        quality: computes FID; None for no FID.
+        num_images: number of images for each seed.
+        batch_size: number of images decoded together.
+        seeds: number of seeds.
+        speed_batches: numbers of images decoded together when time is measured.
+        repeats: number of timed rounds, in each of which all decoders take their turn.
+        profile: whether the time of each part of decoding is also measured while images are compared.
     """
 
     model: LitSDVAR
@@ -202,7 +202,7 @@ class Bench:
         Args:
             cases: the decoders.
             unfinished: file of the measurements so far.
-            settings: of :meth:`identity`.
+            settings: the text of :meth:`identity`.
 
         Raises:
             ValueError: a draft does not fit.
@@ -223,17 +223,17 @@ class Bench:
         return with_arithmetic(rows)
 
     def identity(self, cases: Sequence[Case], settings: Mapping[str, Any]) -> str:
-        """Describe all that the numbers depend on, for all cases that may be measured.
+        """Return a text that tells all on which the numbers of the cases depend.
 
         Raises:
-            FileNotFoundError: there is no file of a draft.
+            FileNotFoundError: the file of a draft is missing.
         """
         extractor = None if self.quality is None else identity(self.quality.features)
         files = {case.label: draft_version(case.draft) for case in cases if case.draft is not None}
         return f"{settings} {identity(self.model)} {extractor} {files}"
 
     def row(self, case: Case) -> Numbers:
-        """Measure one decoder: its counts, and its images beside those of the target alone."""
+        """Measure one decoder: its counts, and how its images differ from those of the target alone."""
         # 1. decode the same labels for each seed, and compare with the target alone
         self.take_draft(case)
         case.decoder.reset()
@@ -265,7 +265,7 @@ class Bench:
         return row
 
     def seconds(self, cases: Sequence[Case], batch: int, seed: int) -> Numbers:
-        """Time a batch of each decoder, one after the other; before the first round all run once."""
+        """Return label -> seconds of a batch, for each decoder in turn; before the first round each one runs once."""
         index = torch.arange(batch, device=self.model.device)
         times = {}
         for warm_up in (True, False) if seed == 0 else (False,):
@@ -279,13 +279,13 @@ class Bench:
     def decode(
         self, decoder: Decoder, options: VARGeneration, index: Tensor, seed: int, profile: bool = False
     ) -> Decoded:
-        """Decode the images of these numbers; their labels are the classes in turn."""
+        """Decode the images with the numbers ``index``, int64 ``[B]``; their labels are the classes in turn."""
         classes = self.model.target.num_classes
         labels = index % classes if classes else torch.full_like(index, -1)
         return self.model.decode(decoder, options, labels, index, seed, profile)
 
     def alone(self, index: Tensor, seed: int) -> Decoded:
-        """Decode the same images with the target alone and all its arithmetic, once for all decoders."""
+        """Return the same images from the target alone with all its arithmetic, decoded once for all decoders."""
         key = seed, int(index[0])
         if key not in self._alone:
             options = self.model.generation.complete()
@@ -293,7 +293,7 @@ class Bench:
         return self._alone[key]
 
     def take_draft(self, case: Case) -> None:
-        """Load the draft of a case, if it is another than that of the case before."""
+        """Load the draft of a case, if the case before had another one."""
         if case.draft == self._draft:
             return
         network, path = self.model.draft, case.draft
@@ -308,7 +308,7 @@ class Bench:
         self._draft = path
 
     def _add_times(self, rows: dict[str, Numbers], rounds: Sequence[Numbers], batch: int) -> None:
-        """Add medians over rounds: the time of an image, and the ratio of the target's time to it within a round."""
+        """Add medians over rounds to each row: milliseconds per image, and the target's time over the decoder's."""
         alone = next(iter(rows))
         for label, row in rows.items():
             ratio = median(times[alone] / times[label] for times in rounds)
@@ -319,6 +319,6 @@ class Bench:
 
 
 def with_arithmetic(rows: Mapping[str, Numbers]) -> dict[str, Numbers]:
-    """Add the ratio of the operations of the target alone, the first row, to those of each."""
+    """Return the rows with ``arithmetic`` added: the operations of the target alone, the first row, over their own."""
     alone = next(iter(rows.values()))["gflops_per_image"]
     return {label: row | {"arithmetic": alone / row["gflops_per_image"]} for label, row in rows.items()}

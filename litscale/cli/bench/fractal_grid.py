@@ -1,4 +1,4 @@
-"""The grid of ``litscale bench fractal``: training steps and ways of sampling, and what is measured of each."""
+"""The grid of ``litscale bench fractal``: training steps and ways of sampling, and the measurements of each."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ VARIED = ("iterations", "order", "decoding", "guess", "parallel_level", "use_cac
 
 @dataclass(frozen=True)
 class Way:
-    """What is measured at every number of patches.
+    """A training step or a way of sampling, which is measured at every number of patches.
 
     Attributes:
-        label: its name.
-        network: key of :meth:`Networks.at`.
-        options: of sampling; None for a training step.
+        label: name of the way.
+        network: key of its network in :meth:`Networks.at`.
+        options: options of sampling; None for a training step.
     """
 
     label: str
@@ -47,7 +47,7 @@ class Way:
 
     @property
     def reference(self) -> str:
-        """Label of the case with which its time is compared."""
+        """The label of the way with which its time is compared."""
         return f"AR {TRAINING}" if self.options is None else REFERENCE
 
 
@@ -58,13 +58,13 @@ def ways(
     orders: Iterable[str],
     drafted: bool,
 ) -> list[Way]:
-    """List all cases: a training step of each network, then all ways to sample from each, the reference first.
+    """Return a training step of each network, then all ways to sample from each, the reference first.
 
     Args:
-        generators: of each network's levels.
-        base: the other options of sampling.
-        iterations: steps of MAR on the first level.
-        orders: of MAR's patches.
+        generators: network -> generators of its levels.
+        base: the options of sampling that the ways have in common.
+        iterations: numbers of MAR steps on the first level.
+        orders: orders of MAR's patches.
         drafted: whether there is a draft.
 
     Raises:
@@ -89,7 +89,7 @@ def ways(
 
 
 def validation_canvases(datamodule: LightningDataModule, count: int) -> list[Batch]:
-    """Return the first so many canvases of the validation data, in batches; none if the data have no canvases."""
+    """Return the first ``count`` canvases of the validation data, in batches; none if the data have no canvases."""
     if not count:
         return []
     datamodule.prepare_data()
@@ -123,18 +123,18 @@ class Operators(TorchDispatchMode):
 
 @dataclass
 class FractalBench:
-    """Measures cases at several numbers of patches.
+    """Measures ways at several numbers of patches.
 
     Attributes:
-        networks: on their device.
-        batch_size: canvases that are sampled together.
-        train_batch_size: canvases of a training step.
-        repeats: rounds, in each of which every case has its turn.
-        uncached: most patches at which AR is sampled without a cache.
+        networks: the networks, on their device.
+        batch_size: number of canvases that are sampled together.
+        train_batch_size: number of canvases of a training step.
+        repeats: number of rounds, in each of which every way takes its turn.
+        uncached: largest number of patches at which AR is sampled without a cache.
         canvases: batches of the validation data, for the likelihood.
-        passes: over which the likelihood is averaged.
-        unit: what the likelihood is reported in, ``bits_per_dim`` or ``nats_per_step``.
-        nats: of a column, that are one of this unit.
+        passes: number of passes over which the likelihood is averaged.
+        unit: unit of the reported likelihood, ``bits_per_dim`` or ``nats_per_step``.
+        nats: nats of a column that are one of this unit.
     """
 
     networks: Networks
@@ -150,12 +150,12 @@ class FractalBench:
     def rows(
         self, patches: Sequence[int], grid: Sequence[Way], unfinished: Path, settings: Mapping[str, Any]
     ) -> dict[str, Row]:
-        """Describe and measure each case, at each number of patches.
+        """Measure each way at each number of patches; return name -> its description and its numbers.
 
-        Measurements that ``unfinished`` has already are taken from there.
+        Measurements that the file ``unfinished`` already holds are not repeated.
 
         Raises:
-            ValueError: numbers of patches that do not fit.
+            ValueError: a number of patches does not fit the networks.
         """
         # 1. the measurements: of each number of patches the rounds, in which the cases take turns
         widths = {count: self.networks.width(count) for count in patches}
@@ -183,7 +183,7 @@ class FractalBench:
         }
 
     def _is_measured(self, case: Way, count: int) -> bool:
-        """Return whether a case is worth measuring at so many patches."""
+        """Return whether a way is measured at a number of patches; print it if it has more steps than patches."""
         steps = self._described(case).get("steps", 0)
         if isinstance(steps, int) and steps > count:
             print(f"{count} patches, {case.label}: left out, as more steps than patches are the same computation")
@@ -191,14 +191,14 @@ class FractalBench:
         return case.options is None or case.options.use_cache or count <= self.uncached
 
     def _described(self, case: Way) -> Row:
-        """Describe a case: its network, and for MAR the steps of the first level and the order of its patches."""
+        """Return the description of a way: its network, and for MAR the steps of the first level and the order."""
         if case.options is None or "mar" not in self.networks.generators[case.network]:
             return {"kind": case.network}
         steps, *_ = per_level("iterations", case.options.iterations, len(self.networks.own.levels))
         return {"kind": case.network, "steps": steps, "order": case.options.order}
 
     def _run(self, at: Callable[[int], dict[str, Fractal]], case: Way, width: int, number: int) -> Numbers:
-        """Run a case once; the first run warms up, and counts operators instead of seconds."""
+        """Run a way once and return its numbers; run 0 warms up, and counts parameters and operators, not seconds."""
         network = at(width)[case.network]
         device = network.no_class.device
         report = GenerationReport()
@@ -219,13 +219,13 @@ class FractalBench:
         return {"seconds": seconds() - start} | shown
 
     def _has_likelihood(self, case: Way) -> bool:
-        """Return whether the likelihood of a case's samples can be measured: for exact ways, and for random orders."""
+        """Return whether the likelihood of a way can be measured: with trained weights, for AR and random orders."""
         if case.options is None or not self.canvases or case.network not in self.networks.trained_ones():
             return False
         return "mar" not in self.networks.generators[case.network] or case.options.order == "random"
 
     def _likelihood(self, at: Callable[[int], dict[str, Fractal]], case: Way, width: int) -> Numbers:
-        """Measure the mean negative log-likelihood that the steps of a case give the validation data."""
+        """Return the mean negative log-likelihood of the validation data, by the steps of a way, in the unit."""
         network, options = at(width)[case.network], case.options
         assert options is not None
         levels = len(network.levels)
@@ -245,7 +245,7 @@ class FractalBench:
         return {self.unit: torch.cat(nats).mean().item() / self.nats}
 
     def _row(self, found: Mapping[str, Numbers], count: int, case: Way) -> Numbers:
-        """Return medians over the rounds; the ratio is the median of the ratios within rounds."""
+        """Return medians over the rounds; the ratio to the reference is the median of the ratios within rounds."""
         rounds = [found[f"{count}, {case.label}, {number}"] for number in range(1, self.repeats + 1)]
         references = [found[f"{count}, {case.reference}, {number}"] for number in range(1, self.repeats + 1)]
         row: Numbers = {"patches": count, **found[f"{count}, {case.label}, 0"]}
@@ -267,7 +267,7 @@ def clock(device: torch.device) -> Callable[[], float]:
 
 
 def labels_of(network: Fractal, count: int) -> Tensor | None:
-    """Return classes that take turns, int64 ``[B]``, or None without classes."""
+    """Return the classes in turn as labels, int64 ``[B]``, or None if the network has no classes."""
     device = network.no_class.device
     return torch.arange(count, device=device) % network.num_classes if network.num_classes else None
 
@@ -293,7 +293,7 @@ def sample(
     draft: Fractal | None,
     report: GenerationReport,
 ) -> None:
-    """Sample canvases at once, in a single window."""
+    """Sample all canvases together, each in a single window."""
     generate(
         network,
         labels_of(network, batch_size),

@@ -13,13 +13,13 @@ from litscale.models.fractal.variants import kinds, variant
 
 @dataclass(frozen=True)
 class Networks:
-    """The networks that are compared, which differ in what generates their patches.
+    """The networks that are compared, which differ in the generators of their patches.
 
     Attributes:
-        own: that of the config.
-        trained: whether it has weights of a run; a network that has none is as wide as it is asked for.
-        other: a trained one whose generators are the other ones, if there is one.
-        draft: that which guesses, if there is one.
+        own: the network of the config.
+        trained: whether it has weights of a run; networks without such weights can be made in any width.
+        other: a trained network with the other generators, if there is one.
+        draft: the network that guesses, if there is one.
     """
 
     own: Fractal
@@ -29,34 +29,34 @@ class Networks:
 
     @property
     def generators(self) -> dict[str, list[str]]:
-        """The generators of all networks: those that are AR or MAR on every level, and the config's own."""
+        """Network -> generators of its levels: AR and MAR on every level, and the config's own if they are mixed."""
         own, levels = kinds(self.own), len(self.own.levels)
         uniform = {name: [name.lower()] * levels for name in ("AR", "MAR")}
         return uniform if own in uniform.values() else uniform | {"configured": own}
 
     @property
     def patches(self) -> int:
-        """Patches of the first level of the config's own canvas."""
+        """The number of patches of the first level of the config's own canvas."""
         (height, width), patch = self.own.sizes[0], self.own.levels[0].patch
         return height // patch[0] * (width // patch[1])
 
     @property
     def weights(self) -> str:
-        """In words, which networks have which weights."""
+        """A text that says which networks have trained and which have random weights."""
         trained = self.trained_ones()
         return ", ".join(f"{name}: {'trained' if name in trained else 'random'} weights" for name in self.generators)
 
     def given(self) -> list[Fractal]:
-        """Return the networks that exist before any is made."""
+        """Return the networks that were given: the config's, the other one and the draft."""
         return [network for network in (self.own, self.other, self.draft) if network is not None]
 
     def trained_ones(self) -> dict[str, Fractal]:
-        """Return the trained networks by their names."""
+        """Return name -> network for the trained networks."""
         given = [network for network in (self.own if self.trained else None, self.other) if network is not None]
         return {name: each for each in given for name, levels in self.generators.items() if levels == kinds(each)}
 
     def at(self, width: int) -> dict[str, Fractal]:
-        """Return all networks for canvases of so many columns; untrained ones have random weights."""
+        """Return name -> network for canvases of ``width`` columns; untrained networks have random weights."""
         loaded = self.trained_ones()
         return {
             name: loaded[name] if name in loaded else variant(self.own, levels, width)
@@ -64,10 +64,10 @@ class Networks:
         }
 
     def width(self, patches: int) -> int:
-        """Return the columns of a canvas of so many patches of the first level.
+        """Return the number of columns of a canvas that has a number of patches of the first level.
 
         Raises:
-            ValueError: they fill no canvas of the networks' height, or are more than trained networks have places for.
+            ValueError: the patches fill no canvas of the networks' height, or trained networks have fewer places.
         """
         (height, _), patch = self.own.sizes[0], self.own.levels[0].patch
         rows = height // patch[0]
@@ -85,7 +85,7 @@ class Networks:
 
 
 def load_networks(own: Fractal, trained: bool, other: str | None, draft: str | None) -> Networks:
-    """Put the config's network and those of other runs together.
+    """Return the config's network together with those of other runs.
 
     Args:
         own: the config's network.
@@ -110,7 +110,7 @@ def load_networks(own: Fractal, trained: bool, other: str | None, draft: str | N
 
 
 def _check_other(networks: Networks, other: Fractal) -> None:
-    """Refuse a network of other canvases, or one whose generators are those of the config or mixed."""
+    """Refuse, by a ValueError, a network for other canvases, or one with the config's generators or mixed ones."""
     check_same("other network", networks.own, other, SYMBOLS)
     if kinds(other) == kinds(networks.own) or kinds(other) not in networks.generators.values():
         raise ValueError(

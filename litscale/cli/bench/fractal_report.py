@@ -13,7 +13,7 @@ from callbacks.reporting.result_table import Column, Report, ResultTable
 from litscale.cli.bench.fractal_grid import TRAINING
 
 COLOURS = {"AR": "#3b6fb6", "MAR": "#d9822b", "configured": "#8e5ea2"}
-"""By the first word of a row's name."""
+"""First word of a row's name -> colour."""
 MARKERS = "osD^vP*X<>hd"
 
 
@@ -25,15 +25,15 @@ def fractal_report(
     unit: str,
     device: str,
 ) -> Report:
-    """Report all ways beside each other.
+    """Return the report, which shows all ways side by side.
 
     Args:
-        weights: which networks are trained, in words.
-        checkpoints: option -> ``checkpoint``, ``step`` and ``sha256`` of each that was given.
-        settings: what the numbers depend on.
-        rows: for each way in words its numbers.
-        unit: of the likelihood.
-        device: what it ran on.
+        weights: a text that says which networks are trained.
+        checkpoints: option -> ``checkpoint``, ``step`` and ``sha256`` of each given checkpoint.
+        settings: the settings on which the numbers depend.
+        rows: name of a way -> its numbers.
+        unit: unit of the likelihood.
+        device: type of the device on which the benchmark ran.
     """
     # 1. the table
     columns = {
@@ -70,7 +70,7 @@ def fractal_report(
 
 
 def _explained(train_batch_size: int, unit: str | None) -> list[str]:
-    """Explain the columns in paragraphs; ``unit`` is that of the likelihood, None if there is none."""
+    """Return paragraphs that explain the columns; ``unit`` is that of the likelihood, None if there is none."""
     paragraphs = [
         "Seconds per canvas: the median round, by the canvases that are worked on together; fastest and slowest: the "
         f"same of single rounds. A training step is of a batch of {train_batch_size} canvases.",
@@ -91,8 +91,8 @@ def seconds_picture(data: Mapping[str, Any], unit: str) -> Figure:
     """Draw a line for each way of sampling: its network's likelihood over seconds, or its seconds over patches.
 
     Args:
-        data: that of :func:`fractal_report`.
-        unit: of the likelihood.
+        data: the report's data, see :func:`fractal_report`.
+        unit: unit of the likelihood.
     """
     # 1. the points of each way, which are of several numbers of patches
     rows: dict[str, dict[str, Any]] = data["rows"]

@@ -14,15 +14,15 @@ from litscale.models.var import Pruning, VARGeneration
 
 
 def changed(options: VARGeneration, change: Mapping[str, Any], scales: int) -> VARGeneration:
-    """Return options of generation with some of them changed, as a config spells them.
+    """Return options of generation with some of them changed.
 
     Args:
-        options: before the change.
-        change: values by name.
-        scales: how many the networks have.
+        options: the options before the change.
+        change: option -> new value, as a config spells it.
+        scales: number of scales of the networks.
 
     Raises:
-        ValueError: there is no such option, or its value is out of range or of another type, or does not fit the number
+        ValueError: there is no such option, or its value is out of range, has another type, or does not fit the number
             of scales.
     """
     parser = ArgumentParser(exit_on_error=False)
@@ -37,7 +37,7 @@ def changed(options: VARGeneration, change: Mapping[str, Any], scales: int) -> V
 
 
 def changes(options: VARGeneration, plain: VARGeneration) -> list[str]:
-    """Describe how options differ from the plain ones, for the name of a row."""
+    """Return words on how options differ from the plain ones, for the name of a row."""
     words = []
     for name in (each.name for each in fields(options)):
         value, before = getattr(options, name), getattr(plain, name)

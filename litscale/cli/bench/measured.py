@@ -13,19 +13,19 @@ from callbacks.reporting.json_text import json_text
 from litscale.storage.files import write_atomically
 
 Numbers = dict[str, float]
-"""What was measured, by name."""
+"""Name -> measured value."""
 
 
 def measured(
     cases: Mapping[str, Callable[[], Numbers]], unfinished: Path, settings: str, unit: str
 ) -> dict[str, Numbers]:
-    """Measure cases one after the other, and keep what is there already after each of them.
+    """Measure cases one after the other, and write the measurements so far to a file after each of them.
 
     Args:
-        cases: what measures, by the name of the measurement.
-        unfinished: file of the measurements so far; those of other settings are not taken.
+        cases: name of a measurement -> the function that measures it.
+        unfinished: file of the measurements so far; those of the same settings are not repeated.
         settings: all that the numbers depend on.
-        unit: what a case is called beside the progress bar.
+        unit: word for a case beside the progress bar.
 
     Returns:
         The numbers of each case, in order.

@@ -1,4 +1,4 @@
-"""The picture of a benchmark of decoders: speed against quality, and the front of the best."""
+"""The picture of a benchmark of decoders: speed against quality, and the front of the best ones."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from callbacks.reporting.result_table import ResultTable
 
 COLOURS = {"target": "#3b6fb6", "draft": "#8a919b", "refine": "#c0504d"}
 COLOURS |= {"collaborative": "#d9822b", "speculative": "#4c9f70"}
-"""By the first word of a decoder's name."""
+"""First word of a decoder's name -> colour."""
 OWN_COLOUR = "#8e5ea2"  # of other decoders
 FREE = 12  # points around the middle of a label
 OFFSETS = 9 * np.array([(1, 0.7), (1, -0.7), (-1, 0.7), (-1, -0.7), (0, 1.1), (0, -1.1), (1.4, 0), (-1.4, 0)])
-"""Where a label may be beside its point, the usual place first; in points."""
+"""Places of a label relative to its point, the usual place first; in points of 1/72 inch."""
 
 
 def speed_and_quality(table: ResultTable) -> Figure:
     """Draw a point for each decoder: its speed-up, and how its FID differs from that of the target alone.
 
-    Without FID, the share of tokens that are the target's. The decoders on the front, which no other one beats in both,
-    are joined, and bold in the legend.
+    Without FID, the picture shows the share of tokens that equal the target's. The decoders on the front, which no
+    other one beats in both, are joined by a line, and bold in the legend.
 
     Args:
-        table: of a benchmark, see `decode_report`.
+        table: table of a benchmark, see `decode_report`.
     """
     quality = next(name for name in ("fid_change", "token_agreement") if name in table.shown)
     figure = Figure(figsize=(11, 6), dpi=120, layout="constrained")
@@ -57,10 +57,10 @@ def speed_and_quality(table: ResultTable) -> Figure:
 
 
 def label_offsets(points: np.ndarray) -> np.ndarray:
-    """Find places for the labels of points, one after the other, that are free of other points and labels.
+    """Return places for the labels of points, chosen one after the other, that are free of other points and labels.
 
     Args:
-        points: where they are, float ``[n, 2]``, in points of 1/72 inch.
+        points: positions of the points, float ``[n, 2]``, in points of 1/72 inch.
 
     Returns:
         The middle of each label beside its point, float ``[n, 2]``: the first of the usual places that is free, or the
@@ -78,7 +78,7 @@ def front(places: Mapping[str, tuple[float, float]], lower_is_better: bool) -> l
     """Return the names that no other one beats in both speed and quality, the fastest first.
 
     Args:
-        places: speed and quality by name.
+        places: name -> speed and quality.
         lower_is_better: whether a lower quality number is the better one.
     """
     sign = 1 if lower_is_better else -1
