@@ -52,7 +52,7 @@ def script(shell: str) -> str:
 
 
 def main(words: Sequence[str]) -> None:
-    """Print the script of a shell.
+    """Print the completion script of a shell.
 
     Args:
         words: the words after ``litscale completion``.

@@ -21,10 +21,10 @@ class LayeredConfig(ActionConfigFile):
     """
 
     def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
-        """Apply the layers and then the config, of which alone the parsed options keep the path.
+        """Apply the layers and then the config, whose path alone is kept in the parsed options.
 
         Raises:
-            TypeError: there is no such file, it holds no options, or a layer is none; the parser prints the message.
+            TypeError: the config or a layer does not exist or holds no options; the parser prints the message.
         """
         given = list(cfg.get(self.dest) or ())
         found = find_config(values)
@@ -35,14 +35,14 @@ class LayeredConfig(ActionConfigFile):
 
 
 def find_config(given: str) -> str:
-    """Find the file that ``--config`` means: in the working directory, otherwise the packaged one of this name.
+    """Return the path of the file that ``--config`` means: in the working directory, or else a packaged config.
 
     Args:
-        given: a path, with or without the leading ``configs/`` for a packaged config. What does not end like a file
-            of YAML or JSON, such as options as text, is returned as it is.
+        given: a path, with or without the leading ``configs/`` for a packaged config. A text that does not end like
+            a YAML or JSON file, such as options as text, is returned unchanged, as is a URL.
 
     Raises:
-        TypeError: there is neither; the message names those with similar names.
+        TypeError: neither exists; the message names packaged configs with similar names.
     """
     if Path(given).suffix not in (".yaml", ".yml", ".json") or "\n" in given or "://" in given or Path(given).is_file():
         return given
@@ -53,10 +53,10 @@ def find_config(given: str) -> str:
 
 
 def _check_text(given: str) -> None:
-    """Refuse what is neither a file nor options as text.
+    """Refuse a value of ``--config`` that is neither a file, nor a URL, nor options as text.
 
     Raises:
-        TypeError: it is not.
+        TypeError: the value is none of these.
     """
     if not given.startswith("{") and "\n" not in given and ("://" in given or Path(given).is_file()):
         return
@@ -69,14 +69,14 @@ def _check_text(given: str) -> None:
 
 
 def _problem(error: Exception) -> str:
-    """Say in one line why a text is no YAML."""
+    """Return one line that says why a text is not YAML."""
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         return f"{error.problem} in line {error.problem_mark.line + 1}"
     return " ".join(str(error).split())
 
 
 def _similar(name: str) -> str:
-    """Name the packaged configs whose path or file name resembles a name, as the end of a message."""
+    """Return the end of a message that names packaged configs with a similar path or file name, if there are any."""
     names = {path.relative_to(PACKAGED).as_posix(): path.name for path in sorted(PACKAGED.rglob("*.yaml"))}
     files = difflib.get_close_matches(Path(name).name, set(names.values()))
     similar = difflib.get_close_matches(name, names) + [path for path, file in names.items() if file in files]
@@ -84,14 +84,15 @@ def _similar(name: str) -> str:
 
 
 def with_layers(path: str, above: tuple[Path, ...] = ()) -> list[str]:
-    """List a config's layers and theirs, in the order in which they apply; the config itself comes last.
+    """Return the paths of a config's layers and of their layers, in the order in which they apply; the config is last.
 
     Args:
-        path: of the config.
+        path: path of the config; options as text and URLs have no layers.
         above: the configs that this one is a layer of.
 
     Raises:
-        TypeError: it is no YAML, ``layers`` is no list of files, or a config is a layer of itself.
+        TypeError: a file is not YAML or holds no options, ``layers`` is not a list of existing files, or a config is a
+            layer of itself.
     """
     file = Path(path)
     if "\n" in path or path.startswith("{") or not file.is_file():  # options as text may be too long for a path

@@ -28,7 +28,7 @@ _run_folder: list[Path] = []  # where a traceback is kept, once it is known
 
 
 class _Paragraphs(argparse.HelpFormatter):
-    """Help whose descriptions may have several paragraphs, each wrapped to the width of the terminal."""
+    """Formats help whose descriptions may have several paragraphs; each is wrapped to the width of the terminal."""
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         paragraphs = (" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
@@ -64,12 +64,12 @@ class CommandParser(argparse.ArgumentParser):
 
 
 def end(command: str, message: str, status: int) -> NoReturn:
-    """End the process with one line on stderr, which names the process where there are several.
+    """End the process with one line on stderr, which names the rank if several processes run together.
 
     Args:
         command: the words of the command, such as ``litscale fit``.
         message: what went wrong, and what would be right.
-        status: of the process.
+        status: exit status of the process.
     """
     sys.stdout.flush()
     print(f"{command}{_rank()}: error: {_NUMBER.sub('', message)}", file=sys.stderr)
@@ -82,14 +82,14 @@ def debugging() -> bool:
 
 
 def take_debug_option(words: list[str]) -> None:
-    """Remove ``--debug`` from the words of a command, and ask for tracebacks, of processes started here, too."""
+    """Remove ``--debug`` from the words of a command, and request tracebacks of this process and of its children."""
     if "--debug" in words:
         words.remove("--debug")
         os.environ[DEBUG] = "1"
 
 
 def keep_traceback_in(folder: Path) -> None:
-    """Set the folder that receives the traceback of an unexpected error, if it exists by then."""
+    """Set the folder to which the traceback of an unexpected error is written, if the folder exists at that time."""
     _run_folder[:] = [folder]
 
 
@@ -97,8 +97,9 @@ def keep_traceback_in(folder: Path) -> None:
 def one_line_errors(command: str) -> Iterator[None]:
     """Show any error of the block as one line, and end the process.
 
-    The status is 2 where the command, its options or its files are wrong, 1 where something failed. An error that no
-    ``raise`` of ours has made is unexpected: its traceback is kept in a file, which the line names.
+    The status is 2 if the command, its options or its files are wrong, 1 if something failed, and 130 after Ctrl-C.
+    Expected are the usual errors that our own code raises, Lightning's about wrong options and the system's about a
+    file. Any other error is unexpected: its traceback is kept in a file, which the line names.
 
     Args:
         command: the words of the command, such as ``litscale fit``.
@@ -121,7 +122,7 @@ def one_line_errors(command: str) -> Iterator[None]:
 
 
 def _expected_status(error: Exception) -> int | None:
-    """Return the exit status of an error whose message says all that a user needs; None for any other error."""
+    """Return the exit status of an expected error, whose message is all that a user needs; None for any other error."""
     if type(error).__name__ == "MisconfigurationException":  # Lightning's, which is not imported for this
         return WRONG_USE
     *_, (innermost, _) = traceback.walk_tb(error.__traceback__)
@@ -137,7 +138,7 @@ def _expected_status(error: Exception) -> int | None:
 
 
 def _raised_by_worker(text: str) -> bool:
-    """Return whether an error's message is the traceback of a ``raise`` of ours in a worker process."""
+    """Return whether an error's message is the traceback of an error that our own code raised in a worker process."""
     *_, last = text.partition(_OF_WORKER)[2].rpartition("  File ")
     found = _RAISED.match(f"  File {last}")
     return found is not None and not set(Path(found[1]).parts).isdisjoint(_OURS)
@@ -153,7 +154,7 @@ def _with_notes(error: Exception) -> str:
 
 
 def _keep(error: Exception) -> Path:
-    """Write the traceback to the run folder, or else to the folder of temporary files."""
+    """Write the traceback to the run folder, or else to the folder of temporary files, and return its path."""
     from litscale.storage.files import write_atomically  # takes a while to import
 
     rank = os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or "0"
@@ -172,7 +173,7 @@ def _keep(error: Exception) -> Path:
 
 
 def _rank() -> str:
-    """Return the number of this process in brackets if several processes run together."""
+    """Return the rank of this process in brackets if several processes run together, or else an empty string."""
     several = any(os.environ.get(name, "1") != "1" for name in ("WORLD_SIZE", "SLURM_NTASKS"))
     numbers = (os.environ.get(name) for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
     rank = next((number for number in numbers if number), "0")

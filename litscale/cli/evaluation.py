@@ -17,8 +17,8 @@ class Evaluation(Callback):
     """Records which weights are evaluated, and ends the evaluation at SIGTERM.
 
     Attributes:
-        weights: what was loaded; None until then, and where there is nothing to evaluate.
-        shown_checkpoint: the file that is named wherever the checkpoint is, where a copy of it is evaluated.
+        weights: the evaluated weights; None before the evaluation starts, and if there is nothing to evaluate.
+        shown_checkpoint: the checkpoint that results name if a copy of it is evaluated; else None.
     """
 
     def __init__(self) -> None:
@@ -32,10 +32,10 @@ class Evaluation(Callback):
         self._loaded_step = checkpoint["global_step"]
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Record the weights, and replace Lightning's handler of SIGTERM, which would go on to the end.
+        """Record the weights, and replace Lightning's handler of SIGTERM, which would let the evaluation finish.
 
         Raises:
-            RuntimeError: a training run wrote another checkpoint while this one was read.
+            RuntimeError: the checkpoint was overwritten, such as by a training, while it was read.
         """
         end_at_sigterm()
         self.weights = evaluated_weights(trainer, pl_module)
@@ -53,6 +53,6 @@ class Evaluation(Callback):
     on_test_start = on_predict_start = on_validation_start
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """End the processes that this one started for other devices, too."""
+        """End the processes that this one started for other devices, too, if SIGTERM ends the evaluation."""
         if isinstance(exception, Terminated) and trainer.strategy.launcher is not None:
             trainer.strategy.launcher.kill(signal.SIGTERM)

@@ -48,13 +48,13 @@ INDENT = 31  # columns before the explanations
 
 
 def short_help(command: str, description: str, actions: Iterable[argparse.Action], width: int) -> str:
-    """Write the options of a command in groups, with one or a few lines each.
+    """Return the help of a command, with its options in groups and one or a few lines for each option.
 
     Args:
-        command: its words, such as ``litscale fit``.
+        command: the words of the command, such as ``litscale fit``.
         description: what the command does.
         actions: the actions of its parser.
-        width: columns of the terminal.
+        width: number of columns of the terminal.
     """
     groups: dict[str, list[str]] = {OWN: [], "Model and data": [], "Trainer": [], "Checkpoints": []}
     rare = []
@@ -84,7 +84,7 @@ def short_help(command: str, description: str, actions: Iterable[argparse.Action
 
 
 def _option(action: argparse.Action, text: str, width: int) -> list[str]:
-    """Write the lines of an option; a long name has a line of its own."""
+    """Return the lines of help on an option; a long name has a line of its own."""
     head = "  " + ", ".join(name for name in action.option_strings if not name.endswith("+"))
     body = _wrapped(text.replace("``", ""), width, INDENT)
     if len(head) < INDENT - 1 and body:

@@ -11,7 +11,7 @@ OWN = ("lit_models", "datamodules", "callbacks")
 
 
 def prepare_imports() -> None:
-    """Let configs name classes of modules in the working directory, which come after our own packages.
+    """Let configs name classes of modules in the working directory, which is searched after our own packages.
 
     Raises:
         ImportError: a module of the working directory or of another project would be imported in place of one of our
@@ -33,14 +33,14 @@ def prepare_imports() -> None:
 
 
 def passed_over(message: str) -> str:
-    """Write the end of a message about a missing class: which modules were not looked into.
+    """Return the end of a message about a missing class, which names modules that were not searched for it.
 
     Args:
-        message: quotes the class path.
+        message: the beginning of the message, which quotes the class path.
 
     Returns:
-        The end of the message: each module of the working directory that has the name of one of our packages, and so is
-        not where the class was looked for.
+        A clause for each module of the working directory that has the name of one of our packages, for which reason the
+        class was not looked for in it; empty if there is none.
     """
     text = ""
     for name in OWN:

@@ -50,8 +50,8 @@ class LitscaleCLI(LightningCLI):
         """Run a command.
 
         Args:
-            args: its words; None for those that the process was started with.
-            options: of `LightningCLI`.
+            args: the words of the command; None for those that the process was started with.
+            options: other arguments of `LightningCLI`.
         """
         keep_freed_memory()
         drop_notices()
@@ -68,12 +68,15 @@ class LitscaleCLI(LightningCLI):
     }
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
-        """Return the command that is run and its arguments that are no options; the others' parsers take as long."""
+        """Return the chosen command, with its arguments that are no options; all commands if none is chosen.
+
+        Only the chosen command gets a parser, since each parser takes long to make.
+        """
         every = self.commands()
         return {name: arguments for name, arguments in every.items() if name in self._command} or every
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
-        """Make the parser as Lightning does, with configs that have layers and may be those of the package."""
+        """Make the parser as Lightning does, but with configs that may have layers and may be packaged ones."""
         parser = self.parser_class(dump_header=[f"lightning.pytorch=={lightning.__version__}"], **kwargs)
         parser.add_argument(
             "-c", "--config", action=LayeredConfig, help="A config: a file, or the name of a packaged one."
@@ -82,11 +85,11 @@ class LitscaleCLI(LightningCLI):
         return parser
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add the options of how runs are saved, which are the same for every run."""
+        """Add the options of how runs are saved, which every run has."""
         parser.add_lightning_class_args(Checkpoints, "checkpoints")
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
-        """Read checkpoints with weights only; predictions go to files, not to memory."""
+        """Make the parser of a command, whose defaults read weights only and do not collect predictions in memory."""
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
         assert isinstance(parser, Parser)
         parser.command = f"{self.parser.prog} {subcommand}"
@@ -112,10 +115,11 @@ class LitscaleCLI(LightningCLI):
         return parser
 
     def before_instantiate_classes(self) -> None:
-        """Make an evaluation's folder, and let loggers whose ``save_dir`` is ``.`` write to the run folder.
+        """Make or check the run folder, and let loggers whose ``save_dir`` is ``.`` write there.
 
         Raises:
-            OSError: the folder cannot be made or written to.
+            OSError: the folder of an evaluation cannot be made or written to.
+            RunFolderError: a training would start in the folder of another run.
         """
         given = self.config[self.config.subcommand]
         trainer = given.trainer
@@ -147,7 +151,7 @@ class LitscaleCLI(LightningCLI):
         return
 
     def _add_instantiators(self) -> None:
-        """Make objects as Lightning does, and keep the error of a constructor."""
+        """Let jsonargparse make objects as Lightning does, and keep the first error of a constructor."""
         for key, kind in (("model", LightningModule), ("data", LightningDataModule)):
             self.parser.add_instantiator(partial(self._construct, _InstantiatorFn(cli=self, key=key)), kind)
         plain = partial(
@@ -169,8 +173,8 @@ class LitscaleCLI(LightningCLI):
     def instantiate_classes(self) -> None:
         """Build the data, the model and the trainer.
 
-        The error of a constructor is raised as it is: of jsonargparse's own error, its message would be one line, among
-        reasons why the value is of none of the other types.
+        An error of a constructor is raised unchanged. In jsonargparse's own error, its message would be one line among
+        the reasons why the value has none of the other types.
         """
         self._failure = None
         try:
@@ -181,7 +185,11 @@ class LitscaleCLI(LightningCLI):
             raise self._failure from None
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Build the trainer; checkpoints of callbacks without a folder of their own go to the run folder's."""
+        """Build the trainer, and let each `ModelCheckpoint` without a folder write to the run folder's checkpoints.
+
+        Raises:
+            ValueError: a `ModelCheckpoint` would overwrite ``last.ckpt`` or ``best.ckpt`` of a training.
+        """
         self._failure = None  # all else is built
         self.config = self._given
         trainer = super().instantiate_trainer(**kwargs)
@@ -219,7 +227,7 @@ class LitscaleCLI(LightningCLI):
             super()._run_subcommand(subcommand)
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
-        """Leave out Lightning's table of scores, which cuts their names: `_keep_scores` prints ours."""
+        """Leave out Lightning's table of scores, which cuts off their names; `_keep_scores` prints our own table."""
         given = super()._prepare_subcommand_kwargs(subcommand)
         return given | {"verbose": False} if "verbose" in given else given
 
@@ -230,7 +238,7 @@ class LitscaleCLI(LightningCLI):
     before_validate = before_test = _check_weights
 
     def before_predict(self) -> None:
-        """Check the weights, and warn of a command that would write nothing."""
+        """Check the weights, and warn if no callback would write the predictions."""
         self._check_weights()
         takes = Callback.on_predict_batch_end
         callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
@@ -242,23 +250,23 @@ class LitscaleCLI(LightningCLI):
             )
 
     def after_fit(self) -> None:
-        """Say where the results are and what to do next."""
+        """Print where the checkpoints are and which command to run next."""
         if self.trainer.is_global_zero and self.trainer.checkpoint_callbacks and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             print(next_command(Path(self.trainer.default_root_dir)))
 
     def after_validate(self) -> None:
-        """Keep the scores, for ``litscale compare``."""
+        """Write the scores to a file, which ``litscale compare`` reads."""
         self._keep_scores("validate")
 
     def after_test(self) -> None:
-        """Keep the scores, for ``litscale compare``."""
+        """Write the scores to a file, which ``litscale compare`` reads."""
         self._keep_scores("test")
 
     def _keep_scores(self, stage: str) -> None:
-        """Print and write the scores, and fail where some of them are not finite.
+        """Print the scores and write them to a file.
 
         Raises:
-            FloatingPointError: some are not finite.
+            FloatingPointError: some scores are not finite; in the file they are null.
         """
         weights = self._evaluation.weights
         if self.trainer.fast_dev_run or weights is None:  # type: ignore[attr-defined]
@@ -278,7 +286,7 @@ class LitscaleCLI(LightningCLI):
             )
 
     def _settings(self, stage: str) -> dict[str, Any]:
-        """Return the options on which scores depend, beside the weights."""
+        """Return the options on which scores depend beside the weights."""
         given = self.config[self.subcommand]
         options = yaml.safe_load(self._parser(self.subcommand).dump(given, skip_none=False, skip_validation=True))
         return {
@@ -291,7 +299,7 @@ class LitscaleCLI(LightningCLI):
         }
 
     def _parse_ckpt_path(self) -> None:
-        """Find and check the checkpoint before anything is built, and leave the config as it was given.
+        """Find and check the checkpoint before anything is built, and leave all other options unchanged.
 
         Lightning would let the checkpoint's hyper-parameters override the command line, so that
         ``--model.init_args.optimization.lr`` had no effect on a resumed run.
@@ -320,7 +328,7 @@ def make_folder(folder: Path) -> None:
     """Make the folder of an evaluation and try to write there, so that a long evaluation does not fail at its end.
 
     Raises:
-        OSError: it cannot be made, or files in it cannot.
+        OSError: the folder, or a file in it, cannot be made.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -58,11 +58,11 @@ def main(args: list[str] | None = None) -> None:
     """Run a command.
 
     Args:
-        args: its words. By default those that the process was started with; then errors are shown as one line, and
-            end the process.
+        args: the words of the command. By default they are those that the process was started with, and an error is
+            shown as one line and ends the process.
 
     Raises:
-        Exception: of whatever kind, where ``args`` are given.
+        Exception: any error of the command, if ``args`` are given.
     """
     if args is not None:
         run(args, args)
@@ -75,11 +75,11 @@ def main(args: list[str] | None = None) -> None:
 
 
 def run(words: list[str], args: list[str] | None) -> None:
-    """Run a command, whose errors are raised.
+    """Run a command, and let its errors pass to the caller.
 
     Args:
         words: the command and its options.
-        args: the same; None where the process was started with them.
+        args: the same words; None if the process was started with them.
 
     Raises:
         ImportError: another module would be imported in place of one of our packages.

@@ -41,11 +41,12 @@ _NESTED = re.compile(r"NestedArg\(key='[^']*', val='(.*)'\)")
 
 
 def similar_option(name: str, known: Iterable[str]) -> str:
-    """Name the last word of the option spelled most like a wrong one, as the end of a message; empty if none is.
+    """Return the end of a message that suggests a similar word for a wrong option; empty if none is similar.
 
     Args:
-        name: the wrong one, with dots.
-        known: options; those count that have the same words before the last dot.
+        name: the wrong option, with dots.
+        known: all options. Only last words of options with the same words before the last dot are suggested, or first
+            words if no option has the first word of the wrong one.
     """
     group, _, last = name.lstrip("-").rpartition(".")
     names = {option.lstrip("-") for option in known}
@@ -66,7 +67,7 @@ def in_one_line(message: str, words: Sequence[str]) -> str:
     """Shorten a message of the parser to one line.
 
     Args:
-        message: as jsonargparse writes it, over many lines where a value is of none of several types.
+        message: a message of jsonargparse, which has many lines if a value has none of several possible types.
         words: the command line that was parsed; it tells where a value was given.
     """
     keys = ".".join(_KEY.findall(message))
@@ -104,7 +105,7 @@ def _missing(keys: str, names: Sequence[str]) -> str:
 
 
 def _reason(message: str, value: str) -> str:
-    """Say what is wrong with a value."""
+    """Return what is wrong with a value."""
     if found := _CLASS.search(message):
         return _class_reason(*found.groups())
     if found := _NO_PATH.search(message):
@@ -122,7 +123,7 @@ def _reason(message: str, value: str) -> str:
 
 
 def _of_last_key(message: str) -> str:
-    """Keep the lines about the innermost option; later ones are about the class that has it, which may be null."""
+    """Return the lines about the innermost option, without those about the class that has it, which may be null."""
     lines = message.splitlines()
     keys = [number for number, line in enumerate(lines) if _KEY.search(line)]
     if not keys:
@@ -147,7 +148,7 @@ def _classes() -> list[str]:
 
 
 def _where(key: str, words: Sequence[str]) -> str:
-    """Return the option to which a key belongs, as it was typed, or the config that holds it."""
+    """Return where the value of a key was given: the option as it was typed, or the config that holds it."""
     for word in words:
         name = word.partition("=")[0]
         if name.startswith("--") and f".{name[2:].rstrip('+')}".endswith(f".{key}"):

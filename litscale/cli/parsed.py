@@ -16,10 +16,10 @@ def parsed(words: Sequence[str]) -> dict[str, Any]:
     """Return the whole config of ``fit``, ``validate``, ``test`` or ``predict``, as ``--print_config`` prints it.
 
     Args:
-        words: after ``litscale``.
+        words: the words after ``litscale``.
 
     Raises:
-        ValueError: the command line refuses them; the message is what it says.
+        ValueError: the command refuses the words; the message is the command's.
     """
     run = subprocess.run([*COMMAND, *words, "--print_config"], capture_output=True, text=True)
     if run.returncode:

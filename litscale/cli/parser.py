@@ -23,7 +23,7 @@ class _Options(DefaultHelpFormatter):
     """Help as jsonargparse writes it, with titles that fit the terminal and without the options ``NAME+``."""
 
     def start_section(self, heading: str | None) -> None:
-        """Begin a group of options, whose title is the first line of a class' docstring."""
+        """Begin a group of options, and wrap its title, which is the first line of a class' docstring."""
         super().start_section(heading and textwrap.fill(heading, self._width))
 
     def _format_action_invocation(self, action: argparse.Action) -> str:
@@ -32,13 +32,13 @@ class _Options(DefaultHelpFormatter):
 
 
 class HelpAll(argparse.Action):
-    """``--help_all``: the help as jsonargparse writes it, with all options, types and defaults."""
+    """The action of ``--help_all``, which shows the help of jsonargparse with all options, types and defaults."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(nargs=0, **kwargs)
 
     def __call__(self, parser: Any, *args: Any, **kwargs: Any) -> None:
-        """Print it and end."""
+        """Print the help and end the process."""
         parser.command = None
         parser.print_help()
         parser.exit()
@@ -59,13 +59,13 @@ class Parser(LightningArgumentParser):
         super().__init__(*args, **{"formatter_class": _Options, "allow_abbrev": False, **kwargs})
 
     def parse_args(self, args: Any = None, **kwargs: Any) -> Any:  # type: ignore[override]
-        """Parse words, see `as_options`, `with_exported` and `configs_first`."""
+        """Parse the words that `as_options`, `with_exported` and `configs_first` make of the given ones."""
         words = configs_first(with_exported(as_options(sys.argv[1:] if args is None else args)))
         self._words = tuple(words)
         return super().parse_args(words, **kwargs)
 
     def validate(self, namespace: Namespace, *args: Any, **kwargs: Any) -> None:
-        """Check values, and name the option that is spelled most like one that there is not.
+        """Check values, and suggest an option for one that does not exist.
 
         Raises:
             KeyError: there is no such option.
@@ -82,7 +82,7 @@ class Parser(LightningArgumentParser):
             raise type(error)(text + similar_option(option, [action.dest for action in self._actions])) from error
 
     def format_help(self, formatter: argparse.HelpFormatter | None = None) -> str:
-        """Write the help of a command on a few screens, and any other help as jsonargparse does."""
+        """Return the short help of a command, and any other help as jsonargparse writes it."""
         if self._inner_parser:  # there is no command line of these options alone
             self.usage = argparse.SUPPRESS
         if self.command is None:
@@ -90,7 +90,7 @@ class Parser(LightningArgumentParser):
         return short_help(self.command, self.description or "", self._actions, shutil.get_terminal_size().columns)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """End the process with one line, or raise the error where this parser is part of another."""
+        """End the process with one line, or raise the error if this parser is part of another."""
         if message.startswith("unrecognized arguments: -"):
             name = message.split()[2].partition("=")[0]
             message += similar_option(name, self._option_string_actions)

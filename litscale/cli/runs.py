@@ -1,4 +1,4 @@
-"""Checkpoints of the command line: the file that ``--ckpt_path`` means, and where a requeued job goes on."""
+"""Checkpoints of the command line: the file that ``--ckpt_path`` means, and where a requeued job resumes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class ExportedCheckpointIO(TorchCheckpointIO):
     """Reads the ``model.safetensors`` of ``litscale export`` where a trainer is given a checkpoint."""
 
     def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Read it, or a checkpoint of ``torch.save`` as Lightning does."""
+        """Read exported weights, or a checkpoint of ``torch.save`` as Lightning does."""
         if Path(path).suffix == ENDING:
             return read_checkpoint(path)
         return super().load_checkpoint(path, *args, **kwargs)
@@ -37,15 +37,15 @@ def find_checkpoint(given: str | None, folders: Iterable[Path]) -> str | None:
     """Find and check the file that ``--ckpt_path`` means.
 
     Args:
-        given: a path, or ``last`` or ``best`` of a run.
-        folders: run folders where ``last`` and ``best`` are looked for, in order.
+        given: a path, or ``last`` or ``best`` for that checkpoint of a run.
+        folders: run folders that are searched for ``last`` and ``best``, in order.
 
     Returns:
         The path, or None if none is given.
 
     Raises:
         FileNotFoundError: there is no such checkpoint.
-        ValueError: it is a folder, cannot be read with weights only, or holds no state dict.
+        ValueError: the checkpoint is a folder, cannot be read with weights only, or holds no state dict.
     """
     if given is None:
         return None
@@ -71,7 +71,7 @@ def check_checkpoint(path: str | Path) -> None:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is a folder, cannot be read with weights only, or holds no state dict.
+        ValueError: the checkpoint is a folder, cannot be read with weights only, or holds no state dict.
     """
     folder = Path(path)
     if folder.is_dir() and not _is_sharded_checkpoint(folder):
@@ -89,13 +89,13 @@ def check_checkpoint(path: str | Path) -> None:
 
 
 def check_weights(command: str, model: LightningModule, ckpt_path: str | None, untrained: bool) -> None:
-    """Refuse to evaluate random weights, unless that is asked for.
+    """Refuse to evaluate random weights, unless the user has asked for them.
 
     Args:
         command: the words after ``litscale``, for the message.
-        model: may bring weights of its own.
-        ckpt_path: the checkpoint that is given.
-        untrained: whether random weights will do.
+        model: the model, which may load weights of its own.
+        ckpt_path: the given checkpoint, if any.
+        untrained: whether random weights are accepted.
 
     Raises:
         ValueError: there are no weights.
@@ -111,7 +111,7 @@ def check_weights(command: str, model: LightningModule, ckpt_path: str | None, u
 
 
 def requeued_checkpoint(folder: Path) -> str | None:
-    """Return where a requeued SLURM job resumes, see `newest_checkpoint`; None elsewhere and at its first start.
+    """Return the `newest_checkpoint` for a requeued SLURM job; None without SLURM and at the first start of a job.
 
     Args:
         folder: the run folder.
@@ -121,18 +121,18 @@ def requeued_checkpoint(folder: Path) -> str | None:
 
 
 def newest_checkpoint(folder: Path) -> str | None:
-    """Find the readable checkpoint of a run with the most steps: what ``--ckpt_path auto`` means.
+    """Return the readable checkpoint of a run with the most steps, which is what ``--ckpt_path auto`` means.
 
     Args:
         folder: the run folder.
 
     Returns:
-        The path of ``last.ckpt`` or of one that Lightning saved as it requeued a job; of another file in
-        ``checkpoints/``, such as ``best.ckpt`` and those of callbacks, only where none of these can be read.
-        None if there are no checkpoints.
+        The path of ``last.ckpt`` or of a checkpoint that Lightning saved when it requeued a job. Only if none of these
+        can be read, the path of another file in ``checkpoints/``, such as ``best.ckpt`` or one of a callback. None if
+        there are no checkpoints.
 
     Raises:
-        ValueError: there are checkpoints, none of which a training can go on from.
+        ValueError: there are checkpoints, but a training can resume from none of them.
     """
     own = [*sorted(folder.glob(HPC)), checkpoint_in(folder, "last")]
     others = sorted({*(folder / CHECKPOINTS).glob("*.ckpt")} - {*own})
@@ -152,7 +152,7 @@ def newest_checkpoint(folder: Path) -> str | None:
 
 
 def _resumable(paths: Iterable[Path], problems: list[str], verified: bool) -> Iterator[tuple[Path, int]]:
-    """Yield the checkpoints from which a training can resume, with their steps; add what is wrong with others."""
+    """Yield checkpoints from which a training can resume, with their steps; add faults of others to ``problems``."""
     for path in paths:
         try:
             content = read_checkpoint(path / "meta.pt" if path.is_dir() else path, verified=verified)

@@ -20,14 +20,14 @@ BATCH_SIZE_FINDER = "lightning.pytorch.callbacks.BatchSizeFinder"
 LEARNING_RATE_FINDER = "lightning.pytorch.callbacks.LearningRateFinder"
 SWEEP_TRIAL = "callbacks.SweepTrial"
 OF_ONE_CALL = ("ckpt_path", "checkpoints.overwrite", "overwrite")
-"""What a command says of one call, not of the run."""
+"""Options that hold for one call of the command and are not part of the run."""
 
 
 class SaveConfig(SaveConfigCallback):
     """Writes the config of a ``fit`` to the run folder, and to Weights & Biases, without secrets, where it logs there.
 
-    ``config.yaml`` is what the run was begun with, and stays so. Where the run goes on with other options, they are
-    written beside it as ``config_from_step_<n>.yaml``.
+    ``config.yaml`` holds the options with which the run began, and is never changed. If the run is resumed with other
+    options, they are written beside it as ``config_from_step_<n>.yaml``.
     """
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -39,7 +39,7 @@ class SaveConfig(SaveConfigCallback):
             self.save_config(trainer, pl_module, "fit")
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Write the config as it ran."""
+        """Write the config with the batch size and learning rate in use, without the callbacks that found them."""
         config = self.config.clone()
         for name in OF_ONE_CALL:
             config.pop(name, None)

@@ -23,13 +23,13 @@ class Scores:
     """The scores of an evaluation, with the weights and settings that they belong to.
 
     Attributes:
-        checkpoint: path of the checkpoint; None where the model brought its weights itself, or had none.
-        step: its optimiser steps, where it says.
-        sha256: of its file.
-        weight_files: option of the model -> ``file`` and ``sha256`` of the weights that it brought.
-        settings: how they were made: ``precision``, ``batches`` (the trainer's limit, 1.0 for all), ``seed``, and the
-            options of ``model``, ``data`` and ``callbacks``.
-        time: when they were written, ISO 8601 in UTC.
+        checkpoint: path of the checkpoint; None if the model loaded its weights itself, or had none.
+        step: number of optimiser steps of the checkpoint, if it records them.
+        sha256: hash of the checkpoint's file.
+        weight_files: option of the model -> ``file`` and ``sha256`` of the weights that the model loaded itself.
+        settings: how the scores were made: ``precision``, ``batches`` (the trainer's limit, 1.0 for all), ``seed``, and
+            the options of ``model``, ``data`` and ``callbacks``.
+        time: when the scores were written, ISO 8601 in UTC.
         scores: name -> number, or None if it was not finite.
     """
 
@@ -52,7 +52,7 @@ class Scores:
         return weights + unusual(self.settings)
 
     def _fate(self, path: Path) -> str:
-        """Say whether the checkpoint was removed or overwritten since; empty if it was not."""
+        """Return a note if the checkpoint was removed or overwritten since; empty if it was not."""
         if not path.is_file():
             return " (removed since)"
         # Not by its time, which copies may keep or change.
@@ -60,7 +60,7 @@ class Scores:
 
 
 def unusual(settings: Mapping[str, Any]) -> str:
-    """Describe unusual settings of scores, as ``, bf16-mixed, 5 of the batches``; empty if there are none."""
+    """Return unusual settings of scores as text, as in ``, bf16-mixed, 5 of the batches``; empty if there are none."""
     precision, batches = settings.get("precision", "32-true"), settings.get("batches", 1.0)
     whole = isinstance(batches, float) and batches == 1.0  # the whole number is one batch
     return ("" if precision == "32-true" else f", {precision}") + ("" if whole else f", {batches} of the batches")
@@ -69,13 +69,13 @@ def unusual(settings: Mapping[str, Any]) -> str:
 def write_scores(
     folder: Path, stage: str, weights: EvaluatedWeights, settings: Mapping[str, Any], values: Mapping[str, float]
 ) -> Path:
-    """Keep scores as ``scores_<stage>_<step>_<hash>.json``; the hash is of the weights and of all settings.
+    """Write scores to ``scores_<stage>_<step>_<hash>.json`` and return its path; the hash is of weights and settings.
 
     Args:
-        folder: where; must exist.
+        folder: an existing folder.
         stage: ``validate`` or ``test``.
         weights: the evaluated weights.
-        settings: of the evaluation, see `Scores`.
+        settings: settings of the evaluation, see `Scores`.
         values: name -> number; those that are not finite become null.
 
     Raises:
@@ -92,7 +92,7 @@ def read_scores(path: Path) -> Scores:
     """Read a file of `write_scores`.
 
     Raises:
-        ValueError: it is damaged; the message names it and the mend.
+        ValueError: the file is damaged; the message names it and says how to replace it.
     """
     try:
         scores = Scores(**json.loads(path.read_bytes()))
@@ -106,10 +106,10 @@ def read_scores(path: Path) -> Scores:
 
 
 def newest_scores(folder: Path, stage: str) -> Scores | None:
-    """Return the latest scores of a stage, ``validate`` or ``test``, by their recorded time; None if it has none.
+    """Return the scores of a stage, ``validate`` or ``test``, with the latest recorded time; None if there are none.
 
     Raises:
-        ValueError: a file of them is damaged.
+        ValueError: a file of scores of this stage is damaged.
     """
     scores = [read_scores(path) for path in folder.glob(f"scores_{stage}_*.json")]
     return max(scores, key=lambda each: datetime.fromisoformat(each.time), default=None)
@@ -121,6 +121,6 @@ def not_finite(values: Mapping[str, Any]) -> list[str]:
 
 
 def as_table(values: Mapping[str, float]) -> ResultTable:
-    """Write scores for people to read, with their whole names."""
+    """Return a table of scores, with their whole names."""
     rows = {name: {"value": value} for name, value in sorted(values.items())}
     return ResultTable("score", {"value": Column("value", "{:.5g}", "not finite", right=True)}, rows)

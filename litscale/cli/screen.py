@@ -27,7 +27,7 @@ SECONDS = 30.0  # between two lines where the output is no terminal
 
 
 def drop_notices() -> None:
-    """Leave out advertisements of Lightning's, and its warning about its own use of torch."""
+    """Silence Lightning's advertisements and its warning about its own use of torch."""
     warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)` is deprecated")
     rank_zero = logging.getLogger("lightning.pytorch.utilities.rank_zero")
     if _no_advertisement not in rank_zero.filters:
@@ -39,11 +39,11 @@ def _no_advertisement(record: logging.LogRecord) -> bool:
 
 
 def callbacks_of_screen(config: dict[str, Any], training: bool) -> list[Callback]:
-    """Return the overview and the progress bar, which take the place of Lightning's.
+    """Return the overview and the progress bar, which replace those of Lightning.
 
     Args:
-        config: options of the trainer with its callbacks as objects; ``enable_model_summary`` is switched off.
-        training: whether it is going to be ``fit``.
+        config: options of the trainer with its callbacks as objects; an overview makes ``enable_model_summary`` False.
+        training: whether the command is ``fit``.
     """
     made: list[Callback] = []
     if training and config["enable_model_summary"] is not False and not config["barebones"]:
@@ -56,7 +56,7 @@ def callbacks_of_screen(config: dict[str, Any], training: bool) -> list[Callback
 
 
 def position(trainer: Trainer) -> str:
-    """Say where a training is, such as ``step 30 of 700, epoch 2``; the first epoch is 1."""
+    """Return how far a training is, such as ``step 30 of 700, epoch 2``; the first epoch is 1."""
     epoch, most_epochs = trainer.current_epoch + 1, trainer.max_epochs or -1
     if trainer.max_steps > 0:
         return f"step {trainer.global_step} of {trainer.max_steps}, epoch {epoch}"
@@ -82,7 +82,7 @@ class Overview(Callback):
             print("\n".join(lines), flush=True)
 
     def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
-        """Time some steps after the first one, which takes longer."""
+        """Print an estimate of the remaining time, from some steps after the first one, which takes longer."""
         done = trainer.global_step - self._first
         if done == 1 and not self._begun:
             self._begun = time.monotonic()
@@ -97,7 +97,7 @@ class Overview(Callback):
 
 
 def overview(trainer: Trainer, module: LightningModule) -> Mapping[str, str]:
-    """Describe data, model, device and run folder of a training, by heading."""
+    """Return heading -> text on the data, the model, the device and the run folder of a training."""
     data = trainer.datamodule  # type: ignore[attr-defined]
     examples = getattr(trainer.train_dataloader, "dataset", None)
     if counted := offered(examples, CountedExamples):
@@ -126,7 +126,7 @@ def _millions(count: int) -> str:
 
 
 def next_command(run: Path) -> str:
-    """Say what to do when a training has ended."""
+    """Return the message at the end of a training: where its checkpoints are, and a command to run next."""
     return (
         f"Trained; the checkpoints are in {run / CHECKPOINTS}\n"
         f"Next: litscale validate --config {run / 'config.yaml'} --ckpt_path last"
@@ -149,7 +149,7 @@ class Bar(RichProgressBar):
         return position(self.trainer)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
-        """Say which step it is."""
+        """Show the step and the epoch in the bar."""
         super().on_train_batch_end(trainer, pl_module, *args)
         if self.progress is None or self.train_progress_bar_id is None:
             return
@@ -159,7 +159,7 @@ class Bar(RichProgressBar):
 
 
 class Lines(ProgressBar):
-    """The progress as lines of plain text, for files and pipes."""
+    """Prints the progress as lines of plain text, for files and pipes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -168,15 +168,15 @@ class Lines(ProgressBar):
         self._shown = -1
 
     def disable(self) -> None:
-        """Say nothing: on all processes but the first."""
+        """Print nothing; this is called on all processes but the first."""
         self._enabled = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin the time to the first line."""
+        """Start to measure the time until the first line."""
         self._last = time.monotonic()
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
-        """Print a line now and then."""
+        """Print a line if the last one is at least `SECONDS` old."""
         if time.monotonic() - self._last >= SECONDS:
             self._show(trainer, pl_module)
 
@@ -186,7 +186,7 @@ class Lines(ProgressBar):
             self._show(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Print a line of the last step, unless its validation has done so; later the epoch is counted up."""
+        """Print a line on the last step, unless its validation has printed one; later the epoch would be too high."""
         if trainer.global_step == trainer.max_steps != self._shown:
             self._show(trainer, pl_module)
 

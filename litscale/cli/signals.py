@@ -19,7 +19,7 @@ _ending = threading.Event()  # set when SIGTERM came
 
 
 class Terminated(SystemExit):
-    """SIGTERM came: the process is to end with status 143."""
+    """Is raised when SIGTERM comes, and ends the process with status 143."""
 
     def __init__(self) -> None:
         super().__init__(STATUS)
@@ -28,8 +28,8 @@ class Terminated(SystemExit):
 def end_at_sigterm() -> None:
     """Make SIGTERM raise `Terminated` in the main thread, wherever it is; a second one ends the process.
 
-    Files that are written whole or not at all make that safe. Outside of the main thread, which alone may change what
-    signals do, this does nothing.
+    This is safe because files are written whole or not at all. Outside of the main thread, which alone may change what
+    signals do, this function does nothing.
     """
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _end)
@@ -60,7 +60,7 @@ def _end(signum: int, frame: FrameType | None) -> None:
 # Registered here, before loggers and the like register theirs, and so called after those.
 @atexit.register
 def _leave() -> None:
-    """End without Python's own end, which frees all memory piece by piece: seconds, or many on a busy machine."""
+    """End at once after SIGTERM. Python's own exit frees all memory piece by piece, which may take many seconds."""
     if _ending.is_set():
         for child in multiprocessing.active_children():
             child.terminate()

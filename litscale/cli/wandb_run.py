@@ -15,7 +15,7 @@ def describe_run(arguments: Any, config: Namespace) -> None:
     """Name a run after its folder and tag it with its classes, unless the logger or the environment says otherwise.
 
     Args:
-        arguments: of the ``WandbLogger``; ``name`` and ``tags`` are set where they are empty.
+        arguments: arguments of the ``WandbLogger``; ``name`` and ``tags`` are set if they are empty.
         config: the options of the command.
     """
     if "WANDB_NAME" not in os.environ:
@@ -25,7 +25,7 @@ def describe_run(arguments: Any, config: Namespace) -> None:
 
 
 def name_commit() -> None:
-    """Tell W&B our code's commit where it finds none itself, because the working directory is no repository."""
+    """Tell W&B the commit of our code if it cannot find it, because the working directory is no repository."""
     (here, *_), (ours, *_) = code_of(Path.cwd()), code_of(Path(__file__).parent)
     if ours.known and not here.known:
         os.environ.setdefault("WANDB_GIT_COMMIT", ours.commit)

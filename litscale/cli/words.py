@@ -17,7 +17,7 @@ def as_options(words: Sequence[str]) -> list[str]:
     """Spell ``model.optimization.lr=0.1`` as ``--model.optimization.lr=0.1``, and Python's None as null.
 
     Args:
-        words: of a command line. What follows an option without ``=`` is its value, and gets no hyphens.
+        words: words of a command line. A word after an option without ``=`` is its value, and gets no hyphens.
     """
     made: list[str] = []
     value = False
@@ -32,10 +32,10 @@ def as_options(words: Sequence[str]) -> list[str]:
 
 
 def with_exported(words: Sequence[str]) -> list[str]:
-    """Replace ``--model.pretrained NAME`` by an exported model's config, before all others, and its weights.
+    """Replace ``--model.pretrained NAME`` by an exported model's config, placed before all others, and its weights.
 
     Args:
-        words: of a command line, its command first.
+        words: words of a command line, its command first.
 
     Raises:
         FileNotFoundError: there is no such model; the message names the option.
@@ -62,7 +62,7 @@ def configs_first(words: Sequence[str]) -> list[str]:
     """Put all configs before all options, so that options override configs whatever their order.
 
     Args:
-        words: of a command line, its command first.
+        words: words of a command line, its command first.
     """
     if not words or words[0].startswith("-"):
         return list(words)
