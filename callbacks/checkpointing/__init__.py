@@ -1,1 +1,1 @@
-"""Parts of `callbacks.Checkpoints`: files, interruptions, and corrections to Lightning's account of a training."""
+"""Parts of `callbacks.Checkpoints`: files, interruptions, and corrections to Lightning's record of progress."""

@@ -25,28 +25,28 @@ PREVIOUS = ".last.earlier.ckpt"
 
 
 class NonFiniteError(FloatingPointError):
-    """Weights, averages or moments that are not finite; they are not saved."""
+    """Weights, averages or moments are not finite and therefore not saved."""
 
 
 class CheckpointFiles(TorchCheckpointIO):
-    """Writes checkpoints beside their final name, synced and renamed, with a checksum; reads them with weights only.
+    """Writes checkpoints with a checksum to a file beside, which is synced and renamed; reads them with weights only.
 
-    It takes the place of Lightning's own, which collects a file in ``$TMPDIR`` and copies it over the old one where
-    that is another file system.
+    It replaces Lightning's own class, which writes a file in ``$TMPDIR`` and copies it over the old one if that is
+    another file system.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        """Write a checkpoint, or leave what is there as it is.
+        """Write a checkpoint, or leave the existing file unchanged.
 
         Args:
-            checkpoint: what Lightning collects.
+            checkpoint: the entries that Lightning collects.
             path: the file; its folder is made.
-            storage_options: none are known.
+            storage_options: must be None.
 
         Raises:
-            NonFiniteError: an entry of the weights, averages or moments is not finite; it is named.
+            NonFiniteError: an entry of the weights, averages or moments is not finite; the message names it.
             OSError: the file could not be written.
-            TypeError: there are storage_options.
+            TypeError: storage_options are given.
         """
         if storage_options is not None:
             raise TypeError("storage_options: a checkpoint is an ordinary file, which takes no options")
@@ -67,7 +67,7 @@ class CheckpointFiles(TorchCheckpointIO):
                 raise _reason(error, handled) from None
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
-        """Read a checkpoint onto the CPU; raises as `litscale.storage.checkpoints.read_checkpoint` does."""
+        """Read a checkpoint onto the CPU; raise the errors of `litscale.storage.checkpoints.read_checkpoint`."""
         return read_checkpoint(path, "--ckpt_path")
 
 
@@ -75,8 +75,8 @@ def _reason(error: BaseException, handled: BaseException | None) -> BaseExceptio
     """Return the system's error, or the end of the process, that led to an error; if there was none, the error itself.
 
     Args:
-        error: the last one.
-        handled: what was being handled before the first one.
+        error: the last error.
+        handled: the exception that was being handled before the first error.
     """
     earlier: BaseException | None = error
     while earlier is not None and earlier is not handled:
@@ -87,15 +87,16 @@ def _reason(error: BaseException, handled: BaseException | None) -> BaseExceptio
 
 
 def use_checkpoint_files(trainer: Trainer) -> None:
-    """Make a trainer write and read its checkpoints with `CheckpointFiles`, whatever the strategy."""
+    """Make a trainer write and read its checkpoints with `CheckpointFiles`, under any strategy."""
     if not isinstance(trainer.strategy.checkpoint_io, CheckpointFiles):
         trainer.strategy.checkpoint_io = CheckpointFiles()
 
 
 def copy_moments(optimizers: Iterable[Optimizer]) -> None:
-    """Copy the moments that optimisers took over from a checkpoint, which are those of its mapped file.
+    """Copy the moments that optimisers took over from a checkpoint, as these lie in its memory-mapped file.
 
-    Its space would be free only at the end of the run, and where another node replaces the file, reading could fail.
+    The file's space would otherwise be free only at the end of the run, and reading could fail if another node replaces
+    the file.
     """
     for optimizer in optimizers:
         for state in optimizer.state.values():
@@ -108,7 +109,7 @@ def copy_moments(optimizers: Iterable[Optimizer]) -> None:
 
 
 def keep_previous(path: Path) -> None:
-    """Keep a checkpoint that is about to be replaced under a hidden name beside it, in place of the one kept so far."""
+    """Keep a checkpoint that is about to be replaced, under a hidden name beside it; the one kept so far is deleted."""
     if path.exists():
         discard_previous(path)
         # A file system without hard links has no previous checkpoint, and the run goes on without it.
@@ -117,13 +118,13 @@ def keep_previous(path: Path) -> None:
 
 
 def restore_previous(path: Path) -> None:
-    """Put the checkpoint that was kept back in its place, if there is one."""
+    """Put the previous checkpoint back in the place of the last one, if it was kept."""
     with suppress(FileNotFoundError):
         path.with_name(PREVIOUS).replace(path)
 
 
 def discard_previous(path: Path) -> None:
-    """Delete the checkpoint that was kept, if there is one."""
+    """Delete the previous checkpoint, if it was kept."""
     path.with_name(PREVIOUS).unlink(missing_ok=True)
 
 

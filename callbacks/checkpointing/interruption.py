@@ -21,7 +21,7 @@ MAX_STEPS_BETWEEN_AGREEMENTS = 1000
 
 
 class Action(IntEnum):
-    """What is done after a step; of what the processes of a run request, all do the largest."""
+    """An action after a step; all processes of a run take the largest one that any of them requests."""
 
     CONTINUE = 0
     SAVE = 1
@@ -41,10 +41,10 @@ class Interruption:
     signal, the process ends at once.
 
     Args:
-        trainer: of the run; its processes construct this together.
+        trainer: trainer of the run; its processes construct this together.
 
     Attributes:
-        validating: whether a validation is under way. It begins with a save, so no step has to be waited for.
+        validating: whether a validation is under way. It begins with a save, so a signal waits for no step.
     """
 
     def __init__(self, trainer: Trainer) -> None:
@@ -75,14 +75,14 @@ class Interruption:
             self._handlers[number] = signal.signal(number, note)
 
     def stop_listening(self) -> None:
-        """Give the signals back to whoever had them before."""
+        """Restore the handlers that the signals had before."""
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
 
     def agreed(self, save_due: bool) -> Action:
-        """Return what all processes do now. All of them must call this once after each step.
+        """Return the action that all processes take now. All of them must call this once after each step.
 
-        Several processes communicate only every two seconds or so, at the same steps; between these nothing is done.
+        Several processes communicate only about every two seconds, at the same steps, and take no action in between.
 
         Args:
             save_due: whether this process requests a save.
@@ -108,7 +108,7 @@ class Interruption:
         """Requeue the job or end the process, if that is the action.
 
         Args:
-            action: what `agreed` said.
+            action: the result of `agreed`.
             saved: the checkpoint of this step, which has been written.
 
         Raises:
@@ -124,6 +124,6 @@ class Interruption:
             sys.exit(EXIT_STATUS[action])
 
     def _slurm(self) -> SLURMEnvironment | None:
-        """Return the SLURM job in which the run takes place, None outside SLURM."""
+        """Return the SLURM job in which the run takes place; None outside SLURM."""
         environment = self._trainer._accelerator_connector.cluster_environment
         return environment if isinstance(environment, SLURMEnvironment) else None

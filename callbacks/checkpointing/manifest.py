@@ -1,4 +1,4 @@
-"""The manifest of a training: what is recorded when it begins, how it ended, and what Weights & Biases gets of it."""
+"""The manifest of a training: it records the beginning and the end, and is sent to Weights & Biases."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _SIGNALS = {status: NAMES[action] for action, status in EXIT_STATUS.items()}
 
 
 def begin_manifest(trainer: Trainer, folder: Path) -> ManifestWriter | None:
-    """Add an attempt to the manifest of a run folder; to be called by all processes together.
+    """Add an attempt to the manifest of a run folder; all processes must call this together.
 
     Args:
-        trainer: of the run.
+        trainer: trainer of the run.
         folder: the run folder, which rank zero owns.
 
     Returns:
-        On rank zero what will write its end, elsewhere None.
+        On rank zero the writer that will record the end of the attempt; None elsewhere.
 
     Raises:
         OSError: the manifest cannot be written.
@@ -56,7 +56,7 @@ def begin_manifest(trainer: Trainer, folder: Path) -> ManifestWriter | None:
 
 
 def send_manifest(trainer: Trainer, manifest: ManifestWriter) -> None:
-    """Give Weights & Biases what is recorded of this attempt as ``manifest`` of its config, and the file at the end."""
+    """Send the record of this attempt to Weights & Biases as ``manifest`` of the config, and the file at the end."""
     for logger in trainer.loggers:
         if isinstance(logger, WandbLogger):
             logger.experiment.config.update({"manifest": manifest.attempt}, allow_val_change=True)
@@ -64,12 +64,12 @@ def send_manifest(trainer: Trainer, manifest: ManifestWriter) -> None:
 
 
 def end_manifest(trainer: Trainer, manifest: ManifestWriter, exception: BaseException | None) -> None:
-    """Record how an attempt ended; a manifest that cannot be written changes nothing about that.
+    """Record how an attempt ended; if the manifest cannot be written, print a message instead of an error.
 
     Args:
-        trainer: of the run.
-        manifest: of the attempt.
-        exception: what ended it, if anything did before its time.
+        trainer: trainer of the run.
+        manifest: manifest of the attempt.
+        exception: the exception that ended the attempt early, if there was one.
     """
     try:
         manifest.end(*outcome(exception), step=trainer.global_step)
@@ -78,7 +78,7 @@ def end_manifest(trainer: Trainer, manifest: ManifestWriter, exception: BaseExce
 
 
 def outcome(exception: BaseException | None) -> tuple[str, str | None]:
-    """Return status and reason of an attempt that ended with an exception, or with none."""
+    """Return the status and the reason of an attempt that ended with an exception, or without one."""
     if exception is None:
         return FINISHED, None
     if isinstance(exception, KeyboardInterrupt):

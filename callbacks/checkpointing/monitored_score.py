@@ -18,11 +18,11 @@ class MonitoredScore:
     """Compares the score of each validation with the best so far, which ``best.ckpt`` records.
 
     Args:
-        monitor: name of the score; None = there is none, and no weights are the best.
+        monitor: name of the score; None for no score, so that no weights are the best.
         mode: ``min`` if a lower score is better, ``max`` if a higher one is.
 
     Attributes:
-        current: score of the weights at hand; None where they were not validated.
+        current: score of the current weights; None if they were not validated.
         best: the best score so far.
     """
 
@@ -32,11 +32,11 @@ class MonitoredScore:
         self.best: float | None = None
 
     def record(self) -> dict[str, Any]:
-        """Return what a checkpoint records: the monitor and the score of its weights."""
+        """Return the entry of a checkpoint: the monitor, its mode and the score of the weights."""
         return {"monitor": self.monitor, "mode": self.mode, "score": self.current}
 
     def read_best(self, path: Path, key: str) -> None:
-        """Take over the score that a ``best.ckpt`` records under a callback's key, if it is of the same monitor."""
+        """Read the best score from the entry of a callback in a ``best.ckpt``, if its monitor and mode are the same."""
         self.best = None
         if self.monitor is None or not path.exists():
             return
@@ -49,10 +49,10 @@ class MonitoredScore:
             self.best = state["score"]
 
     def check(self, trainer: Trainer) -> None:
-        """Refuse scores that are not finite: that of the monitor, or without one all that are called val...
+        """Refuse scores that are not finite: the monitor's, or without a monitor all whose names begin with ``val``.
 
         Raises:
-            DivergedError: one is not finite.
+            DivergedError: a score is not finite.
         """
         for name, score in trainer.callback_metrics.items():
             judged = name == self.monitor or (self.monitor is None and name.startswith("val"))
@@ -62,10 +62,10 @@ class MonitoredScore:
                 )
 
     def improves(self, trainer: Trainer) -> bool:
-        """Take the score of the validation that has ended; whether it is the best so far, on all processes alike.
+        """Record the score of the validation that has ended, and return on all processes whether it is the best so far.
 
         Raises:
-            MisconfigurationException: nothing of the monitor's name is logged.
+            MisconfigurationException: nothing is logged under the monitor's name.
         """
         if self.monitor is None:
             return False

@@ -1,4 +1,4 @@
-"""Corrections to Lightning's account of a training, where a checkpoint is not of the moment that Lightning expects."""
+"""Corrections to Lightning's record of progress, for checkpoints written at moments that Lightning does not expect."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def is_validation_interrupted(fit_loop: dict[str, Any]) -> bool:
 
 
 def remove_unfinished_batches(fit_loop: dict[str, Any], finished: int) -> None:
-    """Take the batches after the last optimiser step out of a checkpoint's account of the training.
+    """Remove the batches after the last optimiser step from a checkpoint's record of progress.
 
     Args:
         fit_loop: ``loops.fit_loop`` of the checkpoint; changed in place.
-        finished: batches that were trained on over all epochs, up to that step.
+        finished: number of batches of all epochs that were trained on up to that step.
 
     Raises:
-        ValueError: a data loader keeps its place in a form that cannot be set back.
+        ValueError: a data loader records its position in a form that cannot be set back.
     """
     progress = fit_loop["epoch_loop.batch_progress"]
     batches = progress["total"]["ready"] - finished
