@@ -1,4 +1,4 @@
-"""`compared_classes`: which class of the data windows are nearest to, those generated and those of the training."""
+"""`compared_classes`: the class of the data to which generated windows and training windows are nearest."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ class LabelledWindows:
 
 @dataclass(frozen=True)
 class ComparedClasses:
-    """Which class windows are nearest to; empty if the data have no two classes to choose from.
+    """The classes to which windows are nearest; empty if the data have fewer than two classes.
 
     Attributes:
-        names: the classes.
+        names: names of the classes.
         shares: ``generated`` and ``training`` -> class -> nearest class -> share of the class's windows. Classes
             without windows of that kind are left out.
         own: ``generated`` and ``training`` -> share of all these windows that are nearest to their own class.
-        missing: the classes that have no window in the data.
+        missing: names of the classes that have no window in the data.
     """
 
     names: list[str] = field(default_factory=list)
@@ -51,25 +51,25 @@ class ComparedClasses:
     missing: list[str] = field(default_factory=list)
 
     def logged(self) -> dict[str, float]:
-        """Return the numbers by the names that dashboards show, without the part ``music/``."""
+        """Return name on dashboards, without the part ``music/`` -> number."""
         prefixes = {"generated": "", "training": "training/"}
         return {f"{prefixes[source]}nearest_class": share for source, share in self.own.items()}
 
 
 def spread(count: int, most: int) -> np.ndarray:
-    """Choose at most ``most`` of the numbers 0 .. count - 1, evenly spread, int64."""
+    """Return at most ``most`` of the numbers 0 .. count - 1, evenly spread, int64."""
     return np.linspace(0, count - 1, min(count, most)).round().astype(int)
 
 
 def classes_alike(labels: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Choose as many others of each class as have it here, or all that there are, evenly spread.
+    """Choose as many of the others in each class as ``labels`` has, evenly spread, or all if there are fewer.
 
     Args:
-        labels: classes, int64 ``[n]``; those below 0 are none.
+        labels: classes, int64 ``[n]``; numbers below 0 are no class.
         others: classes to choose from, int64 ``[m]``.
 
     Returns:
-        Numbers of those that are chosen, int64 ``[at most n]``, class after class.
+        Places in ``others`` that are chosen, int64 ``[at most n]``, class after class.
     """
     members = [
         (np.flatnonzero(others == label), int((labels == label).sum())) for label in np.unique(labels[labels >= 0])
@@ -80,21 +80,21 @@ def classes_alike(labels: np.ndarray, others: np.ndarray) -> np.ndarray:
 def compared_classes(
     generated: LabelledWindows, data: LabelledWindows, training: LabelledWindows, form: RollFormat, names: Sequence[str]
 ) -> ComparedClasses:
-    """Find the nearest class, see `litscale.music.nearest_classes`, of generated windows and of training windows.
+    """Find the nearest classes, see `litscale.music.nearest_classes`, of generated windows and of training windows.
 
     Windows of the data that have no class, or too few notes for features, are left out. Generated and training windows
-    that have too few notes are nearest to no class. To a class without windows in the data nothing is nearest, so its
-    own windows are nearest to others.
+    that have too few notes are nearest to no class. No window is nearest to a class without windows in the data, so
+    windows of such a class are nearest to others.
 
     Args:
-        generated: with the classes that they were generated for.
-        data: the windows whose means the others are compared with.
-        training: likewise; none where their classes are not known.
-        form: what symbols mean.
-        names: of all classes.
+        generated: windows with the classes for which they were generated.
+        data: windows with their classes, with whose means the others are compared.
+        training: windows of the training pieces with their classes; empty if these are not known.
+        form: the format of the windows.
+        names: names of all classes.
 
     Returns:
-        The shares; empty where fewer than two classes have windows in the data.
+        The shares; empty if fewer than two classes have windows in the data.
     """
     # 1. the data
     known = data.labels != NO_CLASS
@@ -123,7 +123,7 @@ def compared_classes(
 
 
 def class_table(compared: ComparedClasses) -> ResultTable:
-    """Make a table with a row for each class and source, and a column for each class that may be the nearest."""
+    """Return a table with a row for each class and source, and a column for each class that may be the nearest."""
     rows = {
         f"{name}, {source}": shares[name]
         for name in compared.names
@@ -143,18 +143,18 @@ def class_numbers(compared: ComparedClasses) -> dict[str, Any]:
 
 
 def class_remark(compared: ComparedClasses) -> str:
-    """Say which classes the data do not have."""
+    """Return a sentence that names the classes without windows in the data."""
     return f"The data have no windows of {', '.join(compared.missing)}, so nothing is nearest to it."
 
 
 def with_notes(windows: Iterable[np.ndarray], form: RollFormat) -> tuple[list[Roll], np.ndarray]:
-    """Choose the windows that have enough notes for features, and say which ones these are, bool ``[n]``."""
+    """Return the windows that have enough notes for features, as rolls, and which ones these are, bool ``[n]``."""
     rolls = [Roll(window, form) for window in windows]
     enough = np.array([len(notes(roll)) >= LEAST_NOTES for roll in rolls], dtype=bool)
     return [roll for roll, there in zip(rolls, enough, strict=True) if there], enough
 
 
 def _features(windows: np.ndarray, form: RollFormat) -> tuple[list[dict[str, np.ndarray]], np.ndarray]:
-    """Compute features of the windows that have enough notes, and say which ones these are, bool ``[n]``."""
+    """Return the features of windows that have enough notes, and which ones these are, bool ``[n]``."""
     rolls, enough = with_notes(windows, form)
     return [features(roll) for roll in rolls], enough

@@ -16,10 +16,10 @@ from litscale.storage.fingerprints import of_file
 
 @dataclass(frozen=True)
 class EvaluatedWeights:
-    """A checkpoint, or the files that the model itself was given, or nothing: random weights.
+    """The source of weights: a checkpoint, or files that the model itself was given, or neither if they are random.
 
     Attributes:
-        record: of the checkpoint, None without one.
+        record: record of the checkpoint; None without one.
         files: option of the model -> its file and the file's SHA-256; empty with a checkpoint.
     """
 
@@ -37,14 +37,14 @@ class EvaluatedWeights:
 
     @property
     def name(self) -> str:
-        """For people: ``step_700``, or ``checkpoint`` where the step is unknown, ``files``, ``untrained``."""
+        """A name for people: ``step_700``, or ``checkpoint`` if the step is unknown, ``files`` or ``untrained``."""
         if self.record is not None:
             return "checkpoint" if self.record.step is None else f"step_{self.record.step}"
         return "files" if self.files else "untrained"
 
     @property
     def key(self) -> str:
-        """The checkpoint's SHA-256, else a hash of the model's own files: the same wherever these lie."""
+        """The checkpoint's SHA-256, or else a hash of the model's own files, whose paths do not matter."""
         if self.record is not None:
             return self.record.sha256
         hashes = [file["sha256"] for _, file in sorted(self.files.items())]
@@ -52,10 +52,10 @@ class EvaluatedWeights:
 
 
 def evaluated_weights(trainer: Trainer, pl_module: LightningModule) -> EvaluatedWeights:
-    """Record which weights were loaded. Call this at once, before a running training writes the next checkpoint.
+    """Return the source of the loaded weights. Call this at once, before a running training writes a new checkpoint.
 
     Raises:
-        FileNotFoundError: a file of the model is not there, naming its option; or the checkpoint is gone already.
+        FileNotFoundError: a file of the model is missing, and the message names its option; or the checkpoint is gone.
         ValueError: the checkpoint was damaged since it was loaded.
     """
     if trainer.ckpt_path is not None:

@@ -25,19 +25,19 @@ def generate_samples(
 ) -> Tensor:
     """Generate samples ``first``, ``first + 1``, ... in the trainer's precision.
 
-    The module draws from a generator of its own seed, so the global one stays where it is. If the data has classes,
-    sample i is of class i modulo their number.
+    The module draws from a generator with its own seed, so the state of the global one does not change. If the data has
+    classes, sample i is of class i modulo their number.
 
     Args:
         trainer: the trainer.
-        pl_module: has ``generate``.
+        pl_module: a module with ``generate``.
         first: number of the first sample, for its class and its noise.
         count: number of samples.
-        seed: of the noise; a sample is the same in whatever batch it is.
-        frames: is given the canvas and the mask of finished cells after each step of the first level.
+        seed: seed of the noise; a sample is the same in any batch.
+        frames: a list that gets the canvas and the mask of finished cells after each step of the first level.
 
     Returns:
-        uint8 ``[B, C, H, W]``, on the CPU, as are the frames.
+        The samples, uint8 ``[B, C, H, W]``, on the CPU, as are the frames.
     """
     classes = class_count(data_of(trainer))
     index = torch.arange(first, first + count, device=pl_module.device)
@@ -47,7 +47,7 @@ def generate_samples(
 
 
 def frames_of(frames: list[tuple[Tensor, Tensor]], row: int) -> dict[str, Any]:
-    """Return what a renderer's ``save`` needs to animate one sample of a batch."""
+    """Return the arguments with which a renderer's ``save`` animates one sample of a batch."""
     return {
         "frames": [canvas[row].numpy() for canvas, _ in frames],
         "unknown": [~done[row].bool().numpy() for _, done in frames],
@@ -56,9 +56,9 @@ def frames_of(frames: list[tuple[Tensor, Tensor]], row: int) -> dict[str, Any]:
 
 @contextmanager
 def averaged_weights(trainer: Trainer, pl_module: LightningModule) -> Iterator[None]:
-    """Put in the weights that validation and checkpoints use, if a callback averages weights.
+    """Use the weights of validation and checkpoints inside the block, if a callback averages weights.
 
-    Only between validations: during one they are in already.
+    This is for code between validations; in a validation these weights are in use already.
     """
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
     averaging = [callback for callback in callbacks if isinstance(callback, WeightAveraging)]

@@ -18,12 +18,12 @@ MODELS: dict[str, type[IndependentPitches | RepeatOrRedraw]] = {
 
 
 class LikelihoodBaselines:
-    """Nats per step of `music.IndependentPitches` and `music.RepeatOrRedraw`, fitted to the training pieces.
+    """Computes nats per step of `music.IndependentPitches` and `music.RepeatOrRedraw`, fitted to the training pieces.
 
-    Rank zero fits, the others receive; all ranks must call the constructor and `compute` together.
+    Rank zero fits the models and sends them to the others; all ranks must call the constructor and `compute` together.
 
     Args:
-        trainer: its data module's ``rolls("train")`` yields whole pieces, uint8 ``[pitch, step]``.
+        trainer: the trainer; its data module's ``rolls("train")`` yields whole pieces, uint8 ``[pitch, step]``.
         form: alphabet and hold symbol of the rolls.
 
     Raises:
@@ -41,14 +41,14 @@ class LikelihoodBaselines:
         self._steps = 0
 
     def update(self, windows: Iterable[np.ndarray]) -> None:
-        """Score windows, uint8 ``[pitch, step]``, each as a piece of its own, as a model sees it."""
+        """Add the nats of windows, uint8 ``[pitch, step]``, each scored as a piece of its own, as a model sees it."""
         for window in windows:
             for name, model in self._models.items():
                 self._nats[name] += model.nats(window)
             self._steps += window.shape[1]
 
     def compute(self, trainer: Trainer) -> dict[str, float]:
-        """Return nats per step over the windows of all ranks, by the name of the baseline; NaN without windows."""
+        """Return name of the baseline -> nats per step over the windows of all ranks; NaN without windows."""
         sums = [*self._nats.values(), float(self._steps)]
         table = trainer.strategy.reduce(
             torch.tensor(sums, dtype=torch.float32, device=trainer.strategy.root_device), reduce_op="sum"

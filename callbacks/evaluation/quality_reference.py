@@ -1,4 +1,4 @@
-"""`QualityReference`: statistics and features of the real images that generated ones are compared with."""
+"""`QualityReference`: statistics and features of the real images with which generated ones are compared."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from litscale.storage.caches import cache_root
 
 
 class QualityReference:
-    """Statistics and features of real images: from a file, from the cache, or of the batches of this validation.
+    """Statistics and features of real images, from a file, from the cache, or from the batches of this validation.
 
     The cache is keyed by the extractor (structure, options, weights) and the data set: its type, length and content, or
     names, sizes and times of all its files. It is read if all ranks see the file, and written if no limit of the
@@ -27,15 +27,15 @@ class QualityReference:
 
     Args:
         extractor: a `litscale.metrics.features.FeatureExtractor`, on its device.
-        path: of the file; None = the batches.
-        cache_dir: of the cache; None = the default one.
-        batch_size: images that go through the extractor at once, where the file holds images.
+        path: path of the file; None for the batches.
+        cache_dir: folder of the cache; None for the default one.
+        batch_size: number of images that go through the extractor at once, if the file holds images.
 
     Attributes:
         statistics: mean and covariance, once they are known.
-        features: float32 ``[M, D]``, where there are any.
-        has_features: whether there will be.
-        name: of the reference, for people.
+        features: float32 ``[M, D]``; None if the reference has none.
+        has_features: whether the reference has features, or will have them.
+        name: name of the reference, for people.
     """
 
     def __init__(self, extractor: nn.Module, path: str | None, cache_dir: str | None, batch_size: int) -> None:
@@ -48,11 +48,11 @@ class QualityReference:
         self._cached: Path | None = None
 
     def begin(self, trainer: Trainer, device: torch.device) -> None:
-        """Read the file or the cache; on all ranks together.
+        """Read the file or the cache; all ranks call this together.
 
         Raises:
-            FileNotFoundError: there is no such file.
-            ValueError: the file is not one of the extractor's statistics, or of images.
+            FileNotFoundError: the file does not exist.
+            ValueError: the file holds neither statistics of the extractor's features nor images.
         """
         size = checked_size(self.extractor)
         self._statistics, self._bank = FeatureStatistics(size).to(device), FeatureBank().to(device)
@@ -77,10 +77,10 @@ class QualityReference:
             self._cached = path
 
     def take(self, trainer: Trainer, canvases: Tensor) -> None:
-        """Take in a batch of the data, uint8 ``[B, C, H, W]``, unless the reference is known.
+        """Add a batch of the data, uint8 ``[B, C, H, W]``, unless the reference is known.
 
-        Samplers deal images to the ranks in turn, so their number in the data set is that in the rank times the number
-        of ranks, plus the rank.
+        Samplers deal images to the ranks in turn, so an image's number in the data set is its number on the rank times
+        the number of ranks, plus the rank.
         """
         if self.path is None and self._known.statistics is None:
             first, self._seen = self._seen, self._seen + len(canvases)
@@ -88,7 +88,7 @@ class QualityReference:
             self._extract(canvases, index * trainer.world_size + trainer.global_rank)
 
     def end(self, trainer: Trainer) -> None:
-        """Compute statistics and features, unless they were read; on all ranks together.
+        """Compute statistics and features, unless they were read; all ranks call this together.
 
         Raises:
             ValueError: there are fewer than two images.

@@ -20,7 +20,7 @@ from litscale.metrics.decoding_statistics import DecodingStatistics
 
 
 class SampleEvaluation(Callback, ABC):
-    """Generates samples in validations (or the test) and compares them with the data that go through there.
+    """Generates samples in validations (or the test) and compares them with the data that are evaluated there.
 
     The data are measured once, in the first validation. Samples are generated in each, with the weights of that moment
     (averaged ones, if `EMAWeightAveraging` is among the callbacks), spread over the ranks. Outside of ``fit`` a
@@ -28,10 +28,10 @@ class SampleEvaluation(Callback, ABC):
     """
 
     def __init__(self, num_samples: int, batch_size: int, every_n_validations: int, seed: int) -> None:
-        """Check the options; they are explained where they are given.
+        """Check the options, which the subclasses explain.
 
         Raises:
-            ValueError: a number is below 1.
+            ValueError: ``num_samples`` or ``batch_size`` is below 1, or ``every_n_validations`` below 0.
         """
         super().__init__()
         if min(num_samples, batch_size, every_n_validations + 1) < 1:
@@ -50,7 +50,7 @@ class SampleEvaluation(Callback, ABC):
 
     @abstractmethod
     def begin_samples(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Forget the samples of the previous evaluation."""
+        """Reset what is measured of samples, before those of an evaluation."""
 
     @abstractmethod
     def take_samples(self, trainer: Trainer, first: int, canvases: Tensor) -> None:
@@ -58,7 +58,7 @@ class SampleEvaluation(Callback, ABC):
 
     @abstractmethod
     def take_data(self, trainer: Trainer, batch: dict[str, Any]) -> None:
-        """Measure a batch of the first validation."""
+        """Measure a batch of the first validation that is evaluated."""
 
     @abstractmethod
     def end_data(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -73,24 +73,24 @@ class SampleEvaluation(Callback, ABC):
         """Return the report for people to read; it is made on all ranks and used on rank zero."""
 
     def generate(self, trainer: Trainer, pl_module: LightningModule, first: int, count: int, seed: int) -> Tensor:
-        """Generate the batch from sample ``first`` on, uint8 ``[B, C, H, W]`` on the CPU; count what decoding took."""
+        """Generate the batch from sample ``first`` on, uint8 ``[B, C, H, W]`` on the CPU, and count its decoding."""
         canvases = generate_samples(trainer, pl_module, first, count, seed)
         module = offered(pl_module, CountsDecoding)
         self._decoding.update({} if module is None else module.decoding_counts())
         return canvases
 
     def decoding(self, prefix: str) -> dict[str, Tensor]:
-        """Return what decoding took to generate the samples, by ``<prefix>/decoding/<name>``; equal on all ranks."""
+        """Return ``<prefix>/decoding/<name>`` -> statistic of the decoding of the samples, equal on all ranks."""
         return {f"{prefix}/decoding/{name}": value for name, value in self._decoding.compute().items()}
 
     # When it is measured.
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Start from the beginning."""
+        """Reset all measurements."""
         self._reset()
 
     def evaluates_in(self, stage: str) -> bool:
-        """Return whether anything is evaluated in a stage, so that data and module must offer what that needs."""
+        """Return whether anything is evaluated in a stage, for which data and module must then be checked."""
         return stage != "predict" and (stage != "fit" or self.every_n_validations > 0)
 
     def _reset(self) -> None:
@@ -102,7 +102,7 @@ class SampleEvaluation(Callback, ABC):
         self._decoding = DecodingStatistics()
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Decide whether this validation is evaluated."""
+        """Decide whether this validation is evaluated, and prepare the first one that is."""
         if trainer.sanity_checking:
             return
         every = self.every_n_validations
@@ -116,7 +116,7 @@ class SampleEvaluation(Callback, ABC):
     def on_validation_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        """Generate before the first batch, where averaged weights are in place whatever the order of callbacks."""
+        """Generate before the first batch; averaged weights are in place by then, whatever the order of callbacks."""
         if self._running and not self._generated:
             self._generate_share(trainer, pl_module)
 
@@ -129,12 +129,12 @@ class SampleEvaluation(Callback, ABC):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Take in the data of the first validation."""
+        """Measure the data of the first validation that is evaluated."""
         if self._running and not self._data_done and (windows := measured(batch)) is not None:
             self.take_data(trainer, windows)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log the outcome."""
+        """Finish measuring the data, and log the outcome."""
         if not self._running:
             return
         if not self._generated:  # a rank without a batch
@@ -146,7 +146,7 @@ class SampleEvaluation(Callback, ABC):
         pl_module.log_dict(self.outcome(trainer, pl_module), sync_dist=True, batch_size=1)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Show and write the report outside of ``fit``."""
+        """Print and write the report outside of ``fit``."""
         if not self._running:
             return
         self._running = False

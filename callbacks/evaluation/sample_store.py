@@ -19,12 +19,12 @@ from litscale.storage.npz import read_npy
 
 
 class SampleStore:
-    """Batches of samples on disk, so that generation that was interrupted goes on where it stopped.
+    """Stores batches of samples on disk, so that an interrupted generation can resume where it stopped.
 
     All ranks must see the folder. Each batch is a file that is whole or absent.
 
     Args:
-        folder: where the batches of several evaluations may lie; each has a folder of its own in it.
+        folder: a folder for the batches of several evaluations, each of which has a folder of its own in it.
         key: all that the samples depend on, as text.
     """
 
@@ -41,7 +41,7 @@ class SampleStore:
         return torch.from_numpy(read_npy(path)) if path.exists() else None
 
     def write(self, first: int, canvases: Tensor) -> None:
-        """Keep samples, uint8 ``[B, C, H, W]``.
+        """Write samples, uint8 ``[B, C, H, W]``, to a file.
 
         Raises:
             OSError: the file could not be written.
@@ -58,7 +58,7 @@ class SampleStore:
             yield torch.from_numpy(read_npy(path))
 
     def remove(self) -> None:
-        """Delete the batches, and the folder of all evaluations if none is left."""
+        """Delete the batches, and the folder of all evaluations if it is empty then."""
         shutil.rmtree(self.folder)
         if not any(self.folder.parent.iterdir()):
             self.folder.parent.rmdir()
@@ -68,13 +68,13 @@ class SampleStore:
 
 
 def write_npz(path: Path, batches: Iterator[Tensor], labels: np.ndarray | None, num_samples: int) -> Path:
-    """Write images as one ``.npz`` in ADM's layout, which OpenAI's evaluator reads; batch by batch, as it may be large.
+    """Write images, which may need much space, batch by batch as one ``.npz`` in ADM's layout for OpenAI's evaluator.
 
     Args:
         path: the file.
-        batches: uint8 ``[B, C, H, W]`` each, RGB or grey; at least one.
-        labels: int64 ``[N]``, for ``arr_1``.
-        num_samples: N.
+        batches: at least one batch, uint8 ``[B, C, H, W]`` each, RGB or grey.
+        labels: int64 ``[N]``, written as ``arr_1``; None for no labels.
+        num_samples: number N of all images.
 
     Returns:
         The path; ``arr_0`` is uint8 ``[N, H, W, 3]``.
@@ -100,8 +100,8 @@ def write_pngs(folder: Path, batches: Iterator[Tensor]) -> Path:
     """Write images as ``000000.png``, ``000001.png``, ...
 
     Args:
-        folder: is emptied if it exists, else created.
-        batches: uint8 ``[B, C, H, W]`` each, RGB or grey.
+        folder: the folder, which is emptied if it exists, or else made.
+        batches: batches, uint8 ``[B, C, H, W]`` each, RGB or grey.
 
     Returns:
         The folder.

@@ -1,4 +1,4 @@
-"""`SetComparison`: sets of windows compared with one another, those generated, the data's and those of the training."""
+"""`SetComparison`: compares sets of windows, which are generated, of the data, or of the training pieces."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ Numbers = dict[str, float]
 
 @dataclass(frozen=True)
 class ComparedSets:
-    """How sets of windows compare.
+    """The comparison of sets of windows.
 
     Attributes:
         distances: feature -> ``overlapping_area``, ``kl_divergence`` and so on (see `litscale.music.set_distances`) of
-            the generated windows and the data; empty where either are too few.
+            the generated windows and the data; empty if either are too few.
         training: the same of windows of the training pieces and the data.
-        copies: ``generated`` and ``data`` -> how much of these windows stands in training pieces, see `copied`.
+        copies: ``generated`` and ``data`` -> how much of these windows occurs in training pieces, see `copied`.
         frechet: the Frechet music distance of the generated windows and the data.
-        classes: which class windows are nearest to; empty where the data have no classes.
-        too_short: windows that have no features, since they have fewer than two notes.
+        classes: the classes to which windows are nearest; empty if the data have no classes.
+        too_short: number of windows that have no features, since they have fewer than two notes.
     """
 
     distances: dict[str, Numbers] = field(default_factory=dict)
@@ -57,7 +57,7 @@ class ComparedSets:
     too_short: int = 0
 
     def logged(self) -> Numbers:
-        """Return the numbers by the names that dashboards show, without the part ``music/``."""
+        """Return name on dashboards, without the part ``music/`` -> number."""
         values = {
             f"{prefix}{kind}/{name}": row[kind]
             for prefix, rows in (("", self.distances), ("training/", self.training))
@@ -70,7 +70,7 @@ class ComparedSets:
 
 
 class WindowSet:
-    """Windows of this rank, batch by batch."""
+    """Collects windows of this rank, batch by batch."""
 
     def __init__(self) -> None:
         self.canvases: list[Tensor] = []
@@ -83,16 +83,16 @@ class WindowSet:
 
 
 class SetComparison:
-    """Keeps windows, and compares them when all are there.
+    """Collects windows, and compares them when all are collected.
 
     Args:
-        form: what their symbols mean.
-        clamp_weights: file for `FrechetMusicDistance`, which is not computed without.
-        class_names: name of each class of the windows; where there is none, no classes are compared.
+        form: the format of the windows.
+        clamp_weights: weights file for `FrechetMusicDistance`; None to leave this distance out.
+        class_names: name of each class of the windows; if it is empty, no classes are compared.
 
     Raises:
-        ModuleNotFoundError: as `FrechetMusicDistance` does.
-        FileNotFoundError: likewise.
+        ModuleNotFoundError: the package that `FrechetMusicDistance` needs is not installed.
+        FileNotFoundError: the file of weights does not exist.
     """
 
     def __init__(self, form: RollFormat, clamp_weights: str | None = None, class_names: Sequence[str] = ()) -> None:
@@ -104,7 +104,7 @@ class SetComparison:
         """Compare the windows of all ranks, which must call this together; rank zero does the work.
 
         Raises:
-            MisconfigurationException: the data module has no pieces for the training.
+            MisconfigurationException: the data module gives no training pieces.
         """
         pieces = required(data_of(trainer), RollData, self, "set the option sets to false")
         generated, data = (self._gathered(part, trainer, pl_module) for part in (self.generated, self.data))
@@ -118,7 +118,7 @@ class SetComparison:
     def _compared(
         self, generated: LabelledWindows, data: LabelledWindows, training: list[np.ndarray], labels: Sequence[int]
     ) -> ComparedSets:
-        """Compare windows and whole pieces of the training with their classes, which are empty if not known."""
+        """Compare windows, and whole training pieces, whose ``labels`` are empty if their classes are not known."""
         # 1. as many training windows as generated ones, from all over the pieces
         steps = generated.windows.shape[-1]
         counts = [piece.shape[1] // steps for piece in training]
@@ -152,7 +152,7 @@ class SetComparison:
         )
 
     def _gathered(self, part: WindowSet, trainer: Trainer, pl_module: LightningModule) -> LabelledWindows:
-        """Gather the windows of all ranks. Rank zero must have some generated ones, which give the number of steps."""
+        """Return the windows of all ranks. Rank zero must have some generated ones, which give the number of steps."""
         symbols, labels = (
             torch.cat([values.flatten() for values in batches] or [torch.empty(0, dtype=dtype)])
             for batches, dtype in ((part.canvases, torch.uint8), (part.labels, torch.int64))
@@ -174,7 +174,7 @@ def copied(windows: np.ndarray, training: Sequence[np.ndarray]) -> Numbers:
 
     Returns:
         ``longest_run`` (the mean over the windows) and ``longest_run_max`` in steps, and ``found``, the share of
-        windows that stand there as a whole; empty without windows.
+        windows that occur in training pieces as a whole; empty without windows.
     """
     if not len(windows):
         return {}
@@ -187,7 +187,7 @@ def copied(windows: np.ndarray, training: Sequence[np.ndarray]) -> Numbers:
 
 
 def set_tables(sets: ComparedSets) -> list[ResultTable]:
-    """Make the tables of a comparison."""
+    """Return the tables of a comparison, without those that would be empty."""
     columns = {
         "overlapping_area": Column("overlapping area"),
         "kl_divergence": Column("KL divergence"),
@@ -223,7 +223,7 @@ def set_numbers(sets: ComparedSets) -> dict[str, Any]:
 
 
 def remark(sets: ComparedSets) -> str:
-    """Say what a reader of the tables has to know."""
+    """Return sentences that readers of the tables have to know; empty if there are none."""
     parts = [class_remark(sets.classes)] if sets.classes.missing else []
     if sets.too_short:
         parts.append(f"{sets.too_short} windows have fewer than {LEAST_NOTES} notes, and no features.")
