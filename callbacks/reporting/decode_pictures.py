@@ -12,7 +12,7 @@ from litscale.models.sdvar import MASKS, DecodeReport, prefix_mask
 from litscale.models.sdvar.report import LEGEND
 
 COLOURS = {"d": "#4c9f70", "r": "#d9822b", "t": "#3b6fb6", ".": "#e3e5e8"}
-"""Of the marks of :data:`litscale.models.sdvar.report.LEGEND`."""
+"""Mark of :data:`litscale.models.sdvar.report.LEGEND` -> colour."""
 GAP = 0.35  # between rounds, in cells
 
 
@@ -20,11 +20,11 @@ def timeline(report: DecodeReport, images: int = 16) -> Figure:
     """Draw what happened to each image: a row of cells, one for each scale drafted or made, with gaps between rounds.
 
     Args:
-        report: of a decoding run.
-        images: at most so many rows.
+        report: report of a decoding run.
+        images: largest number of rows.
 
     Raises:
-        ValueError: images below 1.
+        ValueError: ``images`` is below 1.
     """
     if images < 1:
         raise ValueError(f"images must be at least 1, not {images}")
@@ -49,7 +49,7 @@ def mask_pictures(patch_nums: Sequence[int], entry_num: int) -> Figure:
         entry_num: number of the entry scale, the target's first.
 
     Raises:
-        ValueError: no such scale.
+        ValueError: there is no such scale.
     """
     masks = {name: prefix_mask(name, patch_nums, entry_num) for name in MASKS}
     bounds = [sum(side**2 for side in patch_nums[:k]) for k in range(1, entry_num + 1)]
@@ -64,7 +64,7 @@ def mask_pictures(patch_nums: Sequence[int], entry_num: int) -> Figure:
 
 
 def _draw_row(axis: Axes, report: DecodeReport, image: int) -> float:
-    """Draw the cells of an image, with the numbers of their scales; returns where they end."""
+    """Draw the cells of an image, with the numbers of their scales, and return where they end, in cells."""
     left = 0.0
     for entry in report.rounds:
         if image not in entry.images:

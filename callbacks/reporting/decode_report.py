@@ -1,4 +1,4 @@
-"""The report of a comparison of decoders: what each took, and what it made."""
+"""The report of a comparison of decoders: their calls, their speed and the quality of their images."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ def decode_report(
     rows: Mapping[str, Mapping[str, float]],
     more: Mapping[str, Column] | None = None,
 ) -> Report:
-    """Report decoders beside each other.
+    """Return the report, which shows decoders side by side.
 
     Args:
-        name: of the files.
-        caption: what holds for all rows, in words.
-        settings: what the numbers depend on.
-        rows: for each decoder in words its numbers; those of :data:`COLUMNS` are shown.
+        name: name of the files, without ending.
+        caption: a text that holds for all rows.
+        settings: the settings on which the numbers depend.
+        rows: name of a decoder -> its numbers; those of :data:`COLUMNS` and ``more`` are shown.
         more: columns of this report alone.
     """
     drawn = ", ".join(f"{option} {value}" for option, value in settings.items() if value is not None)

@@ -13,7 +13,7 @@ from litscale.storage.files import write_atomically
 
 
 def write_picture(figure: Figure, path: str | Path) -> Path:
-    """Write a figure as PNG, whole or not at all.
+    """Write a figure as PNG, whole or not at all, and return the path.
 
     Raises:
         OSError: the file could not be written.

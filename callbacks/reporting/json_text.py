@@ -8,7 +8,7 @@ from typing import Any
 
 
 def json_text(value: Any) -> bytes:
-    """Write dicts, lists and numbers as JSON text, with null for NaN and infinity."""
+    """Return dicts, lists and numbers as JSON text, with null for NaN and infinity."""
     return (json.dumps(_finite(value), indent=2, allow_nan=False) + "\n").encode()
 
 

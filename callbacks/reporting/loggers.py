@@ -1,4 +1,4 @@
-"""Numbers, pictures, tables, sounds and animations to whatever loggers a trainer has."""
+"""Sends numbers, pictures, tables, sounds and animations to the loggers of a trainer."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 
 
 def send_numbers(trainer: Trainer, numbers: Mapping[str, float]) -> None:
-    """Send numbers that only rank zero has; others go through ``pl_module.log``, which callbacks can monitor."""
+    """Send numbers that only rank zero has; other numbers go through ``pl_module.log``, so that callbacks see them."""
     for logger in trainer.loggers:
         logger.log_metrics(dict(numbers), step=trainer.global_step)
 
@@ -21,7 +21,7 @@ def send_pictures(trainer: Trainer, key: str, pictures: Sequence[np.ndarray]) ->
     """Send pictures to W&B (a panel) and TensorBoard (``<key>/0``, ...).
 
     Args:
-        trainer: whose loggers get them; call on rank zero.
+        trainer: the trainer on rank zero, whose loggers get them.
         key: name on dashboards.
         pictures: uint8 RGB ``[height, width, 3]`` each.
     """
@@ -38,7 +38,7 @@ def send_sounds(trainer: Trainer, key: str, files: Sequence[Path]) -> None:
     """Send WAV files (one channel, 16 bits) to W&B and TensorBoard, as ``<key>/0``, ...
 
     Args:
-        trainer: whose loggers get them; call on rank zero.
+        trainer: the trainer on rank zero, whose loggers get them.
         key: name on dashboards.
         files: the WAV files.
     """
@@ -59,7 +59,7 @@ def send_animations(trainer: Trainer, key: str, files: Sequence[Path]) -> None:
     """Send GIFs to W&B; TensorBoard would have to encode them again and gets none.
 
     Args:
-        trainer: whose loggers get them; call on rank zero.
+        trainer: the trainer on rank zero, whose loggers get them.
         key: name on dashboards.
         files: the GIFs.
     """
@@ -73,9 +73,9 @@ def send_histogram(trainer: Trainer, key: str, counts: Sequence[float]) -> None:
     """Send counts of the integers 0, 1, ... to W&B and TensorBoard, as a histogram.
 
     Args:
-        trainer: whose loggers get it; call on rank zero.
+        trainer: the trainer on rank zero, whose loggers get it.
         key: name on dashboards.
-        counts: how often each of them occurred.
+        counts: how often each integer occurred.
     """
     edges = np.arange(len(counts) + 1) - 0.5
     for logger in trainer.loggers:
@@ -103,7 +103,7 @@ def send_table(trainer: Trainer, key: str, columns: Sequence[str], rows: Sequenc
     """Send a table to W&B, and to TensorBoard as text in Markdown.
 
     Args:
-        trainer: whose loggers get it; call on rank zero.
+        trainer: the trainer on rank zero, whose loggers get it.
         key: name on dashboards.
         columns: headings.
         rows: cells.
@@ -118,7 +118,7 @@ def send_table(trainer: Trainer, key: str, columns: Sequence[str], rows: Sequenc
 
 
 def _read_wav(path: Path) -> tuple[np.ndarray, int]:
-    """Read a 16-bit WAV file with one channel: float32 ``[n]`` in [-1, 1] and its rate."""
+    """Read a 16-bit WAV file with one channel; return float32 ``[n]`` in [-1, 1] and its rate in Hz."""
     with wave.open(str(path)) as file:
         values = np.frombuffer(file.readframes(file.getnframes()), "<i2")
         return values.astype(np.float32) / 32767, file.getframerate()

@@ -20,13 +20,13 @@ from litscale.storage.files import write_atomically
 
 @dataclass(frozen=True)
 class Column:
-    """How the values of a column are written.
+    """A column of a table, with the way in which its values are written.
 
     Attributes:
         title: the heading.
-        template: of a number, for `str.format`.
-        missing: what is written where there is no number, or one that is not finite.
-        right: whether values stand at the right.
+        template: template of a number, for `str.format`.
+        missing: the text for a missing number, or one that is not finite.
+        right: whether values are aligned to the right.
     """
 
     title: str
@@ -35,7 +35,7 @@ class Column:
     right: bool = False
 
     def text(self, value: float | str | None) -> str:
-        """Return a value as text; text stays as it is."""
+        """Return a value as text; a text is returned unchanged."""
         if isinstance(value, str):
             return value
         return self.template.format(value) if value is not None and math.isfinite(value) else self.missing
@@ -47,10 +47,10 @@ class ResultTable:
 
     Attributes:
         label: the heading above the labels of the rows.
-        columns: key -> column, in order; those are shown of which some row has a value.
+        columns: key -> column, in order; a column is shown if some row has its key.
         rows: label -> key -> value; keys without a column are written to CSV files only.
-        title: what the table shows, in words.
-        caption: the same for the terminal alone, where the files say it otherwise.
+        title: a text on what the table shows.
+        caption: the same for the terminal alone, for files that say it in another place.
     """
 
     label: str
@@ -61,7 +61,7 @@ class ResultTable:
 
     @property
     def shown(self) -> dict[str, Column]:
-        """The columns that are shown."""
+        """Key -> column for the columns that are shown."""
         return {key: column for key, column in self.columns.items() if any(key in row for row in self.rows.values())}
 
     def lines(self) -> list[list[str]]:
@@ -89,13 +89,13 @@ class ResultTable:
         Console(width=max(Console().width, sum(widths) + 3 * len(widths) - 1)).print(table)
 
     def markdown(self) -> str:
-        """Return the table as Markdown, its title before it as a sentence."""
+        """Return the table as Markdown, after its title as a sentence."""
         head, *body = ("|" + "|".join(f" {cell} " if cell else " " for cell in line) + "|" for line in self.lines())
         rule = "|---|" + "".join("---:|" if column.right else "---|" for column in self.shown.values())
         return "\n".join([*([f"{self.title}.", ""] if self.title else []), head, rule, *body])
 
     def csv(self) -> str:
-        """Return all values of the rows as CSV, empty where there is none."""
+        """Return all values of the rows as CSV; missing values are empty."""
         keys = list(dict.fromkeys(key for row in self.rows.values() for key in row))
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
@@ -109,9 +109,9 @@ class Report:
     """The outcome of an evaluation: tables, what they depend on, and the same as data.
 
     Attributes:
-        name: of its files, without ending.
-        heading: of the Markdown.
-        tables: in order.
+        name: name of its files, without ending.
+        heading: heading of the Markdown file.
+        tables: the tables, in order.
         data: content of the JSON file.
         checkpoint: path of the evaluated weights, if they were loaded.
         remark: a sentence below the tables.
@@ -139,11 +139,11 @@ class Report:
         """Write ``<name>.json`` and ``.md``, and on demand ``.csv`` with the values of the last table.
 
         Args:
-            folder: where; it is made.
+            folder: the folder of the files, which is made.
             with_csv: whether to write the ``.csv``.
 
         Returns:
-            The files.
+            The paths of the files.
 
         Raises:
             OSError: a file could not be written.

@@ -1,4 +1,4 @@
-"""What callbacks ask a trainer for: the run folder, the stage, what was loaded."""
+"""State of a trainer that callbacks ask for: the run folder, the stage, and which checkpoint was loaded."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 def gathered(trainer: Trainer, value: T) -> list[T]:
-    """Gather the values of all ranks, in the order of ranks; every rank must call this."""
+    """Return the values of all ranks, in the order of ranks; every rank must call this."""
     if not torch.distributed.is_initialized():
         return [value]
     values: list[T] = [value] * trainer.world_size
@@ -31,7 +31,7 @@ def stage_of(trainer: Trainer) -> tuple[str, str]:
 
 
 def checkpoint_of(trainer: Trainer) -> str | None:
-    """Return the path of the evaluated weights, None if none were loaded."""
+    """Return the path of the evaluated weights; None if none were loaded."""
     return None if trainer.ckpt_path is None else str(trainer.ckpt_path)
 
 
