@@ -51,7 +51,7 @@ class AttentionDiagnostics(Callback):
         """Check that the module reports its attention.
 
         Raises:
-            MisconfigurationException: it has no ``attention_report``.
+            MisconfigurationException: the module has no ``attention_report``.
         """
         required(pl_module, AttentionReports, self)
         self._validations = 0
@@ -59,7 +59,7 @@ class AttentionDiagnostics(Callback):
     def on_validation_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        """Measure on the first batch, where averaged weights are in place whatever the order of callbacks."""
+        """Measure the first batch; averaged weights are in place by then, whatever the order of callbacks."""
         if batch_idx or dataloader_idx or trainer.sanity_checking or not trainer.is_global_zero:
             return
         self._validations += 1

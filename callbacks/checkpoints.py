@@ -43,12 +43,12 @@ from litscale.storage.run_folders import (
 
 
 class Checkpoints(Checkpoint):
-    """Saves a training so that it can go on after any interruption, and never replaces a checkpoint by a worse one.
+    """Saves a training so that it can resume after any interruption, and never replaces a checkpoint by a worse one.
 
     In ``checkpoints`` of the run folder there are
 
     - ``last.ckpt``, the newest finished optimiser step. It is written every ``minutes``, at the end of each epoch and
-      of the training, before each validation, and where a run is interrupted. A run that goes on from a save before a
+      of the training, before each validation, and where a run is interrupted. A run that resumes from a save before a
       validation runs this validation again. Ctrl-C, SIGTERM and SIGUSR1 save after the step that is under way; during
       a validation, and at the second signal, the process does not wait. An exception saves the step before.
     - ``best.ckpt``, the weights with the best ``monitor`` so far. Nothing else writes it.
@@ -56,12 +56,12 @@ class Checkpoints(Checkpoint):
     Weights, moving averages and moments that are not finite are never saved, nor are weights whose loss or score is not
     finite. Files appear whole or not at all (`callbacks.checkpointing.files.CheckpointFiles`).
 
-    One run at a time owns a folder. A run that does not go on from a checkpoint of the folder is refused where another
-    run's checkpoints lie, unless ``overwrite`` is set; then those and the results of that run are removed when the
+    One run at a time owns a folder. A run that does not resume a checkpoint of the folder is refused if the folder has
+    another run's checkpoints, unless ``overwrite`` is set; then those and the results of that run are removed when the
     training starts. ``manifest.json`` says what was run in the folder, and how it ended (`litscale.storage.manifest`).
 
-    After Ctrl-C the process ends with status 130, after SIGTERM with 143. SIGUSR1 saves, and the run goes on; in a job
-    of SLURM it also requeues the job, as Lightning does.
+    After Ctrl-C the process ends with status 130, after SIGTERM with 143. SIGUSR1 saves, and the run continues; in a
+    job of SLURM it also requeues the job, as Lightning does.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class Checkpoints(Checkpoint):
 
     @property
     def best_model_path(self) -> str:
-        """Path of ``best.ckpt``, or nothing; Lightning asks for it."""
+        """The path of ``best.ckpt``, which Lightning asks for; empty if there is none."""
         return "" if self._folder is None or not self._path("best").exists() else str(self._path("best"))
 
     def _path(self, name: str) -> Path:
@@ -116,10 +116,10 @@ class Checkpoints(Checkpoint):
     # A fit begins and ends.
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Take the run folder, on rank zero.
+        """Lock the run folder, on rank zero.
 
         Raises:
-            RunFolderError: another run is at work there.
+            RunFolderError: another run has locked the folder.
             OSError: the folder cannot be made.
         """
         use_checkpoint_files(trainer)
@@ -132,7 +132,7 @@ class Checkpoints(Checkpoint):
         Which checkpoint is resumed is known only now.
 
         Raises:
-            RunFolderError: they do.
+            RunFolderError: another run's checkpoints lie in the folder.
             OSError: the manifest cannot be written.
         """
         folder = run_folder(trainer).resolve()
@@ -146,7 +146,11 @@ class Checkpoints(Checkpoint):
         trainer.fit_loop.epoch_loop.max_steps += self._extra_steps
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Clear a folder that is overwritten, read the best score so far, and listen to signals."""
+        """Clear a folder that is overwritten, read the best score so far, and listen to signals.
+
+        Raises:
+            MisconfigurationException: the run does not begin at the step of the checkpoint that it resumes.
+        """
         if is_trial(trainer):
             return
         if trainer.ckpt_path and trainer.global_step != self._resumed_step:
@@ -189,13 +193,13 @@ class Checkpoints(Checkpoint):
     # What a checkpoint records of this callback.
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Record the step from which the run resumes; other callbacks may load files of their own later."""
+        """Record the step from which the run resumes, as other callbacks may load files of their own later."""
         if self._resumed_step is None:
             self._resumed_step = checkpoint.get("global_step")
             self._validation_due = is_validation_interrupted(checkpoint["loops"]["fit_loop"])
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the monitor and the score of the current weights, null if they were not validated."""
+        """Return the monitor and the score of the current weights; the score is None if they were not validated."""
         return self._score.record()
 
     # A step begins and ends.
@@ -242,7 +246,7 @@ class Checkpoints(Checkpoint):
     # A validation begins and ends.
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save before a validation, which may be long and may fail; whoever resumes from there runs it again.
+        """Save before a validation, which may be long and may fail; a run that resumes from there runs it again.
 
         Raises:
             SystemExit: the run was interrupted in the step before; all is saved.
@@ -264,7 +268,7 @@ class Checkpoints(Checkpoint):
 
         Raises:
             DivergedError: a score is not finite.
-            MisconfigurationException: nothing of the monitor's name is logged.
+            MisconfigurationException: nothing is logged under the monitor's name.
         """
         if self._interruption is not None:
             self._score.check(trainer)
@@ -274,7 +278,7 @@ class Checkpoints(Checkpoint):
             self._interruption.validating = False
 
     def _restore_max_steps(self, trainer: Trainer) -> None:
-        """Let the training end where it should, once the validation that a resumed run makes up for has begun."""
+        """Restore the last step of the training, once the validation that a resumed run repeats has begun."""
         trainer.fit_loop.epoch_loop.max_steps -= self._extra_steps
         self._extra_steps = 0
 
@@ -289,18 +293,21 @@ class Checkpoints(Checkpoint):
         self._saved_step, self._saved_at = trainer.global_step, time.monotonic()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop listening to signals; what there is to save is saved."""
+        """Stop listening to signals; everything has been saved before."""
         self._stop_listening()
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Keep the last checkpoint alone, also if the run that is resumed was at its end and had nothing to train."""
+        """Delete the checkpoint before the last one, even if a resumed run was complete and trained nothing."""
         if trainer.is_global_zero and not is_trial(trainer):
             discard_previous(self._path("last"))
 
     # Interruptions.
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Save the last finished step, if the state at hand is that of a step; never in place of the exception."""
+        """Save the last finished step if its state is intact, or restore the step before if the loss is not finite.
+
+        The exception is raised in any case, even if saving fails.
+        """
         if self._interruption is not None:
             self._stop_listening()
             path = self._path("last")
@@ -339,11 +346,11 @@ class Checkpoints(Checkpoint):
             print(f"Step {trainer.global_step} could not be saved ({error}); {rest}", file=sys.stderr)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Give the folder back."""
+        """Unlock the run folder."""
         self._release(trainer, None)
 
     def _release(self, trainer: Trainer, exception: BaseException | None) -> None:
-        """Record how the run ended, when all is saved, and give the folder back."""
+        """Record how the run ended, after everything has been saved, and unlock the run folder."""
         self._restore_max_steps(trainer)
         self._resumed_step, self._validation_due = None, False
         if self._manifest is not None:

@@ -58,7 +58,7 @@ class GenerationQuality(SampleEvaluation):
     parallel, ``val/decoding/passes_per_patch`` and the like say what that took for those that were generated now, see
     `litscale.models.fractal.decoding_summary`.
 
-    The reference is a file, or the data of the validation (or test) at hand. Their features are extracted once and kept
+    The reference is a file, or the data of the current validation (or test). Their features are extracted once and kept
     in the cache, if all of them went through (``limit_val_batches`` at 1.0). Against a file of mean and covariance
     alone, KID, precision and recall are not defined and left out. To evaluate every so many steps, set the trainer's
     ``val_check_interval``; to do nothing else in a test, give a reference and set ``limit_test_batches`` to 1.
@@ -66,7 +66,7 @@ class GenerationQuality(SampleEvaluation):
     Samples are the same on any number of devices, and of equally many for each class. Outside of ``fit`` the outcome is
     also printed as a table and written to the run's folder as ``quality_validate.json`` and ``.md``
     (``quality_test...``). There, batches are kept in ``quality_batches`` of the run's folder until the end. An
-    evaluation that was interrupted goes on with them if weights and settings are the same. All devices must see that
+    evaluation that was interrupted resumes with them if weights and settings are the same. All devices must see that
     folder.
     """
 
@@ -121,8 +121,8 @@ class GenerationQuality(SampleEvaluation):
         """Check module and data, and choose the extractor.
 
         Raises:
-            MisconfigurationException: no data module of canvases, or a cache of tokens without a reference, or a
-                module that cannot generate so.
+            MisconfigurationException: the data have no canvases, or are a cache of tokens without a reference; the
+                module cannot generate, or not with these settings; or ``keep`` is given for data that are no images.
             ValueError: the classes of data and extractor differ, or do not divide num_samples.
             FileNotFoundError: the weights of Inception are missing.
         """
@@ -172,8 +172,8 @@ class GenerationQuality(SampleEvaluation):
         """Read the reference, if it is a file or cached, and make the metrics that it allows.
 
         Raises:
-            ValueError: the extractor does not take the data's canvases, or the reference is not of its features.
-            FileNotFoundError: there is no file of the reference.
+            ValueError: the extractor does not take the data's canvases, or the reference has other features.
+            FileNotFoundError: the file of the reference is missing.
         """
         device, size = pl_module.device, checked_size(self._extractor)
         self._extractor.to(device).eval()
@@ -193,7 +193,7 @@ class GenerationQuality(SampleEvaluation):
         self._by_class = MulticlassAccuracy(self._classes, average=None).to(device) if named else None
 
     def begin_samples(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Forget the samples of the last evaluation."""
+        """Reset the scores, and outside of ``fit`` open the store of the samples."""
         self._scores.reset()
         if self._by_class is not None:
             self._by_class.reset()
@@ -216,7 +216,7 @@ class GenerationQuality(SampleEvaluation):
         return canvases
 
     def take_samples(self, trainer: Trainer, first: int, canvases: Tensor) -> None:
-        """Extract features of samples and update the scores."""
+        """Extract features of samples, uint8 ``[B, C, H, W]``, and update the scores."""
         device = self._scores["fid"].device
         index = torch.arange(first, first + len(canvases), device=device)
         features, logits = extract(self._extractor, canvases.to(device))
@@ -226,19 +226,19 @@ class GenerationQuality(SampleEvaluation):
             self._by_class.update(logits, target)
 
     def take_data(self, trainer: Trainer, batch: dict[str, Any]) -> None:
-        """Take in real images, unless the reference is known."""
+        """Add real images to the reference, unless it is known."""
         if "canvas" in batch:  # a cache of tokens has none, and needs a reference
             self._real.take(trainer, batch["canvas"])
 
     def end_data(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Compute statistics and features of the reference, and hand them to the metrics."""
+        """Compute statistics and features of the reference, and give them to the metrics."""
         self._real.end(trainer)
         self._scores["fid"].reference = self._real.statistics
         if self._real.has_features:
             self._scores["kid"].reference = self._scores["precision_recall"].reference = self._real.features
 
     def outcome(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Tensor]:
-        """Return the scores, float32, and what decoding took."""
+        """Return name -> score, float32, with the statistics of decoding."""
         self._values = {name: value.float() for name, value in self._scores.compute().items()}
         shares = [] if self._by_class is None else self._by_class.compute().tolist()
         self._class_shares = dict(zip(self._class_names, shares, strict=False))
@@ -246,7 +246,7 @@ class GenerationQuality(SampleEvaluation):
         return {f"{prefix}/{name}": value for name, value in self._values.items()} | self.decoding(prefix)
 
     def report(self, trainer: Trainer, pl_module: LightningModule) -> Report:
-        """Report the scores and what they depend on, and keep or delete the images."""
+        """Return the report on the scores and all that they depend on, and export or delete the images."""
         # 1. the images
         stage, _ = stage_of(trainer)
         if trainer.is_global_zero:
@@ -282,7 +282,7 @@ class GenerationQuality(SampleEvaluation):
         return Report(f"quality_{stage}", f"Generation quality ({stage})", tables, data, checkpoint, drawn)
 
     def _finish(self, path: Path) -> None:
-        """Export the samples as ``keep`` says and delete the batches; scores are computed, so all ranks are done."""
+        """Export the samples as ``keep`` says, and delete the batches; all ranks are done, as scores are computed."""
         assert self._store is not None  # a report is made outside of fit, where batches are kept
         batches = self._store.batches(self.num_samples, self.batch_size)
         if self.keep == "png":
@@ -293,13 +293,13 @@ class GenerationQuality(SampleEvaluation):
         self._store.remove()
 
     def _settings(self, pl_module: LightningModule) -> dict[str, Any]:
-        """Describe how samples are drawn."""
+        """Return the settings with which samples are drawn."""
         module = offered(pl_module, GenerationOptions)
         return (dict(module.described_generation()) if module is not None else {}) | {"seed": self.seed}
 
     @contextmanager
     def _changed(self, pl_module: LightningModule) -> Iterator[None]:
-        """Put this callback's cfg and temperature in place of the module's."""
+        """Use this callback's cfg and temperature in place of the module's, inside the block."""
         if not self.changes:
             yield
             return

@@ -34,7 +34,7 @@ class GradientNorms(Callback):
         """Check the strategy.
 
         Raises:
-            MisconfigurationException: it shards gradients.
+            MisconfigurationException: the strategy is FSDP or DeepSpeed, which shard gradients.
         """
         if isinstance(trainer.strategy, FSDPStrategy | DeepSpeedStrategy):
             raise MisconfigurationException(
@@ -43,7 +43,7 @@ class GradientNorms(Callback):
             )
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
-        """Log on logging steps."""
+        """Log the norms on logging steps."""
         if not logs_now(trainer):
             return
         groups: dict[str, Iterable[Parameter]] = {

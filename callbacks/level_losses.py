@@ -27,16 +27,16 @@ class LevelLosses(Callback):
         self._sums: dict[str, Tensor] = {}  # float32 [2]: sum and number of values
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start from nothing, also in a second fit."""
+        """Reset the sums, also in a second fit."""
         self._sums = {}
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Add the report up, and log it once the optimizer step is complete.
+        """Add the report to the sums, and log the means once the optimizer step is complete.
 
         Raises:
-            MisconfigurationException: the module reports nothing.
+            MisconfigurationException: the training step returns no report.
         """
         if not logs_now(trainer):
             return

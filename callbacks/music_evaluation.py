@@ -79,12 +79,12 @@ class MusicEvaluation(SampleEvaluation):
         self.baselines, self.sets, self.clamp_weights = baselines, sets, clamp_weights
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Start from the beginning.
+        """Check the module and the data, and reset all measurements.
 
         Raises:
-            MisconfigurationException: no renderer of rolls, or a module that cannot generate.
-            ModuleNotFoundError: ``clamp_weights`` is given, and the package that reads them is not there.
-            FileNotFoundError: there are no such weights.
+            MisconfigurationException: the data module has no renderer of rolls, or the module cannot generate.
+            ModuleNotFoundError: ``clamp_weights`` is given, and the package that reads them is not installed.
+            FileNotFoundError: the file of ``clamp_weights`` does not exist.
         """
         super().setup(trainer, pl_module, stage)
         if not self.evaluates_in(stage):
@@ -111,25 +111,25 @@ class MusicEvaluation(SampleEvaluation):
         self._baseline_nats: dict[str, float] = {}
 
     def begin(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Fit the baselines."""
+        """Fit the baselines to the training pieces."""
         for metric in (self._samples, self._data):
             metric.to(pl_module.device)
         if self.baselines:
             self._baselines = LikelihoodBaselines(trainer, self._format)
 
     def begin_samples(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Forget the samples of the last evaluation."""
+        """Reset the statistics of the samples."""
         self._samples.reset()
 
     def take_samples(self, trainer: Trainer, first: int, canvases: Tensor) -> None:
-        """Measure samples."""
+        """Add samples, uint8 ``[B, 1, pitch, step]``, to the statistics and to the set that is compared."""
         self._samples.update([Roll(canvas[0], self._format) for canvas in canvases.numpy()])
         if self._sets is not None:
             index = torch.arange(first, first + len(canvases))
             self._sets.generated.add(canvases, index % self._classes if self._classes else None)
 
     def take_data(self, trainer: Trainer, batch: dict[str, Any]) -> None:
-        """Take in windows, each in the meter of its piece."""
+        """Add windows of the data, each in the meter of its piece, to all that is measured of the data."""
         windows = batch["canvas"][:, 0].cpu().numpy()
         meters = batch["beats_per_bar"].tolist() if "beats_per_bar" in batch else [None] * len(windows)
         self._windows += len(windows)
@@ -141,13 +141,13 @@ class MusicEvaluation(SampleEvaluation):
             self._baselines.update(windows)
 
     def end_data(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Add up over the ranks."""
+        """Sum the windows, and compute the likelihood of the baselines, over all ranks."""
         self._windows = summed(trainer, pl_module, self._windows)
         self._baseline_nats = self._baselines.compute(trainer) if self._baselines is not None else {}
         self._baselines = None
 
     def outcome(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Tensor]:
-        """Return statistics, comparisons and the likelihood of the baselines, by the names that the class documents."""
+        """Return name -> value for statistics, comparisons and baselines, with the names that the class documents."""
         values: dict[str, Tensor] = {}
         for name, row in self._compared().items():
             values |= {f"music/{name}": row["generated"]}
@@ -165,7 +165,7 @@ class MusicEvaluation(SampleEvaluation):
         return values | self.decoding("music")
 
     def report(self, trainer: Trainer, pl_module: LightningModule) -> Report:
-        """Report the outcome beside the model's own likelihood."""
+        """Return the report on the outcome, with the model's own likelihood."""
         stage, prefix = stage_of(trainer)
         model = trainer.callback_metrics.get(f"{prefix}/nats_per_step")
         return music_report(
@@ -179,7 +179,7 @@ class MusicEvaluation(SampleEvaluation):
         )
 
     def _compared(self) -> dict[str, dict[str, Tensor]]:
-        """Return what `music_report` takes as ``statistics``, over all ranks, for those that the data define."""
+        """Return the ``statistics`` for `music_report`, over all ranks, without those that the data do not define."""
         generated, data, compared = self._samples.compute(), self._data.compute(), self._samples.compare(self._data)
         return {
             name: {
@@ -202,7 +202,7 @@ def music_report(
     statistics: dict[str, dict[str, float]],
     sets: ComparedSets,
 ) -> Report:
-    """Write the outcome as a report for people to read.
+    """Return the outcome as a report.
 
     Args:
         stage: ``validate`` or ``test``.

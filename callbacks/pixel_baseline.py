@@ -34,7 +34,7 @@ class PixelBaseline(Callback):
             num_images: number of training images to count pixels in, evenly spread; all, if there are fewer.
 
         Raises:
-            ValueError: it is below 1.
+            ValueError: the number is below 1.
         """
         super().__init__()
         if num_images < 1:
@@ -43,7 +43,7 @@ class PixelBaseline(Callback):
         self._bits: Tensor | None = None
 
     def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Count values in the training images, on rank zero.
+        """Count values in the training images on rank zero, and send the code lengths to all ranks.
 
         Raises:
             MisconfigurationException: the data are no images.
@@ -64,7 +64,7 @@ class PixelBaseline(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Score a batch."""
+        """Add the code lengths of a batch of images to the mean."""
         if self._bits is None:
             return
         cells = batch["canvas"].flatten(1).long()  # [B, C * H * W]
@@ -88,7 +88,7 @@ class PixelBaseline(Callback):
 
 
 def _bits(images: Images, most: int, alphabet: int) -> Tensor:
-    """Compute the code length of each value at each cell in bits, float ``[C * H * W, alphabet]``."""
+    """Return the code length of each value at each cell in bits, float32 ``[C * H * W, alphabet]``."""
     chosen = np.unique(np.linspace(0, len(images) - 1, most).astype(np.int64))
     counts = np.full((images.canvas(0).size, alphabet), 1 / alphabet)
     for index in chosen:

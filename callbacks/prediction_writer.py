@@ -33,9 +33,9 @@ class PredictionWriter(Callback):
 
     The folder is called after the request, the weights and a hash of all that the samples depend on (request, files
     that it names, weights, precision, how samples are drawn), such as
-    ``predictions/prefix_song_64_steps-step_700-1a2b3c4d``: the same request has the same folder, any other one another.
-    It appears when all samples are there, and then takes the place of its predecessor as a whole; until then it is
-    hidden (``.litscale-...``), and one that a killed process left is removed by the next ``predict``.
+    ``predictions/prefix_song_64_steps-step_700-1a2b3c4d``: the same request has the same folder, and another request
+    has another one. It appears when all samples are written, and then replaces its predecessor as a whole; until then
+    it is hidden (``.litscale-...``), and one that a killed process left is removed by the next ``predict``.
 
     In it are ``sample_00000.mid`` and ``.png`` (or what the data module's renderer writes), on demand ``.gif``,
     ``.wav`` and ``.svg`` (a score), and ``sample_00000.json`` with the request, the checkpoint (path, step, SHA-256),
@@ -68,12 +68,12 @@ class PredictionWriter(Callback):
         self._unfinished = ExitStack()  # holds the folder on rank zero, while samples are made
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Begin a folder, and have the module keep the steps if they are to be animated; on all ranks together.
+        """Make a temporary folder, and let the module keep the steps if they are to be animated; on all ranks together.
 
         Raises:
             MisconfigurationException: the data module has no renderer, or does not describe its request.
-            ValueError: sound or scores of images are wanted.
-            ModuleNotFoundError: scores are wanted, and verovio is not installed.
+            ValueError: sound or scores of images are requested.
+            ModuleNotFoundError: scores are requested, and verovio is not installed.
             OSError: the folder cannot be made.
         """
         if stage != "predict":
@@ -117,7 +117,7 @@ class PredictionWriter(Callback):
         """Write the samples of a batch.
 
         Raises:
-            ValueError: animations are wanted, and the module kept no steps.
+            ValueError: animations are requested, and the module kept no steps.
             OSError: a file could not be written.
         """
         if self.gif and not outputs["frames"]:
@@ -158,10 +158,10 @@ class PredictionWriter(Callback):
             self._files += [*files, write_atomically(f"{stem}.json", json_text(record)).name]
 
     def _draw_sheets(self, renderer: SheetRenderer, shown: dict[int, tuple[np.ndarray, str | None]]) -> None:
-        """Draw samples side by side, and how the first ones came into being.
+        """Draw samples side by side, and the steps in which the first ones were generated.
 
         Args:
-            renderer: of the data.
+            renderer: the renderer of the data module.
             shown: number -> sample, and the name of its class, if any.
         """
         first = [shown[index] for index in sorted(shown)[:MOST_ON_SHEET]]
@@ -175,7 +175,7 @@ class PredictionWriter(Callback):
             self._write_picture("steps.png", renderer.sheet(canvases, len(chosen), ~done.astype(bool)))
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Draw the sheets and give the folder its name when all ranks are done, and say what was written.
+        """Draw the sheets and rename the folder when all ranks are done, and print what was written.
 
         Raises:
             OSError: the folder cannot be renamed.
@@ -203,17 +203,17 @@ class PredictionWriter(Callback):
             print("\n".join(["Wrote", *(f"  {folder / file}" for file in self._files)]))
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Leave nothing behind."""
+        """Delete the unfinished folder."""
         self._unfinished.close()
 
     def _name(self) -> str:
-        """Return the folder's name."""
+        """Return the final name of the folder, with a hash of all that the samples depend on."""
         described = {"request": self._request.options, "weights": self._weights.key}
         described |= {"settings": self._settings, "precision": self._precision}
         key = hashlib.sha256(json.dumps(described, sort_keys=True, default=str).encode()).hexdigest()
         return f"{self._request.title}-{self._weights.name}-{key[:8]}"
 
     def _write_picture(self, name: str, page: np.ndarray) -> None:
-        """Write an RGB picture."""
+        """Write an RGB picture to the folder."""
         write_image(self._folder / name, Image.fromarray(page))
         self._files.append(name)

@@ -61,11 +61,11 @@ class Samples(Callback):
         self._last_step = -1
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Check that there is something to render samples with.
+        """Check that the data module can render samples and the module can generate them.
 
         Raises:
-            MisconfigurationException: no renderer, or a module that cannot generate.
-            ValueError: sound of images is wanted.
+            MisconfigurationException: the data module has no renderer, or the module cannot generate.
+            ValueError: sound of images is requested.
         """
         if stage != "fit":
             return
@@ -76,13 +76,13 @@ class Samples(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Generate after every ``every_n_steps`` optimizer steps."""
+        """Generate samples after every ``every_n_steps`` optimizer steps."""
         stepped = not trainer.fit_loop._should_accumulate()
         if stepped and self.every_n_steps and trainer.global_step % self.every_n_steps == 0:
             self._generate(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Generate after every ``every_n_epochs`` epochs."""
+        """Generate samples after every ``every_n_epochs`` epochs."""
         if self.every_n_epochs and (trainer.current_epoch + 1) % self.every_n_epochs == 0:
             self._generate(trainer, pl_module)
 

@@ -1,4 +1,4 @@
-"""`SweepTrial`: a training reports its scores to a sweep, and ends where they are not promising."""
+"""`SweepTrial`: a training reports its scores to a sweep, and ends if they are not promising."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from litscale.storage.sweep_record import report
 
 
 class SweepTrial(Callback):
-    """Reports the score of each validation to a sweep, and ends the training where the sweep's pruner says so.
+    """Reports the score of each validation to a sweep, and ends the training if the sweep's pruner says so.
 
     ``litscale sweep`` adds it to each of its trials; the run's ``config.yaml`` leaves it out. A validation that is run
     again, because the training was interrupted, changes nothing.
     """
 
     def __init__(self, sweep: str, number: int) -> None:
-        """Record whose trial this is.
+        """Record the sweep and the number of the trial.
 
         Args:
             sweep: folder of the sweep.
-            number: of the trial.
+            number: number of the trial.
         """
         super().__init__()
         self.sweep, self.number = Path(sweep), number
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Report, and end the training after this validation if the trial is pruned.
+        """Report the score, and end the training after this validation if the trial is pruned.
 
         Raises:
-            ValueError: nothing of the metric's name is logged.
+            ValueError: nothing is logged under the metric's name.
         """
         if trainer.sanity_checking or is_trial(trainer):
             return

@@ -74,10 +74,10 @@ class TargetCalls(Callback):
         self._real: QualityReference | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Start from the beginning.
+        """Check the module, and forget the reference of an earlier run.
 
         Raises:
-            MisconfigurationException: the module compares nothing.
+            MisconfigurationException: the module does not compare decoders.
         """
         if stage != "predict" and not offered(pl_module, DecoderComparison):
             raise MisconfigurationException(
@@ -87,7 +87,7 @@ class TargetCalls(Callback):
         self._real = None
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Count from nothing."""
+        """Reset the sums, and prepare FID and its reference if there is an extractor."""
         self._decoders = cast(DecoderComparison, pl_module)
         self._sums = no_totals(self._decoders.scales)
         self._first: DecodeReport | None = None
@@ -110,10 +110,10 @@ class TargetCalls(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Add up the `Comparison` that the module made of a batch; it may have skipped it.
+        """Add the `Comparison` of a batch to the sums, unless the module skipped the batch.
 
         Raises:
-            ValueError: FID is wanted, and the batch has no images to compare with.
+            ValueError: FID is requested, and the batch has no images to compare with.
         """
         if self._real is not None and self._learning and self.reference is None:
             if "canvas" not in batch:
@@ -131,7 +131,7 @@ class TargetCalls(Callback):
                 self._scores[name].update(extract(self.features, canvas)[0])
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log the outcome; on all ranks together."""
+        """Log the numbers; all ranks call this together."""
         if trainer.sanity_checking:
             return
         own = torch.tensor(list(self._sums.values()), dtype=torch.float64, device=pl_module.device)
@@ -151,7 +151,7 @@ class TargetCalls(Callback):
         self._accepted = [sums[f"accepted/scale_{k}"] for k in range(self._decoders.scales)]
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Send the pictures, and outside of ``fit`` show and write the table; on rank zero."""
+        """Send pictures and table to the loggers, and outside of ``fit`` print and write the table; on rank zero."""
         if trainer.sanity_checking or not trainer.is_global_zero or self._first is None:
             return
         stage, _ = stage_of(trainer)
@@ -176,7 +176,7 @@ class TargetCalls(Callback):
     on_test_end = on_validation_end
 
     def _report(self, stage: str) -> Report:
-        """Report the decoder beside the target alone."""
+        """Return the report on the decoder and the target alone."""
         own = dict(self._numbers)
         alone = {"target_calls_per_image": float(self._decoders.scales), "draft_calls_per_image": 0.0, "speedup": 1.0}
         alone["ms_per_image"] = own["target_only_ms_per_image"]

@@ -34,7 +34,7 @@ CPU_ATTENTION = {
 
 @dataclass
 class _Interval:
-    """What happened since the last logging step."""
+    """Measurements since the last logging step."""
 
     step: int
     began: float  # seconds
@@ -72,15 +72,15 @@ class Throughput(Callback):
         self._interval: _Interval | None = None  # from the end of the first step on
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the FLOPs of a sample."""
+        """Return the number of FLOPs of a sample."""
         return {"flops_per_sample": self._flops_per_sample}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the FLOPs of a sample."""
+        """Restore the number of FLOPs of a sample."""
         self._flops_per_sample = state_dict["flops_per_sample"]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Find out what the device can do, and begin to measure the wait for batches."""
+        """Look up the peak FLOPs per second of the device, and begin to measure the wait for batches."""
         device, self._peak = trainer.strategy.root_device, None
         if device.type == "cuda":
             self._peak = get_available_flops(device, _plugin_to_compute_dtype(trainer.precision_plugin))
@@ -96,7 +96,7 @@ class Throughput(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Count what the batch held, and log on logging steps."""
+        """Add the counts of the batch, and log the numbers on logging steps."""
         counting = offered(pl_module, BatchCounts)
         counts = {} if counting is None else counting.batch_counts(batch)
         if self._counter is not None:
@@ -119,7 +119,7 @@ class Throughput(Callback):
         self._interval = _Interval(trainer.global_step, time.perf_counter())
 
     def _values(self, trainer: Trainer, interval: _Interval) -> dict[str, float]:
-        """Compute the numbers of an interval that ends now; all processes call this together."""
+        """Return name -> number for an interval that ends now; all processes call this together."""
         assert self._clock is not None
         # 1. what each process measured, one row each
         device = trainer.strategy.root_device
@@ -147,7 +147,7 @@ class Throughput(Callback):
         self._validation_began = time.perf_counter()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take the validation out of the time of the training."""
+        """Exclude the time of the validation from that of the training."""
         if self._interval is not None:
             self._interval.validating += time.perf_counter() - self._validation_began
 
@@ -169,10 +169,10 @@ class Throughput(Callback):
 
 
 class _LoadingClock:
-    """Adds up the seconds in which Lightning waits for training batches, as its profilers are told of them.
+    """Adds up the seconds in which Lightning waits for training batches, which it reports to its profiler.
 
     Args:
-        profiler: of the trainer; it goes on to do what it does.
+        profiler: the trainer's profiler, which works as before.
     """
 
     def __init__(self, profiler: Profiler) -> None:
@@ -193,12 +193,12 @@ class _LoadingClock:
         self._stop(action_name)
 
     def remove(self) -> None:
-        """Leave the profiler as it was."""
+        """Restore the profiler's own methods."""
         del self._profiler.start, self._profiler.stop
 
 
 def _peak_memory(device: torch.device) -> int:
-    """Return the peak of bytes so far: of this process's tensors on a GPU, otherwise of its main memory."""
+    """Return the peak number of bytes so far: of this process's tensors on a GPU, or else of its main memory."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

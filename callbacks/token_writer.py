@@ -20,8 +20,8 @@ from lit_models.contracts import TokenMaker
 class TokenWriter(Callback):
     """Writes the tokens of each batch of ``predict`` as a shard of a cache, for `datamodules.TokenDataModule`.
 
-    Use it with `lit_models.LitVQVAE` and `datamodules.TokenizationDataModule`. A run that was interrupted goes on:
-    shards that are there and whole are neither encoded nor written again. Each device writes what it encoded; all of
+    Use it with `lit_models.LitVQVAE` and `datamodules.TokenizationDataModule`. An interrupted run can be resumed:
+    shards that are already whole are neither encoded nor written again. Each device writes what it encoded; all of
     them must see the folder.
     """
 
@@ -38,7 +38,7 @@ class TokenWriter(Callback):
         """Check the module and the data.
 
         Raises:
-            MisconfigurationException: the module gives no tokens, or the data is not what is to be encoded.
+            MisconfigurationException: the module makes no tokens, or the data module is no `TokenizationDataModule`.
         """
         if stage != "predict":
             return
@@ -56,7 +56,7 @@ class TokenWriter(Callback):
     def _begin(
         self, trainer: Trainer, pl_module: LightningModule, data: TokenizationDataModule
     ) -> set[tuple[str, int]]:
-        """Write the index; split and number of the shards that are there.
+        """Write the index, unless it exists, and return split and number of each whole shard.
 
         Raises:
             ValueError: the folder holds another cache.
@@ -89,7 +89,7 @@ class TokenWriter(Callback):
         """Write the shard of a batch.
 
         Raises:
-            OSError: it could not be written.
+            OSError: the shard could not be written.
         """
         label = outputs.get("label")
         labels = None if label is None else label.cpu().numpy()
@@ -97,7 +97,7 @@ class TokenWriter(Callback):
         self._written += 1
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Say what was written, on rank zero."""
+        """Print what was written, on rank zero."""
         if stage == "predict" and trainer.is_global_zero:
             ranks = " on rank 0" if trainer.world_size > 1 else ""
             print(f"Wrote {self._written} shards of tokens{ranks} to {self._folder}")
