@@ -205,7 +205,7 @@ class Checkpoints(Checkpoint):
     # A step begins and ends.
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Forget the score of the weights, which are about to change."""
+        """Discard the score of the weights, which are about to change."""
         self._score.current = None
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:

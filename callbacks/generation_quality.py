@@ -48,19 +48,19 @@ LEAST_SAMPLES = 4  # precision and recall look at three neighbours
 
 
 class GenerationQuality(SampleEvaluation):
-    """Generates images (or rolls) and says how near they come to real ones in the features of an extractor.
+    """Generates images (or rolls) and measures how close they are to real ones in the features of an extractor.
 
     Logs, over all ranks, ``val/fid``, ``val/kid``, ``val/precision`` and ``val/recall`` (``test/...`` in a test). An
     extractor that gives logits adds ``val/inception_score``. One that knows the data's classes adds
     ``val/class_accuracy``, the share of samples that it recognises as their class; where classes have names, the report
     has this share for each of them. Of rolls the features are by default the statistics of
-    `litscale.metrics.MusicFeatures`, of images `litscale.metrics.InceptionFeatures`. Where samples are decoded in
-    parallel, ``val/decoding/passes_per_patch`` and the like say what that took for those that were generated now, see
+    `litscale.metrics.MusicFeatures`, of images `litscale.metrics.InceptionFeatures`. If samples are decoded in
+    parallel, ``val/decoding/passes_per_patch`` and the like are logged, of newly generated samples only, see
     `litscale.models.fractal.decoding_summary`.
 
     The reference is a file, or the data of the current validation (or test). Their features are extracted once and kept
     in the cache, if all of them went through (``limit_val_batches`` at 1.0). Against a file of mean and covariance
-    alone, KID, precision and recall are not defined and left out. To evaluate every so many steps, set the trainer's
+    alone, KID, precision and recall are not defined and left out. To evaluate every n steps, set the trainer's
     ``val_check_interval``; to do nothing else in a test, give a reference and set ``limit_test_batches`` to 1.
 
     Samples are the same on any number of devices, and of equally many for each class. Outside of ``fit`` the outcome is

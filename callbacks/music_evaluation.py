@@ -27,19 +27,20 @@ class MusicEvaluation(SampleEvaluation):
     Logs, over all ranks: ``music/<statistic>`` of the samples, ``music/ratio/<statistic>`` (samples over data) and
     ``music/histogram_overlap/<statistic>``, see `MusicStatistics`. Statistics that the data does
     not define are left out, outside of ``fit`` also those that the samples do not define. With ``baselines`` also
-    ``val/nats_per_step/independent_pitches`` and ``.../repeat_or_redraw`` (``test/...`` in a test): what two small
-    models, fitted to the training pieces, give to the windows on which the model's own ``val/nats_per_step`` is
-    measured. Where the samples are decoded in parallel, ``music/decoding/passes_per_patch`` and the like say what that
-    took, see `litscale.models.fractal.decoding_summary`.
+    ``val/nats_per_step/independent_pitches`` and ``.../repeat_or_redraw`` (``test/...`` in a test): the nats of
+    two small models, fitted to the training pieces, on the windows on which the model's own ``val/nats_per_step`` is
+    measured. If the samples are decoded in parallel, ``music/decoding/passes_per_patch`` and the like are logged, see
+    `litscale.models.fractal.decoding_summary`.
 
     With ``sets``, ``validate`` and ``test`` also compare the windows as sets: ``music/overlapping_area/<feature>`` and
     ``music/kl_divergence/<feature>`` of the samples and the data, see `litscale.music.set_distances`, and
-    ``music/training/...``, the same of as many windows of the training pieces as there are samples. How much of the
+    ``music/training/...``, the same for the training pieces, with as many windows as there are samples. How much of the
     samples was copied is ``music/copies/generated/longest_run``, ``longest_run_max`` and ``found``, beside
     ``music/copies/data/...`` of the data's windows, see `callbacks.evaluation.set_comparison.copied`. Where batches
     have a ``label`` that the module reads, ``music/nearest_class`` is the share of samples that are nearest to the
-    class that they were generated for, and ``music/training/nearest_class`` the same of as many windows of the training
-    pieces, if the data module can tell their classes; see `callbacks.evaluation.class_comparison.compared_classes`.
+    class for which they were generated, and ``music/training/nearest_class`` the same for as many windows of the
+    training pieces, if the data module can tell their classes; see
+    `callbacks.evaluation.class_comparison.compared_classes`.
 
     Statistics of the data and baselines are measured once, in the first validation. Outside of ``fit`` the outcome is
     also printed as a table and written to the run's folder as ``music_validate.json`` and ``.md`` (``music_test...``).

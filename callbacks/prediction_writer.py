@@ -41,9 +41,9 @@ class PredictionWriter(Callback):
     ``.wav`` and ``.svg`` (a score), and ``sample_00000.json`` with the request, the checkpoint (path, step, SHA-256),
     settings, row of its batch, label, name of the class where the data have names, statistics, and the wall time of its
     batch in seconds with the number of samples that share it. The number is the sample's own over all devices, each of
-    which writes what it made; all must see the folder. Of images there is also ``sheet.png``, the first hundred
-    side by side with the names of their classes, and with ``gif`` ``steps.png``, how the first ones came into being,
-    one a row. Use it with ``return_predictions=False``, or all samples are kept in memory as well.
+    which writes what it made; all must see the folder. For images there is also ``sheet.png``, the first hundred
+    side by side with the names of their classes, and with ``gif`` ``steps.png``, the steps of the first ones, one a
+    row. Use it with ``return_predictions=False``, or all samples are kept in memory as well.
 
     It is no `BasePredictionWriter`, which has Lightning look for the indices of a batch and warn that there are none,
     although the batch itself holds them.

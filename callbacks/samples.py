@@ -20,9 +20,9 @@ class Samples(Callback):
     """Generates samples now and then in training, always from the same noise.
 
     They go to W&B and TensorBoard as ``samples/picture`` (``samples/sound``, ``samples/animation``) and as files into
-    ``samples/step_<n>`` of the run's folder. Rank zero alone makes them, meanwhile the others wait in their next step.
-    Where `EMAWeightAveraging` is among the callbacks, the averaged weights make them. Where they are decoded in
-    parallel, all loggers get what that took, as ``samples/decoding/passes_per_patch`` and the like.
+    ``samples/step_<n>`` of the run's folder. Rank zero alone makes them, while the others wait in their next step. If
+    `EMAWeightAveraging` is among the callbacks, they are made with the averaged weights. If they are decoded in
+    parallel, all loggers also get ``samples/decoding/passes_per_patch`` and the like.
     """
 
     def __init__(

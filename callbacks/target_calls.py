@@ -29,7 +29,7 @@ COUNTS = ("images", "target_calls", "draft_calls", "accepted_scales")
 
 
 class TargetCalls(Callback):
-    """Says how many calls of the target a decoder takes, how fast it is, and what the images lose.
+    """Measures how many calls of the target a decoder takes, how fast it is, and what the images lose.
 
     For modules whose validation and test steps return a `Comparison`, as `LitSDVAR`'s do. Logs,
     over all images and all devices,

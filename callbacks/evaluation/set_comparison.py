@@ -42,7 +42,7 @@ class ComparedSets:
     Attributes:
         distances: feature -> ``overlapping_area``, ``kl_divergence`` and so on (see `litscale.music.set_distances`) of
             the generated windows and the data; empty if either are too few.
-        training: the same of windows of the training pieces and the data.
+        training: the same for windows of the training pieces and the data.
         copies: ``generated`` and ``data`` -> how much of these windows occurs in training pieces, see `copied`.
         frechet: the Frechet music distance of the generated windows and the data.
         classes: the classes to which windows are nearest; empty if the data have no classes.
