@@ -16,7 +16,7 @@ from lightning.pytorch.callbacks import ProgressBar, RichProgressBar
 from lightning.pytorch.callbacks.progress.rich_progress import CustomBarColumn, CustomTimeColumn
 from rich.console import Console
 from rich.panel import Panel
-from rich.progress import TextColumn
+from rich.progress import TaskID, TextColumn
 
 from datamodules.base import CountedExamples, offered
 from lit_models.contracts import LevelParameters
@@ -148,14 +148,30 @@ class Bar(RichProgressBar):
     def _get_train_description(self, current_epoch: int) -> str:
         return position(self.trainer)
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin the time that has passed; Lightning begins it again with each epoch."""
+        self._begun = time.monotonic()
+        super().on_train_start(trainer, pl_module)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Go on where the last epoch ended."""
+        super().on_train_epoch_start(trainer, pl_module)
+        self._update(self.train_progress_bar_id, 0)
+
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         """Show the step and the epoch in the bar."""
         super().on_train_batch_end(trainer, pl_module, *args)
-        if self.progress is None or self.train_progress_bar_id is None:
-            return
-        self.progress.update(self.train_progress_bar_id, description=position(trainer))
-        if trainer.max_steps > 0:
-            self.progress.update(self.train_progress_bar_id, completed=trainer.global_step, total=trainer.max_steps)
+        if self.progress is not None and self.train_progress_bar_id is not None:
+            self.progress.update(self.train_progress_bar_id, description=position(trainer))
+
+    def _update(self, progress_bar_id: TaskID | None, current: int, visible: bool = True, hard: bool = False) -> None:
+        # steps of the training in place of batches of the epoch, of which the remaining time would be wrong
+        if self.progress is not None and progress_bar_id is not None and progress_bar_id == self.train_progress_bar_id:
+            self.train_progress_bar.start_time = self._begun
+            if self.trainer.max_steps > 0:
+                self.progress.update(progress_bar_id, total=self.trainer.max_steps)
+                current = self.trainer.global_step
+        super()._update(progress_bar_id, current, visible, hard)
 
 
 class Lines(ProgressBar):

@@ -71,6 +71,27 @@ def test_the_bar_fits_on_80_columns(tmp_path, shown, monkeypatch):
     assert "/-2" not in text
 
 
+def test_the_bar_never_goes_back(tmp_path, shown, monkeypatch):
+    """Its remaining time is computed from its advances."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(rich_progress, "get_console", lambda: Console(file=io.StringIO(), force_terminal=True))
+    monkeypatch.setattr(rich_progress, "reconfigure", lambda **options: None)
+    update, places, begun = rich_progress.CustomProgress.update, [], set()
+
+    def noted(self, task_id, **options):
+        update(self, task_id, **options)
+        task = self.tasks[task_id]
+        if task.description.startswith("step") and "completed" in options:
+            places.append((task.completed, task.total))
+            begun.add(task.start_time)
+
+    monkeypatch.setattr(rich_progress.CustomProgress, "update", noted)
+    words = ["--trainer.callbacks+=litscale.cli.screen.Bar", "--trainer.callbacks.leave=true"]
+    main(["fit", "--config", shown, *words])
+    assert places == [(step, 6) for step in (0, 1, 2, 3, 3, 4, 5, 6)]
+    assert len(begun) == 1
+
+
 def test_own_choices_are_kept():
     config = {"callbacks": [Lines()], "enable_progress_bar": None, "enable_model_summary": False, "barebones": False}
     assert callbacks_of_screen(config, training=True) == []
