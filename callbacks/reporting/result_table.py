@@ -86,7 +86,10 @@ class ResultTable:
         labels, *others = zip(head, *body, strict=True)
         words = [" ".join(texts).split() for texts in others]
         widths = [max(map(len, each), default=0) for each in (labels, *words)]
-        Console(width=max(Console().width, sum(widths) + 3 * len(widths) - 1)).print(table)
+        console = Console(width=max(Console().width, sum(widths) + 3 * len(widths) - 1))
+        with console.capture() as text:
+            console.print(table)
+        print(text.get(), end="")  # a progress bar makes room for what is printed, but not for another console
 
     def markdown(self) -> str:
         """Return the table as Markdown, after its title as a sentence."""

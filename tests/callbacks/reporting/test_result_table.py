@@ -1,8 +1,11 @@
 """Tables on the terminal and as files, compared with what is written by hand."""
 
+import io
 import json
 
 import pytest
+from rich.console import Console
+from rich.progress import Progress
 
 from callbacks.reporting.decode_report import decode_report
 from callbacks.reporting.result_table import Column, Report, ResultTable
@@ -54,6 +57,16 @@ def test_a_report_of_two_tables_names_its_checkpoint(tmp_path):
         "# Music\n\nCheckpoint: `last.ckpt`\n\n| nats | |\n|---|---|\n| model | 2.5 |\n\n"
         "of 4.\n\n| score | a run |\n|---|---|\n| fid | not finite |\n\nA remark.\n"
     )
+
+
+def test_a_table_does_not_begin_in_the_line_of_a_bar(monkeypatch):
+    out = io.StringIO()
+    monkeypatch.setattr("sys.stdout", out)
+    with Progress(console=Console(file=out, force_terminal=True, width=80), auto_refresh=False) as bar:
+        bar.add_task("Validation")
+        ResultTable("nats", {"value": Column("")}, {"model": {"value": 2.5}}, "Likelihood").show()
+    seen = [line.rpartition("\x1b[2K")[2] for line in out.getvalue().splitlines()]  # the last of what a line shows
+    assert [line for line in seen if "┏" in line] == ["┏━━━━━━┳━━━━┓"]
 
 
 @pytest.mark.parametrize("width", [20, 200])
