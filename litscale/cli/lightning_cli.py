@@ -34,7 +34,7 @@ from litscale.cli.runs import (
 )
 from litscale.cli.saved_config import SaveConfig
 from litscale.cli.scores import as_table, not_finite, write_scores
-from litscale.cli.screen import callbacks_of_screen, drop_notices, next_command
+from litscale.cli.screen import callbacks_of_screen, drop_notices, next_command, shorten_warnings
 from litscale.cli.signals import ending_at_sigterm
 from litscale.cli.wandb_run import describe_run, name_commit
 from litscale.storage.exported import ENDING
@@ -55,6 +55,7 @@ class LitscaleCLI(LightningCLI):
         """
         keep_freed_memory()
         drop_notices()
+        shorten_warnings()
         self._command = (sys.argv[1:] if args is None else args)[:1]
         self._failure: Exception | None = None  # of the first constructor that failed
         super().__init__(args=args, parser_class=Parser, **options)

@@ -20,9 +20,11 @@ from rich.progress import TaskID, TextColumn
 
 from datamodules.base import CountedExamples, offered
 from lit_models.contracts import LevelParameters
+from litscale.cli.imports import HOME, OWN
 from litscale.storage.run_folders import CHECKPOINTS
 
 TIMED_STEPS = 10  # of which the duration of a training is estimated
+_of_others = warnings.formatwarning
 SECONDS = 30.0  # between two lines where the output is no terminal
 
 
@@ -32,6 +34,18 @@ def drop_notices() -> None:
     rank_zero = logging.getLogger("lightning.pytorch.utilities.rank_zero")
     if _no_advertisement not in rank_zero.filters:
         rank_zero.addFilter(_no_advertisement)
+
+
+def shorten_warnings() -> None:
+    """Show litscale's own warnings without their place in the code; those of others say where they come from."""
+    warnings.formatwarning = _warning
+
+
+def _warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    own = any(Path(filename).is_relative_to(HOME / name) for name in ("litscale", *OWN))
+    return f"warning: {message}\n" if own else _of_others(message, category, filename, lineno, line)
 
 
 def _no_advertisement(record: logging.LogRecord) -> bool:

@@ -2,6 +2,7 @@
 
 import io
 import logging
+import warnings
 from types import SimpleNamespace
 
 import pytest
@@ -11,7 +12,7 @@ from rich.console import Console
 
 from litscale.cli import screen
 from litscale.cli.main import main
-from litscale.cli.screen import Lines, Overview, callbacks_of_screen, drop_notices, position
+from litscale.cli.screen import Lines, Overview, callbacks_of_screen, drop_notices, position, shorten_warnings
 
 
 def test_steps_and_epochs_are_counted_from_one():
@@ -109,6 +110,13 @@ def test_advertisements_are_left_out(caplog):
         logger.info("Tip: For seamless cloud logging, try installing something")
         logger.info("GPU available")
     assert [record.getMessage() for record in caplog.records] == ["GPU available"]
+
+
+def test_own_warnings_are_a_line(monkeypatch):
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
+    shorten_warnings()
+    assert warnings.formatwarning("3 notes", UserWarning, screen.__file__, 3) == "warning: 3 notes\n"
+    assert warnings.formatwarning("old", UserWarning, io.__file__, 3).startswith(f"{io.__file__}:3: UserWarning: old\n")
 
 
 def test_the_last_step_is_shown_once(monkeypatch, capsys):
