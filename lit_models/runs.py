@@ -109,7 +109,7 @@ def checkpoint_path(folder: Path, checkpoint: str | PathLike[str]) -> Path:
     path = checkpoint_in(folder, str(checkpoint)) if checkpoint in ("best", "last") else Path(checkpoint)
     if path.is_file():
         return path
-    held = sorted(each.name for each in (folder / CHECKPOINTS).glob("*.ckpt"))
+    held = sorted(each.name for each in (folder / CHECKPOINTS).glob("[!.]*.ckpt"))
     if checkpoint != "best" or not held:
         raise FileNotFoundError(f"{path}: no such file; {folder} has {', '.join(held) or 'no checkpoints'}")
     raise FileNotFoundError(

@@ -69,7 +69,7 @@ def changed(run, change):
         (lambda run: (run / "config.yaml").unlink(), "last", FileNotFoundError, r"config.yaml: no such file.*fit"),
         (lambda run: None, "step_7.ckpt", FileNotFoundError, r"step_7.ckpt: no such file"),
         (
-            lambda run: (run / "checkpoints" / "best.ckpt").unlink(),
+            lambda run: (run / "checkpoints" / "best.ckpt").rename(run / "checkpoints" / ".last.earlier.ckpt"),
             "best",
             FileNotFoundError,
             r"run has no checkpoints/best.ckpt, only last.ckpt.*checkpoint=\"last\".*checkpoints.monitor",

@@ -167,7 +167,7 @@ def read_contents(folder: Path, name: str, limits: Limits) -> RunContents:
         scores={stage: scores for stage, scores in newest.items() if scores is not None},
         evaluations={each + made.unusual: made.evaluated() for each, made in evaluations.items()},
         curves=read_curves([path for pattern in LOGS for path in reader.files(pattern)]),
-        checkpoints=[path.name for path in reader.files(f"{CHECKPOINTS}/*.ckpt")],
+        checkpoints=[path.name for path in reader.files(f"{CHECKPOINTS}/[!.]*.ckpt")],
         pictures={str(path.relative_to(folder)): uri for path in reader.shown(PICTURES) if (uri := reader.uri(path))},
         tables=[table for path in reader.shown(TABLES) for table in _tables(path, folder)],
         samples=list(reader.sample_folders()),

@@ -9,6 +9,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from callbacks.checkpointing.files import PREVIOUS
 from callbacks.evaluation.evaluated_weights import EvaluatedWeights
 from litscale.cli.evaluate.folder import Evaluated
 from litscale.cli.scores import write_scores
@@ -96,6 +97,7 @@ def make_run(tmp_path):
         if not full:
             return run
         (run / "checkpoints" / "last.ckpt").write_bytes(b"weights")
+        (run / "checkpoints" / PREVIOUS).write_bytes(b"earlier weights")  # as an interrupted run leaves it
         weights = EvaluatedWeights(CheckpointRecord(str(run / "checkpoints" / "last.ckpt"), 49, "ab"), {})
         write_scores(run, "test", weights, {"precision": "32-true", "batches": 1.0}, {"test/nats_per_step": score})
         later = {**ATTEMPT, "status": "finished", "reason": None, "device_hours": 1.25}

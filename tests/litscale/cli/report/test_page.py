@@ -137,6 +137,7 @@ def test_what_the_page_says(make_run):
         "model LitFractal",
         "data PianoRollDataModule",
         "last logged step 49",
+        "checkpoints last.ckpt",
         "status finished",
         "device hours 6.25",
         "weights last.ckpt, step 49 (overwritten since)",
