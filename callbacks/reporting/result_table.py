@@ -74,19 +74,23 @@ class ResultTable:
     def show(self) -> None:
         """Print the table to the terminal."""
         head, *body = self.lines()
+        # labels and words are never broken, even if the table is then wider than the terminal
+        labels, *others = zip(head, *body, strict=True)
+        full = [max(map(len, texts)) for texts in (labels, *others)]
+        widths = [full[0], *(max(map(len, " ".join(texts).split()), default=0) for texts in others)]
+        borders = 3 * len(widths) - 1
+        for _ in range(sum(widths) + borders, Console().width):
+            column = max(range(len(widths)), key=lambda each: full[each] - widths[each])
+            widths[column] += widths[column] < full[column]
         table = Table(pad_edge=False)
-        table.add_column(Text(head[0]), no_wrap=True)
-        for column in self.shown.values():
-            table.add_column(Text(column.title), justify="right" if column.right else "left")
+        rights = (False, *(column.right for column in self.shown.values()))
+        for title, width, right in zip(head, widths, rights, strict=True):
+            table.add_column(Text(title), justify="right" if right else "left", width=width)
         for line in body:
             table.add_row(*map(Text, line))
         if title := self.title or self.caption:
             print(title)
-        # labels and words are never broken, even if the table is then wider than the terminal
-        labels, *others = zip(head, *body, strict=True)
-        words = [" ".join(texts).split() for texts in others]
-        widths = [max(map(len, each), default=0) for each in (labels, *words)]
-        console = Console(width=max(Console().width, sum(widths) + 3 * len(widths) - 1))
+        console = Console(width=sum(widths) + borders)
         with console.capture() as text:
             console.print(table)
         print(text.get(), end="")  # a progress bar makes room for what is printed, but not for another console

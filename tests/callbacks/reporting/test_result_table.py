@@ -88,3 +88,20 @@ def test_long_headings_are_broken_so_that_a_table_fits_into_80_columns(capsys, m
     assert max(map(len, lines)) <= 80
     assert sum("0.006689" in line for line in lines) == 1
     assert {word for title in titles for word in title.split()} <= set(" ".join(lines).split())
+
+
+def test_no_word_is_cut_where_many_columns_do_not_fit(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    titles = (
+        "target tokens computed",
+        "accepted per call",
+        "ms per image",
+        "by arithmetic",
+        "pixel difference",
+        "speed",
+    )
+    columns = {title: Column(title, right=True) for title in titles}
+    ResultTable("decoder", columns, {"speculative (gamma 3, Rejection)": dict.fromkeys(titles, 4.988e-05)}).show()
+    out = capsys.readouterr().out
+    assert "…" not in out
+    assert out.count("4.988e-05") == len(titles)
