@@ -17,12 +17,12 @@ from datamodules.loading import ResumableLoader
 from datamodules.messages import check_least
 from datamodules.requests import RequestRecord, Requests, recorded
 from datamodules.rolls.cache import RollCache
-from datamodules.rolls.crops import ConsecutiveWindows, Pieces, RandomCrops
 from datamodules.rolls.midi_folder import LONGEST, MidiFolder, MidiReader
 from datamodules.rolls.requests import GenerationRequest, request_canvas
 from datamodules.rolls.source import CachedPieces, RollSource
 from datamodules.rolls.splits import Splits
 from datamodules.rolls.whole_pieces import RollEvaluation, WholePieces
+from datamodules.rolls.windows import ConsecutiveWindows, Pieces, RandomCrops
 from litscale import music
 from litscale.music.audio import PIANO, Sound
 from litscale.music.roll import PITCHES, Roll, RollFormat

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from datamodules.rolls.crops import Pieces
+from datamodules.rolls.windows import Pieces
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from litscale.music.audio import Sound, render, write_wav
 from litscale.music.baselines import IndependentPitches, RepeatOrRedraw
-from litscale.music.features import features, set_distances
+from litscale.music.features import features
 from litscale.music.midi import MidiError, from_pretty_midi, read_midi, to_pretty_midi, write_midi
 from litscale.music.nearest_classes import nearest_classes
 from litscale.music.notes import notes, repair
@@ -10,6 +10,7 @@ from litscale.music.pictures import animation, picture
 from litscale.music.renderer import RollRenderer
 from litscale.music.roll import Roll, RollFormat
 from litscale.music.score import write_score
+from litscale.music.set_distances import set_distances
 from litscale.music.statistics import statistics
 
 __all__ = [

@@ -38,7 +38,7 @@ LEAST_CAUGHT = 0.92
 MOST_SECONDS = 100  # of tests, as long as they took before, for one mutant
 TARGETS = (
     *(f"litscale/{name}" for name in ("models", "music", "metrics")),
-    *(f"datamodules/{name}.py" for name in ("base", "requests", "rolls/crops", "rolls/splits", "images/renderer")),
+    *(f"datamodules/{name}.py" for name in ("base", "requests", "rolls/windows", "rolls/splits", "images/renderer")),
     *(f"lit_models/{name}.py" for name in ("optimization", "token_metrics", "speculative/comparison")),
     *(f"lit_models/tokenizer/{name}.py" for name in ("codebook", "known_tokens", "reconstruction")),
 )

@@ -18,8 +18,8 @@ from litscale.models.fractal.compiled import check_compiler
 from litscale.models.fractal.drawing import Canvases, Drawing
 from litscale.models.fractal.fractal import Fractal
 from litscale.models.fractal.generation_options import Generation
+from litscale.models.fractal.generation_recursion import Draft, OnStep, Recursion
 from litscale.models.fractal.generation_report import GenerationReport
-from litscale.models.fractal.recursion import Draft, OnStep, Recursion
 from litscale.models.keyed import cell_keys
 from litscale.models.labels import check_labels
 from litscale.models.modes import evaluating

@@ -9,8 +9,8 @@ import torch
 
 from datamodules import PianoRollDataModule, RollEvaluation
 from datamodules.rolls.cache import RollCache
-from datamodules.rolls.crops import ConsecutiveWindows, Pieces
 from datamodules.rolls.whole_pieces import WholePieces
+from datamodules.rolls.windows import ConsecutiveWindows, Pieces
 
 LENGTHS = [3, 8, 9, 16, 21, 33, 40]
 WINDOW, ROWS = 8, 5

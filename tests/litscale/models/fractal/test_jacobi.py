@@ -10,7 +10,7 @@ from dispatch import count_operators
 from products import every_pair
 
 from litscale.models.fractal import Fractal, Generation, GenerationReport, generate
-from litscale.models.fractal import recursion as recursion_module
+from litscale.models.fractal import generation_recursion as recursion_module
 from litscale.models.fractal.jacobi import goes_on
 from litscale.models.fractal.layout import Layout
 

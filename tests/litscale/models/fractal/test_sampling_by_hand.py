@@ -13,11 +13,11 @@ from litscale.models.fractal import Fractal, Generation, drawing, generate
 from litscale.models.fractal.ar import AR
 from litscale.models.fractal.canvas import patchify
 from litscale.models.fractal.drawing import Canvases, Drawing
+from litscale.models.fractal.generation_recursion import Recursion
 from litscale.models.fractal.generation_report import GenerationReport
 from litscale.models.fractal.generator import GeneratorConfig
 from litscale.models.fractal.head import CategoricalHead
 from litscale.models.fractal.options import per_level
-from litscale.models.fractal.recursion import Recursion
 from litscale.models.fractal.terms import LossTerms
 from litscale.models.keyed import cell_keys, gumbel, numbers
 from litscale.models.layers.blocks import StackConfig

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from datamodules.rolls.cache import RollCache, build_cache
-from datamodules.rolls.crops import ConsecutiveWindows, Pieces, RandomCrops
+from datamodules.rolls.windows import ConsecutiveWindows, Pieces, RandomCrops
 from litscale import music
 from litscale.music.roll import Roll, RollFormat
 
