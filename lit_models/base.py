@@ -17,6 +17,7 @@ from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 from torchmetrics import Metric
 
+from datamodules.base import class_count, data_of
 from lit_models.batches import Batch
 from lit_models.optimization import Optimization, scales_loss
 from lit_models.runs import load_exported
@@ -126,16 +127,19 @@ class LitModule(LightningModule):
             block.compile(dynamic=True)
 
     def setup(self, stage: str) -> None:
-        """Refuse to train with weights in half precision.
+        """Refuse to train with weights in half precision, or on data of more classes than the module has.
 
         Raises:
-            ValueError: trainer.precision is bf16-true or 16-true.
+            ValueError: trainer.precision is bf16-true or 16-true, or the data have more classes.
         """
         if stage == "fit" and self.trainer.precision in HALF:
             raise ValueError(
                 f"trainer.precision {self.trainer.precision} cannot train, because in half precision most updates are "
                 "too small to change a weight, or are NaN: give bf16-mixed (validate, test and predict accept it)"
             )
+        # Prediction must not need the data, of which some count their classes; the labels of requests are checked.
+        if stage != "predict":
+            self.check_classes(data_of(self.trainer))
 
     def _apply(self, fn: Convert, recurse: bool = True) -> Self:
         """Convert or move the weights; the sums of metrics stay in float32 or a wider type."""
@@ -213,6 +217,25 @@ class LitModule(LightningModule):
     def label_classes(self) -> int:
         """Return the number of classes among which the labels of batches must be; 0 if the module reads no labels."""
         return 0
+
+    def check_classes(self, data: object) -> None:
+        """Check that the module has all classes of a data module, if it reads labels.
+
+        Its labels may all be in range, but a prediction asks for all of its classes.
+
+        Args:
+            data: the data module; None for plain loaders, of whose batches only the labels are checked.
+
+        Raises:
+            ValueError: the data module has more classes.
+        """
+        own = self.label_classes()
+        classes = class_count(data) if own else 0
+        if classes > own:
+            raise ValueError(
+                f"the data has {classes} classes, the network {own}: set the network's num_classes to {classes}, or "
+                f"the data's num_classes (or the number of its class_names) to {own}"
+            )
 
     def _on_before_batch_transfer(self, batch: Any, dataloader_idx: int = 0) -> Any:
         """Check the labels of a batch before it leaves the host, where reading them later would wait for the device.

@@ -182,7 +182,8 @@ class LitFractal(GeneratingModule):
         Raises:
             FileNotFoundError: there is no such draft_checkpoint.
             ValueError: the precision cannot train; ``generation.compile`` is set, but torch cannot compile; channels,
-                rows or alphabet of the data differ; or the draft does not fit. The message names the options to change.
+                rows, alphabet or classes of the data do not fit; or the draft does not. The message names the options
+                to change.
         """
         super().setup(stage)
         if self.generation.compile:

@@ -19,7 +19,7 @@ from lit_models.sampling_threads import checked_threads, limited_threads
 from lit_models.speculative.comparison import Comparison, compare
 from lit_models.speculative.distillation import divergence, teacher_forced, teacher_tokens
 from lit_models.token_metrics import by_scale, trained_tokens
-from lit_models.tokenizer.data_checks import check_cache, check_canvas, check_classes
+from lit_models.tokenizer.data_checks import check_cache, check_canvas
 from lit_models.tokenizer.encoding import codec_of, count_tokens, labels_of, tokens_of
 from lit_models.tokenizer.weights import packed_tokenizer, unpack_tokenizer
 from lit_models.transformer_files import load_networks, save_as_lit_var
@@ -165,18 +165,13 @@ class LitSDVAR(GeneratingModule):
         return super().described_generation() | {"decoder": str(self.decoder)}
 
     def setup(self, stage: str) -> None:
-        """Check the precision, and check the data by :meth:`check_data`."""
-        super().setup(stage)
-        self.check_data(data_of(self.trainer))
-
-    def check_data(self, data: object) -> None:
-        """Check that the data fit the tokenizer and the networks.
+        """Check the precision, and that the data fit the networks and the tokenizer.
 
         Raises:
-            ValueError: the canvases or the classes of the data do not fit.
+            ValueError: the precision cannot train, or the classes or the canvases of the data do not fit.
         """
-        check_canvas(self.vqvae, self.codec, data)
-        check_classes(self.target.num_classes, data)
+        super().setup(stage)
+        check_canvas(self.vqvae, self.codec, data_of(self.trainer))
 
     def load_files(self) -> None:
         """Load the files of the networks and of the tokenizer, unless a checkpoint brought their weights.

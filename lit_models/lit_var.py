@@ -17,7 +17,7 @@ from lit_models.generating import GeneratingModule
 from lit_models.optimization import Optimization
 from lit_models.sampling_threads import checked_threads, limited_threads
 from lit_models.token_metrics import TokenMetrics, by_scale, token_scores, trained_tokens
-from lit_models.tokenizer.data_checks import check_cache, check_canvas, check_classes
+from lit_models.tokenizer.data_checks import check_cache, check_canvas
 from lit_models.tokenizer.encoding import codec_of, count_tokens, labels_of, tokens_of
 from lit_models.tokenizer.known_tokens import known_tokens
 from lit_models.tokenizer.weights import packed_tokenizer, unpack_tokenizer
@@ -137,14 +137,13 @@ class LitVAR(GeneratingModule):
         return self.network.blocks
 
     def setup(self, stage: str) -> None:
-        """Check the precision, and that the data fit the tokenizer and the network.
+        """Check the precision, and that the data fit the network and the tokenizer.
 
         Raises:
-            ValueError: the canvases or the classes of the data do not fit.
+            ValueError: the precision cannot train, or the classes or the canvases of the data do not fit.
         """
         super().setup(stage)
         check_canvas(self.network.vqvae, self.codec, data_of(self.trainer))
-        check_classes(self.network.num_classes, data_of(self.trainer))
 
     def _prepare(self) -> None:
         """Load the files, unless a checkpoint was loaded, and check that the tokenizer wrote the cache, if any.

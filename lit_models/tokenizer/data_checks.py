@@ -1,10 +1,10 @@
-"""Checks, at the start of a run, that data fit a tokenizer and its transformers."""
+"""Checks, at the start of a run, that data fit a tokenizer."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from datamodules.base import CanvasData, TokenData, class_count, offered
+from datamodules.base import CanvasData, TokenData, offered
 from lit_models.tokenizer.weights import checksum
 from litscale.models.codec import Codec
 from litscale.models.var import VQVAE
@@ -54,19 +54,4 @@ def check_canvas(vqvae: VQVAE, codec: Codec, data: object) -> None:
             f"the data has canvases of {list(shape)} with {alphabet} symbols, the tokenizer takes {list(wanted)} "
             f"with {codec.alphabet}: make the data's size and channels (of rolls pitch_range, window, encoding and "
             "velocity_bins) agree with the tokenizer's patch_nums and multipliers, and with codec and velocity_bins"
-        )
-
-
-def check_classes(num_classes: int, data: object) -> None:
-    """Check that networks, which may have no classes, have all classes of a data module.
-
-    Raises:
-        ValueError: the data module has more.
-    """
-    classes = class_count(data)
-    if num_classes and classes > num_classes:
-        raise ValueError(
-            f"the data has {classes} classes, the networks {num_classes}: its labels are out of range; make "
-            "num_classes of the networks that of the data (its num_classes or class_names), or 0 for networks without "
-            "classes"
         )

@@ -232,6 +232,38 @@ def test_data_that_does_not_fit_is_refused(tmp_path, toy_data, toy_module, attri
         quiet(tmp_path, max_steps=1).fit(toy_module(), datamodule=data)
 
 
+@pytest.mark.parametrize("stage", ["fit", "validate", "test"])
+def test_more_classes_than_the_network_has_are_refused_whatever_the_labels_are(tmp_path, toy_data, toy_module, stage):
+    data = toy_data()  # without labels
+    data.num_classes = 4
+    message = (
+        "the data has 4 classes, the network 3: set the network's num_classes to 4, or the data's num_classes "
+        r"\(or the number of its class_names\) to 3"
+    )
+    with pytest.raises(ValueError, match=message):
+        getattr(quiet(tmp_path, max_steps=1), stage)(toy_module(num_classes=3), datamodule=data)
+    getattr(quiet(tmp_path, max_steps=1), stage)(toy_module(num_classes=4), datamodule=data)
+    getattr(quiet(tmp_path, max_steps=1), stage)(toy_module(), datamodule=data)  # reads no labels
+
+
+def test_prediction_counts_no_classes(tmp_path, toy_data, toy_module):
+    class Away(toy_data):
+        @property
+        def num_classes(self):
+            """Of pieces that are not here."""
+            raise FileNotFoundError("no such folder")
+
+        def predict_dataloader(self):
+            known = torch.zeros_like(self.canvas[:2], dtype=torch.bool)
+            request = {"canvas": self.canvas[:2], "known": known, "index": torch.arange(2), "seed": 1}
+            return DataLoader([request | {"label": torch.tensor([0, 2])}], batch_size=None)
+
+    (made,) = quiet(tmp_path).predict(toy_module(num_classes=3), datamodule=Away())
+    assert len(made["canvas"]) == 2
+    with pytest.raises(ValueError, match=r"labels must be in -1\.\.1, got 0\.\.2"):
+        quiet(tmp_path).predict(toy_module(num_classes=2), datamodule=Away())
+
+
 def test_all_that_data_lack_is_one_error(tmp_path, toy_data, toy_module):
     class Bare(LightningDataModule):
         batch_size = 4

@@ -353,7 +353,7 @@ def test_bad_files(tmp_path):
 def test_bad_data_and_requests(tmp_path):
     data = ToyImages(4)
     data.num_classes = 4
-    with pytest.raises(ValueError, match="the data has 4 classes, the networks 3: its labels are out of range"):
+    with pytest.raises(ValueError, match="the data has 4 classes, the network 3: set the network's num_classes to 4"):
         quiet(tmp_path).validate(lit_sdvar(), datamodule=data)
     module = lit_sdvar(**speculative())
     with pytest.raises(ValueError, match=r"labels must be in -1\.\.2, got 0\.\.3"):

@@ -18,6 +18,7 @@ from callbacks.reporting.trainer_state import run_folder
 from lit_models import LitFractal, LitSDVAR
 from lit_models.companions import companion_file
 from lit_models.sampling_threads import limited_threads
+from lit_models.tokenizer.data_checks import check_canvas
 from litscale.cli.bench.choice import bound_of, choose_decoder, layer
 from litscale.cli.bench.decoder_grid import Bench, Quality, cases_of, decoders
 from litscale.cli.bench.fractal_grid import VARIED, FractalBench, validation_canvases, ways
@@ -128,7 +129,8 @@ class BenchTrainer(Trainer):
         for name, path in (drafts or {}).items():
             cases += [replace(case, label=f"{name}: {case.label}", draft=path) for case in drafting]
         check_weights("bench decode", model, ckpt_path, untrained)
-        model.check_data(datamodule)
+        model.check_classes(datamodule)
+        check_canvas(model.vqvae, model.codec, datamodule)
         self._load(model, ckpt_path)
         model.load_files()
         model.to(self.strategy.root_device)

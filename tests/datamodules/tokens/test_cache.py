@@ -143,7 +143,7 @@ def test_a_transformer_trains_on_a_cache(tmp_path):
             ValueError, match=r"tokens was written by another tokenizer \(tokenizer is .*write a new cache"
         ):
             getattr(quiet(tmp_path, max_steps=1), stage)(lit_var(other, num_classes=10), datamodule=data)
-    with pytest.raises(ValueError, match=r"the data has 10 classes, the networks 3"):
+    with pytest.raises(ValueError, match=r"the data has 10 classes, the network 3"):
         quiet(tmp_path, max_steps=1).fit(lit_var(), datamodule=data)
     with pytest.raises(ValueError, match=r"litscale predict needs data.source"):
         quiet(tmp_path).predict(lit_var(num_classes=10), datamodule=TokenDataModule(str(tmp_path / "tokens")))
