@@ -31,10 +31,15 @@ UNKNOWN = re.compile(
     r"(?:(?:Group '([^']+)'|Subcommand '[^']+') does not accept option|Option) '([^']+)'(?: is not accepted)?(.*)"
 )
 _EXPECTED = re.compile(r"Expected an? (?!path but|dot import)(.+?)(?:\. Got value: (.*))?$", re.MULTILINE)
-_VALUE = re.compile(r"(?:Given value|Got value): (.*)")
+_VALUE = re.compile(r"(?:Given value|Got value): (.*?)(?:\. Got value: .*)?$", re.MULTILINE)
 _CLASS = re.compile(r"Problem with given class_path '([^']+)':\s*(?!\s*Parser key|\s*Option)([^\n]+)")
 _LITERAL = "typing.Literal["
-_NO_PATH = re.compile(r"Expected a dot import path string: (.*)")
+_NO_PATH = re.compile(r"Expected a dot import path string: (.*?)(?:\. Got value: .*)?$", re.MULTILINE)
+_OTHER_KIND = re.compile(
+    r"(?:Import path|Expected)(?: '?([\w.]+)'?)? (?:does not correspond to|to be) a subclass of (?:<class ')?(\w+)"
+)
+_OWNER = re.compile(r"class_path[= ]'([\w.]+)'")
+_KIND = re.compile(r"(?:Callable\[.+, )?([A-Z]\w*)\]?")  # an annotation by a class, or by a callable that makes one
 _MISSING = re.compile(r"the following arguments are required: (.*)")
 _UNRECOGNIZED = re.compile(r"unrecognized arguments: (\S+)(.*)")
 _NESTED = re.compile(r"NestedArg\(key='[^']*', val='(.*)'\)")
@@ -82,9 +87,7 @@ def in_one_line(message: str, words: Sequence[str]) -> str:
         return f"{_where(key, words)}: there is no such option{rest}"
     if not keys:
         return " ".join(message.split())
-    given = _VALUE.search(message)
-    value = _NESTED.sub(r"\1", given[1]) if given else ""
-    return f"{_where(keys, words)} {value}".rstrip() + f": {_reason(message, value)}"
+    return f"{_where(keys, words)} {_value(message)}".rstrip() + f": {_reason(message)}"
 
 
 def _unrecognized(keys: str, word: str, rest: str, words: Sequence[str]) -> str:
@@ -104,27 +107,51 @@ def _missing(keys: str, names: Sequence[str]) -> str:
     return f"{' and '.join(options)} must be given: by a config, such as --config demo.yaml, or as the name of a class"
 
 
-def _reason(message: str, value: str) -> str:
+def _value(message: str) -> str:
+    """Return the wrong value; of a class that there is not, or of another kind, its name or path alone."""
+    named = _OTHER_KIND.search(message) or _NO_PATH.search(message)
+    if named and named[1]:
+        return named[1]
+    given = _VALUE.search(message)
+    return _NESTED.sub(r"\1", given[1]) if given else ""
+
+
+def _reason(message: str) -> str:
     """Return what is wrong with a value."""
     if found := _CLASS.search(message):
         return _class_reason(*found.groups())
     if found := _NO_PATH.search(message):
         name = found[1]
-        return f"there is no class {name}{_similar(name.rpartition('.')[2], _classes())}"
-    types = [found[0] for found in _EXPECTED.findall(_of_last_key(message))]
+        return f"there is no class {name}{_of_kind(message)}{_similar(name.rpartition('.')[2], _classes())}"
+    last = _of_last_key(message)
+    kinds = [f"a class of the kind {found[1]}" for found in _OTHER_KIND.findall(last)]
+    types = [found[0] for found in _EXPECTED.findall(last)]
     choices = [choice for name in types if name.startswith(_LITERAL) for choice in name[len(_LITERAL) : -1].split(", ")]
     one_of = [f"one of {', '.join(dict.fromkeys(choice.strip(chr(39)) for choice in choices))}"] if choices else []
     names = (name.removeprefix("<class '").removesuffix("'>") for name in types if not name.startswith(_LITERAL))
-    expected = [*one_of, *dict.fromkeys(TYPES.get(name, name) for name in names)]
+    expected = [*one_of, *dict.fromkeys([*kinds, *(TYPES.get(name, name) for name in names)])]
     if expected:
         return f"expected {' or '.join(expected)}"
     lines = [line.strip(" -") for line in message.splitlines() if line.strip(" -") and not _KEY.search(line)]
     return " ".join(lines)
 
 
+def _of_kind(message: str) -> str:
+    """Return of which kind a class must be, by the annotation of the innermost option; empty if that is no class."""
+    option = _KEY.findall(message)[-1]
+    for path in reversed(_OWNER.findall(message)):
+        module, _, name = path.rpartition(".")
+        constructor = getattr(getattr(sys.modules.get(module), name, None), "__init__", None)
+        annotations = getattr(constructor, "__annotations__", {})
+        if option in annotations:
+            found = _KIND.fullmatch(str(annotations[option]))
+            return f" of the kind {found[1]}" if found else ""
+    return ""
+
+
 def _of_last_key(message: str) -> str:
     """Return the lines about the innermost option, without those about the class that has it, which may be null."""
-    lines = message.splitlines()
+    lines = [line for line in message.splitlines() if line.strip()]
     keys = [number for number, line in enumerate(lines) if _KEY.search(line)]
     if not keys:
         return message

@@ -107,3 +107,56 @@ def test_unknown_classes_and_options_are_named(config, arguments, message, capsy
     with pytest.raises(SystemExit):
         main(["test", *config, *arguments])
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("--model.target litscale.models.sdvar.Refine", "expected a class of the kind VAR"),
+        ("--model.draft litscale.models.sdvar.TargetOnly", "expected a class of the kind VAR"),
+        ("--model.target Refine", "there is no class Refine of the kind VAR"),
+        ("--model.decoder litscale.models.sdvar.Coupled", "expected a class of the kind Decoder"),
+        ("--model.decoder.acceptance litscale.models.sdvar.Refine", "expected a class of the kind Acceptance"),
+        ("--model.decoder.acceptance Refine", "there is no class Refine of the kind Acceptance"),
+        (
+            "--model.decoder.gamma litscale.models.sdvar.Coupled",
+            "expected a class of the kind GammaPolicy or a whole number",
+        ),
+        ("--data callbacks.Samples", "expected a class of the kind LightningDataModule or null"),
+    ],
+)
+def test_a_class_of_another_kind_is_one_line(config, given, message, capsys):
+    with pytest.raises(SystemExit):
+        main(["test", *config, *given.split()])
+    assert capsys.readouterr().err == f"litscale test: error: {given}: {message}\n"
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "kind"),
+    [
+        ("target", {"class_path": "litscale.models.sdvar.Refine", "init_args": {"large_scales": 2}}, "VAR"),
+        (
+            "decoder.acceptance",
+            {
+                "class_path": "litscale.models.sdvar.Speculative",
+                "init_args": {"acceptance": {"class_path": "litscale.models.sdvar.Refine"}},
+            },
+            "Acceptance",
+        ),
+    ],
+)
+def test_a_class_of_another_kind_in_a_config_is_one_line(config, option, value, kind, capsys):
+    Path("wrong.yaml").write_text(yaml.safe_dump({"model": {"init_args": {option.partition(".")[0]: value}}}))
+    with pytest.raises(SystemExit):
+        main(["test", *config, "--config", "wrong.yaml"])
+    said = f"wrong.yaml: model.{option} litscale.models.sdvar.Refine: expected a class of the kind {kind}\n"
+    assert capsys.readouterr().err == f"litscale test: error: {said}"
+
+
+def test_a_rule_of_another_kind_in_a_benchmark_is_one_line(config, capsys):
+    with pytest.raises(SystemExit):
+        main(["bench", "decode", *config, "--acceptances", "[TopK,litscale.models.sdvar.Refine]"])
+    assert capsys.readouterr().err == (
+        "litscale bench decode: error: --acceptances litscale.models.sdvar.Refine: expected a class of the kind "
+        "Acceptance or null\n"
+    )
