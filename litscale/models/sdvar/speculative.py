@@ -57,6 +57,7 @@ class Speculative(Decoder):
         on_round: called after each round with the states of all images; for tests and displays.
 
     Raises:
+        TypeError: a model is no VAR, or the rule is no Acceptance.
         ValueError: the models do not fit together, or gamma is no whole number from 1 on.
     """
 
@@ -70,6 +71,9 @@ class Speculative(Decoder):
         ragged: bool = True,
     ) -> None:
         super().__init__((draft, target), vqvae)
+        if not isinstance(acceptance, Acceptance):
+            given = f"the class {acceptance.__name__}" if isinstance(acceptance, type) else type(acceptance).__name__
+            raise TypeError(f"acceptance of Speculative must be an Acceptance, such as Coupled(), not {given}")
         self.draft, self.target, self.acceptance, self.ragged = draft, target, acceptance, ragged
         self.gamma = gamma if isinstance(gamma, GammaPolicy) else FixedGamma(gamma)
         self.on_round: Callable[[list[DecodeState]], None] | None = None

@@ -308,3 +308,19 @@ def test_adaptive_gamma_changes_the_rounds_but_not_the_tokens(models):
     assert same(first.tokens, second.tokens)
     policy.reset()
     assert decoder.decode(LABELS, seed=0).report.rounds == first.report.rounds
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        (lambda models: Refine(*models, large_scales=2), "Refine"),
+        (lambda _: Coupled, "the class Coupled"),
+        (lambda _: "Coupled", "str"),
+        (lambda _: None, "NoneType"),
+    ],
+)
+def test_what_is_no_rule_is_refused_before_anything_is_decoded(models, given, name):
+    with pytest.raises(
+        TypeError, match=rf"^acceptance of Speculative must be an Acceptance, such as Coupled\(\), not {name}$"
+    ):
+        Speculative(*models, acceptance=given(models))
