@@ -65,10 +65,7 @@ $(BIN)/litscale validate --config $(FASHION)/$(1)/config.yaml --ckpt_path last -
   --verbose false
 endef
 
-# the average of the weights is over about 10 steps: that of the configs, over 1000, would still be near the first weights
-AVERAGE := {trainer: {callbacks: [{class_path: lightning.pytorch.callbacks.EMAWeightAveraging, \
-  init_args: {decay: 0.9, use_buffers: false}}]}}
-SHORT := --model.tokenizer_checkpoint $(FASHION)/vqvae/checkpoints/last.ckpt --config '$(AVERAGE)' \
+SHORT := --model.tokenizer_checkpoint $(FASHION)/vqvae/checkpoints/last.ckpt --config configs/callbacks/ema_short.yaml \
   --config configs/callbacks/fashion_quality.yaml --config configs/callbacks/pictures.yaml
 
 # downloads nothing: FASHION_MNIST is the folder of the pictures, see docs/data.md; a short version of configs/fashion_mnist

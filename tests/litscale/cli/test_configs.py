@@ -23,7 +23,12 @@ EXPERIMENTS = [
     path for path in RUNNABLE if path.stem == "demo" or (path.parent.name == "piano_roll" and path.stem[0] != "v")
 ]
 ADDED = [*CONFIGS.glob("trainer/*.yaml"), *CONFIGS.glob("logger/*.yaml"), *CONFIGS.glob("*/fid*.yaml")]
-ADDED += [CONFIGS / "music.yaml", *CONFIGS.glob("*/tokens.yaml"), *(set(CONFIGS.glob("sdvar/*.yaml")) - set(RUNNABLE))]
+ADDED += [
+    CONFIGS / "music.yaml",
+    CONFIGS / "callbacks" / "ema_short.yaml",
+    *CONFIGS.glob("*/tokens.yaml"),
+    *(set(CONFIGS.glob("sdvar/*.yaml")) - set(RUNNABLE)),
+]
 TRAINERS = [path for path in sorted(CONFIGS.glob("trainer/*.yaml")) if "layers" not in yaml.safe_load(path.read_text())]
 LOGGERS = sorted(CONFIGS.glob("logger/*.yaml"))
 # Each layer once by default, with the others by turns; all pairs are slow.
