@@ -116,11 +116,6 @@ class DecodeReport:
         return sum(entry.target_calls for entry in self.rounds)
 
     @property
-    def draft_passes(self) -> int:
-        """Passes of the draft, each for all images of a state."""
-        return sum(entry.drafted for entry in self.rounds)
-
-    @property
     def target_tokens(self) -> int:
         """Tokens that the target read, over all images."""
         return sum(entry.target_tokens * len(entry.images) for entry in self.rounds)
@@ -159,22 +154,6 @@ class DecodeReport:
         return calls
 
     @property
-    def draft_calls_by_image(self) -> Tensor:
-        """Calls of the draft for each image, int64 ``[images]``."""
-        calls = torch.zeros(self.images, dtype=torch.long)
-        for entry in self.rounds:
-            calls[list(entry.images)] += entry.drafted
-        return calls
-
-    @property
-    def drafted_by_scale(self) -> Tensor:
-        """How often each scale was drafted, int64 ``[S]``; a scale may be drafted again after a rejection before it."""
-        counts = torch.zeros(self.scales, dtype=torch.long)
-        for entry in self.rounds:
-            counts[entry.first : entry.first + entry.drafted] += len(entry.images)
-        return counts
-
-    @property
     def verified_by_scale(self) -> Tensor:
         """How often a rule verified each scale, int64 ``[S]``: drafted scales after the first rejected one are not."""
         return self._verified(1)
@@ -192,16 +171,15 @@ class DecodeReport:
         return counts
 
     def totals(self) -> dict[str, float]:
-        """Return all counts as numbers that may be summed over reports and processes before they are divided.
+        """Return counts as numbers that may be summed over reports and processes before they are divided.
 
-        They are the calls and tokens of both networks, ``flops``, images, seconds by part, and ``drafted/scale_0``,
-        ``verified/scale_0``, ``accepted/scale_0``, ... The keys depend on the number of scales only.
+        They are the calls and computed tokens of both networks, ``flops``, images, ``accepted_scales``, seconds by
+        part, and ``verified/scale_0``, ``accepted/scale_0``, ... The keys depend on the number of scales only.
         """
-        names = ["images", "target_calls", "draft_calls", "target_passes", "draft_passes", "target_tokens"]
-        names += ["draft_tokens", "target_computed_tokens", "draft_computed_tokens", "flops", "accepted_scales"]
-        sums = {name: float(getattr(self, name)) for name in names}
+        names = ["images", "target_calls", "draft_calls", "target_computed_tokens", "draft_computed_tokens"]
+        sums = {name: float(getattr(self, name)) for name in [*names, "flops", "accepted_scales"]}
         sums |= {f"seconds/{part}": self.seconds.get(part, 0.0) for part in PARTS}
-        for name in ("drafted", "verified", "accepted"):
+        for name in ("verified", "accepted"):
             for k, count in enumerate(getattr(self, f"{name}_by_scale").tolist()):
                 sums[f"{name}/scale_{k}"] = float(count)
         return sums
@@ -212,9 +190,15 @@ class DecodeReport:
         Args:
             images: largest number of lines.
         """
-        target, draft = (calls / max(self.images, 1) for calls in (self.target_calls, self.draft_calls))
-        seconds = ", ".join(f"{part} {self.seconds[part]:.3f} s" for part in PARTS if part in self.seconds)
-        head = f"images: {self.images}; calls per image: target {target:.2f}, draft {draft:.2f}; {seconds}"
+        counts = (self.target_calls, self.draft_calls, self.target_tokens, self.draft_tokens)
+        calls, draft_calls, read, draft_read = (count / max(self.images, 1) for count in counts)
+        parts = [
+            f"images: {self.images}",
+            f"calls per image: target {calls:.2f}, draft {draft_calls:.2f}",
+            f"tokens read per image: target {read:.1f}, draft {draft_read:.1f}",
+            ", ".join(f"{part} {self.seconds[part]:.3f} s" for part in PARTS if part in self.seconds),
+        ]
+        head = "; ".join(parts)
         legend = "; ".join(f"{mark} {meaning}" for mark, meaning in LEGEND.items())
         return "\n".join([head, legend, *(self._line(i) for i in range(min(images, self.images)))])
 

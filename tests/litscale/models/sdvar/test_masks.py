@@ -89,7 +89,7 @@ def test_the_ends_are_the_models_alone(models, cfg):
     assert same(DraftOnly(draft=draft).decode(LABELS, options, seed=4).tokens, last.tokens)
     assert alone.report.target_calls_by_image.tolist() == [4] * 5
     assert last.report.target_calls_by_image.tolist() == [0] * 5
-    assert last.report.draft_calls_by_image.tolist() == [4] * 5
+    assert last.report.draft_calls == 4 * 5
 
 
 @pytest.mark.parametrize("entry", [1, 2, 3])
@@ -104,7 +104,7 @@ def test_causally_the_target_continues_the_draft(models, entry, swapped):
     torch.testing.assert_close(made.images, expected.images, atol=1e-5, rtol=0)
     report = made.report
     assert report.target_calls_by_image.tolist() == [4 - entry] * 5
-    assert report.draft_calls_by_image.tolist() == [entry] * 5
+    assert report.draft_calls == entry * 5
     assert (report.target_tokens, report.draft_tokens) == (5 * 30, 5 * target.bounds[entry])
     assert report.text().splitlines()[2] == "image 0: " + " | ".join(["d" * entry + "t", *"ttt"[entry:]])
 
