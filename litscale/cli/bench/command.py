@@ -81,7 +81,8 @@ class BenchTrainer(Trainer):
         Args:
             model: a LitSDVAR.
             datamodule: its images are the reference of FID.
-            ckpt_path: a checkpoint of LitSDVAR; without it, the model reads the files that its options name.
+            ckpt_path: path of a checkpoint of LitSDVAR, last or best; without it, the model reads the files that its
+                options name.
             weights_only: checkpoints are always read so.
             untrained: use random weights if no others are given.
             gammas: numbers of drafted scales, or policies: AdaptiveGamma, CostGamma.
@@ -195,7 +196,7 @@ class BenchTrainer(Trainer):
         Args:
             model: a LitFractal; other options of sampling are its model.generation.
             datamodule: trained networks are scored on its validation data.
-            ckpt_path: a checkpoint of the config's network; without it, its weights are random.
+            ckpt_path: path of a checkpoint of the config's network, last or best; without it, its weights are random.
             weights_only: checkpoints are always read so.
             other_checkpoint: the run folder of the network with the other generators, or a checkpoint in it; without
                 it, the weights are random.

@@ -133,6 +133,8 @@ def test_help_comes_from_docstrings(command, capsys, monkeypatch):
     assert "--config" in out
     assert "--model.help LitFractal" in " ".join(out.split())
     lines = out.splitlines()
+    assert ("--trainer.max_epochs" in out) == (command == "fit")
+    assert ("resume" in out) == (command == "fit")
     assert len(lines) <= 72  # three screens
     assert max(map(len, lines)) <= 80
     with pytest.raises(SystemExit):

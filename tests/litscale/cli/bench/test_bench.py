@@ -407,6 +407,27 @@ def test_help(capsys):
 
 
 @pytest.mark.parametrize(
+    ("name", "checkpoint"),
+    [
+        ("decode", "path of a checkpoint of LitSDVAR, last or best; without it, the model reads the files"),
+        ("fractal", "path of a checkpoint of the config's network, last or best; without it, its weights are random."),
+        ("costs", None),
+        ("masks", None),
+    ],
+)
+def test_help_is_of_the_benchmark(name, checkpoint, capsys):
+    with pytest.raises(SystemExit):
+        main(["bench", name, "--help"])
+    out = " ".join(capsys.readouterr().out.split())
+    assert ("--ckpt_path" in out) == (checkpoint is not None)
+    assert (checkpoint or "") in out
+    shown = {word for word in out.split() if word.startswith("--trainer.")}
+    assert shown == {f"--trainer.{option}" for option in ("default_root_dir", "accelerator", "devices", "precision")}
+    assert "--trainer.devices 1, since a benchmark runs on one device" in out
+    assert not any(word in out for word in ("resume", "fit ", "max_epochs", "min_steps"))
+
+
+@pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
         (["--entry_nums", "[4]"], ValueError, r"entry_num must be in 0\.\.3, the number of scales, not 4"),
