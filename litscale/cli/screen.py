@@ -26,14 +26,22 @@ from litscale.storage.run_folders import CHECKPOINTS
 TIMED_STEPS = 10  # of which the duration of a training is estimated
 _of_others = warnings.formatwarning
 SECONDS = 30.0  # between two lines where the output is no terminal
+WARNINGS = (  # of libraries, which say nothing that a user of litscale could mend
+    r"`isinstance\(treespec, LeafSpec\)` is deprecated",
+    "You're using the WeightAveraging callback with a model that overrides",  # litscale shards none, and says so
+    r"The '\w+' does not have many workers",  # `throughput/data_loading_share` says whether that costs time
+    "FLOPs not found for",  # so `throughput/mfu` is not logged
+)
+TIPS = ("Tip: For seamless cloud", "that has Tensor Cores")  # what uses them is `trainer.precision`
 
 
 def drop_notices() -> None:
-    """Silence Lightning's advertisements and its warning about its own use of torch."""
-    warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)` is deprecated")
+    """Silence Lightning's tips and warnings that do not apply to litscale."""
+    for message in WARNINGS:
+        warnings.filterwarnings("ignore", message=message)
     rank_zero = logging.getLogger("lightning.pytorch.utilities.rank_zero")
-    if _no_advertisement not in rank_zero.filters:
-        rank_zero.addFilter(_no_advertisement)
+    if _no_tip not in rank_zero.filters:
+        rank_zero.addFilter(_no_tip)
 
 
 def shorten_warnings() -> None:
@@ -48,8 +56,8 @@ def _warning(
     return f"warning: {message}\n" if own else _of_others(message, category, filename, lineno, line)
 
 
-def _no_advertisement(record: logging.LogRecord) -> bool:
-    return "Tip: For seamless cloud" not in record.getMessage()
+def _no_tip(record: logging.LogRecord) -> bool:
+    return not any(tip in record.getMessage() for tip in TIPS)
 
 
 def callbacks_of_screen(config: dict[str, Any], training: bool) -> list[Callback]:

@@ -6,8 +6,15 @@ import warnings
 from types import SimpleNamespace
 
 import pytest
+import torch
 import yaml
+from lightning.fabric.utilities.throughput import get_available_flops
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import EMAWeightAveraging
 from lightning.pytorch.callbacks.progress import rich_progress
+from lightning.pytorch.demos.boring_classes import BoringModel
+from lightning.pytorch.trainer.connectors import data_connector
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from rich.console import Console
 
 from litscale.cli import screen
@@ -103,13 +110,43 @@ def test_own_choices_are_kept():
     assert callbacks_of_screen(config, training=False) == []
 
 
-def test_advertisements_are_left_out(caplog):
+def test_tips_are_left_out(caplog):
     drop_notices()
     logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
     with caplog.at_level(logging.INFO, logger.name):
-        logger.info("Tip: For seamless cloud logging, try installing something")
-        logger.info("GPU available")
+        rank_zero_info("Tip: For seamless cloud logging, try installing something")
+        rank_zero_info("You are using a CUDA device ('A') that has Tensor Cores. To properly utilize them, ...")
+        rank_zero_info("GPU available")
     assert [record.getMessage() for record in caplog.records] == ["GPU available"]
+
+
+class Configured(BoringModel):
+    """A module that makes no layers before training, but could."""
+
+    def configure_model(self):
+        """Make no layer."""
+
+
+def test_warnings_that_nobody_can_mend_are_left_out(monkeypatch):
+    module, trainer = Configured(), Trainer(max_steps=1, accelerator="cpu", logger=False, enable_checkpointing=False)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device=None: "NVIDIA H200")
+    monkeypatch.setattr(data_connector, "suggested_max_num_workers", lambda devices: 15)
+
+    def warned():
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            if notices_dropped:
+                drop_notices()
+            EMAWeightAveraging().setup(trainer, module, "fit")
+            get_available_flops(torch.device("cuda"), torch.float32)
+            data_connector._worker_check(trainer, torch.utils.data.DataLoader([0]), "train_dataloader")
+            warnings.warn("a warning of a user's own code", stacklevel=1)
+        return [str(warning.message)[:30] for warning in caught]
+
+    notices_dropped = False
+    assert len(warned()) == 4
+    notices_dropped = True
+    assert warned() == ["a warning of a user's own code"]
 
 
 def test_own_warnings_are_a_line(monkeypatch):
