@@ -12,9 +12,9 @@ from litscale.models.fractal import (
     Generation,
     fractal,
     generate,
+    generation_recursion,
     load_official,
     masking,
-    recursion,
     to_official,
 )
 from litscale.models.fractal.ar import AR
@@ -150,7 +150,7 @@ def test_greedy_samples(name, monkeypatch):
             visited = (5 * position + 3) % len(scan) if affine else position
             return (len(scan) - 1 - visited.argsort()).expand(len(keys), -1)  # the official code begins with the last
 
-        monkeypatch.setattr(recursion, "generation_order", order)
+        monkeypatch.setattr(generation_recursion, "generation_order", order)
         drawn = generate(
             model,
             tensors["input.sample_labels"],

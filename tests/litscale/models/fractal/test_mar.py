@@ -8,7 +8,7 @@ from itertools import pairwise, permutations
 import pytest
 import torch
 
-from litscale.models.fractal import Fractal, Generation, generate, recursion
+from litscale.models.fractal import Fractal, Generation, generate, generation_recursion
 from litscale.models.fractal.generator import GeneratorConfig
 from litscale.models.fractal.mar import MAR
 from litscale.models.fractal.masking import (
@@ -123,7 +123,7 @@ def test_each_level_has_a_schedule_of_its_own(mar_model, monkeypatch):
         kinds.append((counts[0], iterations, kind))
         return masking_schedule(counts, iterations, kind)
 
-    monkeypatch.setattr(recursion, "masking_schedule", spy)
+    monkeypatch.setattr(generation_recursion, "masking_schedule", spy)
     model = mar_model(((8, 8), (4, 4), (1, 1)))
     generate(model, options=Generation(iterations=[4, 2], schedule=["linear", "cosine"]), seed=0)
     assert kinds == [(4, 4, "linear")] + [(16, 2, "cosine")] * 4
