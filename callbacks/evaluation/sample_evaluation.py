@@ -9,7 +9,6 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
-from tqdm import tqdm
 
 from callbacks.evaluation.generation import generate_samples
 from callbacks.reporting.result_table import Report
@@ -17,6 +16,7 @@ from callbacks.reporting.trainer_state import run_folder
 from datamodules.base import offered
 from lit_models.contracts import CountsDecoding
 from litscale.metrics.decoding_statistics import DecodingStatistics
+from litscale.progress import progress
 
 
 class SampleEvaluation(Callback, ABC):
@@ -170,7 +170,7 @@ class SampleEvaluation(Callback, ABC):
         self.begin_samples(trainer, pl_module)
         batches = range(0, self.num_samples, self.batch_size)[trainer.global_rank :: trainer.world_size]
         hidden = not trainer.is_global_zero or trainer.progress_bar_callback is None
-        for first in tqdm(batches, desc="Samples", unit="batch", leave=False, disable=hidden):
+        for first in batches if hidden else progress(batches, "Batches of samples", len(batches), leave=False):
             count = min(self.batch_size, self.num_samples - first)
             self.take_samples(trainer, first, self.generate(trainer, pl_module, first, count, self.seed))
 

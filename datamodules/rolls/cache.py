@@ -34,11 +34,11 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from datamodules.messages import abridged
 from litscale import music
 from litscale.music.roll import PITCHES, Roll
+from litscale.progress import progress
 from litscale.storage.caches import writing_cache
 from litscale.storage.files import DamagedError, named_errors, read_json
 from litscale.storage.npz import read_npy
@@ -156,7 +156,7 @@ def build_cache(path: Path, names: Sequence[str], read: Callable[[str], Roll], w
     with ExitStack() as stack:
         with writing_cache(path.parent, CONTENT):
             temporary = stack.enter_context(temporary_folder(path.parent))
-        read_all = tqdm(_read_all(names, partial(_read, read)), desc=f"Reading {what}", total=len(names))
+        read_all = progress(_read_all(names, partial(_read, read)), f"Reading {what}", len(names))
         _write(temporary, zip(names, read_all, strict=True))
         with writing_cache(path.parent, CONTENT):
             return _publish(temporary, path)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from litscale.progress import progress
 
 
 class GreyClassifier(nn.Module):
@@ -31,15 +31,7 @@ class GreyClassifier(nn.Module):
         self.head = nn.Linear(num_features, num_classes)
         self.register_buffer("scale", torch.ones(()))
 
-    def learn(
-        self,
-        canvases: Tensor,
-        labels: Tensor,
-        epochs: int,
-        batch_size: int,
-        learning_rate: float,
-        progress: Callable[[range], range] = lambda steps: steps,
-    ) -> None:
+    def learn(self, canvases: Tensor, labels: Tensor, epochs: int, batch_size: int, learning_rate: float) -> None:
         """Train the network on one thread, with the numbers of torch's global generator, and scale the features.
 
         Args:
@@ -48,7 +40,6 @@ class GreyClassifier(nn.Module):
             epochs: How often each picture is seen; the rest of a last batch is left out.
             batch_size: Pictures of a step.
             learning_rate: Its peak in a one-cycle schedule.
-            progress: Shows the progress over the epochs, such as tqdm.
         """
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # with batches this small, several threads mostly wait for each other
@@ -57,7 +48,7 @@ class GreyClassifier(nn.Module):
         optimizer = torch.optim.AdamW(self.parameters(), learning_rate, weight_decay=1e-4)
         steps = epochs * (len(images) // batch_size)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps)
-        for _ in progress(range(epochs)):
+        for _ in progress(range(epochs), "Epochs of a classifier of pictures, trained once", epochs, leave=False):
             for rows in torch.randperm(len(images))[: len(images) // batch_size * batch_size].split(batch_size):
                 optimizer.zero_grad()
                 functional.cross_entropy(self.head(self.body(images[rows])), labels[rows]).backward()

@@ -6,13 +6,11 @@ import hashlib
 import io
 from abc import ABC, abstractmethod
 from dataclasses import astuple, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from litscale.metrics.classifier import GreyClassifier
 from litscale.storage.caches import cache_root, writing_cache
@@ -104,12 +102,11 @@ class TrainedClassifier(GreyClassifier, ABC):
     def _trained(self, canvases: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """Return the weights of a network that is trained on the CPU."""
         training = self.training_options
-        show = partial(tqdm, desc="Classifier of pictures, trained once", unit="epoch", leave=False)
         with torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.enable_grad():
             torch.manual_seed(0)
             network = GreyClassifier(self.side, self.body_for(self.side), FEATURES, self.num_classes)
             batch_size = min(training.batch_size, len(labels))
-            network.learn(canvases, labels, training.epochs, batch_size, training.learning_rate, show)
+            network.learn(canvases, labels, training.epochs, batch_size, training.learning_rate)
         accuracy = network.eval().accuracy(*self.pictures(held_out=True))
         return {**network.state_dict(), "held_out_accuracy": torch.tensor(accuracy)}
 

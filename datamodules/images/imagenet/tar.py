@@ -16,11 +16,11 @@ from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from datamodules.images.decoding import SUFFIXES, Crop, UnreadableImageError, decode
 from datamodules.images.imagenet.shards import shard_files
 from datamodules.images.source import Images, ImageSource
+from litscale.progress import progress
 from litscale.storage import tar
 from litscale.storage.caches import writing_cache
 from litscale.storage.files import DamagedError, atomic_file
@@ -74,7 +74,7 @@ class TarSource(ImageSource):
         with ThreadPoolExecutor(THREADS) as pool:
             each = pool.map(partial(index_shard, labels=self.labels), files)
             try:
-                found = list(tqdm(each, desc=f"Indexing {split} shards", total=len(files)))
+                found = list(progress(each, f"Indexing {split} shards", len(files)))
             finally:
                 pool.shutdown(cancel_futures=True)  # after an error, the other shards do not matter
         whole = np.concatenate(found)

@@ -7,9 +7,8 @@ import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from tqdm import tqdm
-
 from callbacks.reporting.json_text import json_text
+from litscale.progress import progress
 from litscale.storage.files import write_atomically
 
 Numbers = dict[str, float]
@@ -37,10 +36,8 @@ def measured(
     kept = json.loads(unfinished.read_text()) if unfinished.is_file() else {}
     rows = kept["rows"] if kept.get("key") == key else {}
     unfinished.parent.mkdir(parents=True, exist_ok=True)
-    with tqdm(cases.items(), desc=f"{unit.capitalize()}s", unit=unit) as progress:
-        for name, measure in progress:
-            progress.set_postfix_str(name)
-            if name not in rows:
-                rows[name] = measure()
-                write_atomically(unfinished, json_text({"key": key, "rows": rows}))
+    for name in progress(cases, f"{unit.capitalize()}s", len(cases), name_of=str):
+        if name not in rows:
+            rows[name] = cases[name]()
+            write_atomically(unfinished, json_text({"key": key, "rows": rows}))
     return {name: rows[name] for name in cases}
