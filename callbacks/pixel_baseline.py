@@ -14,7 +14,7 @@ from torch import Tensor
 
 from callbacks.reporting.trainer_state import stage_of
 from datamodules.base import data_of
-from datamodules.images.base import ImageDataModule
+from datamodules.images.data_module import ImageDataModule
 from datamodules.images.source import Images
 from litscale.metrics.mean import Mean
 

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from datamodules.images.base import SAMPLES, ImageDataModule
+from datamodules.images.data_module import SAMPLES, ImageDataModule
 from datamodules.images.decoding import Crop
 from datamodules.images.requests import ImageRequest
 from datamodules.images.source import ImagesInMemory, ImageSource

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from datamodules.images.base import ImageDataModule
+from datamodules.images.data_module import ImageDataModule
 from datamodules.images.decoding import Crop
 from datamodules.images.source import ImagesInMemory, ImageSource
 from litscale.storage.idx_images import SIZES, IdxImages, to_canvases

@@ -17,7 +17,7 @@ from datamodules.images.imagenet.folder import FolderSource
 from datamodules.images.imagenet.parquet import ParquetSource
 from datamodules.images.source import ImagesInMemory
 from datamodules.tokens.cache import Shard
-from datamodules.tokens.tokens import Tokens
+from datamodules.tokens.data_module import Tokens
 from litscale.metrics.reference import data_identity
 from litscale.storage.fingerprints import of_files
 

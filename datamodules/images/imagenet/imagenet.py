@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from datamodules.images.base import ImageDataModule
+from datamodules.images.data_module import ImageDataModule
 from datamodules.images.decoding import Crop
 from datamodules.images.imagenet.arrays import BATCH_NAME, ArraySource
 from datamodules.images.imagenet.folder import FolderSource

@@ -108,7 +108,7 @@ def test_a_refused_option_ends_the_command(monkeypatch, tmp_path, capsys):
     assert start(monkeypatch, "fit", "--config", "demo.yaml", "--data.source", "null") == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("litscale fit: error: give one of folder (of MIDI files) and source")
-    assert error.endswith("(in the constructor of datamodules.rolls.piano_roll.PianoRollDataModule)")
+    assert error.endswith("(in the constructor of datamodules.rolls.data_module.PianoRollDataModule)")
 
 
 def test_debug_shows_the_traceback_before_the_line(monkeypatch, tmp_path, capsys):
