@@ -56,7 +56,7 @@ def main() -> None:
     print("| shape | tokens | batch | pass | " + " | ".join(f"{name}: ms" for name in ATTENTIONS), end=" | ")
     print(" | ".join(f"dense / {name}" for name in ATTENTIONS[1:]) + " |")
     print("|" + " --- |" * (2 * len(ATTENTIONS) + 3))
-    reasons = {}
+    reasons: dict[str, str] = {}
     for shape, batch in zip(options.shapes, options.batches, strict=True):
         # 1. random queries, keys and values of a batch, and which scale each token is of
         sides = SCALES[shape]

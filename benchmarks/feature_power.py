@@ -17,6 +17,7 @@ from typing import cast
 import torch
 from measuring import option_parser, surroundings
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from datamodules import FashionMNISTDataModule
 from lit_models import load_run
@@ -30,7 +31,7 @@ from litscale.metrics.fid import Statistics, frechet_distance
 def features_of(extractor: FashionFeatures, canvases: Tensor) -> tuple[Tensor, Tensor]:
     """Return features ``[N, D]`` and logits ``[N, K]`` of canvases ``[N, C, H, W]``, computed batch by batch."""
     features, logits = zip(*(extract(extractor, part) for part in canvases.split(500)), strict=True)
-    return torch.cat(features), torch.cat(cast("Sequence[Tensor]", logits))
+    return torch.cat(features), torch.cat(cast("tuple[Tensor, ...]", logits))
 
 
 def statistics_of(features: Tensor) -> Statistics:
@@ -82,7 +83,9 @@ def main() -> None:
     extractor = FashionFeatures(size=options.size)
     data = FashionMNISTDataModule(size=options.size, batch_size=500)
     data.setup("validate")
-    real, _ = features_of(extractor, torch.cat([batch["canvas"] for batch in data.val_dataloader()]))
+    loader = data.val_dataloader()
+    assert isinstance(loader, DataLoader)
+    real, _ = features_of(extractor, torch.cat([batch["canvas"] for batch in loader]))
     found: list[list[dict[str, float]]] = []  # of each run, of each seed
     for run in options.runs:
         module = cast("GeneratingModule", load_run(run, "last"))

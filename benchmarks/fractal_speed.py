@@ -9,16 +9,16 @@ the machine's speed cancels out.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 
 import torch
 from measuring import option_parser, paired, ratio, surroundings
 
 from litscale.models.fractal import Fractal, Generation, generate
-from litscale.models.fractal import fractal as recursion
 from litscale.models.fractal.compiled import check_compiler
 from litscale.models.fractal.masking import Masking
+from litscale.models.fractal.terms import LossTerms
 
 
 class AllHidden(Masking):
@@ -38,6 +38,14 @@ def build(generator: str, patches: int, width: int, blocks: int, device: str) ->
     return Fractal(sizes, kinds, [width, 64, 32], [blocks, 1, 0], [width // 32, 2, 1], "binary").to(device)
 
 
+def step(model: Fractal, canvas: torch.Tensor, masking: Masking) -> None:
+    """Run forward and backward passes, in which MAR levels hide what a masking chooses."""
+    model.zero_grad()
+    terms = LossTerms()
+    model._collect(canvas, model.root(canvas, None), masking, terms)
+    terms.output(model.channel_weights).loss.backward()
+
+
 def training(width: int, blocks: int, repeats: int, device: str) -> None:
     """Print the time of forward and backward passes, AR against MAR of equal width and depth."""
     print(
@@ -45,25 +53,15 @@ def training(width: int, blocks: int, repeats: int, device: str) -> None:
     )
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for patches, batch in ((64, 16), (256, 4), (1024, 1)):
-        # 1. both models, and one step of each kind; MAR's masks are swapped for the one that hides all
+        # 1. both models, and one step of each kind
         canvas = torch.randint(0, 2, (batch, 1, 8, patches), dtype=torch.uint8, device=device)
         models = {kind: build(kind, patches, width, blocks, device) for kind in ("ar", "mar")}
-
-        def step(kind: str, masking: type[Masking], models=models, canvas=canvas) -> None:
-            recursion.Masking = masking
-            models[kind].zero_grad()
-            models[kind](canvas).loss.backward()
-
-        times = paired(
-            {
-                "ar": lambda: step("ar", Masking),
-                "hidden": lambda: step("mar", AllHidden),
-                "trained": lambda: step("mar", Masking),
-            },
-            repeats,
-            device,
-        )
-        recursion.Masking = Masking
+        runs = {
+            "ar": partial(step, models["ar"], canvas, Masking("training")),
+            "hidden": partial(step, models["mar"], canvas, AllHidden("training")),
+            "trained": partial(step, models["mar"], canvas, Masking("training")),
+        }
+        times = paired(runs, repeats, device)
         # 2. a line of the table
         counts = [f"{sum(p.numel() for p in models[kind].parameters()) / 1e6:.2f} M" for kind in ("ar", "mar")]
         print(
@@ -88,8 +86,8 @@ def sampling(width: int, blocks: int, repeats: int, device: str) -> None:
     print("| --- " * (len(ways) + len(steps) + 1) + "|")
     for patches in (64, 256, 1024):
         ar, mar = (build(kind, patches, width, blocks, device) for kind in ("ar", "mar"))
-        runs: dict[str, Callable[[], object]] = {
-            name: lambda model=model, options=options: generate(model, options=options, seed=0)
+        runs = {
+            name: partial(generate, model, options=options, seed=0)
             for model, group in ((ar, ways), (mar, steps))
             for name, options in group.items()
         }

@@ -8,9 +8,6 @@ a smaller canvas, for a quick look.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import torch
 from measuring import Clock, memory, option_parser, shares, surroundings
 
@@ -26,9 +23,9 @@ def watch(model: Fractal, clock: Clock) -> None:
     """Measure the time of each level's generator and of the leaf, in one pass and in sampling."""
     for depth, level in enumerate(model.levels):
         name, generator = f"level {depth}", level.generator
-        generator.forward = clock.watch(name, generator.forward)
+        clock.watch_methods(generator, name, "forward")
         if isinstance(generator, AR):
-            generator.stepper = watched_stepper(name, generator.stepper, clock, "feed", "condition")
+            clock.watch_made(generator, "stepper", name, "feed", "condition")
         if level.guide_head is not None:
             watch_head(name, level.guide_head, clock)
     watch_head("leaf", model.leaf, clock)
@@ -36,20 +33,8 @@ def watch(model: Fractal, clock: Clock) -> None:
 
 def watch_head(name: str, head: CategoricalHead, clock: Clock) -> None:
     """Measure the time of a head in one pass and in sampling."""
-    head.forward = clock.watch(name, head.forward)
-    head.stepper = watched_stepper(name, head.stepper, clock, "feed", "logits")
-
-
-def watched_stepper(name: str, make: Callable[..., Any], clock: Clock, *steps: str) -> Callable[..., Any]:
-    """Wrap a function that makes steppers, so that their steps are timed."""
-
-    def stepper(*args: Any) -> Any:
-        made = make(*args)
-        for step in steps:
-            setattr(made, step, clock.watch(name, getattr(made, step)))
-        return made
-
-    return stepper
+    clock.watch_methods(head, name, "forward")
+    clock.watch_made(head, "stepper", name, "feed", "logits")
 
 
 def row(name: str, what: str, batch: int, seconds: float, parts: dict[str, float], device: str) -> None:

@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
+from typing import Literal, cast
 
 import numpy as np
 import torch
 from measuring import option_parser, surroundings
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from datamodules import DigitsDataModule
 from lit_models import load_run
@@ -89,10 +91,12 @@ def main() -> None:
     # 1. the network and the images
     network = load_run(options.run, "last").network
     assert isinstance(network, Fractal)
-    data = DigitsDataModule(batch_size=512, size=network.sizes[0][0])
+    data = DigitsDataModule(batch_size=512, size=cast("Literal[8, 16, 32]", network.sizes[0][0]))
     data.prepare_data()
     data.setup("validate")
-    (batch,) = data.val_dataloader()
+    loader = data.val_dataloader()
+    assert isinstance(loader, DataLoader)
+    (batch,) = loader
     dims = network.sizes[0][0] * network.sizes[0][1] * network.codec.channels
     print(surroundings("cpu") + "\n")
     print("| level | patches | steps | cosine: bits per dim | linear | best | hidden after each step of the best |")

@@ -8,7 +8,7 @@ import resource
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -40,7 +40,7 @@ def cpu_now(device: str) -> float:
 
 
 def paired(
-    runs: dict[str, Callable[[], object]],
+    runs: Mapping[str, Callable[[], object]],
     repeats: int,
     device: str,
     warm_ups: int = 1,
@@ -98,6 +98,22 @@ class Clock:
                 self.active.pop()
 
         return timed
+
+    def watch_methods(self, owner: object, name: str | Callable[..., str], *methods: str) -> None:
+        """Time methods of an object, under a name as in :meth:`watch`."""
+        for method in methods:
+            setattr(owner, method, self.watch(name, getattr(owner, method)))
+
+    def watch_made(self, owner: object, make: str, name: str, *methods: str) -> None:
+        """Time methods of each object that the method ``make`` of the owner makes."""
+        original = getattr(owner, make)
+
+        def made(*args: Any) -> Any:
+            one = original(*args)
+            self.watch_methods(one, name, *methods)
+            return one
+
+        setattr(owner, make, made)
 
     def measure(self, run: Callable[[], object], repeats: int, warm_ups: int = 1) -> tuple[float, dict[str, float]]:
         """Return the median seconds of a run, and the share of each part in all runs."""

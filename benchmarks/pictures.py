@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -21,7 +22,7 @@ from PIL import Image, ImageSequence
 
 from callbacks.reporting.decode_pictures import timeline
 from callbacks.reporting.figures import write_picture
-from lit_models import load_run
+from lit_models import LitSDVAR, load_run
 from litscale.models.sdvar import Coupled, DecodeReport, Speculative
 
 GAP = 2  # white pixels between pictures of a sheet
@@ -85,11 +86,12 @@ def samples(run: Path, demo: str, ending: str) -> list[Path]:
 def coupled(run: Path) -> DecodeReport:
     """Decode ten digits, one of each class, with a run's pair and ``Coupled``; return what becomes of the scales."""
     pair = load_run(run, "last")
+    assert isinstance(pair, LitSDVAR)
     decoder = Speculative(pair.draft, pair.target, gamma=3, acceptance=Coupled())
     return decoder.decode(torch.arange(10), pair.generation, seed=1).report
 
 
-def sheet(pictures: list[Image.Image], columns: int) -> Image.Image:
+def sheet(pictures: Sequence[Image.Image], columns: int) -> Image.Image:
     """Arrange pictures of equal size in rows of so many columns, enlarged without smoothing."""
     rows, step = -(-len(pictures) // columns), SIZE + GAP
     whole = Image.new("RGB", (GAP + columns * step, GAP + rows * step), "white")
@@ -108,7 +110,7 @@ def screenshots(page: Path, chromium: Path) -> Image.Image:
         for width in (1280, 390):
             path = f"{folder}/{width}.png"
             options = ["--headless", "--no-sandbox", "--hide-scrollbars", f"--window-size={width},1560"]
-            command = [chromium, *options, f"--screenshot={path}", page.resolve().as_uri()]
+            command = [str(chromium), *options, f"--screenshot={path}", page.resolve().as_uri()]
             subprocess.run(command, check=True, capture_output=True)
             taken.append(Image.open(path).convert("RGB"))
     whole = Image.new("RGB", (sum(picture.width for picture in taken) + 30, taken[0].height), "white")

@@ -8,6 +8,7 @@ The run is of a `lit_models.LitFractal` on piano rolls whose levels are AR from 
 from __future__ import annotations
 
 from typing import ClassVar
+from unittest.mock import patch
 
 import matplotlib
 import torch
@@ -15,7 +16,7 @@ from measuring import option_parser
 from torch import Tensor
 
 from lit_models import load_run
-from litscale.models.fractal import GenerationReport, generate, recursion
+from litscale.models.fractal import Fractal, GenerationReport, generate, generation_recursion
 from litscale.models.fractal.drawing import Canvases
 from litscale.models.fractal.jacobi import ParallelCanvases
 
@@ -57,8 +58,10 @@ def main() -> None:
     parser.add_argument("--checkpoint", default="last")
     options = parser.parse_args()
     module, report = load_run(options.run, options.checkpoint), GenerationReport()
-    recursion.ParallelCanvases = Recorded  # type: ignore[misc]
-    roll = generate(module.network, seed=options.seed, report=report)[0, 0]
+    network = module.network
+    assert isinstance(network, Fractal)
+    with patch.object(generation_recursion, "ParallelCanvases", Recorded):
+        roll = generate(network, seed=options.seed, report=report)[0, 0]
     passes = torch.cat(Recorded.settled, dim=1)
     assert passes.shape == roll.shape, "the patches of level 1 must be columns"
     print(f"{report.summary()['passes_per_patch']:.2f} passes per patch of {roll.shape[0]} cells")

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import statistics
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from measuring import option_parser, paired, ratio, surroundings
@@ -54,7 +55,7 @@ def main() -> None:
     for width in options.widths:
         for rows in options.rows:
             run = stepper(width, rows)
-            times = paired({"one": lambda run=run: run(1), "two": lambda run=run: run(2)}, options.repeats, "cpu")
+            times = paired({"one": partial(run, 1), "two": partial(run, 2)}, options.repeats, "cpu")
             one, two = (250 * statistics.median(times[name]) for name in ("one", "two"))
             print(f"| {width} | {rows} | {one:.1f} | {two:.1f} | {ratio(times['one'], times['two']):.2f} |", flush=True)
 

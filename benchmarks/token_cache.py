@@ -15,7 +15,7 @@ from statistics import median
 import torch
 from measuring import cpu_now, option_parser, paired, ratio, surroundings
 
-from lit_models import load_run
+from lit_models import LitFractal, load_run
 from litscale.models.fractal import Fractal, generate
 
 
@@ -30,6 +30,7 @@ def main() -> None:
     torch.set_num_threads(1)
     # 1. the network and the ways to sample from it, the first without a cache
     module = load_run(options.run, "last")
+    assert isinstance(module, LitFractal)
     network = module.network
     assert isinstance(network, Fractal)
     ways = {str(period): replace(module.generation, token_cache=period) for period in (1, *options.periods)}

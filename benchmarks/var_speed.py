@@ -23,12 +23,10 @@ def watch(model: VAR, clock: Clock) -> None:
     def scale(inputs: Any, condition: Any, cache: Any, first: int, *masks: Any) -> str:
         return f"scale {first}"
 
-    quantizer = model.vqvae.quantizer
-    model.condition = clock.watch("classes", model.condition)
-    model.extend = clock.watch(scale, model.extend)
-    quantizer.scale_input = clock.watch("residual chain", quantizer.scale_input)
-    quantizer.accumulate = clock.watch("residual chain", quantizer.accumulate)
-    model.vqvae.decode = clock.watch("decoder", model.vqvae.decode)
+    clock.watch_methods(model, "classes", "condition")
+    clock.watch_methods(model, scale, "extend")
+    clock.watch_methods(model.vqvae.quantizer, "residual chain", "scale_input", "accumulate")
+    clock.watch_methods(model.vqvae, "decoder", "decode")
 
 
 def main() -> None:

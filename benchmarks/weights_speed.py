@@ -11,7 +11,7 @@ validate --model.generation.weights int8` says of a trained model.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable
+from functools import partial
 
 import torch
 from measuring import cpu_now, option_parser, paired, ratio, surroundings
@@ -59,12 +59,8 @@ def layers(model: Fractal, rows: int, repeats: int, device: str) -> dict[str, di
 def samples(model: Fractal, batch: int, cfg: float, repeats: int, device: str) -> dict[str, list[float]]:
     """Measure whole samples by kind of weights."""
     label = torch.arange(batch, device=device)
-    runs: dict[str, Callable[[], object]] = {
-        weights: lambda weights=weights: generate(
-            model, label, Generation(4, cfg=cfg, decoding="sequential", weights=weights), seed=0
-        )
-        for weights in WEIGHTS
-    }
+    ways = {weights: Generation(4, cfg=cfg, decoding="sequential", weights=weights) for weights in WEIGHTS}
+    runs = {weights: partial(generate, model, label, way, seed=0) for weights, way in ways.items()}
     return paired(runs, repeats, device, clock=cpu_now)
 
 

@@ -86,6 +86,33 @@ def test_weights_speed_prints_both_tables():
 
 
 @pytest.mark.slow
+def test_what_is_measured_of_a_run_of_digits(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    quick = ["--trainer.max_steps", "1", "--trainer.limit_val_batches", "0"]
+    words = ["fit", "--config", "digits/fractal_mar.yaml", *quick]
+    subprocess.run([sys.executable, "-m", "litscale", *words], check=True, capture_output=True, timeout=900)
+    rows = table("mar_schedules.py", "runs/digits_mar", "--steps", "2", "4")
+    assert [row[:3] for row in rows[2:]] == [["0", "16", "2"], ["0", "16", "4"], ["1", "4", "2"]]
+    for row in rows[2:]:
+        cosine, linear, best = (float(cell) for cell in row[3:6])
+        assert best <= min(cosine, linear)
+        assert row[6].split(", ")[-1] == "0"
+    rows = table("token_cache.py", "runs/digits_mar", "--batches", "1", "2", "--periods", "2", "[16, 1]")
+    assert [row[:2] for row in rows[2:]] == [[batch, period] for batch in "12" for period in ("1", "2", "[16, 1]")]
+
+
+@pytest.mark.slow
+def test_settling_picture_draws_a_piece(tmp_path):
+    bach = SCRIPTS.parent / "litscale" / "pretrained" / "bach"
+    picture, weights = tmp_path / "settling.png", bach / "model.safetensors"
+    command = [sys.executable, SCRIPTS / "settling_picture.py", bach, picture, "--checkpoint", weights]
+    told = subprocess.run(command, check=True, capture_output=True, text=True, timeout=900).stdout
+    assert 1 < float(told.split()[0]) < 48
+    assert told.endswith(" passes per patch of 48 cells\n")
+    assert picture.stat().st_size
+
+
+@pytest.mark.slow
 def test_tokenizer_ablation_trains_tests_and_goes_on(tmp_path, monkeypatch):
     monkeypatch.setenv("FASHION_MNIST", str(write_idx(tmp_path / "pictures")))
     monkeypatch.setenv("LITSCALE_CACHE", str(tmp_path / "cache"))
