@@ -143,6 +143,7 @@ def test_feature_power_compares_two_runs(tmp_path, monkeypatch):
     configs = SCRIPTS.parent / "configs" / "fashion_mnist"
     quick = ["--trainer.max_steps", "1", "--data.batch_size", "20", "--trainer.limit_val_batches", "0"]
     small = ["--model.network.depth", "1", "--model.network.width", "16", "--model.network.heads", "2"]
+    small += ["--model.optimization.lr", "0"]
     for name, options in (("vqvae", []), ("var_target", small), ("var_draft", small)):
         words = ["fit", "--config", str(configs / f"{name}.yaml"), *quick, *options]
         subprocess.run([sys.executable, "-m", "litscale", *words], check=True, capture_output=True, timeout=900)
