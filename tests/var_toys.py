@@ -9,6 +9,7 @@ from datamodules import DigitsDataModule
 from datamodules.images.source import ImagesInMemory, ImageSource
 from lit_models import DiscriminatorConfig, LitVAR, LitVQVAE, Optimization
 from litscale.models.var import VAR, VQVAE
+from litscale.models.var.quantizer import Quantizer
 
 OF_VQVAE = (
     "patch_nums",
@@ -86,6 +87,15 @@ def few_digits():
     data = DigitsDataModule(size=8, batch_size=4, shift=1)
     data.source = First(data.source, 60)
     return data
+
+
+def quantizer(**options):
+    """A small quantiser with codes of about one."""
+    torch.manual_seed(0)
+    made = Quantizer(**{"patch_nums": (1, 2, 4), "vocab": 16, "dim": 4} | options)
+    if not made.simvq:
+        torch.nn.init.normal_(made.codebook.weight)
+    return made
 
 
 def vqvae(**options):

@@ -4,6 +4,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from data_runs import everything, ready
 from jsonargparse import ArgumentParser
 from PIL import Image
 from sklearn.datasets import load_digits
@@ -12,20 +13,12 @@ from datamodules import DigitsDataModule, ImageRequest
 from datamodules.images.digits import random_shift
 
 
-def ready(**options: Any) -> DigitsDataModule:
-    dm = DigitsDataModule(**options)
-    for stage in ("fit", "test"):
-        dm.setup(stage)
-    return dm
-
-
-def everything(loader: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    batches = list(loader)
-    return torch.cat([batch["canvas"] for batch in batches]), torch.cat([batch["label"] for batch in batches])
+def digits(**options: Any) -> DigitsDataModule:
+    return ready(DigitsDataModule(**options), "fit", "test")
 
 
 def test_scans_are_shared_out_once_and_by_class() -> None:
-    dm = ready(batch_size=1)
+    dm = digits(batch_size=1)
     scans = load_digits()
     parts = {}
     for name, loader in (
@@ -48,17 +41,17 @@ def test_scans_are_shared_out_once_and_by_class() -> None:
 
 
 def test_the_split_is_always_the_same() -> None:
-    canvases, labels = everything(ready().val_dataloader())
+    canvases, labels = everything(digits().val_dataloader())
     assert labels[:12].tolist() == [9, 9, 5, 0, 2, 2, 8, 0, 6, 0, 9, 5]
     assert zlib.crc32(canvases.numpy().tobytes()) == 4164806104
-    assert canvases.equal(everything(ready(seed=5, batch_size=7).val_dataloader())[0])
+    assert canvases.equal(everything(digits(seed=5, batch_size=7).val_dataloader())[0])
 
 
 @pytest.mark.parametrize("size", [16, 32])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_sizes_and_channels(size: int, channels: int) -> None:
-    small, labels = everything(ready().test_dataloader())
-    dm = ready(size=size, channels=channels)
+    small, labels = everything(digits().test_dataloader())
+    dm = digits(size=size, channels=channels)
     large, same_labels = everything(dm.test_dataloader())
     assert dm.canvas_shape == (channels, size, size)
     assert (large.dtype, large.shape) == (torch.uint8, (len(small), channels, size, size))
@@ -73,14 +66,14 @@ def test_what_a_module_offers_before_setup() -> None:
     assert (dm.canvas_shape, dm.alphabet, dm.num_classes) == ((1, 8, 8), 256, 10)
     assert dm.class_names == list("0123456789")
     assert (dm.renderer.channels, dm.renderer.size) == (1, 8)
-    without = ready(labels=False)
+    without = digits(labels=False)
     assert (without.num_classes, without.class_names) == (0, [])
     assert set(next(iter(without.train_dataloader()))) == {"canvas"}
 
 
 def test_epochs_are_shuffled_and_repeatable() -> None:
     def epoch(number: int, **options: Any) -> torch.Tensor:
-        loader = ready(**options).train_dataloader()
+        loader = digits(**options).train_dataloader()
         loader.sampler.set_epoch(number)
         return everything(loader)[0]
 
@@ -92,7 +85,7 @@ def test_epochs_are_shuffled_and_repeatable() -> None:
 
 
 def test_shifts_move_training_images_only() -> None:
-    plain, shifted = ready(), ready(shift=2)
+    plain, shifted = digits(), digits(shift=2)
     assert everything(plain.val_dataloader())[0].equal(everything(shifted.val_dataloader())[0])
     moves = set()
     for a, b in zip(everything(plain.train_dataloader())[0], everything(shifted.train_dataloader())[0], strict=True):
@@ -141,7 +134,7 @@ def test_impossible_options(options: dict[str, Any], message: str) -> None:
 
 
 def test_batches_must_fit() -> None:
-    dm = ready(batch_size=2000)
+    dm = digits(batch_size=2000)
     with pytest.raises(ValueError, match=r"an epoch has 1259 images, 1259 for each device, .* \(now 2000\)"):
         dm.train_dataloader()
 

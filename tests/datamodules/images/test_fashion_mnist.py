@@ -4,6 +4,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from data_runs import everything, ready
 from idx_files import picture, write_idx
 from jsonargparse import ArgumentParser
 
@@ -11,21 +12,12 @@ from datamodules import DigitsDataModule, FashionMNISTDataModule, ImageRequest, 
 from datamodules.base import class_names_of
 
 
-def ready(folder: Path, **options: Any) -> FashionMNISTDataModule:
-    dm = FashionMNISTDataModule(str(folder), **options)
-    for stage in ("fit", "test"):
-        dm.prepare_data()
-        dm.setup(stage)
-    return dm
-
-
-def everything(loader: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    batches = list(loader)
-    return torch.cat([batch["canvas"] for batch in batches]), torch.cat([batch["label"] for batch in batches])
+def clothes(folder: Path, **options: Any) -> FashionMNISTDataModule:
+    return ready(FashionMNISTDataModule(str(folder), **options), "fit", "test")
 
 
 def test_batches_are_padded_pictures_and_their_classes(tmp_path: Path) -> None:
-    dm = ready(write_idx(tmp_path), batch_size=10)
+    dm = clothes(write_idx(tmp_path), batch_size=10)
     assert (dm.canvas_shape, dm.alphabet, dm.num_classes) == ((1, 32, 32), 256, 10)
     canvases, labels = everything(dm.test_dataloader())
     assert (canvases.dtype, canvases.shape, labels.dtype) == (torch.uint8, (20, 1, 32, 32), torch.int64)
@@ -37,7 +29,7 @@ def test_batches_are_padded_pictures_and_their_classes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("size", "channels"), [(16, 1), (32, 3)])
 def test_sizes_and_channels(tmp_path: Path, size: int, channels: int) -> None:
-    dm = ready(write_idx(tmp_path, packed=False), size=size, channels=channels)
+    dm = clothes(write_idx(tmp_path, packed=False), size=size, channels=channels)
     canvases, _ = everything(dm.val_dataloader())
     assert dm.canvas_shape == (channels, size, size) == canvases.shape[1:]
     assert all(canvas[0].equal(channel) for canvas in canvases for channel in canvas)
@@ -45,14 +37,14 @@ def test_sizes_and_channels(tmp_path: Path, size: int, channels: int) -> None:
 
 def test_class_names(tmp_path: Path) -> None:
     folder = write_idx(tmp_path)
-    assert ready(folder).class_names[:4] == ["T-shirt/top", "trouser", "pullover", "dress"]
-    assert ready(folder).class_names[-1] == "ankle boot"
-    assert ready(folder, class_names=list("0123456789")).class_names == list("0123456789")
-    without = ready(folder, labels=False)
+    assert clothes(folder).class_names[:4] == ["T-shirt/top", "trouser", "pullover", "dress"]
+    assert clothes(folder).class_names[-1] == "ankle boot"
+    assert clothes(folder, class_names=list("0123456789")).class_names == list("0123456789")
+    without = clothes(folder, labels=False)
     assert (without.num_classes, without.class_names) == (0, [])
     assert set(next(iter(without.train_dataloader()))) == {"canvas"}
     with pytest.raises(ValueError, match=r"train split in .* are 0 to 9, out of range: class_names gives 2 classes"):
-        ready(folder, class_names=["cat", "dog"])
+        clothes(folder, class_names=["cat", "dog"])
 
 
 def test_names_are_known_before_anything_is_read(tmp_path: Path) -> None:
@@ -73,7 +65,7 @@ def test_requests_need_no_data() -> None:
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"folder: there is no folder .*none; get the data with torchvision"):
-        ready(tmp_path / "none")
+        clothes(tmp_path / "none")
 
 
 def test_the_folder_of_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,7 +73,7 @@ def test_the_folder_of_the_environment(tmp_path: Path, monkeypatch: pytest.Monke
     dm = FashionMNISTDataModule()
     dm.setup("test")
     assert len(everything(dm.test_dataloader())[1]) == 3
-    other = ready(write_idx(tmp_path / "b"), batch_size=2)  # an option counts more
+    other = clothes(write_idx(tmp_path / "b"), batch_size=2)  # an option counts more
     assert len(everything(other.test_dataloader())[1]) == 20
     monkeypatch.delenv("FASHION_MNIST")
     assert str(FashionMNISTDataModule().source) == "/usr/share/datasets/fashion-mnist"

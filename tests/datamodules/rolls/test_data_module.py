@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from data_runs import ready
 from jsonargparse import ArgumentParser
 from midi_bytes import header, meter, off, on, pedal, track, write
 from mutations import BOMB
@@ -22,13 +23,6 @@ from litscale.music.roll import RollFormat
 
 Make = Callable[..., PianoRollDataModule]
 Write = Callable[..., Path]
-
-
-def ready(module: PianoRollDataModule, *stages: str) -> PianoRollDataModule:
-    module.prepare_data()
-    for stage in stages or ("fit",):
-        module.setup(stage)
-    return module
 
 
 def test_shapes_are_known_before_setup(module: Make) -> None:

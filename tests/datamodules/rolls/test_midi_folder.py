@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+from data_runs import touch
 
 from datamodules import MidiFolder
 from datamodules.messages import abridged
@@ -8,20 +9,12 @@ from datamodules.rolls.midi_folder import content_hashes, midi_files
 
 
 def test_files_are_found_in_all_folders_and_cases(tmp_path: Path) -> None:
-    for name in ("z.MID", "a/b/c.midi", "a/d.Mid", "a/no.txt", "a.mid/e.mid"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
+    touch(tmp_path, "z.MID", "a/b/c.midi", "a/d.Mid", "a/no.txt", "a.mid/e.mid")
     assert midi_files(tmp_path) == ["a.mid/e.mid", "a/b/c.midi", "a/d.Mid", "z.MID"]
 
 
-def files(root: Path, *names: str) -> None:
-    for name in names:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).touch()
-
-
 def test_links_to_folders_are_followed(tmp_path: Path) -> None:
-    files(tmp_path, "elsewhere/x.mid", "elsewhere/deep/y.mid", "songs/a.mid", "alone.mid")
+    touch(tmp_path, "elsewhere/x.mid", "elsewhere/deep/y.mid", "songs/a.mid", "alone.mid")
     (tmp_path / "songs" / "link").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "songs" / "file.mid").symlink_to(tmp_path / "alone.mid")
     (tmp_path / "top").symlink_to(tmp_path / "songs")
@@ -30,7 +23,7 @@ def test_links_to_folders_are_followed(tmp_path: Path) -> None:
 
 
 def test_links_in_circles_and_second_ways_give_no_copies(tmp_path: Path) -> None:
-    files(tmp_path, "songs/z/x.mid", "songs/z/deep/y.mid", "out/w.mid")
+    touch(tmp_path, "songs/z/x.mid", "songs/z/deep/y.mid", "out/w.mid")
     (tmp_path / "songs" / "a").symlink_to(tmp_path / "songs" / "z")  # sorted before the folder itself
     (tmp_path / "songs" / "z" / "up").symlink_to(tmp_path / "songs")
     (tmp_path / "songs" / "self").symlink_to(tmp_path / "songs" / "self")
@@ -68,5 +61,5 @@ def test_classes_are_first_level_folders() -> None:
 
 
 def test_long_lists_are_cut_in_messages() -> None:
-    assert abridged(["a", "b"]) == "a; b"
-    assert abridged(["a", "b", "c"], 1) == "a; and 2 more"
+    assert abridged([*"abcde"]) == "a; b; c; d; e"
+    assert abridged([*"abcdefg"]) == "a; b; c; d; e; and 2 more"

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from data_recorder import Recorder, fit, flat, trainer
+from data_runs import everything, ready
 from image_files import WNIDS, encoded, photo, published, write_arrays, write_folder, write_parquet
 from jsonargparse import ArgumentParser
 from PIL import Image
@@ -38,18 +39,6 @@ def module(folder: Path, tmp_path: Path) -> Make:
         return ImageNetDataModule(str(root), **{**defaults, **options})
 
     return make
-
-
-def ready(module: ImageNetDataModule, *stages: str) -> ImageNetDataModule:
-    module.prepare_data()
-    for stage in stages or ("fit",):
-        module.setup(stage)
-    return module
-
-
-def everything(loader: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    batches = list(loader)
-    return torch.cat([batch["canvas"] for batch in batches]), torch.cat([batch["label"] for batch in batches])
 
 
 def pairs(canvases: torch.Tensor, labels: torch.Tensor) -> list[tuple[bytes, int]]:

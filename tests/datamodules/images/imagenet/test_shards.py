@@ -1,14 +1,9 @@
 from pathlib import Path
 
 import pytest
+from data_runs import touch
 
 from datamodules.images.imagenet.shards import expanded, form_of, shard_files
-
-
-def touch(root: Path, *names: str) -> None:
-    for name in names:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).touch()
 
 
 @pytest.mark.parametrize(

@@ -3,17 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from var_toys import quantizer
 
 from litscale.models.var.codebooks import ProjectedCodebook, entropy_loss, rotated
-from litscale.models.var.quantizer import Quantizer
-
-
-def quantizer(**options):
-    torch.manual_seed(0)
-    made = Quantizer(**{"patch_nums": (1, 2, 4), "vocab": 16, "dim": 4} | options)
-    if not made.simvq:
-        torch.nn.init.normal_(made.codebook.weight)
-    return made
 
 
 def rotation(e: np.ndarray, q: np.ndarray) -> np.ndarray:
