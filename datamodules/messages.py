@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 
-def abridged(items: Sequence[str], most: int = 5) -> str:
-    """Join the first few items, and say how many more there are."""
-    return "; ".join(items[:most]) + (f"; and {len(items) - most} more" if len(items) > most else "")
+def abridged(items: Sequence[str]) -> str:
+    """Join the first five items, and say how many more there are."""
+    return "; ".join(items[:5]) + (f"; and {len(items) - 5} more" if len(items) > 5 else "")
 
 
 def check_least(**options: tuple[int | None, int]) -> None:

@@ -14,21 +14,16 @@ from litscale.models.sdvar.report import LEGEND
 COLOURS = {"d": "#4c9f70", "r": "#d9822b", "t": "#3b6fb6", ".": "#e3e5e8"}
 """Mark of :data:`litscale.models.sdvar.report.LEGEND` -> colour."""
 GAP = 0.35  # between rounds, in cells
+MOST_ROWS = 16  # images of a timeline
 
 
-def timeline(report: DecodeReport, images: int = 16) -> Figure:
+def timeline(report: DecodeReport) -> Figure:
     """Draw what happened to each image: a row of cells, one for each scale drafted or made, with gaps between rounds.
 
     Args:
-        report: report of a decoding run.
-        images: largest number of rows.
-
-    Raises:
-        ValueError: ``images`` is below 1.
+        report: report of a decoding run, of which the first `MOST_ROWS` images are drawn.
     """
-    if images < 1:
-        raise ValueError(f"images must be at least 1, not {images}")
-    rows = min(images, report.images)
+    rows = min(MOST_ROWS, report.images)
     figure = Figure(figsize=(9, 1.4 + 0.28 * rows), dpi=120, layout="constrained")
     axis = figure.subplots()
     width = max((_draw_row(axis, report, image) for image in range(rows)), default=1.0)

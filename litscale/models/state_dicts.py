@@ -43,10 +43,10 @@ def differences(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[
     ]
 
 
-def mismatch(own: Mapping[str, Tensor], given: Mapping[str, Tensor], most: int = 6) -> str:
-    """Return the first ``most`` differences in one line, and the number of the others; empty if everything fits."""
+def mismatch(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
+    """Return the first six differences in one line, and the number of the others; empty if everything fits."""
     problems = differences(own, given)
-    return "; ".join(problems[:most]) + (f" and {len(problems) - most} more" if len(problems) > most else "")
+    return "; ".join(problems[:6]) + (f" and {len(problems) - 6} more" if len(problems) > 6 else "")
 
 
 def fill(module: nn.Module, state: Mapping[str, Tensor]) -> None:

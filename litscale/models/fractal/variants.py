@@ -18,22 +18,22 @@ def kinds(network: Fractal) -> list[str]:
     return ["ar" if level.generator.causal else "mar" for level in network.levels]
 
 
-def variant(network: Fractal, generators: list[str], width: int, seed: int = 0) -> Fractal:
-    """Build a network of random weights with other generators and another canvas width, otherwise the same.
+def variant(network: Fractal, generators: list[str], width: int) -> Fractal:
+    """Build a network with other generators and another canvas width, otherwise the same, with random weights.
 
-    But a first level that is MAR has no preceding columns, as :class:`Fractal` has none there.
+    The weights are the same at every call. A first level that is MAR has no preceding columns, as :class:`Fractal`
+    has none there.
 
     Args:
         network: the network that it resembles, with the same channels, blocks and heads in each level.
         generators: ``ar`` or ``mar`` for each level.
         width: columns of its canvas, a multiple of the first level's patch.
-        seed: seed of the weights.
 
     Returns:
         The network, on the device of the other one.
     """
     with torch.random.fork_rng():
-        torch.manual_seed(seed)
+        torch.manual_seed(0)
         other = deepcopy(network)
         other.sizes[0] = (other.sizes[0][0], width)
         blind = generators[0] == "mar"

@@ -5,8 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+BASE = 10000.0  # the slowest pair turns once in about 2 pi BASE cells
 
-def rope_table(rows: Tensor, columns: Tensor, head_dim: int, base: float = 10000.0) -> Tensor:
+
+def rope_table(rows: Tensor, columns: Tensor, head_dim: int) -> Tensor:
     """Compute cosines and sines for tokens at the given grid cells.
 
     The first half of the rotated pairs turns with the row, the second half with the column.
@@ -15,7 +17,6 @@ def rope_table(rows: Tensor, columns: Tensor, head_dim: int, base: float = 10000
         rows: row of each token, ``[L]``.
         columns: column of each token, ``[L]``.
         head_dim: channels per head, a multiple of 4.
-        base: the slowest pair turns once in about ``2 pi base`` cells.
 
     Returns:
         complex64 ``[L, head_dim / 2]``: the rotation of each pair.
@@ -28,7 +29,7 @@ def rope_table(rows: Tensor, columns: Tensor, head_dim: int, base: float = 10000
             f"rotary positions need a head dimension (width / heads) that is a multiple of 4, not {head_dim}"
         )
     axis = head_dim // 2
-    frequencies = base ** (-torch.arange(0, axis, 2, device=rows.device, dtype=torch.float32) / axis)
+    frequencies = BASE ** (-torch.arange(0, axis, 2, device=rows.device, dtype=torch.float32) / axis)
     angles = torch.cat([rows[:, None] * frequencies, columns[:, None] * frequencies], dim=1)
     return torch.polar(torch.ones_like(angles), angles)
 

@@ -11,6 +11,8 @@ from torch.nn import functional as F  # noqa: N812
 
 from litscale.models.var.autoencoder import group_norm
 
+MOST_MOVED = 0.125  # of the shorter side of an image
+
 
 class Discriminator(nn.Module):
     """Scores how real each patch of an image looks (PatchGAN, arXiv 1611.07004).
@@ -64,18 +66,15 @@ def hinge_loss(real: Tensor, fake: Tensor) -> Tensor:
     return 0.5 * (F.relu(1 - real).mean() + F.relu(1 + fake).mean())
 
 
-def consistency_loss(
-    discriminator: Callable[[Tensor], Tensor], images: Tensor, logits: Tensor, share: float = 0.125
-) -> Tensor:
+def consistency_loss(discriminator: Callable[[Tensor], Tensor], images: Tensor, logits: Tensor) -> Tensor:
     """Compute how much logits change when images move a little (balanced consistency regularisation, arXiv 2002.04724).
 
     Args:
         discriminator: maps images to logits.
         images: ``[B, C, H, W]``.
         logits: logits of the discriminator for them, ``[B, 1, h, w]``.
-        share: largest move along each axis, as a share of the shorter side; edges are repeated.
     """
-    moved = discriminator(random_shift(images, share))
+    moved = discriminator(random_shift(images, MOST_MOVED))
     return (moved.mean((1, 2, 3)) - logits.mean((1, 2, 3))).square().mean()
 
 

@@ -53,16 +53,15 @@ def check_patch_nums(patch_nums: Sequence[int], last: int | None = None) -> tupl
     return sides
 
 
-def token_masks(known: Tensor, patch_nums: Sequence[int], share: float = 0.5) -> list[Tensor]:
-    """Derive which tokens are known from the known pixels.
+def token_masks(known: Tensor, patch_nums: Sequence[int]) -> list[Tensor]:
+    """Derive which tokens are known: those of which at least half of the pixels are.
 
     Args:
         known: bool ``[B, H, W]``.
         patch_nums: side of each scale's token map.
-        share: share of a token's pixels that must be known.
 
     Returns:
         bool ``[B, n]`` for each scale, with n its side squared.
     """
     pixels = known[:, None].float()
-    return [shrink(pixels, side).flatten(1) >= share for side in patch_nums]
+    return [shrink(pixels, side).flatten(1) >= 0.5 for side in patch_nums]

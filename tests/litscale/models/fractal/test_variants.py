@@ -37,13 +37,14 @@ def test_a_variant_is_the_network_that_its_options_would_make(generators):
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
 
 
-def test_weights_are_a_function_of_the_seed_alone():
+def test_weights_depend_on_no_seed_and_change_none():
     network = build(["ar", "mar"], 8)
     state = torch.get_rng_state()
-    one, same, third = (variant(network, ["ar", "ar"], 8, seed).state_dict() for seed in (1, 1, 2))
+    one = variant(network, ["ar", "ar"], 8).state_dict()
     assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(1)
+    same = variant(network, ["ar", "ar"], 8).state_dict()
     assert all(torch.equal(one[name], same[name]) for name in one)
-    assert not torch.equal(one["no_class"], third["no_class"])
 
 
 @pytest.mark.parametrize("generators", [["ar", "mar"], ["mar", "ar"]])

@@ -74,8 +74,6 @@ def test_rotations_by_hand():
     angles = torch.tensor([[3, 0.03, 5, 0.05], [0, 0, 2, 0.02]])
     torch.testing.assert_close(table.real, angles.cos())
     torch.testing.assert_close(table.imag, angles.sin())
-    slower = rope_table(torch.tensor([3]), torch.tensor([5]), 8, base=16.0)
-    torch.testing.assert_close(slower.angle(), torch.tensor([[3, 0.75, 5 - 2 * torch.pi, 1.25]]))
     x = torch.tensor([1.0, 2, 0, 1, 3, 0, 2, 2]).expand(1, 1, 2, 8)
     turned = rotate(x, table)[0, 0, 0]
     pairs = zip([(1, 2), (0, 1), (3, 0), (2, 2)], angles[0].tolist(), strict=True)
