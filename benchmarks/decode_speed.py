@@ -101,7 +101,7 @@ if __name__ == "__main__":
     parser.add_argument("--no-minimum", dest="minimum", action="store_false", help="leave out the minimum over rows")
     options = parser.parse_args()
     torch.manual_seed(0)
-    vqvae = VQVAE(options.patch_nums, options.vocab, channels=32, multipliers=(1, 1), blocks=1)
+    vqvae = VQVAE(options.patch_nums, vocab=options.vocab, channels=32, multipliers=(1, 1), blocks=1)
     shapes = PUBLISHED if options.published else {"draft": options.draft, "target": options.target}
     draft, target = (build(shapes[name], vqvae, options) for name in ("draft", "target"))
     print(surroundings(options.device, "bfloat16" if options.bf16 else "float32"))

@@ -35,7 +35,7 @@ def build(generator: str, patches: int, width: int, blocks: int, device: str) ->
     torch.manual_seed(0)
     sizes = [(8, patches), (8, 1), (1, 1)]
     kinds = [generator, generator]
-    return Fractal(sizes, kinds, [width, 64, 32], [blocks, 1, 0], [width // 32, 2, 1], "binary").to(device)
+    return Fractal(sizes, kinds, [width, 64, 32], [blocks, 1, 0], [width // 32, 2, 1], codec="binary").to(device)
 
 
 def step(model: Fractal, canvas: torch.Tensor, masking: Masking) -> None:

@@ -44,7 +44,7 @@ class FixedCount(Masking):
 
 @torch.no_grad()
 def bits_by_hidden(
-    network: Fractal, canvas: Tensor, label: Tensor, level: int, patches: int, passes: int
+    network: Fractal, canvas: Tensor, label: Tensor, *, level: int, patches: int, passes: int
 ) -> list[float]:
     """Measure the bits of the patches at one place of their level, by the number m of hidden ones, from 0 (unused) on.
 
@@ -104,7 +104,9 @@ def main() -> None:
     for level, (canvas, patch) in enumerate(pairwise(network.sizes)):
         # 2. what a patch costs, by the number of hidden ones
         patches = canvas[0] * canvas[1] // (patch[0] * patch[1])
-        bits = bits_by_hidden(network, batch["canvas"], batch["label"], level, patches, options.repeats)
+        bits = bits_by_hidden(
+            network, batch["canvas"], batch["label"], level=level, patches=patches, passes=options.repeats
+        )
         # 3. a line of the table for each number of steps
         for steps in (steps for steps in options.steps if steps < patches):
             ways = [masking_schedule([patches], steps, kind)[:, 0].tolist() for kind in SCHEDULES]

@@ -20,7 +20,7 @@ from litscale.models.var import PRESETS, VAR, VQVAE, VARGeneration, generate
 def watch(model: VAR, clock: Clock) -> None:
     """Measure the time of each scale of the transformer, and of the tokenizer."""
 
-    def scale(inputs: Any, condition: Any, cache: Any, first: int, *masks: Any) -> str:
+    def scale(inputs: Any, condition: Any, cache: Any, first: int, **masks: Any) -> str:
         return f"scale {first}"
 
     clock.watch_methods(model, "classes", "condition")

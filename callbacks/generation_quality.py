@@ -279,7 +279,9 @@ class GenerationQuality(SampleEvaluation):
                 ResultTable("class", {"share": Column("", "{:.1%}")}, shares, "Samples recognised as their class")
             )
         drawn = "Drawn with " + ", ".join(f"{name} {value}" for name, value in settings.items()) + "."
-        return Report(f"quality_{stage}", f"Generation quality ({stage})", tables, data, checkpoint, drawn)
+        return Report(
+            f"quality_{stage}", f"Generation quality ({stage})", tables, data, checkpoint=checkpoint, remark=drawn
+        )
 
     def _finish(self, path: Path) -> None:
         """Export the samples as ``keep`` says, and delete the batches; all ranks are done, as scores are computed."""

@@ -172,11 +172,13 @@ class MusicEvaluation(SampleEvaluation):
         return music_report(
             stage,
             checkpoint_of(trainer),
-            self.num_samples,
-            self._windows,
-            ({} if model is None else {"model": float(model)}) | self._baseline_nats,
-            {name: {kind: float(value) for kind, value in row.items()} for name, row in self._compared().items()},
-            self._compared_sets,
+            samples=self.num_samples,
+            windows=self._windows,
+            nats_per_step=({} if model is None else {"model": float(model)}) | self._baseline_nats,
+            statistics={
+                name: {kind: float(value) for kind, value in row.items()} for name, row in self._compared().items()
+            },
+            sets=self._compared_sets,
         )
 
     def _compared(self) -> dict[str, dict[str, Tensor]]:
@@ -197,6 +199,7 @@ class MusicEvaluation(SampleEvaluation):
 def music_report(
     stage: str,
     checkpoint: str | None,
+    *,
     samples: int,
     windows: int,
     nats_per_step: dict[str, float],
@@ -225,4 +228,11 @@ def music_report(
     settings = {"stage": stage, "checkpoint": checkpoint, "samples": samples, "windows": windows}
     numbers = {"nats_per_step": nats_per_step, "statistics": statistics} | set_numbers(sets)
     heading = f"Music evaluation ({stage})"
-    return Report(f"music_{stage}", heading, tables + set_tables(sets), settings | numbers, checkpoint, remark(sets))
+    return Report(
+        f"music_{stage}",
+        heading,
+        tables + set_tables(sets),
+        settings | numbers,
+        checkpoint=checkpoint,
+        remark=remark(sets),
+    )

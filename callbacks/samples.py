@@ -99,7 +99,9 @@ class Samples(Callback):
         # No collective here: the other ranks are not.
         steps: list[tuple[Tensor, Tensor]] = []
         with averaged_weights(trainer, pl_module):
-            canvases = generate_samples(trainer, pl_module, 0, self.num_samples, self.seed, steps if self.gif else None)
+            canvases = generate_samples(
+                trainer, pl_module, 0, self.num_samples, self.seed, frames=steps if self.gif else None
+            )
         module = offered(pl_module, CountsDecoding)
         took = {} if module is None else decoding_summary(module.decoding_counts())
         if took:

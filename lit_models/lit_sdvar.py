@@ -302,6 +302,7 @@ class LitSDVAR(GeneratingModule):
         labels: Tensor,
         index: Tensor | None,
         seed: int | None,
+        *,
         profile: bool = False,
     ) -> Decoded:
         """Decode labels to images with ``sampling_threads``; the same arguments give the same images in every run.

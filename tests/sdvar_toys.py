@@ -10,7 +10,7 @@ LABELS = [3, 0, -1, 4, 3]
 def vqvae(patch_nums=(1, 2, 3, 4), vocab=16, seed=0, multipliers=(1, 1)):
     """A tokenizer whose codes are far apart, so that tokens matter."""
     torch.manual_seed(seed)
-    tokenizer = VQVAE(patch_nums, vocab, 8, 32, multipliers, 1)
+    tokenizer = VQVAE(patch_nums, vocab=vocab, dim=8, channels=32, multipliers=multipliers, blocks=1)
     torch.nn.init.normal_(tokenizer.quantizer.codebook.weight)
     return tokenizer.eval()
 

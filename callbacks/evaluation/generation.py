@@ -21,6 +21,7 @@ def generate_samples(
     first: int,
     count: int,
     seed: int,
+    *,
     frames: list[tuple[Tensor, Tensor]] | None = None,
 ) -> Tensor:
     """Generate samples ``first``, ``first + 1``, ... in the trainer's precision.

@@ -35,7 +35,7 @@ LEAST_WINDOWS = 3  # of a set with distances within it
 Numbers = dict[str, float]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ComparedSets:
     """The comparison of sets of windows.
 
@@ -143,12 +143,12 @@ class SetComparison:
         parts = (("generated", generated), ("data", data))
         copies = {part: copied(found.windows, training) for part, found in parts}
         return ComparedSets(
-            set_distances(ours, theirs) if enough else {},
-            set_distances(known, theirs) if enough and len(known) >= LEAST_WINDOWS else {},
-            {part: row for part, row in copies.items() if row},
-            self.frechet(ours, theirs) if self.frechet is not None and enough else None,
-            classes,
-            len(generated) + len(data) - len(ours) - len(theirs),
+            distances=set_distances(ours, theirs) if enough else {},
+            training=set_distances(known, theirs) if enough and len(known) >= LEAST_WINDOWS else {},
+            copies={part: row for part, row in copies.items() if row},
+            frechet=self.frechet(ours, theirs) if self.frechet is not None and enough else None,
+            classes=classes,
+            too_short=len(generated) + len(data) - len(ours) - len(theirs),
         )
 
     def _gathered(self, part: WindowSet, trainer: Trainer, pl_module: LightningModule) -> LabelledWindows:

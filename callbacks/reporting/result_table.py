@@ -6,7 +6,7 @@ import csv
 import io
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +128,7 @@ class Report:
     heading: str
     tables: list[ResultTable]
     data: dict[str, Any]
+    _: KW_ONLY
     checkpoint: str | None = None
     remark: str = ""
 

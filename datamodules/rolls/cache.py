@@ -67,7 +67,7 @@ def cache_path(cache_dir: Path, options: Mapping[str, object]) -> Path:
     return cache_dir / f"rolls-{sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:24]}"
 
 
-@dataclass
+@dataclass(kw_only=True)
 class RollCache:
     """An open cache, read-only. Cheap to send to worker processes: each of them maps the file itself.
 
@@ -113,7 +113,15 @@ class RollCache:
             return None
         if not whole or len(names) != len(steps) or len(meters) != len(steps) or steps.min(initial=1) < 1:
             return None
-        return cls(path, names, np.cumsum(steps) - steps, steps, notes, errors, meters)
+        return cls(
+            path=path,
+            names=names,
+            starts=np.cumsum(steps) - steps,
+            steps=steps,
+            notes=notes,
+            errors=errors,
+            beats_per_bar=meters,
+        )
 
     def window(self, piece: int, start: int, length: int) -> np.ndarray:
         """Return some steps of a piece.

@@ -300,7 +300,15 @@ class PianoRollDataModule(RankedDataModule):
             labels = [self.class_names.index(name) for name in classes]
         form, meters = self.format, self._cache.beats_per_bar[chosen]
         own_meters = None if self.beats_per_bar is not None or (meters == form.beats_per_bar).all() else meters.tolist()
-        return Pieces(self._cache, chosen, self.window, form.lowest_pitch, form.pitches, labels, own_meters)
+        return Pieces(
+            self._cache,
+            chosen,
+            window=self.window,
+            low=form.lowest_pitch,
+            rows=form.pitches,
+            labels=labels,
+            meters=own_meters,
+        )
 
     def _sample_meter(self) -> float | None:
         """Return the quarter notes per bar of samples, None if they are not known."""

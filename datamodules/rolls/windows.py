@@ -6,7 +6,7 @@ Shapes: a canvas is uint8 ``[1, rows, window]``; row 0 is the lowest pitch kept.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 import numpy as np
 import torch
@@ -33,6 +33,7 @@ class Pieces:
 
     cache: RollCache
     chosen: np.ndarray
+    _: KW_ONLY
     window: int
     low: int
     rows: int

@@ -15,7 +15,7 @@ from litscale.models.codec import Codec
 from litscale.models.sdvar import Decoded, DecodeReport
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Comparison:
     """The images of a decoder and of the target alone for the same labels and noise.
 
@@ -59,12 +59,12 @@ def compare(made: Decoded, alone: Decoded, codec: Codec) -> Comparison:
     """
     equal = torch.cat([a == b for a, b in zip(made.tokens, alone.tokens, strict=True)], dim=1)
     return Comparison(
-        codec.to_symbols(made.images.float() * 2 - 1),
-        codec.to_symbols(alone.images.float() * 2 - 1),
-        made.report,
-        alone.report,
-        equal.double().mean(1),
-        (made.images.float() - alone.images.float()).abs().mean((1, 2, 3)),
+        canvas=codec.to_symbols(made.images.float() * 2 - 1),
+        target_canvas=codec.to_symbols(alone.images.float() * 2 - 1),
+        report=made.report,
+        target_report=alone.report,
+        agreement=equal.double().mean(1),
+        difference=(made.images.float() - alone.images.float()).abs().mean((1, 2, 3)),
     )
 
 

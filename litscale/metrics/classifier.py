@@ -31,7 +31,7 @@ class GreyClassifier(nn.Module):
         self.head = nn.Linear(num_features, num_classes)
         self.register_buffer("scale", torch.ones(()))
 
-    def learn(self, canvases: Tensor, labels: Tensor, epochs: int, batch_size: int, learning_rate: float) -> None:
+    def learn(self, canvases: Tensor, labels: Tensor, *, epochs: int, batch_size: int, learning_rate: float) -> None:
         """Train the network on one thread, with the numbers of torch's global generator, and scale the features.
 
         Args:

@@ -106,7 +106,13 @@ class TrainedClassifier(GreyClassifier, ABC):
             torch.manual_seed(0)
             network = GreyClassifier(self.side, self.body_for(self.side), FEATURES, self.num_classes)
             batch_size = min(training.batch_size, len(labels))
-            network.learn(canvases, labels, training.epochs, batch_size, training.learning_rate)
+            network.learn(
+                canvases,
+                labels,
+                epochs=training.epochs,
+                batch_size=batch_size,
+                learning_rate=training.learning_rate,
+            )
         accuracy = network.eval().accuracy(*self.pictures(held_out=True))
         return {**network.state_dict(), "held_out_accuracy": torch.tensor(accuracy)}
 

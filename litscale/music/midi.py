@@ -81,7 +81,9 @@ def read_midi(
     if not drums:
         heard = events.channels != DRUMS
         events = replace(events, notes=events.notes[heard], channels=events.channels[heard])
-    return _to_roll(events, form, phase, pedal, beats_per_bar, str(path), longest)
+    return _to_roll(
+        events, form, phase=phase, pedal=pedal, beats_per_bar=beats_per_bar, name=str(path), longest=longest
+    )
 
 
 def from_pretty_midi(
@@ -121,18 +123,20 @@ def from_pretty_midi(
     moves = [(index, move) for index, part in parts for move in part.control_changes if move.number == SUSTAIN]
     changes = zip(*midi.get_tempo_changes(), strict=True)
     events = MidiEvents(
-        midi.resolution,
-        np.array(played, NOTE),
-        np.array([index for index, part in parts for _ in part.notes], np.int64),
-        sorted(((tick(move.time), index, move.value >= 64) for index, move in moves), key=itemgetter(0)),
-        [(tick(time), 60e6 / tempo) for time, tempo in changes],
-        sorted(
+        ticks_per_quarter=midi.resolution,
+        notes=np.array(played, NOTE),
+        channels=np.array([index for index, part in parts for _ in part.notes], np.int64),
+        pedals=sorted(((tick(move.time), index, move.value >= 64) for index, move in moves), key=itemgetter(0)),
+        tempos=[(tick(time), 60e6 / tempo) for time, tempo in changes],
+        meters=sorted(
             ((tick(meter.time), meter.numerator, meter.denominator) for meter in midi.time_signature_changes),
             key=itemgetter(0),
         ),
-        [(tick(event.time), event.text.encode(errors="replace")) for event in midi.lyrics],
+        lyrics=[(tick(event.time), event.text.encode(errors="replace")) for event in midi.lyrics],
     )
-    return _to_roll(events, form, phase, pedal, beats_per_bar, "PrettyMIDI object", LONGEST)
+    return _to_roll(
+        events, form, phase=phase, pedal=pedal, beats_per_bar=beats_per_bar, name="PrettyMIDI object", longest=LONGEST
+    )
 
 
 def to_pretty_midi(roll: Roll) -> pretty_midi.PrettyMIDI:
@@ -210,6 +214,7 @@ def _ticks_per_step(form: RollFormat) -> int:
 def _to_roll(
     events: MidiEvents,
     form: RollFormat,
+    *,
     phase: str | float,
     pedal: bool,
     beats_per_bar: float | None,

@@ -29,7 +29,7 @@ class MidiError(ValueError):
     """A MIDI file that cannot become a roll; the message names the file and the reason."""
 
 
-@dataclass
+@dataclass(kw_only=True)
 class MidiEvents:
     """What a file holds, of all tracks together.
 
@@ -82,13 +82,13 @@ def read_events(data: bytes, name: str) -> MidiEvents:
         return sorted(chain.from_iterable(getattr(track, kind) for track in tracks), key=itemgetter(0))
 
     return MidiEvents(
-        ticks_per_quarter,
-        notes,
-        voice >> 7,
-        merged("pedals"),
-        merged("tempos"),
-        merged("meters"),
-        merged("lyrics"),
+        ticks_per_quarter=ticks_per_quarter,
+        notes=notes,
+        channels=voice >> 7,
+        pedals=merged("pedals"),
+        tempos=merged("tempos"),
+        meters=merged("meters"),
+        lyrics=merged("lyrics"),
     )
 
 

@@ -48,13 +48,38 @@ def comparison(canvas: Tensor, lossless: bool = False) -> Comparison:
     """What :class:`Comparing` makes of canvases uint8 ``[B, C, H, W]``."""
     even = tuple(key % 2 == 0 for key in keys(canvas))
     rows = tuple(range(len(even)))
-    rounds = [Round(rows, 0, 2, tuple(1 + x for x in even), tuple(2 + x for x in even), 5, 21)]
+    rounds = [
+        Round(
+            images=rows,
+            first=0,
+            drafted=2,
+            accepted=tuple(1 + x for x in even),
+            kept=tuple(2 + x for x in even),
+            draft_tokens=5,
+            target_tokens=21,
+        )
+    ]
     if late := tuple(row for row in rows if not even[row]):
-        rounds.append(Round(late, 2, 0, (0,) * len(late), (1,) * len(late), 0, 16))
+        rounds.append(
+            Round(
+                images=late,
+                first=2,
+                drafted=0,
+                accepted=(0,) * len(late),
+                kept=(1,) * len(late),
+                draft_tokens=0,
+                target_tokens=16,
+            )
+        )
     seconds = {"wall": 0.5 * len(rows)}
-    target = DecodeReport(SCALES, len(rows), (), {"wall": 1.5 * len(rows)})
+    target = DecodeReport(SCALES, len(rows), (), seconds={"wall": 1.5 * len(rows)})
     changed = canvas if lossless else 255 - canvas
     agreement, difference = (torch.tensor([1.0 if x else 0.5 for x in even]) for _ in range(2))
     return Comparison(
-        changed, canvas, DecodeReport(SCALES, len(rows), tuple(rounds), seconds), target, agreement, 1 - difference
+        canvas=changed,
+        target_canvas=canvas,
+        report=DecodeReport(SCALES, len(rows), tuple(rounds), seconds=seconds),
+        target_report=target,
+        agreement=agreement,
+        difference=1 - difference,
     )

@@ -249,7 +249,9 @@ def test_a_real_model(tmp_path):
 
 def test_undefined_numbers_are_null_and_dashes(tmp_path):
     row = {"generated": float("nan"), "data": 1.0, "ratio": float("nan"), "histogram_overlap": float("nan")}
-    report = music_report("test", "last.ckpt", 1, 1, {}, {"polyphony": row}, ComparedSets())
+    report = music_report(
+        "test", "last.ckpt", samples=1, windows=1, nats_per_step={}, statistics={"polyphony": row}, sets=ComparedSets()
+    )
     json_file, markdown = report.write(tmp_path / "new")
     assert json.loads(json_file.read_text())["statistics"]["polyphony"]["ratio"] is None
     assert "| polyphony | - | 1 | - | - |" in markdown.read_text()

@@ -34,7 +34,7 @@ def folder(root: Path) -> Any:
 
 
 def arrays(root: Path) -> Any:
-    return ArraySource(root, False, None, root / "cache").open("train", CROP)
+    return ArraySource(folder=root, labels=False, class_map=None, cache_dir=root / "cache").open("train", CROP)
 
 
 def parquet(root: Path) -> Any:

@@ -20,7 +20,7 @@ def request():
     return DataLoader([batch], batch_size=None)
 
 
-def scored(folder, module, data, precision, batch_size, stage="validate"):
+def scored(folder, module, data, *, precision, batch_size, stage="validate"):
     data.batch_size = batch_size
     (found,) = getattr(quiet(folder, precision=precision), stage)(module, datamodule=data, verbose=False)
     return found
@@ -31,7 +31,7 @@ def test_fractal_scores(tmp_path, toy_data, toy_module, generators):
     def score(precision, batch_size, stage):
         module = toy_module(generators, codec="gray", nll_passes=2)
         torch.nn.init.normal_(module.network.leaf.bias)  # likelihoods that differ from canvas to canvas
-        found = scored(tmp_path, module, data, precision, batch_size, stage)
+        found = scored(tmp_path, module, data, precision=precision, batch_size=batch_size, stage=stage)
         wanted = torch.float32 if precision == "32-true" else module.network.leaf.bias.dtype
         assert module.network.leaf.bias.dtype == wanted
         return found
@@ -62,10 +62,10 @@ def test_sums_do_not_depend_on_what_torch_s_default_dtype_was_when_the_metric_mo
 
 @pytest.mark.parametrize("precision", HALVES)
 def test_var_scores(tmp_path, precision):
-    exact = scored(tmp_path, lit_var(), ToyImages(), "32-true", 16)
+    exact = scored(tmp_path, lit_var(), ToyImages(), precision="32-true", batch_size=16)
     for batch_size in (3, 16):
         module = lit_var()
-        found = scored(tmp_path, module, ToyImages(), precision, batch_size)
+        found = scored(tmp_path, module, ToyImages(), precision=precision, batch_size=batch_size)
         assert module.network.head.weight.dtype != torch.float32
         for name, value in exact.items():
             # 16 images: a token more or less that is the likeliest is 1/16 of accuracy at the first scale
@@ -78,7 +78,7 @@ def test_tokenizer_scores_and_tokens_are_those_of_float32(tmp_path, precision):
     made = {}
     for given in ("32-true", precision):
         module = lit_vqvae(features=Patches())
-        made[given] = scored(tmp_path, module, ToyImages(), given, 3, "test")
+        made[given] = scored(tmp_path, module, ToyImages(), precision=given, batch_size=3, stage="test")
         (batch,) = quiet(tmp_path, precision=given).predict(module, DataLoader(ToyImages(5).items(), batch_size=5))
         made[given, "tokens"] = batch["tokens"]
         assert module.network.decoder.conv_out.weight.dtype == torch.float32
@@ -90,7 +90,8 @@ def test_tokenizer_scores_and_tokens_are_those_of_float32(tmp_path, precision):
 @pytest.mark.parametrize("precision", HALVES)
 def test_speculative_scores(tmp_path, precision):
     exact, found = (
-        scored(tmp_path, lit_sdvar(**speculative(gamma=2)), ToyImages(8), given, 4) for given in ("32-true", precision)
+        scored(tmp_path, lit_sdvar(**speculative(gamma=2)), ToyImages(8), precision=given, batch_size=4)
+        for given in ("32-true", precision)
     )
     for name in ("val/divergence", "val/overlap"):
         assert found[name] == pytest.approx(exact[name], rel=0.02)

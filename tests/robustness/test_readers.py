@@ -104,7 +104,7 @@ def arrays(name: str, content: bytes) -> Callable[[Path], Path]:
 
 
 def read_arrays(path: Path) -> int:
-    source = ArraySource(path.parent, True, None, path.parent / "cache", strict=True)
+    source = ArraySource(folder=path.parent, labels=True, class_map=None, cache_dir=path.parent / "cache", strict=True)
     source.prepare("val")
     images = source.open("val", Crop(4, upsample=True))
     return sum(int(images.canvas(number).sum()) for number in range(len(images)))

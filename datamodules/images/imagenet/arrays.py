@@ -31,7 +31,7 @@ from litscale.storage.pickles import load_plain
 BATCH_NAME = re.compile(r"(train_data_batch_(?P<number>\d+)|val_data)(?P<suffix>|\.npz|\.pkl|\.pickle)")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ArraySource(ImageSource):
     """A folder with ``train_data_batch_1``, ``train_data_batch_2``, ... and ``val_data``.
 

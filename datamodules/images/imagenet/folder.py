@@ -83,7 +83,7 @@ class FolderSource(ImageSource):
         labels = None
         if self.labels:
             labels = self._folder_labels(classes, root)[which] if classes else self._flat_labels(split, names)
-        return FolderImages(folders, names, which, labels, crop)
+        return FolderImages(folders=folders, names=names, which=which, labels=labels, crop=crop)
 
     def _class_map(self) -> dict[int, str] | None:
         path = find_file("class_map", self.class_map, self.folder, CLASS_MAPS)
@@ -109,7 +109,7 @@ class FolderSource(ImageSource):
         return listed_labels(path, list(map(os.fsdecode, names)), self.class_names(), self._class_map())
 
 
-@dataclass
+@dataclass(kw_only=True)
 class FolderImages(Images):
     """The image files of a split. Names are kept in one array: a million strings would be copied into every worker.
 

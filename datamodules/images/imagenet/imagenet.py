@@ -84,7 +84,16 @@ class ImageNetDataModule(ImageDataModule):
             raise ValueError(f"form is {form}, but shards names {form_of(shards)} files: leave one of the two out")
         root = Path(folder).expanduser()
         super().__init__(
-            ImageNet(root, form, labels, class_map, val_labels, cache_root(cache_dir), strict, shards),
+            ImageNet(
+                folder=root,
+                form=form,
+                labels=labels,
+                class_map=class_map,
+                val_labels=val_labels,
+                cache_dir=cache_root(cache_dir),
+                strict=strict,
+                shards=shards,
+            ),
             num_classes=num_classes if labels else 0,
             flip=flip,
             strict=strict,
@@ -92,7 +101,7 @@ class ImageNetDataModule(ImageDataModule):
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ImageNet(ImageSource):
     """ImageNet in the form that a folder has; the options are those of `ImageNetDataModule`."""
 
@@ -133,7 +142,13 @@ class ImageNet(ImageSource):
         if form == "folder":
             return FolderSource(self.folder, self.labels, self.class_map, self.val_labels)
         if form == "arrays":
-            return ArraySource(self.folder, self.labels, self.class_map, self.cache_dir, self.strict)
+            return ArraySource(
+                folder=self.folder,
+                labels=self.labels,
+                class_map=self.class_map,
+                cache_dir=self.cache_dir,
+                strict=self.strict,
+            )
         if form == "tar":
             return TarSource(self.folder, self.labels, self.cache_dir, self.shards)
         return ParquetSource(self.folder, self.labels, self.shards)

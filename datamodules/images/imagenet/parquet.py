@@ -91,13 +91,20 @@ class ParquetSource(ImageSource):
             raise FileNotFoundError(f"folder: the {split} shards in {self.folder} have no rows")
         block = max(1, BLOCK_BYTES * sum(rows) // max(size, 1))
         everything = np.concatenate(labels) if labels else None
-        return ParquetImages(files, np.array(groups), np.cumsum([0, *rows]), block, everything, crop)
+        return ParquetImages(
+            files=files,
+            groups=np.array(groups),
+            starts=np.cumsum([0, *rows]),
+            block=block,
+            labels=everything,
+            crop=crop,
+        )
 
     def _files(self, split: str) -> list[Path]:
         return shard_files(self.folder, split, "parquet", self.shards)
 
 
-@dataclass
+@dataclass(kw_only=True)
 class ParquetImages(Images):
     """The images of a split.
 

@@ -102,7 +102,14 @@ class TarSource(ImageSource):
                 "cache_dir to a folder that all of them see, or prepare_data_per_node"
             )
         which = np.repeat(np.arange(len(files), dtype=np.int32), index["counts"])
-        return TarImages(files, which, index["starts"], index["sizes"], index["labels"] if self.labels else None, crop)
+        return TarImages(
+            files=files,
+            which=which,
+            starts=index["starts"],
+            sizes=index["sizes"],
+            labels=index["labels"] if self.labels else None,
+            crop=crop,
+        )
 
     def _files(self, split: str) -> list[Path]:
         files = shard_files(self.folder, split, "tar", self.shards)
@@ -119,7 +126,7 @@ class TarSource(ImageSource):
         return self.cache_dir / f"tar-{sha256(described.encode()).hexdigest()[:24]}.npz"
 
 
-@dataclass
+@dataclass(kw_only=True)
 class TarImages(Images):
     """The images of a split. No file stays open, so worker processes share nothing.
 

@@ -122,7 +122,15 @@ class BenchTrainer(Trainer):
         # 1. the decoders, checked before anything is run
         inner = range(1, model.scales)
         entries, large = (inner if given is None else given for given in (entry_nums, large_scales))
-        grid = decoders(model, gammas, RULES if acceptances is None else acceptances, thresholds, entries, masks, large)
+        grid = decoders(
+            model,
+            gammas=gammas,
+            acceptances=RULES if acceptances is None else acceptances,
+            thresholds=thresholds,
+            entry_nums=entries,
+            masks=masks,
+            large_scales=large,
+        )
         if generations is None:
             generations = ({"cfg_until": model.scales // 2},) if model.generation.cfg else ()
         cases = cases_of(model, grid, generations)
@@ -144,7 +152,16 @@ class BenchTrainer(Trainer):
         if profile:
             settings["profile"] = True
         # 2. measure them
-        bench = Bench(model, quality, num_images, batch_size, seeds, speed_batches, repeats, profile)
+        bench = Bench(
+            model=model,
+            quality=quality,
+            num_images=num_images,
+            batch_size=batch_size,
+            seeds=seeds,
+            speed_batches=speed_batches,
+            repeats=repeats,
+            profile=profile,
+        )
         unfinished, identity = run_folder(self) / f"{NAME}_unfinished.json", bench.identity(cases, settings)
         choice = None
         with evaluating(model), torch.no_grad(), self.precision_plugin.forward_context():
@@ -242,7 +259,15 @@ class BenchTrainer(Trainer):
         # 2. measure it
         unit, nats = list(model.units.items())[-1]
         bench = FractalBench(
-            networks, batch_size, train_batch_size, repeats, uncached, canvases, model.nll_passes, unit, nats
+            networks=networks,
+            batch_size=batch_size,
+            train_batch_size=train_batch_size,
+            repeats=repeats,
+            uncached=uncached,
+            canvases=canvases,
+            passes=model.nll_passes,
+            unit=unit,
+            nats=nats,
         )
         settings = {name: value for name, value in asdict(model.generation).items() if name not in VARIED}
         settings |= {"batch_size": batch_size, "train_batch_size": train_batch_size}
@@ -258,7 +283,9 @@ class BenchTrainer(Trainer):
         with limited_threads(network, threads), evaluating(model), torch.no_grad(), autocast:
             rows = bench.rows(patches, grid, unfinished, settings)
         # 3. the table and the picture
-        report = fractal_report(networks.weights, checkpoints, settings, rows, unit, model.device.type)
+        report = fractal_report(
+            networks.weights, checkpoints, settings=settings, rows=rows, unit=unit, device=model.device.type
+        )
         report.show()
         files = report.write(run_folder(self), with_csv=True)
         files.append(write_picture(seconds_picture(report.data, unit), run_folder(self) / "bench_fractal.png"))

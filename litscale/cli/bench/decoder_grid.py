@@ -62,6 +62,7 @@ class Case:
 
 def decoders(
     model: LitSDVAR,
+    *,
     gammas: Sequence[int | GammaPolicy],
     acceptances: Sequence[Acceptance],
     thresholds: Sequence[float] | None,
@@ -169,7 +170,7 @@ class Quality:
         return float(frechet_distance(statistics.compute(), self.real))
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Bench:
     """Compares the images of decoders with those of the target alone, and measures in turns how long decoders take.
 
@@ -282,7 +283,7 @@ class Bench:
         """Decode the images with the numbers ``index``, int64 ``[B]``; their labels are the classes in turn."""
         classes = self.model.target.num_classes
         labels = index % classes if classes else torch.full_like(index, -1)
-        return self.model.decode(decoder, options, labels, index, seed, profile)
+        return self.model.decode(decoder, options, labels, index, seed, profile=profile)
 
     def alone(self, index: Tensor, seed: int) -> Decoded:
         """Return the same images from the target alone with all its arithmetic, decoded once for all decoders."""

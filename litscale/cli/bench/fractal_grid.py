@@ -121,7 +121,7 @@ class Operators(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-@dataclass
+@dataclass(kw_only=True)
 class FractalBench:
     """Measures ways at several numbers of patches.
 
@@ -205,7 +205,16 @@ class FractalBench:
         if case.options is None:
             work = partial(train_step, network, self.train_batch_size, width, number)
         else:
-            work = partial(sample, network, case.options, self.batch_size, width, number, self.networks.draft, report)
+            work = partial(
+                sample,
+                network,
+                case.options,
+                batch_size=self.batch_size,
+                width=width,
+                seed=number,
+                draft=self.networks.draft,
+                report=report,
+            )
         if not number:
             with Operators() as operators:
                 work()
@@ -287,6 +296,7 @@ def train_step(network: Fractal, batch_size: int, width: int, seed: int) -> None
 def sample(
     network: Fractal,
     options: Generation,
+    *,
     batch_size: int,
     width: int,
     seed: int,

@@ -20,6 +20,7 @@ MARKERS = "osD^vP*X<>hd"
 def fractal_report(
     weights: str,
     checkpoints: Mapping[str, Mapping[str, Any]],
+    *,
     settings: Mapping[str, Any],
     rows: Mapping[str, Mapping[str, Any]],
     unit: str,

@@ -130,7 +130,7 @@ class EvaluateCLI(LitscaleCLI):
         self.trainer.strategy.setup_environment()
         folder = EvaluationFolder(self._run, given.name)
         watch = Watch(given.watch, given.patience, given.poll)
-        evaluator = Evaluator(self._run, folder, given.selection, watch, self._loggers, self._modes())
+        evaluator = Evaluator(self._run, folder, given.selection, watch, loggers=self._loggers, modes=self._modes())
         self._by_first(partial(folder.claim, self._settings(stage) | {"stage": stage}))
         # 2. do it
         failed = []

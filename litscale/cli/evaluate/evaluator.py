@@ -86,6 +86,7 @@ class Evaluator:
         folder: EvaluationFolder,
         selection: Selection,
         watch: Watch,
+        *,
         loggers: Sequence[Mapping[str, object]] = (),
         modes: Mapping[str, str] | None = None,
     ) -> None:

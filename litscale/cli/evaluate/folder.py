@@ -28,7 +28,7 @@ SETTINGS = "settings.json"
 PRESENT = "evaluators"  # in .locks; each evaluator shares it as long as its process runs, which filelock's cannot do
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Evaluated:
     """The scores of a checkpoint.
 
@@ -202,7 +202,14 @@ class EvaluationFolder:
         """
         now, path = datetime.now(UTC).isoformat(), str(candidate.path.resolve())
         weights = self.weights_of(snapshot)
-        record = Evaluated(candidate.step, path, candidate.checksum, weights, now, dict(scores))
+        record = Evaluated(
+            step=candidate.step,
+            checkpoint=path,
+            checksum=candidate.checksum,
+            weights=weights,
+            time=now,
+            scores=dict(scores),
+        )
         write_atomically(self.step_folder(candidate.step) / RECORD, json_text(asdict(record)))
         self.discard_snapshots(candidate.step)
 

@@ -23,7 +23,7 @@ CARD = "README.md"
 LOG = "training.csv"  # of the training, a line a logged step
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Exported:
     """A model that is exported.
 

@@ -35,7 +35,14 @@ def main(words: Sequence[str]) -> None:
     given = parser.parse_args(words)
     folder = given.folder or given.run / EXPORT
     try:
-        files = export_run(given.run, folder, given.checkpoint, given.dtype, given.official, given.overwrite)
+        files = export_run(
+            given.run,
+            folder,
+            checkpoint=given.checkpoint,
+            dtype=given.dtype,
+            official=given.official,
+            overwrite=given.overwrite,
+        )
     except (OSError, ValueError) as error:
         parser.error(str(error))
     print("\n".join(["Wrote", *(f"  {file}" for file in files)]))

@@ -33,6 +33,7 @@ SHARED = ("seed_everything", "model", "data")  # sections of the config; the tra
 def export_run(
     run: Path,
     folder: Path,
+    *,
     checkpoint: str | None = None,
     dtype: str = "float32",
     official: bool = False,
@@ -80,7 +81,16 @@ def export_run(
         options = module.standalone_options(shared["model"].get("init_args") or {})
         shared["model"] = shared["model"] | {"init_args": options}
     curves = read_curves([path for pattern in LOGS for path in run.glob(pattern)])
-    described = Exported(run, module, shared, record, weights, dtype, official, curves)
+    described = Exported(
+        run=run,
+        module=module,
+        config=shared,
+        record=record,
+        weights=weights,
+        dtype=dtype,
+        official=official,
+        curves=curves,
+    )
     with _named_errors(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         remove_stale(folder.parent)

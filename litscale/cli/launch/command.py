@@ -45,7 +45,13 @@ def main(words: Sequence[str]) -> None:
     if given.nodes < 1 or given.gpus < 0:
         options.error(f"--nodes must be at least 1 and --gpus not negative, not {given.nodes} and {given.gpus}")
     resources = Resources(
-        given.nodes, given.gpus, given.time, given.partition, given.signal, tuple(given.env), tuple(given.sbatch)
+        nodes=given.nodes,
+        gpus=given.gpus,
+        time=given.time,
+        partition=given.partition,
+        signal=given.signal,
+        environment=tuple(given.env),
+        options=tuple(given.sbatch),
     )
     try:
         # 2. the run, of which a mistake is better known before the job has waited

@@ -16,7 +16,7 @@ SIZES = ("--trainer.num_nodes", "--trainer.devices")  # which the resources give
 NAME = re.compile(r"[A-Za-z_]\w*")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Resources:
     """The resources that a job asks of SLURM.
 

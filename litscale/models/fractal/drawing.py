@@ -23,7 +23,7 @@ from litscale.models.keyed import chained, gumbel, numbers
 Scale = float | Tensor | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Canvases:
     """Canvases of one level, which are to be filled.
 

@@ -165,7 +165,13 @@ class Fractal(CanvasNetwork):
                 patch_features=self.features.count * patch[0] * patch[1],
                 grid=grid_of(canvas, patch),
                 stack=StackConfig(
-                    widths[i], blocks[i], heads[i], attn_dropout, proj_dropout, shared_dropout, grad_checkpointing
+                    widths[i],
+                    blocks[i],
+                    heads[i],
+                    attn_dropout=attn_dropout,
+                    proj_dropout=proj_dropout,
+                    shared_dropout=shared_dropout,
+                    grad_checkpointing=grad_checkpointing,
                 ),
                 conditions=conditions,
                 condition_width=condition_width,
@@ -273,7 +279,7 @@ class Fractal(CanvasNetwork):
         Returns:
             float32 ``[passes, B]``.
         """
-        terms = self._passes(canvas, label, passes, seed, start, masking)
+        terms = self._passes(canvas, label, passes=passes, seed=seed, start=start, masking=masking)
         return torch.stack([of_pass.nats_per_canvas(len(canvas)) for of_pass in terms])
 
     @torch.no_grad()
@@ -302,13 +308,14 @@ class Fractal(CanvasNetwork):
                 "through time first (scan column_major, with patches of one column below several rows of patches): "
                 "set evaluation.stride to null"
             )
-        terms = self._passes(canvas, label, passes, seed, start)
+        terms = self._passes(canvas, label, passes=passes, seed=seed, start=start)
         return torch.stack([of_pass.nats_per_column(len(canvas)) for of_pass in terms])
 
     def _passes(
         self,
         canvas: Tensor,
         label: Tensor | None,
+        *,
         passes: int,
         seed: int | None,
         start: Tensor | None,

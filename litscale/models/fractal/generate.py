@@ -101,7 +101,7 @@ def generate(
         canvas = torch.zeros(rows, model.codec.channels, height, length or width, dtype=torch.uint8)
     length = canvas.shape[-1]
     known = torch.zeros_like(canvas, dtype=torch.bool) if known is None else known.expand_as(canvas)
-    _check_request(model, label, canvas, known, window, index, start)
+    _check_request(model, label, canvas=canvas, known=known, window=window, index=index, start=start)
     # which cells are known is read on the host; the windows are chosen there
     known = F.pad(known.cpu(), (0, -length % patch)).clone()
     canvas = F.pad(canvas.to(device), (0, -length % patch)).masked_fill(~known.to(device), 0)
@@ -127,10 +127,17 @@ def generate(
             # 4. fill the window down the recursion
             given = held.to(device) if held.any() else None
             cfg = None if options.cfg == 1 else options.cfg
-            work = Canvases(old, given, keys[row][..., part], conditions[0], cfg, start=begin[row] + part.start)
+            work = Canvases(
+                symbols=old,
+                known=given,
+                keys=keys[row][..., part],
+                conditions=conditions[0],
+                cfg=cfg,
+                start=begin[row] + part.start,
+            )
             drafts = [Draft(Drawing(draft, options, report.drafts()), conditions[1]) for draft in networks[1:]]
             recursion = Recursion(Drawing(model, options, report), parallel, *drafts)
-            show = None if on_step is None else _whole(on_step, canvas, known, row, part, length)
+            show = None if on_step is None else _whole(on_step, canvas, known, row=row, part=part, length=length)
             canvas[row, ..., part] = recursion.fill(0, work, show)[0]
             # 5. the next window has it as known context
             known[members, ..., part] = True
@@ -140,6 +147,7 @@ def generate(
 def _check_request(
     model: Fractal,
     label: Tensor | None,
+    *,
     canvas: Tensor,
     known: Tensor,
     window: int | None,
@@ -182,7 +190,7 @@ def _windows(known: Tensor, length: int, width: int, patch: int) -> Iterator[tup
         yield rows, slice(start, start + width)
 
 
-def _whole(on_step: OnStep, canvas: Tensor, known: Tensor, row: Tensor | slice, part: slice, length: int) -> OnStep:
+def _whole(on_step: OnStep, canvas: Tensor, known: Tensor, *, row: Tensor | slice, part: slice, length: int) -> OnStep:
     """Wrap a step callback so that it is given the whole canvas instead of the window."""
 
     def show(window: Tensor, done: Tensor) -> None:

@@ -144,12 +144,12 @@ class _Patches:
                 if self.depth + 1 == len(self.drawing.model.levels):
                     noise = noise or self._noise([i for i, fill in zip(order[s:], needed[s:], strict=True) if fill])
                 below = Canvases(
-                    patches[index],
-                    None if known is None else known[index],
-                    keys[index],
-                    handed,
-                    self._scale((s + 1) / len(order)),
-                    noise.pop(0) if noise else None,
+                    symbols=patches[index],
+                    known=None if known is None else known[index],
+                    keys=keys[index],
+                    conditions=handed,
+                    cfg=self._scale((s + 1) / len(order)),
+                    noise=noise.pop(0) if noise else None,
                     before=self._before_all(index),
                 )
                 filled, log_prob = self.recursion.fill(self.depth + 1, below)
@@ -257,7 +257,7 @@ class _Patches:
         scan = scan_order(self.grid, generator.config.scan, device)
         queue = generation_queue(unknown, partial, generation_order(options.order, scan, keys))
         hidden = unknown.clone()
-        steps = MARSteps(generator, self.work.conditions, self.grid, self.guide, self.local, period > 1)
+        steps = MARSteps(generator, self.work.conditions, self.grid, self.guide, self.local, cached=period > 1)
         for k in range(1, len(schedule)):
             # 2. this step draws its patches, or more of them, of which the surest are kept
             revealed = schedule[k - 1] - schedule[k]
@@ -338,7 +338,9 @@ class _Patches:
                 guess = goes_on(self.drawing.model.codec, guess)
             symbols = guess if known is None else torch.where(known, symbols, guess)
         before = self._before(self.drawing.model, row, index)
-        return Canvases(symbols, known, self.keys[row, index], handed, cfg, before=before)
+        return Canvases(
+            symbols=symbols, known=known, keys=self.keys[row, index], conditions=handed, cfg=cfg, before=before
+        )
 
     def _before(self, model: Fractal, row: Tensor, index: Tensor) -> Tensor | None:
         """Return the preceding columns that a network's lower levels read for patches ``index`` of rows ``row``."""

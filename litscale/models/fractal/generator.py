@@ -7,7 +7,7 @@ G channels of the guiding value, Q features of what comes before, D width of thi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -47,6 +47,7 @@ class GeneratorConfig:
     stack: StackConfig
     conditions: int
     condition_width: int
+    _: KW_ONLY
     guide_channels: int = 0
     positions: str = "both"
     scan: str = "row_major"

@@ -81,6 +81,7 @@ class MARSteps:
         grid: tuple[int, int],
         guide: Tensor | None,
         local: Tensor | None,
+        *,
         cached: bool,
     ) -> None:
         self._generator, self._grid, self._local = generator, grid, local

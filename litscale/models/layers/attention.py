@@ -34,6 +34,7 @@ class Attention(nn.Module):
         self,
         width: int,
         heads: int,
+        *,
         bias: bool = True,
         attn_dropout: float = 0.0,
         proj_dropout: float = 0.0,

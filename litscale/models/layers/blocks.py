@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import cast
 
 from torch import Tensor, nn
@@ -71,6 +71,7 @@ class StackConfig:
     width: int
     blocks: int
     heads: int
+    _: KW_ONLY
     attn_dropout: float = 0.0
     proj_dropout: float = 0.0
     shared_dropout: bool = False
@@ -90,7 +91,14 @@ class Block(nn.Module):
         width, vit = config.width, style == "vit"
         self.norm1 = nn.LayerNorm(width, eps=1e-6) if vit else nn.RMSNorm(width, eps=1e-5)
         shared = config.shared_dropout
-        self.attn = Attention(width, config.heads, vit, config.attn_dropout, config.proj_dropout, shared)
+        self.attn = Attention(
+            width,
+            config.heads,
+            bias=vit,
+            attn_dropout=config.attn_dropout,
+            proj_dropout=config.proj_dropout,
+            shared_dropout=shared,
+        )
         self.norm2 = nn.LayerNorm(width, eps=1e-6) if vit else nn.RMSNorm(width, eps=1e-5)
         self.mlp = (GeluMLP if vit else SwiGLU)(width, dropout=config.proj_dropout, shared_dropout=shared)
 

@@ -145,7 +145,9 @@ class Decoder(Described, ABC):
                 with task.watch.part("vae"):
                     pictures = self.vqvae.decode(f_hat).add(1).div(2)
         rounds, passes = tuple(task.rounds), tuple(task.passes)
-        report = DecodeReport(self.scales, len(classes), rounds, task.watch.seconds, task.margin, passes)
+        report = DecodeReport(
+            self.scales, len(classes), rounds, seconds=task.watch.seconds, margin=task.margin, passes=passes
+        )
         return Decoded(pictures, tokens, report)
 
     def prepare(self, task: Task) -> None:
@@ -184,7 +186,7 @@ class Decoder(Described, ABC):
         """
         k = len(tokens)
         with task.watch.part("sampling"):
-            tokens.append(draw_scale(model, raw, k, task.options, task.seed, task.images).tokens)
+            tokens.append(draw_scale(model, raw, k, task.options, seed=task.seed, images=task.images).tokens)
         with task.watch.part("vae"):
             f_hats.append(self.vqvae.quantizer.accumulate(f_hats[-1], tokens[-1], k))
 

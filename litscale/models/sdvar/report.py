@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ LEGEND = {
 """The marks of :meth:`Round.marks` and their meaning."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Round:
     """One call of the target and the drafting before it, for images of which equally many scales were finished.
 
@@ -78,6 +78,7 @@ class DecodeReport:
     scales: int
     images: int
     rounds: tuple[Round, ...]
+    _: KW_ONLY
     seconds: dict[str, float] = field(default_factory=dict)
     margin: float = float("inf")
     passes: tuple[Pass, ...] = ()
@@ -95,9 +96,12 @@ class DecodeReport:
             self.scales,
             self.images + other.images,
             (*self.rounds, *moved),
-            {part: self.seconds.get(part, 0.0) + other.seconds.get(part, 0.0) for part in self.seconds | other.seconds},
-            min(self.margin, other.margin),
-            self.passes + other.passes,
+            seconds={
+                part: self.seconds.get(part, 0.0) + other.seconds.get(part, 0.0)
+                for part in self.seconds | other.seconds
+            },
+            margin=min(self.margin, other.margin),
+            passes=self.passes + other.passes,
         )
 
     @property

@@ -105,7 +105,9 @@ class Speculative(Decoder):
             target = self.open(self.target, task, "target")
         rows = torch.arange(len(task.labels), device=task.labels.device)
         start = self.vqvae.quantizer.start(len(rows))
-        states = {0: DecodeState(rows, task.images, [], [start], draft, target)}  # by finished scales
+        states = {
+            0: DecodeState(rows=rows, images=task.images, tokens=[], f_hats=[start], draft=draft, target=target)
+        }  # by finished scales
         while (finished := min(states)) < self.scales:
             for state in self._round(task, states.pop(finished)):
                 other = states.get(state.finished)
@@ -158,7 +160,7 @@ class Speculative(Decoder):
             with task.watch.part("draft"):  # which first reads the scales that it has not made itself
                 raw = state.draft.read(state.f_hats[state.draft.scale :])[-1]
             with task.watch.part("sampling"):
-                drafts.append(draw_scale(self.draft, raw, k, task.options, task.seed, state.images))
+                drafts.append(draw_scale(self.draft, raw, k, task.options, seed=task.seed, images=state.images))
             state.tokens.append(drafts[-1].tokens)
             with task.watch.part("vae"):
                 state.f_hats.append(self.vqvae.quantizer.accumulate(state.f_hats[k], drafts[-1].tokens, k))
@@ -181,7 +183,9 @@ class Speculative(Decoder):
             # what the target draws there, with the draft's noise
             draft = drafts[j] if j < len(drafts) else None
             noise = None if draft is None else draft.noise
-            own = draw_scale(self.target, raw, first + j, task.options, task.seed, state.images, noise)
+            own = draw_scale(
+                self.target, raw, first + j, task.options, seed=task.seed, images=state.images, noise=noise
+            )
             if self.acceptance.returns_target_tokens:
                 leads.append(own.lead())
             # beyond the drafted scales, that is the result

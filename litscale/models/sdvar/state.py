@@ -47,6 +47,7 @@ def draw_scale(
     raw: Tensor,
     k: int,
     options: VARGeneration,
+    *,
     seed: int,
     images: Tensor,
     noise: Tensor | None = None,
@@ -74,7 +75,7 @@ def draw_scale(
     return DrawnScale(full, logits, noise, gumbel_max(logits, noise))
 
 
-@dataclass
+@dataclass(kw_only=True)
 class DecodeState:
     """Images of which equally many scales are finished, and what both networks have read of them.
 
@@ -132,12 +133,12 @@ def _assembled(states: Sequence[DecodeState], choices: Sequence[Tensor]) -> list
     targets = _assembled_networks([state.target for state in states], choices)
     return [
         DecodeState(
-            _picked([state.rows for state in states], rows),
-            _picked([state.images for state in states], rows),
-            [_picked(tokens, rows) for tokens in zip(*(state.tokens for state in states), strict=True)],
-            [_picked(f_hats, rows) for f_hats in zip(*(state.f_hats for state in states), strict=True)],
-            draft,
-            target,
+            rows=_picked([state.rows for state in states], rows),
+            images=_picked([state.images for state in states], rows),
+            tokens=[_picked(tokens, rows) for tokens in zip(*(state.tokens for state in states), strict=True)],
+            f_hats=[_picked(f_hats, rows) for f_hats in zip(*(state.f_hats for state in states), strict=True)],
+            draft=draft,
+            target=target,
         )
         for rows, draft, target in zip(choices, drafts, targets, strict=True)
     ]

@@ -91,6 +91,7 @@ class Level(Recomputing):
         self,
         in_channels: int,
         out_channels: int,
+        *,
         blocks: int,
         attention: bool,
         resample: nn.Module | None,
@@ -125,7 +126,7 @@ class Middle(Recomputing):
         return x
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class AutoencoderConfig:
     """The options that encoder and decoder share.
 
@@ -161,7 +162,14 @@ class Encoder(nn.Module):
         last = len(config.multipliers) - 1
         self.conv_in = nn.Conv2d(config.in_channels, config.channels, 3, padding=1)
         self.down = nn.ModuleList(
-            Level(widths[i], widths[i + 1], blocks, i == last, None if i == last else _halve(widths[i + 1]), dropout)
+            Level(
+                widths[i],
+                widths[i + 1],
+                blocks=blocks,
+                attention=i == last,
+                resample=None if i == last else _halve(widths[i + 1]),
+                dropout=dropout,
+            )
             for i in range(last + 1)
         )
         self.mid = Middle(widths[-1], dropout)
@@ -188,7 +196,14 @@ class Decoder(nn.Module):
         self.conv_in = nn.Conv2d(config.dim, widths[-1], 3, padding=1)
         self.mid = Middle(widths[-1], dropout)
         self.up = nn.ModuleList(
-            Level(widths[i + 1], widths[i], blocks + 1, i == last, _double(widths[i]) if i else None, dropout)
+            Level(
+                widths[i + 1],
+                widths[i],
+                blocks=blocks + 1,
+                attention=i == last,
+                resample=_double(widths[i]) if i else None,
+                dropout=dropout,
+            )
             for i in range(last + 1)
         )
         self.norm_out = group_norm(widths[0])

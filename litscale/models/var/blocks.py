@@ -6,7 +6,7 @@ Dimensions: B images, L tokens, D width, H heads.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 import torch
 from torch import Tensor, nn
@@ -46,6 +46,7 @@ class BlockConfig:
 
     width: int
     heads: int
+    _: KW_ONLY
     mlp_ratio: float = 4.0
     shared_aln: bool = False
     attn_l2_norm: bool = True
@@ -95,7 +96,7 @@ class VARAttention(nn.Module):
         if cache is not None:
             k, v = cache.append(k, v)
         dropout = self.attn_dropout if self.training else 0.0
-        out = attend(q, k, v, mask, scale, dropout)
+        out = attend(q, k, v, mask, scale, dropout=dropout)
         return self.drop(self.proj(out.transpose(1, 2).flatten(2)))
 
 

@@ -87,7 +87,7 @@ def generate(
     classes, images, seed = filled_in(model, labels, image_index, seed, batch_size)
     _check_known(model, len(classes), tokens, known)
     with evaluating(model):
-        steps = list(generate_scales(model, classes, options, seed, tokens, known, images))
+        steps = list(generate_scales(model, classes, options, seed, tokens=tokens, known=known, image_index=images))
         pictures = [model.vqvae.decode(step.f_hat).add(1).div(2) for step in (steps if all_scales else steps[-1:])]
     return Sampled([step.tokens for step in steps], pictures[-1], torch.stack(pictures) if all_scales else None)
 
@@ -97,6 +97,7 @@ def generate_scales(
     labels: Tensor,
     options: VARGeneration,
     seed: int,
+    *,
     tokens: Sequence[Tensor] | None = None,
     known: Sequence[Tensor] | None = None,
     image_index: Tensor | None = None,

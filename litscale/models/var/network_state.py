@@ -19,7 +19,7 @@ from litscale.models.var.pruning import PrunedPass
 from litscale.models.var.transformer import VAR
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Pass:
     """One pass of a network over one or several scales.
 
@@ -40,7 +40,7 @@ class Pass:
     flops: int
 
 
-@dataclass
+@dataclass(kw_only=True)
 class NetworkState:
     """One network, and the scales that it has read of some images.
 
@@ -82,7 +82,15 @@ class NetworkState:
         guided = options.at(0).cfg > 0
         rows = torch.cat([labels, torch.full_like(labels, -1)]) if guided else labels
         record = [] if passes is None else passes
-        return cls(model, options, model.condition(rows), model.new_cache(), 2 if guided else 1, role, record)
+        return cls(
+            model=model,
+            options=options,
+            condition=model.condition(rows),
+            cache=model.new_cache(),
+            copies=2 if guided else 1,
+            role=role,
+            passes=record,
+        )
 
     @property
     def scale(self) -> int:
@@ -115,8 +123,12 @@ class NetworkState:
         pruned = None if self.options.prune is None else PrunedPass(sides, counts, self.features)
         flops = copies * pass_flops(self.model, first, sizes, counts, self.cache.length)
         condition = self.condition.leading(copies * images)
-        raw = self.model.extend(inputs, condition, self.cache, first, mask, pruned)
-        self.passes.append(Pass(self.role, first, len(f_hats), images, copies * sum(counts), flops))
+        raw = self.model.extend(inputs, condition, self.cache, first, mask=mask, pruned=pruned)
+        self.passes.append(
+            Pass(
+                role=self.role, first=first, scales=len(f_hats), images=images, tokens=copies * sum(counts), flops=flops
+            )
+        )
         # 3. the logits of each scale
         return [part if kept else part[:images] for part, kept in zip(raw.split(sizes, dim=1), guided, strict=True)]
 

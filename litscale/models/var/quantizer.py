@@ -19,7 +19,7 @@ from litscale.models.var.scales import check_patch_nums, grow, phi_index, shrink
 _WARM_UP = 100  # updates of single scales during which the usage average moves faster
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Quantized:
     """The result of quantising a batch of feature maps.
 
@@ -84,6 +84,7 @@ class Quantizer(nn.Module):
         patch_nums: Sequence[int],
         vocab: int,
         dim: int,
+        *,
         phis: int = 4,
         quant_resi: float = 0.5,
         beta: float = 0.25,
@@ -159,7 +160,16 @@ class Quantizer(nn.Module):
             loss = loss + self.entropy * mean_entropy_loss
         passed = rotated(f, f_hat.detach()) if self.rotation else f + (f_hat.detach() - target)
         counts = self.count(tokens)
-        return Quantized(passed, codebook_loss, commitment_loss, mean_entropy_loss, loss, tokens, counts, queries)
+        return Quantized(
+            f_hat=passed,
+            codebook_loss=codebook_loss,
+            commitment_loss=commitment_loss,
+            entropy_loss=mean_entropy_loss,
+            loss=loss,
+            tokens=tokens,
+            counts=counts,
+            queries=queries,
+        )
 
     @torch.no_grad()
     def encode(self, f: Tensor, patch_nums: Sequence[int] | None = None) -> list[Tensor]:

@@ -90,7 +90,15 @@ class VAR(nn.Module):
         self.word_emb = nn.Linear(vqvae.dim, width)
         # 3. the blocks and the head
         self.shared_modulation = nn.Linear(width, 6 * width) if shared_aln else None
-        config = BlockConfig(width, heads, mlp_ratio, shared_aln, attn_l2_norm, attn_dropout, dropout)
+        config = BlockConfig(
+            width,
+            heads,
+            mlp_ratio=mlp_ratio,
+            shared_aln=shared_aln,
+            attn_l2_norm=attn_l2_norm,
+            attn_dropout=attn_dropout,
+            dropout=dropout,
+        )
         blocks = nn.ModuleList(VARBlock(config, drop_path * i / max(depth - 1, 1)) for i in range(depth))
         self.blocks = cast("list[VARBlock]", blocks)  # typed, which a ModuleList is not
         self.head_modulation = nn.Linear(width, 2 * width)
@@ -176,6 +184,7 @@ class VAR(nn.Module):
         condition: Condition,
         cache: Cache,
         first_scale: int,
+        *,
         mask: Tensor | None = None,
         pruned: PrunedPass | None = None,
     ) -> Tensor:

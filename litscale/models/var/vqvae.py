@@ -82,18 +82,20 @@ class VQVAE(nn.Module):
             patch_nums,
             vocab,
             dim,
-            phis,
-            quant_resi,
-            beta,
-            znorm,
-            scale_dropout,
-            rotation,
-            simvq,
-            entropy,
-            entropy_temperature,
+            phis=phis,
+            quant_resi=quant_resi,
+            beta=beta,
+            znorm=znorm,
+            scale_dropout=scale_dropout,
+            rotation=rotation,
+            simvq=simvq,
+            entropy=entropy,
+            entropy_temperature=entropy_temperature,
         )
         # 2. the networks on both sides of it
-        config = AutoencoderConfig(in_channels, channels, multipliers, blocks, dim, dropout)
+        config = AutoencoderConfig(
+            in_channels=in_channels, channels=channels, multipliers=multipliers, blocks=blocks, dim=dim, dropout=dropout
+        )
         self.in_channels, self.downsampling = in_channels, config.downsampling
         self.encoder, self.decoder = Encoder(config), Decoder(config)
         for part in self.modules():

@@ -12,11 +12,11 @@ from callbacks.reporting.figures import write_picture
 from litscale.models.sdvar import MASKS, DecodeReport, Round, prefix_mask
 
 ROUNDS = (
-    Round((0, 1), 0, 2, (0, 2), (1, 3), 5, 14),
-    Round((0,), 1, 2, (2,), (3,), 13, 29),
-    Round((1,), 3, 0, (0,), (1,), 0, 16),
+    Round(images=(0, 1), first=0, drafted=2, accepted=(0, 2), kept=(1, 3), draft_tokens=5, target_tokens=14),
+    Round(images=(0,), first=1, drafted=2, accepted=(2,), kept=(3,), draft_tokens=13, target_tokens=29),
+    Round(images=(1,), first=3, drafted=0, accepted=(0,), kept=(1,), draft_tokens=0, target_tokens=16),
 )
-REPORT = DecodeReport(4, 2, ROUNDS, {"wall": 1.0})
+REPORT = DecodeReport(4, 2, ROUNDS, seconds={"wall": 1.0})
 
 
 def painted(figure, mark):
@@ -35,12 +35,32 @@ def test_a_timeline_has_a_cell_for_each_mark():
     assert [cell.get_y() + 0.4 for cell in axis.patches] == [0] * 5 + [1] * 4
     assert "target 2.00, draft 3.00 (2 images)" in axis.get_title()
     assert all(painted(figure, mark) > 100 for mark in COLOURS)
-    plain = timeline(DecodeReport(4, 1, (Round((0,), 3, 0, (0,), (1,), 0, 16),)))
+    plain = timeline(
+        DecodeReport(
+            4, 1, (Round(images=(0,), first=3, drafted=0, accepted=(0,), kept=(1,), draft_tokens=0, target_tokens=16),)
+        )
+    )
     assert painted(plain, "t") > painted(plain, "d") > 0  # the legend has all colours
 
 
 def test_at_most_so_many_rows():
-    [axis] = timeline(DecodeReport(4, 17, (Round(tuple(range(17)), 3, 0, (0,) * 17, (1,) * 17, 0, 16),))).axes
+    [axis] = timeline(
+        DecodeReport(
+            4,
+            17,
+            (
+                Round(
+                    images=tuple(range(17)),
+                    first=3,
+                    drafted=0,
+                    accepted=(0,) * 17,
+                    kept=(1,) * 17,
+                    draft_tokens=0,
+                    target_tokens=16,
+                ),
+            ),
+        )
+    ).axes
     assert len(axis.patches) == 16
 
 

@@ -50,7 +50,7 @@ def test_decoders_as_files(tmp_path):
 def test_a_report_of_two_tables_names_its_checkpoint(tmp_path):
     first = ResultTable("nats", {"value": Column("")}, {"model": {"value": 2.5}})
     second = ResultTable("score", {"run": Column("a run", "{:.5g}", "not finite")}, {"fid": {"run": NAN}}, "of 4")
-    report = Report("music", "Music", [first, second], {"value": NAN}, "last.ckpt", "A remark.")
+    report = Report("music", "Music", [first, second], {"value": NAN}, checkpoint="last.ckpt", remark="A remark.")
     text, markdown = (path.read_text() for path in report.write(tmp_path))
     assert json.loads(text) == {"value": None}
     assert markdown == (

@@ -16,7 +16,14 @@ NAMES = [f"{folder}/{number:03}.mid" for folder in ("train", "valid") for number
 def cache_of(lengths: dict[str, int], errors: tuple[str, ...] = ()) -> RollCache:
     steps = np.array(list(lengths.values()))
     notes = np.zeros((len(steps), 128), np.int32)
-    return RollCache(Path("/"), list(lengths), np.cumsum(steps) - steps, steps, notes, dict.fromkeys(errors, "?"))
+    return RollCache(
+        path=Path("/"),
+        names=list(lengths),
+        starts=np.cumsum(steps) - steps,
+        steps=steps,
+        notes=notes,
+        errors=dict.fromkeys(errors, "?"),
+    )
 
 
 def test_hash_split_never_changes() -> None:

@@ -22,8 +22,16 @@ def pieces() -> Pieces:
     steps = np.array(LENGTHS)
     symbols = np.random.default_rng(0).integers(1, 9, (steps.sum(), 128)).astype(np.uint8)  # never silent
     notes = np.zeros((len(steps), 128), np.int32)
-    cache = RollCache(Path("/"), [*"abcdefg"], np.cumsum(steps) - steps, steps, notes, {}, _symbols=symbols)
-    return Pieces(cache, np.array([5, 0, 1, 2, 3, 4, 6]), WINDOW, 40, ROWS)
+    cache = RollCache(
+        path=Path("/"),
+        names=[*"abcdefg"],
+        starts=np.cumsum(steps) - steps,
+        steps=steps,
+        notes=notes,
+        errors={},
+        _symbols=symbols,
+    )
+    return Pieces(cache, np.array([5, 0, 1, 2, 3, 4, 6]), window=WINDOW, low=40, rows=ROWS)
 
 
 @pytest.mark.parametrize("stride", [1, 2, 4])

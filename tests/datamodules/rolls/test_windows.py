@@ -29,7 +29,7 @@ def cache(tmp_path: Path) -> RollCache:
 
 @pytest.fixture
 def pieces(cache: RollCache) -> Pieces:
-    return Pieces(cache, np.arange(3), WINDOW, LOW, ROWS, labels=[2, 0, 1])
+    return Pieces(cache, np.arange(3), window=WINDOW, low=LOW, rows=ROWS, labels=[2, 0, 1])
 
 
 def test_items_have_the_types_of_a_batch(pieces: Pieces) -> None:
@@ -63,7 +63,7 @@ def test_pieces_are_drawn_in_proportion_to_length(pieces: Pieces) -> None:
 
 
 def test_crops_reach_both_ends(cache: RollCache) -> None:
-    data = RandomCrops(Pieces(cache, np.array([0]), WINDOW, 0, 128), 400, seed=0)
+    data = RandomCrops(Pieces(cache, np.array([0]), window=WINDOW, low=0, rows=128), 400, seed=0)
     crops = {data[(0, index)]["canvas"].numpy().tobytes() for index in range(400)}
     whole = roll_of("20").symbols
     assert {np.ascontiguousarray(whole[:, start : start + WINDOW]).tobytes() for start in range(13)} == crops
@@ -89,7 +89,7 @@ def test_transposition_moves_all_notes_alike_and_loses_none(pieces: Pieces) -> N
 
 
 def test_no_room_means_no_transposition(cache: RollCache) -> None:
-    tight = Pieces(cache, np.array([2]), 80, 50, 8)  # just the pitches that sound
+    tight = Pieces(cache, np.array([2]), window=80, low=50, rows=8)  # just the pitches that sound
     data = RandomCrops(tight, 10, seed=0, transpose=12)
     for index in range(10):
         assert np.array_equal(data[(0, index)]["canvas"][0].numpy(), roll_of("80").symbols[50:58])

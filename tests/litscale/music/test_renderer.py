@@ -65,8 +65,16 @@ def test_save_writes_what_is_asked_for(symbols: np.ndarray, tmp_path: Path) -> N
     renderer, known = RollRenderer(PIANO), np.zeros(symbols.shape, bool)
     known[..., :32] = True
     stem = tmp_path / "temperature_0.9"
-    assert renderer.save(symbols, stem, known) == [Path(f"{stem}.mid"), Path(f"{stem}.png")]
-    paths = renderer.save(symbols, str(stem), known, [symbols * known, symbols], True, [~known, ~known & False], True)
+    assert renderer.save(symbols, stem, known=known) == [Path(f"{stem}.mid"), Path(f"{stem}.png")]
+    paths = renderer.save(
+        symbols,
+        str(stem),
+        known=known,
+        frames=[symbols * known, symbols],
+        wav=True,
+        unknown=[~known, ~known & False],
+        score=True,
+    )
     assert [path.name for path in paths] == [f"temperature_0.9.{kind}" for kind in ("mid", "png", "gif", "wav", "svg")]
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(path.name for path in paths)
     np.testing.assert_array_equal(np.asarray(Image.open(paths[1])), renderer.picture(symbols, known))

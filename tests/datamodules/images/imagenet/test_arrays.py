@@ -14,7 +14,7 @@ SORTED = {1: 2, 2: 0, 3: 1}  # the release's numbers -> sorted wnids
 
 
 def source(root: Path, labels: bool = True, class_map: str | None = None) -> ArraySource:
-    return ArraySource(root, labels, class_map, root / "cache")
+    return ArraySource(folder=root, labels=labels, class_map=class_map, cache_dir=root / "cache")
 
 
 @pytest.mark.parametrize("kind", ["npz", "compressed", "pickle"])

@@ -357,7 +357,14 @@ def test_a_checkpoint_wins_over_files(config, tmp_path):
 def test_each_decoder_is_measured_once():
     adaptive = AdaptiveGamma()
     model = lit_sdvar(decoder=partial(Speculative, gamma=2))
-    grid = decoders(model, [2, adaptive], [Coupled(), KL(0.3)], None, [1, 2], ["causal", "none"])
+    grid = decoders(
+        model,
+        gammas=[2, adaptive],
+        acceptances=[Coupled(), KL(0.3)],
+        thresholds=None,
+        entry_nums=[1, 2],
+        masks=["causal", "none"],
+    )
     assert len(grid) == 2 + 4 + 4
     assert {name: grid[name].gamma for name in grid if "KL" in name} == {
         "speculative (gamma 2, KL, threshold 0.3)": FixedGamma(2),

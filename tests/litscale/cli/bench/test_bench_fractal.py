@@ -211,7 +211,14 @@ def test_canvases_are_scored_where_they_begin():
             return [{"canvas": canvas, "start": start}]
 
     canvases = validation_canvases(Data(), 2)
-    bench = FractalBench(Networks(network, trained=True), 1, 1, 1, 0, canvases)
+    bench = FractalBench(
+        networks=Networks(network, trained=True),
+        batch_size=1,
+        train_batch_size=1,
+        repeats=1,
+        uncached=0,
+        canvases=canvases,
+    )
     way = Way("AR sequential", "AR", Generation())
     found = bench._likelihood(lambda width: {"AR": network}, way, 8)["nats_per_step"]
     assert found == pytest.approx(network.nll(canvas, start=start).mean().item() / 8)
@@ -220,7 +227,9 @@ def test_canvases_are_scored_where_they_begin():
 
 def test_a_row_holds_medians_over_rounds():
     network = Fractal([(4, 4), (2, 2), (1, 1)], ["ar", "ar"], [16, 16, 8], [1, 1, 0], [2, 2, 1], codec="binary")
-    bench = FractalBench(Networks(network, trained=False), batch_size=2, train_batch_size=4, repeats=3, uncached=0)
+    bench = FractalBench(
+        networks=Networks(network, trained=False), batch_size=2, train_batch_size=4, repeats=3, uncached=0
+    )
     ways = [
         Way("AR sequential", "AR", Generation()),
         Way("MAR x", "MAR", Generation()),

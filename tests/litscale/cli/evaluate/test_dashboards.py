@@ -21,7 +21,14 @@ def run(tmp_path):
 
 
 def record(step, value, time="1"):
-    return Evaluated(step, f"{step}.ckpt", None, "w", time, {"val/fid": value, "val/kid": None})
+    return Evaluated(
+        step=step,
+        checkpoint=f"{step}.ckpt",
+        checksum=None,
+        weights="w",
+        time=time,
+        scores={"val/fid": value, "val/kid": None},
+    )
 
 
 def send(run, evaluated, targets, at_work=False):

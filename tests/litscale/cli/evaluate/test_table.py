@@ -17,7 +17,10 @@ def evaluated():
         100: {"val/fid": 12.25, "val/recall": 0.5, "music/polyphony": 3.0},
         1000: {"val/fid": None, "val/recall": 0.4},
     }
-    return {step: Evaluated(step, f"/run/{step}.ckpt", None, "w", "now", each) for step, each in scores.items()}
+    return {
+        step: Evaluated(step=step, checkpoint=f"/run/{step}.ckpt", checksum=None, weights="w", time="now", scores=each)
+        for step, each in scores.items()
+    }
 
 
 def test_tables_picture_and_marks(tmp_path, evaluated):

@@ -124,7 +124,7 @@ def test_the_official_layout_of_fractalgen(runs, tmp_path):
     (run / "config.yaml").write_text(yaml.safe_dump({"model": colour}))
     expected = Fractal(**network)
     torch.save({"state_dict": LitFractal(expected).state_dict()}, tmp_path / "colour.ckpt")
-    export_run(run, tmp_path / "out", str(tmp_path / "colour.ckpt"), official=True)
+    export_run(run, tmp_path / "out", checkpoint=str(tmp_path / "colour.ckpt"), official=True)
     filled = Fractal(**network)
     fill_official(filled, tmp_path / "out" / "official" / "fractalgen.pth")
     assert same(filled.state_dict(), expected.state_dict())
@@ -292,11 +292,11 @@ def test_any_lightning_module_but_no_official_layout(tmp_path):
     run.mkdir()
     torch.save({"state_dict": Plain().state_dict()}, tmp_path / "plain.ckpt")
     (run / "config.yaml").write_text(yaml.safe_dump({"model": {"class_path": f"{Plain.__module__}.Plain"}}))
-    export_run(run, tmp_path / "out", str(tmp_path / "plain.ckpt"))
+    export_run(run, tmp_path / "out", checkpoint=str(tmp_path / "plain.ckpt"))
     loaded = load_run(tmp_path / "out", tmp_path / "out" / "model.safetensors")
     assert same(loaded.state_dict(), torch.load(tmp_path / "plain.ckpt", weights_only=True)["state_dict"])
     with pytest.raises(ValueError, match="no official layout of Plain"):
-        export_run(run, tmp_path / "other", str(tmp_path / "plain.ckpt"), official=True)
+        export_run(run, tmp_path / "other", checkpoint=str(tmp_path / "plain.ckpt"), official=True)
     assert not (tmp_path / "other").exists()
 
 
@@ -312,5 +312,5 @@ def test_a_checkpoint_that_a_training_overwrites_meanwhile(run, monkeypatch):
 
     monkeypatch.setattr("litscale.cli.export.exporter.load_run", overwritten)
     with pytest.raises(ValueError, match=r"last.ckpt was overwritten while it was read: run this again"):
-        export_run(run, run / "export", "last")
+        export_run(run, run / "export", checkpoint="last")
     assert not (run / "export").exists()

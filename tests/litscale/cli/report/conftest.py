@@ -110,7 +110,14 @@ def make_run(tmp_path):
         for step, value in ((20, 2.0), (40, 1.0)):
             kept = run / "evaluations" / "test" / f"step_{step}"
             kept.mkdir(parents=True)
-            record = Evaluated(step, f"step_{step}.ckpt", None, "w", "2026-11-01", {"val/fid": value})
+            record = Evaluated(
+                step=step,
+                checkpoint=f"step_{step}.ckpt",
+                checksum=None,
+                weights="w",
+                time="2026-11-01",
+                scores={"val/fid": value},
+            )
             (kept / "evaluated.json").write_text(json.dumps(vars(record)))
         (run / "evaluations" / "test" / "settings.json").write_text('{"batches": 3}')
         return run

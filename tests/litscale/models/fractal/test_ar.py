@@ -22,7 +22,13 @@ def make(stir):
 
 def _make(stir, scan, positions, grid, conditions=1):
     torch.manual_seed(0)
-    generator = stir(AR(GeneratorConfig(12, grid, StackConfig(16, 2, 2), conditions, 8, 0, positions, scan)).double())
+    generator = stir(
+        AR(
+            GeneratorConfig(
+                12, grid, StackConfig(16, 2, 2), conditions, 8, guide_channels=0, positions=positions, scan=scan
+            )
+        ).double()
+    )
     patches = torch.randn(2, grid[0] * grid[1], 12, dtype=torch.double)
     return generator, patches, torch.randn(2, conditions, 8, dtype=torch.double)
 
@@ -76,7 +82,7 @@ def test_sampling_sees_the_conditions_of_a_teacher_forced_pass(scan, sizes, samp
     torch.manual_seed(0)
     depth = len(sizes) - 1
     model = Fractal(
-        sizes, ["ar"] * depth, [16] * (depth + 1), [2] * (depth + 1), [2] * (depth + 1), "binary", scan=scan
+        sizes, ["ar"] * depth, [16] * (depth + 1), [2] * (depth + 1), [2] * (depth + 1), codec="binary", scan=scan
     )
     canvas, seen = sample_conditions(model, batch_size=2, seed=3)
     forced, _ = sample_conditions.forced(model, canvas)

@@ -313,7 +313,7 @@ def test_symbols_are_drawn_in_the_order_of_the_layout(model_of):
 def test_operators_of_a_cell(stir):
     """Few passes dispatch few operators; what is counted does not depend on the machine."""
     torch.manual_seed(0)
-    image = Fractal([(16, 16), (4, 4), (1, 1)], ["ar", "ar"], [16, 16, 16], [2, 2, 3], [2] * 3, "rgb").eval()
+    image = Fractal([(16, 16), (4, 4), (1, 1)], ["ar", "ar"], [16, 16, 16], [2, 2, 3], [2] * 3, codec="rgb").eval()
     roll = Fractal(
         [(48, 16), (48, 1), (12, 1), (1, 1)],
         ["ar"] * 3,

@@ -34,7 +34,7 @@ def recursion(model, iterations, order="random", oversampling=100):
 def canvases(model, canvas, known):
     """Canvases of the first level, as `generate` hands them to the recursion."""
     keys = cell_keys(0, torch.arange(len(canvas)), *canvas.shape[2:])
-    return Canvases(canvas, known, keys, model.root(canvas, None))
+    return Canvases(symbols=canvas, known=known, keys=keys, conditions=model.root(canvas, None))
 
 
 @pytest.fixture
@@ -269,7 +269,9 @@ def test_levels_below_the_first_are_guided_at_the_scale_of_its_step(draws):
 @torch.no_grad()
 def test_an_ar_level_shows_each_patch_that_it_made(draws):
     """Column by column; the second patch of the order is known, so nothing is shown for it."""
-    model = Fractal([(4, 4), (2, 2), (1, 1)], ["ar", "ar"], [8] * 3, [1] * 3, [2] * 3, "binary", scan="column_major")
+    model = Fractal(
+        [(4, 4), (2, 2), (1, 1)], ["ar", "ar"], [8] * 3, [1] * 3, [2] * 3, codec="binary", scan="column_major"
+    )
     draws(lambda conditions, cfg, symbols, known: (1 - symbols, None))
     canvas = torch.zeros(1, 1, 4, 4, dtype=torch.uint8)
     known = torch.zeros_like(canvas, dtype=torch.bool)
@@ -307,7 +309,7 @@ def test_the_head_draws_what_it_predicts(stir, guided):
     drawing = Drawing(None, Generation(filter_threshold=0.0, order="confidence"), GenerationReport())
     noise = gumbel(numbers(torch.arange(40), 3), 5)
     rows = conditions.repeat(2, 1, 1) if guided else conditions  # with equal halves guidance changes nothing
-    drawn, log_prob = drawing.draw_cells(head, rows, 3.0 if guided else None, noise, given, known)
+    drawn, log_prob = drawing.draw_cells(head, rows, 3.0 if guided else None, noise, symbols=given, known=known)
     assert torch.equal(drawn[known], given[known])
     nats, logits = head(drawn, conditions)
     torch.testing.assert_close(log_prob, -(nats * ~known).sum(1), atol=1e-4, rtol=1e-4)
@@ -324,7 +326,9 @@ def test_known_channels_may_be_symbols_that_min_p_removes(stir):
     conditions, known = torch.randn(6, 1, 4), torch.tensor([[True, False]]).expand(6, 2)
     least = head.logits(torch.zeros(6, 2, dtype=torch.long), conditions).argmin(-1)
     drawing = Drawing(None, Generation(min_p=1.0, order="confidence"), GenerationReport())
-    drawn, log_prob = drawing.draw_cells(head, conditions, None, gumbel(numbers(torch.arange(6), 2), 5), least, known)
+    drawn, log_prob = drawing.draw_cells(
+        head, conditions, None, gumbel(numbers(torch.arange(6), 2), 5), symbols=least, known=known
+    )
     assert torch.equal(drawn[:, 0], least[:, 0])
     # of each channel that is drawn, only the likeliest symbol is left
     assert torch.equal(drawn[:, 1], head.logits(drawn, conditions)[:, 1].argmax(-1))

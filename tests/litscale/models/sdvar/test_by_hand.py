@@ -63,9 +63,40 @@ def test_a_token_is_kept_by_the_ratio_of_its_two_probabilities(monkeypatch):
 
 
 def test_reports_that_differ_in_everything_add_up():
-    first = DecodeReport(3, 2, (Round((0, 1), 0, 2, (1, 2), (2, 3), 5, 14),), {"wall": 1.5, "draft": 0.25}, 0.4)
-    second = DecodeReport(3, 1, (Round((0,), 0, 1, (1,), (2,), 1, 5), Round((0,), 2, 0, (0,), (1,), 0, 9)), {}, 0.1)
-    third = DecodeReport(3, 3, (Round((0, 2), 1, 1, (0, 1), (1, 2), 4, 13, verified=False),), {"wall": 2.0, "vae": 3.0})
+    first = DecodeReport(
+        3,
+        2,
+        (Round(images=(0, 1), first=0, drafted=2, accepted=(1, 2), kept=(2, 3), draft_tokens=5, target_tokens=14),),
+        seconds={"wall": 1.5, "draft": 0.25},
+        margin=0.4,
+    )
+    second = DecodeReport(
+        3,
+        1,
+        (
+            Round(images=(0,), first=0, drafted=1, accepted=(1,), kept=(2,), draft_tokens=1, target_tokens=5),
+            Round(images=(0,), first=2, drafted=0, accepted=(0,), kept=(1,), draft_tokens=0, target_tokens=9),
+        ),
+        seconds={},
+        margin=0.1,
+    )
+    third = DecodeReport(
+        3,
+        3,
+        (
+            Round(
+                images=(0, 2),
+                first=1,
+                drafted=1,
+                accepted=(0, 1),
+                kept=(1, 2),
+                draft_tokens=4,
+                target_tokens=13,
+                verified=False,
+            ),
+        ),
+        seconds={"wall": 2.0, "vae": 3.0},
+    )
     merged = first + second + third
     assert (merged.images, merged.margin) == (6, 0.1)
     assert (second + first).margin == 0.1

@@ -37,13 +37,13 @@ def test_a_perturbed_position_moves_what_the_mask_lets_it_reach(name, entry):
     generator = torch.Generator().manual_seed(0)
     inputs = torch.randn(1, length - 1, model.vqvae.dim, generator=generator)
     condition = model.condition(torch.tensor([3]))
-    before = model.extend(inputs, condition, model.new_cache(), 0, mask)
+    before = model.extend(inputs, condition, model.new_cache(), 0, mask=mask)
     steps = (mask | torch.eye(length, dtype=torch.bool)).double()
     reach = torch.linalg.matrix_power(steps, len(model.blocks)) > 0
     for j in range(1, length):
         changed = inputs.clone()
         changed[:, j - 1] += 1
-        moved = (model.extend(changed, condition, model.new_cache(), 0, mask) - before).abs().amax((0, 2)) > 1e-6
+        moved = (model.extend(changed, condition, model.new_cache(), 0, mask=mask) - before).abs().amax((0, 2)) > 1e-6
         assert torch.equal(moved, reach[:, j])
 
 
@@ -63,7 +63,7 @@ def test_the_entry_scale_is_drawn_under_the_mask(models, name, entry, cfg):
     mask = prefix_mask(name, target.patch_nums, entry)
     cache = target.new_cache()
     condition = target.condition(rows)
-    raw = target.extend(inputs.repeat(copies, 1, 1), condition, cache, 0, mask)[:, target.bounds[entry] :]
+    raw = target.extend(inputs.repeat(copies, 1, 1), condition, cache, 0, mask=mask)[:, target.bounds[entry] :]
     logits = options.at(entry).logits(raw, target.progress(entry))
     noise = options.noise(2, torch.arange(len(labels)), entry, logits.shape[1], target.vocab)
     assert torch.equal(made.tokens[entry], gumbel_max(logits, noise))

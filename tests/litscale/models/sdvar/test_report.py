@@ -24,11 +24,11 @@ from litscale.models.var import generate
 
 # Image 0 rejects scale 0, then takes two scales; image 1 takes two scales at once.
 ROUNDS = (
-    Round((0, 1), 0, 2, (0, 2), (1, 3), 5, 14),
-    Round((0,), 1, 2, (2,), (3,), 13, 29),
-    Round((1,), 3, 0, (0,), (1,), 0, 16),
+    Round(images=(0, 1), first=0, drafted=2, accepted=(0, 2), kept=(1, 3), draft_tokens=5, target_tokens=14),
+    Round(images=(0,), first=1, drafted=2, accepted=(2,), kept=(3,), draft_tokens=13, target_tokens=29),
+    Round(images=(1,), first=3, drafted=0, accepted=(0,), kept=(1,), draft_tokens=0, target_tokens=16),
 )
-REPORT = DecodeReport(4, 2, ROUNDS, {"wall": 1.5, "draft": 0.25}, 0.1)
+REPORT = DecodeReport(4, 2, ROUNDS, seconds={"wall": 1.5, "draft": 0.25}, margin=0.1)
 
 
 def test_counts_by_hand():
@@ -54,7 +54,7 @@ def test_text():
 
 def test_the_minimum_rule_in_text():
     # the second image had both accepted, but only one scale is kept for both
-    entry = Round((0, 1), 0, 2, (0, 2), (1, 1), 5, 14)
+    entry = Round(images=(0, 1), first=0, drafted=2, accepted=(0, 2), kept=(1, 1), draft_tokens=5, target_tokens=14)
     assert [entry.marks(i) for i in range(2)] == ["r.", "d."]
 
 

@@ -136,9 +136,9 @@ def test_the_report_counts_what_really_ran(models, kind, cfg, monkeypatch):
     ran = {}
     for name, model in zip(("draft", "target"), models, strict=True):
 
-        def extend(inputs, condition, cache, *rest, name=name, original=model.extend):
+        def extend(inputs, condition, cache, first, name=name, original=model.extend, **options):
             before = cache.length
-            raw = original(inputs, condition, cache, *rest)
+            raw = original(inputs, condition, cache, first, **options)
             rows = len(raw) // (2 if cfg else 1)
             taken = (1, rows, rows * (cache.length - before))
             ran[name] = [sum(pair) for pair in zip(ran.get(name, (0, 0, 0)), taken, strict=True)]

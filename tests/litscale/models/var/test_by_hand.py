@@ -271,7 +271,13 @@ def test_consistency_by_hand(monkeypatch):
 
 def test_initial_weights_of_the_transformer():
     torch.manual_seed(0)
-    model = VAR(VQVAE((1, 4), 64, 8, 32, (1, 1), 1), num_classes=20, depth=3, width=48, heads=2)
+    model = VAR(
+        VQVAE((1, 4), vocab=64, dim=8, channels=32, multipliers=(1, 1), blocks=1),
+        num_classes=20,
+        depth=3,
+        width=48,
+        heads=2,
+    )
     std, cut = (1 / 48 / 3) ** 0.5, 0.02
     block = model.blocks[1]
     gates, others = block.modulation.weight[:96], block.modulation.weight[96:]
@@ -293,7 +299,7 @@ def test_initial_weights_of_the_transformer():
 
 
 def test_the_default_options():
-    assert VARGeneration() == VARGeneration(1.5, 0, 0.0, 1.0, False, False)
+    assert VARGeneration() == VARGeneration(cfg=1.5, top_k=0, top_p=0.0, temperature=1.0, greedy=False, smooth=False)
 
 
 def test_options_by_scale_hold_from_the_first_scale_on_and_the_last_for_all_others():

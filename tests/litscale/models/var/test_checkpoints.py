@@ -86,7 +86,9 @@ def test_phi_names(phis, quant_resi):
     variant = "resi0" if not quant_resi else "znorm" if phis == 4 else f"share{phis}"
     prefix = f"variants.{variant}.sd."
     recorded = {key.removeprefix(prefix) for key in tensors("quant_io") if key.startswith(prefix)}
-    model = VQVAE((1, 2, 3, 4), 64, 16, 32, (1, 1), 1, phis=phis, quant_resi=quant_resi)
+    model = VQVAE(
+        (1, 2, 3, 4), vocab=64, dim=16, channels=32, multipliers=(1, 1), blocks=1, phis=phis, quant_resi=quant_resi
+    )
     ours = {key.removeprefix("quantize.") for key in to_official(model) if key.startswith("quantize.")}
     assert ours == recorded | {"ema_vocab_hit_SV"}
 
@@ -120,7 +122,7 @@ def test_a_checkpoint_of_another_depth():
 
 
 def test_another_vocabulary():
-    small = VQVAE((1, 2, 3, 4), 32, 16, 32, (1, 1, 2))
+    small = VQVAE((1, 2, 3, 4), vocab=32, dim=16, channels=32, multipliers=(1, 1, 2))
     with pytest.raises(ValueError, match=r"its vocabulary is 64, the tokenizer's 32; .*head.bias is \[64\] instead of"):
         load_official_var(tensors("v0_state"), small, var_arguments("v0"))
     with pytest.raises(ValueError, match="the transformer's vocab is 64, but its tokenizer's vocab is 32"):

@@ -148,9 +148,9 @@ def test_sampling_in_training_mode_is_without_dropout():
 def test_bfloat16(model):
     tokens = generate(model, LABELS, seed=0).tokens
     known = [torch.ones_like(entry, dtype=torch.bool) for entry in tokens]
-    exact = list(generate_scales(model, LABELS, VARGeneration(), 0, tokens, known))
+    exact = list(generate_scales(model, LABELS, VARGeneration(), 0, tokens=tokens, known=known))
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        rough = list(generate_scales(model, LABELS, VARGeneration(), 0, tokens, known))
+        rough = list(generate_scales(model, LABELS, VARGeneration(), 0, tokens=tokens, known=known))
         assert generate(model, LABELS).images.isfinite().all()
     for a, b in zip(exact, rough, strict=True):
         assert (a.raw - b.raw).abs().mean() < 0.05
@@ -190,6 +190,6 @@ def test_known_tokens_of_another_vocabulary(model):
 
 
 def test_one_scale_only():
-    vqvae = VQVAE((4,), 16, 8, 32, (1, 1), 1)
+    vqvae = VQVAE((4,), vocab=16, dim=8, channels=32, multipliers=(1, 1), blocks=1)
     made = generate(VAR(vqvae, num_classes=2, depth=1), [0, 1], seed=0)
     assert made.tokens[0].shape == (2, 16)

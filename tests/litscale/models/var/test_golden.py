@@ -125,10 +125,10 @@ def test_quantiser_variants(name):
         arguments["v_patch_nums"],
         arguments["vocab_size"],
         arguments["Cvae"],
-        arguments["share_quant_resi"],
-        arguments["quant_resi"],
-        arguments["beta"],
-        arguments["using_znorm"],
+        phis=arguments["share_quant_resi"],
+        quant_resi=arguments["quant_resi"],
+        beta=arguments["beta"],
+        znorm=arguments["using_znorm"],
     )
     prefix = f"variants.{name}"
     kept = [value for key, value in sorted(io.items()) if key.startswith(f"{prefix}.sd.quant_resi")]
@@ -237,9 +237,9 @@ def test_filtered_generation_of_recorded_draws(name):
     tokens = series(io, "sample.ids_drawn")
     known = [torch.ones_like(entry, dtype=torch.bool) for entry in tokens]
     options = VARGeneration(cfg=1.5, top_k=10, top_p=0.9)
-    unfiltered = list(generate_scales(model, LABELS, VARGeneration(cfg=1.5), 0, tokens, known))
+    unfiltered = list(generate_scales(model, LABELS, VARGeneration(cfg=1.5), 0, tokens=tokens, known=known))
     all_close([step.logits for step in unfiltered], series(io, "sample.logits_before_filter"))
-    filtered = [step.logits for step in generate_scales(model, LABELS, options, 0, tokens, known)]
+    filtered = [step.logits for step in generate_scales(model, LABELS, options, 0, tokens=tokens, known=known)]
     all_close(filtered, series(io, "sample.logits_filtered"))
     all_equal([logits.isfinite() for logits in filtered], [keep.bool() for keep in series(io, "sample.keep")])
     drawn = generate(model, LABELS, VARGeneration(cfg=1.5, top_k=10, top_p=0.9), tokens=tokens, known=known)

@@ -87,7 +87,14 @@ def test_the_default_depends_on_device_and_length():
 
 
 def build(**options):
-    return VAR(VQVAE(SIDES, 16, 8, 32, (1, 1), 1), num_classes=7, depth=1, width=16, heads=2, **options)
+    return VAR(
+        VQVAE(SIDES, vocab=16, dim=8, channels=32, multipliers=(1, 1), blocks=1),
+        num_classes=7,
+        depth=1,
+        width=16,
+        heads=2,
+        **options,
+    )
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ def loss_of(model, seed=0):
 
 def fresh(patch_nums=(1, 2, 4), **options):
     torch.manual_seed(0)
-    vqvae = VQVAE(patch_nums, 16, 8, 32, (1, 1), 1)
+    vqvae = VQVAE(patch_nums, vocab=16, dim=8, channels=32, multipliers=(1, 1), blocks=1)
     return VAR(vqvae, **{"num_classes": 7, "depth": 2, "width": 16, "heads": 2} | options)
 
 
@@ -105,11 +105,11 @@ def test_each_mask_opens_the_positions_of_its_matrix(case, mode):
     total = len(mask)
     inputs = torch.randn(1, total - 1, 8)
     condition = model.condition(LABELS[:1])
-    before = model.extend(inputs, condition, model.new_cache(), 0, mask)
+    before = model.extend(inputs, condition, model.new_cache(), 0, mask=mask)
     for j in range(1, total):
         changed = inputs.clone()
         changed[:, j - 1] += 1
-        after = model.extend(changed, condition, model.new_cache(), 0, mask)
+        after = model.extend(changed, condition, model.new_cache(), 0, mask=mask)
         moved = (after - before).abs().amax((0, 2)) > 1e-7
         assert torch.equal(moved, mask[:, j] | (torch.arange(total) == j))
     if mode == "3":
@@ -124,11 +124,11 @@ def test_a_mask_covers_the_cache_too():
     model.extend(inputs[:, :4], condition, cache, 0)
     blind = torch.zeros(9, 14, dtype=torch.bool)
     blind[:, 5:] = True
-    logits = model.extend(inputs[:, 4:13], condition, cache, 2, blind)
+    logits = model.extend(inputs[:, 4:13], condition, cache, 2, mask=blind)
     alone = model.extend(inputs[:, 4:13], condition, model.new_cache(), 2)
     torch.testing.assert_close(logits, alone, atol=1e-5, rtol=1e-5)
     with pytest.raises(ValueError, match=r"mask must be \[16, 30\] \(new, cached and new\), not \[16, 16\]"):
-        model.extend(inputs[:, 13:], condition, cache, 3, torch.ones(16, 16, dtype=torch.bool))
+        model.extend(inputs[:, 13:], condition, cache, 3, mask=torch.ones(16, 16, dtype=torch.bool))
 
 
 @torch.no_grad()
