@@ -1,4 +1,4 @@
-"""The models that come with litscale: chorales, and a pair of VARs of Fashion-MNIST."""
+"""The models that come with litscale: chorales, a pair of VARs of Fashion-MNIST, and the JSB benchmark."""
 
 import json
 import re
@@ -15,11 +15,13 @@ from litscale.models.sdvar import Coupled, Speculative
 from litscale.music import Roll, RollFormat, read_midi, write_midi
 from litscale.storage.exported import SHIPPED
 
-BACH, FASHION = SHIPPED / "bach", SHIPPED / "fashion"
+BACH, FASHION, JSB = (SHIPPED / name for name in ("bach", "fashion", "jsb"))
 FORM = {"encoding": "onset_hold", "velocity_bins": 1, "phase": 0}
 
 
-@pytest.mark.parametrize(("folder", "kind", "logged"), [(BACH, LitFractal, 50), (FASHION, LitSDVAR, 5)])
+@pytest.mark.parametrize(
+    ("folder", "kind", "logged"), [(BACH, LitFractal, 50), (FASHION, LitSDVAR, 5), (JSB, LitFractal, 50)]
+)
 def test_they_are_small_and_complete(folder, kind, logged):
     assert {path.name for path in folder.iterdir()} == {"README.md", "config.yaml", "model.safetensors", "training.csv"}
     assert sum(path.stat().st_size for path in folder.iterdir()) < 12e6
