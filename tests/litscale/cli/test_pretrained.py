@@ -73,6 +73,23 @@ def test_a_file_is_continued_and_filled_in(tmp_path):
     assert not np.array_equal(filled[:, 16:32], symbols[:, 16:32])
 
 
+def test_the_model_of_the_benchmark_scores_a_file(tmp_path):
+    chords = [48, 55, 64, 72], [53, 57, 65, 72], [43, 55, 62, 71], [48, 55, 64, 72]
+    held = [chord for chord in chords for _ in range(8)] * 4
+    noise = np.random.default_rng(0).integers(40, 80, (128, 4)).tolist()
+    scores = {}
+    for name, piece in (("held", held), ("noise", noise)):
+        path = tmp_path / f"{name}.json"
+        path.write_text(json.dumps({"train": [held], "valid": [piece]}))
+        place = ["--data.source.path", str(path), "--trainer.default_root_dir", str(tmp_path / name)]
+        main(["validate", "--model.pretrained", "jsb", *place])
+        (written,) = (tmp_path / name).glob("scores_validate_*.json")
+        scores[name] = json.loads(written.read_text())["scores"]
+    assert scores["held"]["val/nats_per_step"] < 4  # unigrams of the benchmark have 11.4
+    assert scores["noise"]["val/nats_per_step"] > 20
+    assert scores["held"]["val/nats_per_slot"] == pytest.approx(scores["held"]["val/nats_per_step"] / 4)
+
+
 def test_the_pair_makes_the_images_of_its_target_in_fewer_calls():
     module = LitSDVAR.from_pretrained("fashion")
     labels = torch.arange(10)
