@@ -20,7 +20,7 @@ LEGEND = {
 """The marks of :meth:`Round.marks` and their meaning."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Round:
     """One call of the target and the drafting before it, for images of which equally many scales were finished.
 
