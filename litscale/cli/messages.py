@@ -33,6 +33,7 @@ UNKNOWN = re.compile(
 _EXPECTED = re.compile(r"Expected an? (?!path but|dot import)(.+?)(?:\. Got value: (.*))?$", re.MULTILINE)
 _VALUE = re.compile(r"(?:Given value|Got value): (.*?)(?:\. Got value: .*)?$", re.MULTILINE)
 _CLASS = re.compile(r"Problem with given class_path '([^']+)':\s*(?!\s*Parser key|\s*Option)([^\n]+)")
+_TUPLE = re.compile(r"^tuple with (\d+) elements$")
 _LITERAL = "typing.Literal["
 _NO_PATH = re.compile(r"Expected a dot import path string: (.*?)(?:\. Got value: .*)?$", re.MULTILINE)
 _OTHER_KIND = re.compile(
@@ -129,9 +130,14 @@ def _reason(message: str) -> str:
     choices = [choice for name in types if name.startswith(_LITERAL) for choice in name[len(_LITERAL) : -1].split(", ")]
     one_of = [f"one of {', '.join(dict.fromkeys(choice.strip(chr(39)) for choice in choices))}"] if choices else []
     names = (name.removeprefix("<class '").removesuffix("'>") for name in types if not name.startswith(_LITERAL))
-    expected = [*one_of, *dict.fromkeys([*kinds, *(TYPES.get(name, name) for name in names)])]
+    typed = [_TUPLE.sub(r"a list of \1", TYPES.get(name, name)) for name in names]
+    expected = [*one_of, *dict.fromkeys([*kinds, *typed])]
     if expected:
-        return f"expected {' or '.join(expected)}"
+        # a shell ends a list at its first space
+        value = _value(message)
+        cut = "," in value and not value.endswith("]") and any(each.startswith("a list") for each in expected)
+        hint = "; write a list as '[1,2]'" if cut else ""
+        return f"expected {' or '.join(expected)}{hint}"
     lines = [line.strip(" -") for line in message.splitlines() if line.strip(" -") and not _KEY.search(line)]
     return " ".join(lines)
 

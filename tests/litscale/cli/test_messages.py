@@ -25,6 +25,11 @@ def said(capsys, *words):
         ),
         ("--model.generation.temperature x", "--model.generation.temperature x: expected a number"),
         ("--model.generation.iterations x", "--model.generation.iterations x: expected a whole number or a list"),
+        (
+            "--model.generation.iterations [3, 4]",
+            "--model.generation.iterations [3,: expected a whole number or a list; write a list as '[1,2]'",
+        ),
+        ("--data.pitch_range [3,4,5]", "--data.pitch_range [3, 4, 5]: expected a list of 2 or null"),
         ("--model.generation.parallel_level x", "--model.generation.parallel_level x: expected a whole number or null"),
         (
             "--model.generation.iteration 3",
