@@ -30,6 +30,7 @@ WARNINGS = (  # of libraries, which say nothing that a user of litscale could me
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",
     "You're using the WeightAveraging callback with a model that overrides",  # litscale shards none, and says so
     r"The '\w+' does not have many workers",  # `throughput/data_loading_share` says whether that costs time
+    r"The number of training batches \(\d+\) is smaller than the logging",  # steps are counted across epochs
     "FLOPs not found for",  # so `throughput/mfu` is not logged
 )
 TIPS = ("Tip: For seamless cloud", "that has Tensor Cores")  # what uses them is `trainer.precision`

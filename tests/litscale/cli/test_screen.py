@@ -149,6 +149,13 @@ def test_warnings_that_nobody_can_mend_are_left_out(monkeypatch):
     assert warned() == ["a warning of a user's own code"]
 
 
+@pytest.mark.filterwarnings("default")
+def test_epochs_shorter_than_the_steps_between_logs_are_no_fault(shown, recwarn):
+    drop_notices()
+    main(["fit", "--config", shown, "--trainer.log_every_n_steps", "5"])
+    assert not [each for each in recwarn if "logging interval" in str(each.message)]
+
+
 def test_own_warnings_are_a_line(monkeypatch):
     monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
     shorten_warnings()
