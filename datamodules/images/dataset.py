@@ -145,8 +145,9 @@ class ImageLoader(ResumableLoader):
         count = len(self.unreadable)
         if count > self._reported and (last or count >= 2 * self._reported):
             self._reported = count
+            images = "image" if count == 1 else "images"
             warnings.warn(
-                f"{count} images cannot be read so far and are {self.dataset.fate}; the latest: {self.unreadable[-1]}",
+                f"{count} {images} cannot be read so far, {self.dataset.fate}; the latest: {self.unreadable[-1]}",
                 stacklevel=2,
             )
 

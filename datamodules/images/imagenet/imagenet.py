@@ -137,7 +137,7 @@ class ImageNet(ImageSource):
     def _of_form(self) -> ImageSource:
         """The source for the form that the folder has."""
         if not self.folder.is_dir():
-            raise FileNotFoundError(f"folder: there is no folder {self.folder}; give one that holds ImageNet")
+            raise FileNotFoundError(f"folder: there is no folder {self.folder}; give one that holds images")
         form = form_of(self.shards) if self.shards is not None else self.form or find_form(self.folder)
         if form == "folder":
             return FolderSource(self.folder, self.labels, self.class_map, self.val_labels)
@@ -174,8 +174,9 @@ def find_form(folder: Path) -> str:
     forms = [form for form, there in evidence.items() if there]
     if not forms:
         raise FileNotFoundError(
-            f"folder: {folder} holds neither train or val (image files), nor train_data_batch_1 or val_data (arrays), "
-            "nor train-*.parquet or validation-*.parquet, nor train-*.tar or validation-*.tar"
+            f"folder: {folder} holds neither train nor val (image files), nor train_data_batch_1 or val_data (arrays), "
+            "nor train-*.parquet or validation-*.parquet, nor train-*.tar or validation-*.tar; put images into "
+            "its folders train and val"
         )
     if len(forms) > 1:
         raise ValueError(f"{folder} holds {' and '.join(forms)}: say which to read with the option form")

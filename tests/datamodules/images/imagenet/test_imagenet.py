@@ -207,7 +207,7 @@ def test_what_is_in_the_folder(module: Make, folder: Path, tmp_path: Path) -> No
         ready(module(tmp_path / "nowhere"))
     (tmp_path / "empty").mkdir()
     with pytest.raises(
-        FileNotFoundError, match=r"empty holds neither train or val \(image files\), nor train_data_batch"
+        FileNotFoundError, match=r"empty holds neither train nor val \(image files\), nor train_data_batch"
     ):
         ready(module(tmp_path / "empty"))
     write_arrays(folder, "npz", [8, 4])
