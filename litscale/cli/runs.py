@@ -53,6 +53,12 @@ def find_checkpoint(given: str | None, folders: Iterable[Path]) -> str | None:
         folders = list(dict.fromkeys(folders))
         paths = [path for folder in folders if (path := checkpoint_in(folder, given)).is_file()]
         if not paths:
+            for folder in folders if given == "best" else ():
+                if checkpoint_in(folder, "last").is_file():
+                    raise FileNotFoundError(
+                        f"--ckpt_path best: {folder} has no {CHECKPOINTS}/best.ckpt, only last.ckpt: give --ckpt_path "
+                        "last (best.ckpt is kept by runs that have a checkpoints.monitor)"
+                    )
             raise FileNotFoundError(
                 f"--ckpt_path {given}: there is no {CHECKPOINTS}/{given}.ckpt in {' or '.join(map(str, folders))}; "
                 "give the run's folder as --trainer.default_root_dir, or the path of a checkpoint"

@@ -98,6 +98,13 @@ def test_checkpoints_that_are_none(run, tmp_path, monkeypatch, given, error, mes
         main(["fit", "--config", str(config), "--trainer.default_root_dir", "nowhere", "--ckpt_path", path])
 
 
+def test_a_run_without_a_best_checkpoint_has_a_last_one(run):
+    (run / "checkpoints" / "best.ckpt").unlink(missing_ok=True)
+    message = r"run has no checkpoints/best\.ckpt, only last\.ckpt: give --ckpt_path last .*checkpoints\.monitor"
+    with pytest.raises(FileNotFoundError, match=message):
+        main(["validate", "--config", str(run / "config.yaml"), "--ckpt_path", "best"])
+
+
 def test_a_used_folder_is_refused_and_overwritten_on_demand(run):
     command = ["fit", "--config", str(run / "config.yaml"), "--trainer.max_steps", "3"]
     before = {path: path.read_bytes() for path in [run / "config.yaml", *(run / "checkpoints").iterdir()]}
