@@ -153,16 +153,16 @@ class GenerationQuality(SampleEvaluation):
                 self.features = InceptionFeatures()
         # 3. classes of the data and of the extractor
         classes, known = class_count(data), class_count(self.features) or None
+        if classes and known not in (None, classes):
+            raise ValueError(
+                f"{type(self.features).__name__} knows {known} classes, the data has {classes}: give an extractor of "
+                "the data's classes, or one without num_classes"
+            )
         if classes and self.num_samples % classes:
             more = self.num_samples + classes - self.num_samples % classes
             raise ValueError(
                 f"num_samples {self.num_samples} is not a multiple of the {classes} classes, and each must have "
                 f"equally many: give {more}"
-            )
-        if classes and known not in (None, classes):
-            raise ValueError(
-                f"{type(self.features).__name__} knows {known} classes, the data has {classes}: give an extractor of "
-                "the data's classes, or one without num_classes"
             )
         self._extractor, self._shape = self.features, data.canvas_shape
         self._classes, self._class_names = classes, class_names_of(data)
