@@ -39,9 +39,7 @@ def load_run(folder: str | PathLike[str], checkpoint: str | PathLike[str] = "bes
     config = Path(folder) / CONFIG
     options = read_config(config)["model"]
     path = checkpoint_path(Path(folder), checkpoint)
-    content = read_checkpoint(path)
-    if not isinstance(content, dict) or "state_dict" not in content:
-        raise ValueError(f"{path} is not a Lightning checkpoint: it has no state_dict")
+    content = read_weights(path)
 
     # 2. build the module
     parser = LightningArgumentParser(exit_on_error=False)
@@ -55,13 +53,42 @@ def load_run(folder: str | PathLike[str], checkpoint: str | PathLike[str] = "bes
         ) from error
     module: LightningModule = parser.instantiate_classes(parsed).model
 
-    # 3. fill it, with the hook that a trainer would call
+    # 3. fill it
+    try:
+        fill(module, content)
+    except ValueError as error:
+        raise ValueError(f"{path} does not fit the model of {config}: {error}") from error
+    return module.eval()
+
+
+def read_weights(path: Path, option: str = "checkpoint") -> dict[str, Any]:
+    """Read a checkpoint, or the weights of an export, for `fill`.
+
+    Args:
+        path: the file.
+        option: what the user calls it, for messages.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it cannot be read, or holds no weights of a module.
+    """
+    content = read_checkpoint(path, option)
+    if not isinstance(content, dict) or "state_dict" not in content:
+        raise ValueError(f"{option} {path} is not a Lightning checkpoint: it has no state_dict")
+    return content
+
+
+def fill(module: LightningModule, content: dict[str, Any]) -> None:
+    """Give a module the weights of a checkpoint, with the hook that a trainer would call.
+
+    Raises:
+        ValueError: they do not fit.
+    """
     try:
         module.on_load_checkpoint(content)
         module.load_state_dict(content["state_dict"])
-    except (ValueError, RuntimeError) as error:
-        raise ValueError(f"{path} does not fit the model of {config}: {error}") from error
-    return module.eval()
+    except RuntimeError as error:
+        raise ValueError(str(error)) from error
 
 
 def load_exported(folder: str | PathLike[str]) -> LightningModule:

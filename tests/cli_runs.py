@@ -106,6 +106,16 @@ def few_samples(path, count=20):
     return ["--trainer.callbacks", json.dumps(callbacks)]
 
 
+class Beginnings(Callback):
+    """Keeps the weights with which trainings begin."""
+
+    seen: ClassVar[list[dict[str, Any]]] = []
+
+    def on_train_start(self, trainer, pl_module):
+        """Keep a copy."""
+        self.seen.append({name: value.clone() for name, value in pl_module.state_dict().items()})
+
+
 class Predictions(Callback):
     """Keeps the batches of ``predict``, and what was made of them."""
 

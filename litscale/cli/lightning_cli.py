@@ -18,6 +18,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, _Instan
 from lightning.pytorch.utilities import rank_zero_warn
 
 from callbacks import Checkpoints
+from lit_models.runs import fill, read_weights
 from litscale.cli.allocator import keep_freed_memory
 from litscale.cli.config_files import LayeredConfig
 from litscale.cli.errors import keep_traceback_in
@@ -109,6 +110,13 @@ class LitscaleCLI(LightningCLI):
                 help="Replace the run whose checkpoints lie in the run folder, and all of its results.",
             )
             parser.link_arguments("overwrite", "checkpoints.overwrite")
+            parser.add_argument(
+                "--weights",
+                type=str | None,
+                default=None,
+                help="The file of weights that a new training starts from: a checkpoint, or model.safetensors of an "
+                "export. A resumed training has its own.",
+            )
         if subcommand in EVALUATIONS:
             parser.add_argument(
                 "--untrained", type=bool, default=False, help="Whether random weights will do, if no others are given."
@@ -238,6 +246,22 @@ class LitscaleCLI(LightningCLI):
 
     before_validate = before_test = _check_weights
 
+    def before_fit(self) -> None:
+        """Give the model of a new training the weights that it starts from.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: the file cannot be read, or does not fit the model.
+        """
+        given = self.config[self.subcommand]
+        if given.weights is None or given.ckpt_path is not None:
+            return
+        content = read_weights(Path(given.weights), "--weights")
+        try:
+            fill(self.model, content)
+        except ValueError as error:
+            raise ValueError(f"--weights {given.weights} does not fit the model: {error}") from error
+
     def before_predict(self) -> None:
         """Check the weights, and warn if no callback would write the predictions."""
         self._check_weights()
@@ -315,7 +339,7 @@ class LitscaleCLI(LightningCLI):
         if subcommand == "fit" and str(config.ckpt_path).endswith(ENDING):
             raise ValueError(
                 f"--ckpt_path {config.ckpt_path}: an export holds only weights, and a resumed training needs more: "
-                "give a checkpoint of the run"
+                "give a checkpoint of the run, or start a new training from these weights with --weights"
             )
         if subcommand == "fit" and config.ckpt_path == AUTO:
             config.ckpt_path = newest_checkpoint(folders[0])

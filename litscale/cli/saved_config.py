@@ -19,7 +19,7 @@ from litscale.storage.secrets import mask_values
 BATCH_SIZE_FINDER = "lightning.pytorch.callbacks.BatchSizeFinder"
 LEARNING_RATE_FINDER = "lightning.pytorch.callbacks.LearningRateFinder"
 SWEEP_TRIAL = "callbacks.SweepTrial"
-OF_ONE_CALL = ("ckpt_path", "checkpoints.overwrite", "overwrite")
+OF_ONE_CALL = ("ckpt_path", "checkpoints.overwrite", "overwrite", "weights")
 """Options that hold for one call of the command and are not part of the run."""
 
 

@@ -54,7 +54,7 @@ def with_exported(words: Sequence[str]) -> list[str]:
             raise FileNotFoundError(f"{PRETRAINED} {error}") from error
         given = ["--config", str(folder / exported.CONFIG)]
         if words[0] not in WITHOUT_WEIGHTS:
-            given += ["--ckpt_path", str(folder / exported.WEIGHTS)]
+            given += ["--weights" if words[0] == "fit" else "--ckpt_path", str(folder / exported.WEIGHTS)]
     return [*others[:1], *given, *others[1:]]
 
 

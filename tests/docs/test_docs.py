@@ -208,7 +208,8 @@ def test_commands_run(tmp_path):
         if words[0] == "fit" or family(line) == "imagenet" or (fractal and "--ckpt_path" not in words):
             # after the last config, so that what the command says of callbacks still counts
             after = max((i + 2 for i, word in enumerate(words) if word == "--config"), default=len(words))
-            words[after:after] = ["--config", layer_of(family(line))]
+            if "--model.pretrained" not in words:  # weights have their network
+                words[after:after] = ["--config", layer_of(family(line))]
             words += ["--config", "short.yaml", "--trainer.accelerator", "cpu", "--trainer.devices", "1"]
             words += ["--trainer.num_nodes", "1", "--trainer.strategy", "auto"]
             for name, option in SHORT_SEARCHES.items():

@@ -6,7 +6,7 @@ import shutil
 import pytest
 import torch
 import yaml
-from cli_runs import Predictions
+from cli_runs import Beginnings, Predictions
 from lightning.pytorch import LightningModule
 from module_runs import CLASSES, MODELS
 from safetensors import safe_open
@@ -21,6 +21,7 @@ from litscale.models.fractal import Fractal, fill_official
 from litscale.models.var import fill_official as fill_official_var
 
 NAMES = ("vqvae", "fractal", "var", "sdvar")
+SHORT = ["--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false", "--trainer.logger", "false"]
 FILES = ["README.md", "config.yaml", "model.safetensors"]
 
 
@@ -59,8 +60,7 @@ def test_predict_takes_an_export_for_a_checkpoint(runs, tmp_path, monkeypatch):
     folder = tmp_path / "model"
     main(["export", str(runs / "var"), "--folder", str(folder), "--checkpoint", "last"])
     seen = []
-    short = ["--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false", "--trainer.logger", "false"]
-    short += ["--trainer.default_root_dir", str(tmp_path / "run"), "--trainer.callbacks+=cli_runs.Predictions"]
+    short = [*SHORT, "--trainer.default_root_dir", str(tmp_path / "run"), "--trainer.callbacks+=cli_runs.Predictions"]
     for given in (
         ["--config", str(folder / "config.yaml"), "--ckpt_path", str(folder / "model.safetensors")],
         ["--config", str(runs / "var" / "config.yaml"), "--ckpt_path", "last"],
@@ -76,6 +76,36 @@ def test_predict_takes_an_export_for_a_checkpoint(runs, tmp_path, monkeypatch):
         main(["predict", "--model.pretrained", "models", *short])
     with pytest.raises(ValueError, match=r"model.safetensors: an export holds only weights"):
         main(["fit", "--config", str(folder / "config.yaml"), "--ckpt_path", str(folder / "model.safetensors")])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_training_starts_from_an_export_and_resumes_from_its_own_checkpoint(runs, name, tmp_path):
+    folder = tmp_path / "export"
+    main(["export", str(runs / name), "--folder", str(folder), "--checkpoint", "last"])
+    words = ["fit", "--model.pretrained", str(folder), *SHORT, "--trainer.default_root_dir", str(tmp_path / "run")]
+    words += ["--trainer.limit_val_batches", "0", "--trainer.callbacks+=cli_runs.Beginnings", "--ckpt_path", "auto"]
+    Beginnings.seen.clear()
+    for steps in (1, 2):
+        main([*words, "--trainer.max_steps", str(steps)])
+    first, second = Beginnings.seen
+    assert same(first, load_run(runs / name, "last").state_dict())
+    assert not same(second, first)
+
+
+def test_a_training_starts_from_a_checkpoint_and_refuses_what_does_not_fit(runs, tmp_path):
+    new, last = tmp_path / "run", runs / "fractal" / "checkpoints" / "last.ckpt"
+    words = ["fit", "--config", str(runs / "fractal" / "config.yaml"), "--trainer.default_root_dir", str(new)]
+    words += [*SHORT, "--weights"]
+    with pytest.raises(FileNotFoundError, match=r"--weights none.ckpt: no such file"):
+        main([*words, "none.ckpt"])
+    other = runs / "var" / "checkpoints" / "last.ckpt"
+    with pytest.raises(ValueError, match=f"--weights {other} does not fit the model"):
+        main([*words, str(other)])
+    assert not new.exists()
+    Beginnings.seen.clear()
+    main([*words, str(last), "--trainer.max_steps", "1", "--trainer.callbacks+=cli_runs.Beginnings"])
+    assert same(Beginnings.seen[0], load_run(runs / "fractal", last).state_dict())
+    assert "weights" not in yaml.safe_load((new / "config.yaml").read_text())
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
