@@ -18,6 +18,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, _Instan
 from lightning.pytorch.utilities import rank_zero_warn
 
 from callbacks import Checkpoints
+from lit_models.companions import companion_file
 from lit_models.runs import fill, read_weights
 from litscale.cli.allocator import keep_freed_memory
 from litscale.cli.config_files import LayeredConfig
@@ -114,8 +115,8 @@ class LitscaleCLI(LightningCLI):
                 "--weights",
                 type=str | None,
                 default=None,
-                help="The file of weights that a new training starts from: a checkpoint, or model.safetensors of an "
-                "export. A resumed training has its own.",
+                help="What a new training takes its first weights from: a run folder (its best checkpoint, or the "
+                "last one), a checkpoint, or model.safetensors of an export. A resumed training has its own.",
             )
         if subcommand in EVALUATIONS:
             parser.add_argument(
@@ -250,13 +251,13 @@ class LitscaleCLI(LightningCLI):
         """Give the model of a new training the weights that it starts from.
 
         Raises:
-            FileNotFoundError: there is no such file.
+            FileNotFoundError: there is no such file, or no checkpoint in the run folder.
             ValueError: the file cannot be read, or does not fit the model.
         """
         given = self.config[self.subcommand]
         if given.weights is None or given.ckpt_path is not None:
             return
-        content = read_weights(Path(given.weights), "--weights")
+        content = read_weights(companion_file(given.weights), "--weights")
         try:
             fill(self.model, content)
         except ValueError as error:

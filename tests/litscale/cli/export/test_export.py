@@ -102,9 +102,10 @@ def test_a_training_starts_from_a_checkpoint_and_refuses_what_does_not_fit(runs,
     with pytest.raises(ValueError, match=f"--weights {other} does not fit the model"):
         main([*words, str(other)])
     assert not new.exists()
-    Beginnings.seen.clear()
-    main([*words, str(last), "--trainer.max_steps", "1", "--trainer.callbacks+=cli_runs.Beginnings"])
-    assert same(Beginnings.seen[0], load_run(runs / "fractal", last).state_dict())
+    for given, checkpoint in ((last, last), (runs / "fractal", "best")):
+        start = ["--trainer.max_steps", "1", "--trainer.callbacks+=cli_runs.Beginnings", "--overwrite", "true"]
+        main([*words, str(given), *start])
+        assert same(Beginnings.seen.pop(), load_run(runs / "fractal", checkpoint).state_dict())
     assert "weights" not in yaml.safe_load((new / "config.yaml").read_text())
 
 
