@@ -46,7 +46,7 @@ OTHER_OPTIONS = {
     "model, data and weights",
     "ckpt_path": "path of a checkpoint, last or best",
     "verbose": "print the scores",
-    "weights": "run folder or file of the weights that a new training starts from",
+    "weights": "run folder or file of a new training's weights",
 }
 RESUMED = "path of the checkpoint to resume from, last, best, or auto for the newest that can be read"
 HIDDEN = ("trainer", "checkpoints", "weights_only", "checkpoints.overwrite")

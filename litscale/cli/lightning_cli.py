@@ -108,7 +108,7 @@ class LitscaleCLI(LightningCLI):
                 "--overwrite",
                 type=bool,
                 default=False,
-                help="Replace the run whose checkpoints lie in the run folder, and all of its results.",
+                help="Replace the run in the folder and its results.",
             )
             parser.link_arguments("overwrite", "checkpoints.overwrite")
             parser.add_argument(
