@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from lit_models.runs import checkpoint_path, kept_checkpoint, load_run
+from lit_models.runs import kept_checkpoint, load_run
 from litscale.models.fractal import Fractal
 
 
@@ -49,13 +49,3 @@ def load_companion(option: str, path: str, check: Callable[[Fractal], None]) -> 
             "network with the options of this one except widths, blocks, heads, positions and dropout"
         ) from error
     return network.requires_grad_(False)
-
-
-def companion_file(path: str) -> Path:
-    """Return the checkpoint that :func:`load_companion` reads: the one of a run folder, or the given file itself.
-
-    Raises:
-        FileNotFoundError: the folder holds no checkpoint.
-    """
-    given = Path(path)
-    return checkpoint_path(given, kept_checkpoint(given)) if given.is_dir() else given

@@ -61,7 +61,7 @@ def load_run(folder: str | PathLike[str], checkpoint: str | PathLike[str] = "bes
     return module.eval()
 
 
-def read_weights(path: Path, option: str = "checkpoint") -> dict[str, Any]:
+def read_weights(path: str | Path, option: str = "checkpoint") -> dict[str, Any]:
     """Read a checkpoint, or the weights of an export, for `fill`.
 
     Args:
@@ -74,7 +74,10 @@ def read_weights(path: Path, option: str = "checkpoint") -> dict[str, Any]:
     """
     content = read_checkpoint(path, option)
     if not isinstance(content, dict) or "state_dict" not in content:
-        raise ValueError(f"{option} {path} is not a Lightning checkpoint: it has no state_dict")
+        raise ValueError(
+            f"{option} {path} is not a Lightning checkpoint: it has no state_dict. Give published weights as "
+            "--model.official_checkpoint"
+        )
     return content
 
 
@@ -105,6 +108,16 @@ def load_exported(folder: str | PathLike[str]) -> LightningModule:
 def kept_checkpoint(folder: Path) -> str:
     """Return ``best`` if the run keeps a best checkpoint, otherwise ``last``."""
     return "best" if checkpoint_in(folder, "best").is_file() else "last"
+
+
+def weights_file(path: str) -> Path:
+    """Return the checkpoint that a run folder stands for, its best or else its last one; or the given file itself.
+
+    Raises:
+        FileNotFoundError: the folder holds no checkpoint.
+    """
+    given = Path(path)
+    return checkpoint_path(given, kept_checkpoint(given)) if given.is_dir() else given
 
 
 def read_config(config: Path) -> dict[str, Any]:

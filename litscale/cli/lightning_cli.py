@@ -18,8 +18,6 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, _Instan
 from lightning.pytorch.utilities import rank_zero_warn
 
 from callbacks import Checkpoints
-from lit_models.companions import companion_file
-from lit_models.runs import fill, read_weights
 from litscale.cli.allocator import keep_freed_memory
 from litscale.cli.config_files import LayeredConfig
 from litscale.cli.errors import keep_traceback_in
@@ -33,6 +31,7 @@ from litscale.cli.runs import (
     find_checkpoint,
     newest_checkpoint,
     requeued_checkpoint,
+    start_from,
 )
 from litscale.cli.saved_config import SaveConfig
 from litscale.cli.scores import as_table, not_finite, write_scores
@@ -248,20 +247,10 @@ class LitscaleCLI(LightningCLI):
     before_validate = before_test = _check_weights
 
     def before_fit(self) -> None:
-        """Give the model of a new training the weights that it starts from.
-
-        Raises:
-            FileNotFoundError: there is no such file, or no checkpoint in the run folder.
-            ValueError: the file cannot be read, or does not fit the model.
-        """
+        """Give the model of a new training the weights that it starts from; a resumed one reads its own."""
         given = self.config[self.subcommand]
-        if given.weights is None or given.ckpt_path is not None:
-            return
-        content = read_weights(companion_file(given.weights), "--weights")
-        try:
-            fill(self.model, content)
-        except ValueError as error:
-            raise ValueError(f"--weights {given.weights} does not fit the model: {error}") from error
+        if given.weights is not None and given.ckpt_path is None:
+            start_from(self.model, given.weights)
 
     def before_predict(self) -> None:
         """Check the weights, and warn if no callback would write the predictions."""

@@ -14,6 +14,7 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
 from lit_models.base import LitModule
+from lit_models.runs import fill, read_weights, weights_file
 from litscale.storage.checkpoints import read_checkpoint
 from litscale.storage.exported import ENDING
 from litscale.storage.run_folders import CHECKPOINTS, checkpoint_in
@@ -86,12 +87,25 @@ def check_checkpoint(path: str | Path) -> None:
         raise ValueError(f"--ckpt_path {path} is a folder: give the file of a checkpoint, {example}")
     if folder.is_dir():
         return
-    checkpoint = read_checkpoint(path, "--ckpt_path")
-    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
-        raise ValueError(
-            f"--ckpt_path {path} is not a Lightning checkpoint: it has no state_dict. Give published weights as "
-            "--model.official_checkpoint"
-        )
+    read_weights(path, "--ckpt_path")
+
+
+def start_from(model: LightningModule, weights: str) -> None:
+    """Give the model of a new training the weights of ``--weights``.
+
+    Args:
+        model: the model.
+        weights: a run folder, or a file of weights.
+
+    Raises:
+        FileNotFoundError: there is no such file, or no checkpoint in the run folder.
+        ValueError: the file cannot be read, or does not fit the model.
+    """
+    content = read_weights(weights_file(weights), "--weights")
+    try:
+        fill(model, content)
+    except ValueError as error:
+        raise ValueError(f"--weights {weights} does not fit the model: {error}") from error
 
 
 def check_weights(command: str, model: LightningModule, ckpt_path: str | None, untrained: bool) -> None:

@@ -16,7 +16,7 @@ from callbacks.reporting.figures import write_picture
 from callbacks.reporting.result_table import Column, Report, ResultTable
 from callbacks.reporting.trainer_state import run_folder
 from lit_models import LitFractal, LitSDVAR
-from lit_models.companions import companion_file
+from lit_models.runs import fill, weights_file
 from lit_models.sampling_threads import limited_threads
 from lit_models.tokenizer.data_checks import check_canvas
 from litscale.cli.bench.choice import bound_of, choose_decoder, layer
@@ -276,7 +276,7 @@ class BenchTrainer(Trainer):
         settings["scored_canvases"] = sum(len(batch["canvas"]) for batch in canvases)
         given = {"ckpt_path": ckpt_path, "other_checkpoint": other_checkpoint, "draft_checkpoint": draft}
         checkpoints = {
-            option: asdict(record_checkpoint(companion_file(path), option)) for option, path in given.items() if path
+            option: asdict(record_checkpoint(weights_file(path), option)) for option, path in given.items() if path
         }
         unfinished = run_folder(self) / "bench_fractal_unfinished.json"
         autocast = self.precision_plugin.forward_context()
@@ -380,7 +380,5 @@ class BenchTrainer(Trainer):
     def _load(self, model: LightningModule, ckpt_path: str | None) -> None:
         """Load the weights of a checkpoint, if one is given, and move the model to the device."""
         if ckpt_path is not None:
-            checkpoint = read_checkpoint(ckpt_path, "--ckpt_path")
-            model.on_load_checkpoint(checkpoint)
-            model.load_state_dict(checkpoint["state_dict"])
+            fill(model, read_checkpoint(ckpt_path, "--ckpt_path"))
         model.to(self.strategy.root_device)

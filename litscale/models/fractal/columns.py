@@ -62,18 +62,17 @@ class Preceding:
             return None
         height, width = self.patch
         count = canvas.shape[3] // width
+        first = torch.arange(0, count * width, width, device=canvas.device)
         cells = features(F.pad(canvas, (self.columns, 0, self.margin, self.margin)))
         parts = []
         if self.columns:
             parts = [cells.unfold(3, self.columns, width)[:, :, :, :count]]  # [B, F, H + 2 m, columns of patches, n]
         if self.average:
-            first = torch.arange(0, count * width, width, device=canvas.device)
             sums = F.pad(cells[..., self.columns :].cumsum(3), (1, 0))
             past = sums[..., first] - sums[..., (first - self.average).clamp(min=0)]
             parts.append((past / first.clamp(1, self.average))[..., None])
         if self.repeats:
-            every = torch.arange(0, count * width, width, device=canvas.device).expand(len(canvas), -1)
-            places = self._repeats(canvas, every)  # [B, columns of patches, k]
+            places = self._repeats(canvas, first.expand(len(canvas), -1))  # [B, columns of patches, k]
             index = places.clamp(min=0).flatten(1)[:, None, None].expand(-1, *cells.shape[1:3], -1)
             after = cells[..., self.columns :].gather(3, index).unflatten(3, places.shape[1:])
             parts.append(_contrasted(after, places[:, None, None]))
@@ -109,14 +108,13 @@ class Preceding:
             places = torch.cat([places, reach + repeats.clamp(min=0)], dim=1)
         number = torch.arange(len(row), device=row.device)[:, None, None]
         cells = features(canvas[number, :, rows[:, :, None], places[:, None]].permute(0, 3, 1, 2))
-        cells, after = cells[..., :reach], cells[..., reach:]
-        parts = [cells[..., reach - self.columns :]]
+        parts = [cells[..., reach - self.columns : reach]]
         if self.average:
             off = torch.arange(reach, device=row.device) < (reach - first.clamp(max=self.average))[:, None]
-            past = cells.masked_fill(off[:, None, None], 0).sum(3)
+            past = cells[..., :reach].masked_fill(off[:, None, None], 0).sum(3)
             parts.append((past / first.clamp(1, self.average)[:, None, None])[..., None])
         if self.repeats:
-            parts.append(_contrasted(after, repeats[:, None, None]))
+            parts.append(_contrasted(cells[..., reach:], repeats[:, None, None]))
         return torch.cat(parts, dim=-1)
 
     def _repeats(self, canvas: Tensor, first: Tensor) -> Tensor:
