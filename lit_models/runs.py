@@ -149,10 +149,24 @@ def checkpoint_path(folder: Path, checkpoint: str | PathLike[str]) -> Path:
     path = checkpoint_in(folder, str(checkpoint)) if checkpoint in ("best", "last") else Path(checkpoint)
     if path.is_file():
         return path
-    held = sorted(each.name for each in (folder / CHECKPOINTS).glob("[!.]*.ckpt"))
-    if checkpoint != "best" or not held:
-        raise FileNotFoundError(f"{path}: no such file; {folder} has {', '.join(held) or 'no checkpoints'}")
-    raise FileNotFoundError(
-        f'{folder} has no {CHECKPOINTS}/best.ckpt, only {", ".join(held)}: give checkpoint="last" (best.ckpt is kept '
-        "by runs that have a checkpoints.monitor)"
+    if checkpoint == "best" and checkpoint_in(folder, "last").is_file():
+        raise FileNotFoundError(no_best(folder, 'checkpoint="last"'))
+    raise FileNotFoundError(f"{path}: no such file; {folder} has {', '.join(_held(folder)) or 'no checkpoints'}")
+
+
+def no_best(folder: Path, last: str) -> str:
+    """Return what to say of a run folder that has ``last.ckpt`` but no ``best.ckpt``.
+
+    Args:
+        folder: the run folder.
+        last: how the reader can ask for ``last.ckpt`` instead.
+    """
+    return (
+        f"{folder} has no {CHECKPOINTS}/best.ckpt, only {', '.join(_held(folder))}: give {last} (best.ckpt is kept by "
+        "runs that have a checkpoints.monitor)"
     )
+
+
+def _held(folder: Path) -> list[str]:
+    """Return the names of the checkpoints of a run folder."""
+    return sorted(each.name for each in (folder / CHECKPOINTS).glob("[!.]*.ckpt"))

@@ -41,6 +41,7 @@ _OTHER_KIND = re.compile(
 )
 _OWNER = re.compile(r"class_path[= ]'([\w.]+)'")
 _KIND = re.compile(r"(?:Callable\[.+, )?([A-Z]\w*)\]?")  # an annotation by a class, or by a callable that makes one
+_SUBTYPE = re.compile(r"Subtypes: \[.*?\.([A-Z]\w*)")
 _MISSING = re.compile(r"the following arguments are required: (.*)")
 _UNRECOGNIZED = re.compile(r"unrecognized arguments: (\S+)(.*)")
 _NESTED = re.compile(r"NestedArg\(key='[^']*', val='(.*)'\)")
@@ -143,7 +144,10 @@ def _reason(message: str) -> str:
 
 
 def _of_kind(message: str) -> str:
-    """Return of which kind a class must be, by the annotation of the innermost option; empty if that is no class."""
+    """Return of which kind a class must be, by the annotation of the innermost option; empty if that is no class.
+
+    An option that belongs to no class is one of the command, whose types the message itself lists.
+    """
     option = _KEY.findall(message)[-1]
     for path in reversed(_OWNER.findall(message)):
         module, _, name = path.rpartition(".")
@@ -152,7 +156,8 @@ def _of_kind(message: str) -> str:
         if option in annotations:
             found = _KIND.fullmatch(str(annotations[option]))
             return f" of the kind {found[1]}" if found else ""
-    return ""
+    found = _SUBTYPE.search(message)
+    return f" of the kind {found[1]}" if found else ""
 
 
 def _of_last_key(message: str) -> str:

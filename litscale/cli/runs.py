@@ -14,7 +14,7 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
 from lit_models.base import LitModule
-from lit_models.runs import fill, read_weights, weights_file
+from lit_models.runs import fill, no_best, read_weights, weights_file
 from litscale.storage.checkpoints import read_checkpoint
 from litscale.storage.exported import ENDING
 from litscale.storage.run_folders import CHECKPOINTS, checkpoint_in
@@ -56,10 +56,7 @@ def find_checkpoint(given: str | None, folders: Iterable[Path]) -> str | None:
         if not paths:
             for folder in folders if given == "best" else ():
                 if checkpoint_in(folder, "last").is_file():
-                    raise FileNotFoundError(
-                        f"--ckpt_path best: {folder} has no {CHECKPOINTS}/best.ckpt, only last.ckpt: give --ckpt_path "
-                        "last (best.ckpt is kept by runs that have a checkpoints.monitor)"
-                    )
+                    raise FileNotFoundError(f"--ckpt_path best: {no_best(folder, '--ckpt_path last')}")
             raise FileNotFoundError(
                 f"--ckpt_path {given}: there is no {CHECKPOINTS}/{given}.ckpt in {' or '.join(map(str, folders))}; "
                 "give the run's folder as --trainer.default_root_dir, or the path of a checkpoint"

@@ -153,10 +153,14 @@ def test_a_class_of_another_kind_in_a_config_is_one_line(config, option, value, 
     assert capsys.readouterr().err == f"litscale test: error: {said}"
 
 
-def test_a_rule_of_another_kind_in_a_benchmark_is_one_line(config, capsys):
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ("litscale.models.sdvar.Refine", "expected a class of the kind Acceptance or null"),
+        ("Refine", "there is no class Refine of the kind Acceptance"),
+    ],
+)
+def test_a_rule_of_another_kind_in_a_benchmark_is_one_line(given, reason, config, capsys):
     with pytest.raises(SystemExit):
-        main(["bench", "decode", *config, "--acceptances", "[TopK,litscale.models.sdvar.Refine]"])
-    assert capsys.readouterr().err == (
-        "litscale bench decode: error: --acceptances litscale.models.sdvar.Refine: expected a class of the kind "
-        "Acceptance or null\n"
-    )
+        main(["bench", "decode", *config, "--acceptances", f"[TopK,{given}]"])
+    assert capsys.readouterr().err == f"litscale bench decode: error: --acceptances {given}: {reason}\n"
