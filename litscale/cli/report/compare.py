@@ -9,6 +9,7 @@ from pathlib import Path
 from callbacks.reporting.result_table import Column, ResultTable
 from litscale.cli.errors import CommandParser
 from litscale.cli.scores import Scores, newest_scores
+from litscale.storage.exported import CONFIG
 from litscale.storage.run_folders import EVALUATIONS
 
 
@@ -19,7 +20,8 @@ def newest(folder: Path) -> tuple[Scores, str]:
         The scores, and ``test`` or ``validate``.
 
     Raises:
-        FileNotFoundError: there is no such folder, or the run was neither tested nor validated.
+        FileNotFoundError: there is no such folder, it is that of several runs, or the run was neither tested nor
+            validated.
         ValueError: a file of scores is damaged.
     """
     if not folder.is_dir():
@@ -27,6 +29,8 @@ def newest(folder: Path) -> tuple[Scores, str]:
     for stage in ("test", "validate"):
         if scores := newest_scores(folder, stage):
             return scores, stage
+    if not (folder / CONFIG).is_file() and (runs := sorted(each.parent for each in folder.glob(f"*/{CONFIG}"))):
+        raise FileNotFoundError(f"{folder} is no run, but holds runs: give them, such as {runs[0]}")
     tables = sorted(map(str, folder.glob(f"{EVALUATIONS}/*/scores.md")))
     apart = f"; those of its evaluations stand in {', '.join(tables)}" if tables else ""
     raise FileNotFoundError(f"{folder} holds no scores of a test or validation: run litscale test with it first{apart}")

@@ -173,3 +173,12 @@ def test_evaluations_of_a_run_without_scores_are_named(tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["compare", str(tmp_path / "run")])
     assert f"run litscale test with it first; those of its evaluations stand in {table}" in capsys.readouterr().err
+
+
+def test_a_folder_of_runs_is_no_run(tmp_path, capsys):
+    for run in ("b", "a"):
+        (tmp_path / run).mkdir()
+        (tmp_path / run / "config.yaml").touch()
+    with pytest.raises(SystemExit):
+        main(["compare", str(tmp_path)])
+    assert f"{tmp_path} is no run, but holds runs: give them, such as {tmp_path / 'a'}\n" in capsys.readouterr().err
