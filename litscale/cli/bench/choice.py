@@ -89,7 +89,7 @@ def choose_decoder(
         if expected[case.label] >= expected[alone.label]:
             break
         tried.append(case)
-        made = measured({case.label: partial(bench.row, case)}, unfinished, settings, "decoder")
+        made = measured({case.label: partial(bench.row, case)}, unfinished, settings)
         if made[case.label]["fid_change"] <= bound:
             break
     # 3. the table of these, with their times

@@ -146,7 +146,8 @@ class BenchTrainer(Trainer):
         quality = None
         if features is not None:
             quality = Quality(features.to(model.device).eval(), reference, datamodule)
-        settings = asdict(model.generation) | {"images": num_images, "batch_size": batch_size, "seeds": seeds}
+        settings = asdict(model.generation.complete())
+        settings |= {"images": num_images, "batch_size": batch_size, "seeds": seeds}
         settings |= {"reference": reference, "precision": self.precision}
         settings |= {"speed_batches": list(speed_batches), "repeats": repeats}
         if profile:
@@ -173,8 +174,11 @@ class BenchTrainer(Trainer):
         caption = f"{seeds} x {num_images} images in batches of {batch_size}, {model.device.type}"
         if features is not None:
             caption += f", Frechet distance in {type(features).__name__}"
-        batches = {f"speedup_{n}": Column(f"batch {n}", "{:.2f}x", right=True) for n in speed_batches}
-        report = decode_report(NAME, caption, settings, rows, batches if len(batches) > 1 else {})
+        first = speed_batches[0]
+        columns = {"ms_per_image": Column(f"ms per image, batch {first}", right=True)}
+        names = {first: "speedup"} | {n: f"speedup_{n}" for n in speed_batches[1:]}
+        columns |= {name: Column(f"speed-up, batch {n}", "{:.2f}x", right=True) for n, name in names.items()}
+        report = decode_report(NAME, caption, settings, rows, columns)
         report.show()
         files = report.write(run_folder(self), with_csv=True)
         files.append(write_picture(speed_and_quality(report.tables[0]), run_folder(self) / f"{NAME}.png"))

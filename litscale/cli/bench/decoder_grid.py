@@ -212,12 +212,12 @@ class Bench:
         # a round counts for the decoders that took their turn in it, and for no others
         timed = hashlib.sha256("\n".join(measures).encode()).hexdigest()[:8]
         rounds = {
-            f"round {i}, batches of {batch}, decoders {timed}": (partial(self.seconds, cases, batch, i), batch)
+            f"round {i + 1} in batches of {batch} #{timed}": (partial(self.seconds, cases, batch, i), batch)
             for batch in self.speed_batches
             for i in range(self.repeats)
         }
         measures |= {name: measure for name, (measure, _) in rounds.items()}
-        numbers = measured(measures, unfinished, settings, "decoder")
+        numbers = measured(measures, unfinished, settings)
         rows = {case.label: numbers[case.label] for case in cases}
         for batch in self.speed_batches:
             self._add_times(rows, [numbers[name] for name, (_, size) in rounds.items() if size == batch], batch)

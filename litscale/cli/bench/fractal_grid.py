@@ -173,7 +173,7 @@ class FractalBench:
         weights = [identity(each) for each in self.networks.given()]
         canvases = of_tensors({str(i): batch["canvas"] for i, batch in enumerate(self.canvases)})
         known = f"{settings} {grid} {weights} {canvases} {self.passes} {self.networks.own.no_class.device.type}"
-        timings = measured(runs, unfinished, known, "measurement")
+        timings = measured(runs, unfinished, known)
         # 3. a row for each case
         return {
             f"{count} patches, {case.label}": {**self._described(case), **self._row(timings, count, case)}

@@ -15,16 +15,13 @@ Numbers = dict[str, float]
 """Name -> measured value."""
 
 
-def measured(
-    cases: Mapping[str, Callable[[], Numbers]], unfinished: Path, settings: str, unit: str
-) -> dict[str, Numbers]:
+def measured(cases: Mapping[str, Callable[[], Numbers]], unfinished: Path, settings: str) -> dict[str, Numbers]:
     """Measure cases one after the other, and write the measurements so far to a file after each of them.
 
     Args:
-        cases: name of a measurement -> the function that measures it.
+        cases: name of a measurement -> the function that measures it. Progress shows the name up to its first ``#``.
         unfinished: file of the measurements so far; those of the same settings are not repeated.
         settings: all that the numbers depend on.
-        unit: word for a case beside the progress bar.
 
     Returns:
         The numbers of each case, in order.
@@ -36,7 +33,7 @@ def measured(
     kept = json.loads(unfinished.read_text()) if unfinished.is_file() else {}
     rows = kept["rows"] if kept.get("key") == key else {}
     unfinished.parent.mkdir(parents=True, exist_ok=True)
-    for name in progress(cases, f"{unit.capitalize()}s", len(cases), name_of=str):
+    for name in progress(cases, "Measurements", len(cases), name_of=lambda name: name.partition("#")[0].strip()):
         if name not in rows:
             rows[name] = cases[name]()
             write_atomically(unfinished, json_text({"key": key, "rows": rows}))
