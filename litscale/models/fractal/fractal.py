@@ -72,9 +72,6 @@ class Fractal(CanvasNetwork):
         preceding_average: number of columns over which the levels below also read the average of each of these rows,
             such as how often a pitch was heard lately; 0 for none. Choose at most half of a window, since sampling
             moves windows on by half.
-        preceding_repeats: numbers of columns. For each, the levels below also read, row by row, what followed when so
-            many columns just before the patch last occurred in the window, which makes repeats easy to continue. By
-            default there are none.
         zero_prefix_rope: set the condition tokens' queries and keys in AR levels to zero, as the published models do.
         grad_checkpointing: recompute activations in the backward pass to save memory.
 
@@ -113,7 +110,6 @@ class Fractal(CanvasNetwork):
         preceding_columns: int = 0,
         preceding_margin: int = 0,
         preceding_average: int = 0,
-        preceding_repeats: Sequence[int] = (),
         zero_prefix_rope: bool = False,
         grad_checkpointing: bool = False,
     ) -> None:
@@ -140,9 +136,7 @@ class Fractal(CanvasNetwork):
             raise ValueError(f"periods must be at least 1, not {list(periods)}")
         # 2. symbols and classes
         super().__init__(Codec(codec, velocity_bins), sizes, num_classes, periods)
-        self.preceding = Preceding(
-            self.sizes[1], preceding_columns, preceding_margin, preceding_average, tuple(preceding_repeats)
-        )
+        self.preceding = Preceding(self.sizes[1], preceding_columns, preceding_margin, preceding_average)
         self.preceding.check(generators[0], scans[0], grid_of(self.sizes[0], self.sizes[1]))
         self.features = SymbolFeatures(self.codec)
         self.label_drop = label_drop

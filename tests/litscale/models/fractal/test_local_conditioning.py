@@ -11,13 +11,7 @@ from litscale.models.fractal.canvas import patchify
 from litscale.models.fractal.columns import Preceding
 
 SIZES = [(6, 8), (6, 1), (2, 1), (1, 1)]
-TOLD = {
-    "periods": [2, 3],
-    "preceding_columns": 3,
-    "preceding_margin": 1,
-    "preceding_average": 4,
-    "preceding_repeats": [1, 2],
-}
+TOLD = {"periods": [2, 3], "preceding_columns": 3, "preceding_margin": 1, "preceding_average": 4}
 
 
 @pytest.fixture
@@ -63,45 +57,6 @@ def test_what_comes_before_by_loops(patch, columns, margin, average):
             assert shown[:columns].tolist() == wanted
             if average:
                 assert shown[columns] == pytest.approx(sum(past[-average:]) / max(len(past[-average:]), 1))
-
-
-@pytest.mark.parametrize(
-    ("patch", "margin", "repeats"),
-    [((6, 1), 1, (1, 2, 4)), ((2, 1), 0, (3,)), ((3, 2), 2, (2, 1)), ((6, 1), 0, (20,)), ((1, 1), 0, (8, 7))],
-)
-def test_what_followed_an_earlier_occurrence_by_loops(patch, margin, repeats):
-    features = SymbolFeatures(Codec("velocity", 2))
-    generator = torch.Generator().manual_seed(0)
-    few = torch.randint(0, 3, (3, 1, 6, 2), dtype=torch.uint8, generator=generator)  # two columns, so that many repeat
-    which = torch.randint(0, 2, (3, 1, 1, 20), generator=generator).expand(-1, -1, 6, -1)
-    canvas = few.gather(3, which)
-    canvas[2, :, :, 10:] = canvas[2, :, :, :10]
-    cells, (height, width), grid = features(canvas), patch, (6 // patch[0], 20 // patch[1])
-    preceding = Preceding(patch, 0, margin, repeats=repeats)
-    found = preceding.of_all(canvas, features)
-    assert found.shape == (3, grid[0] * grid[1], 3, height + 2 * margin, width * len(repeats))
-    row, index = (numbers.flatten() for numbers in torch.meshgrid(*map(torch.arange, found.shape[:2]), indexing="ij"))
-    some = preceding.of_some(patchify(canvas, patch), grid, row, index, features)
-    assert torch.equal(some, found.flatten(0, 1))
-    seen = 0
-    for b, r, k, (i, length) in itertools.product(range(3), range(grid[0]), range(grid[1]), enumerate(repeats)):
-        first = k * width
-        past = canvas[b, 0, :, first - length : first]
-        ends = [
-            end
-            for end in range(length, first - width + 1)
-            if first >= length and torch.equal(canvas[b, 0, :, end - length : end], past)
-        ]
-        shown = found[b, r * grid[1] + k, ..., i * width : (i + 1) * width]
-        wanted = torch.zeros_like(shown)
-        if ends:
-            seen += 1
-            wanted = torch.full_like(shown, -1)
-            inside = range(max(0, margin - r * height), min(height + 2 * margin, 6 + margin - r * height))
-            rows = [r * height - margin + y for y in inside]
-            wanted[:, list(inside)] = 2 * cells[b, :, rows, ends[-1] : ends[-1] + width] - 1
-        assert torch.equal(shown, wanted)
-    assert bool(seen) == (min(repeats) < 20)
 
 
 def test_rows_of_what_comes_before_by_loops():
@@ -162,7 +117,7 @@ def test_probabilities_sum_to_one(build, generators, guiding):
 @torch.no_grad()
 def test_likelihood_depends_on_what_comes_before_as_told(build):
     """A first level that hands down nothing leaves the columns before, which reach three columns and one row."""
-    model = build(periods=[], preceding_average=0, preceding_repeats=[])
+    model = build(periods=[], preceding_average=0)
     model.levels[1].generator.cond_emb.weight.zero_()
     canvas = canvases(1, 1, 6, 8)
 
@@ -254,8 +209,7 @@ def test_levels_of_several_columns_and_rows(build):
         ({"sizes": [(6, 8), (3, 1), (1, 1), (1, 1)], "scan": "row_major"}, "its scan to column_major"),
         ({"periods": [4, 0]}, "periods must be at least 1"),
         ({"preceding_columns": -1}, "preceding_columns, preceding_margin and preceding_average must be"),
-        ({"preceding_repeats": [0]}, "preceding_repeats must be at least 1"),
-        ({"preceding_columns": 0, "generators": ["mar", "ar", "ar"]}, "or turn these options off"),
+        ({"preceding_columns": 0, "generators": ["mar", "ar", "ar"]}, "or both options to 0"),
     ],
 )
 def test_impossible_options(build, options, message):
