@@ -60,9 +60,6 @@ class Fractal(CanvasNetwork):
         attn_dropout: dropout of the attention weights of MAR levels. AR levels, the leaf and the predictors of guiding
             values have none, as in the published code.
         proj_dropout: dropout after attention and feed-forward, of MAR and AR levels.
-        shared_dropout: drop the same channels in all patches of a canvas there, and in the tokens that enter the
-            transformer (variational dropout, arXiv 1512.05287). This reduces overfitting if neighbouring patches
-            resemble each other, like the steps of held notes.
         periods: lengths in columns, such as those of beat and bar. The first level gets the phase of each patch in
             them, counted from the start of the piece. By default there are none.
         preceding_columns: number of columns before a patch of the first level that the levels below read cell by cell,
@@ -105,7 +102,6 @@ class Fractal(CanvasNetwork):
         mask_std: float = 0.25,
         attn_dropout: float = 0.0,
         proj_dropout: float = 0.0,
-        shared_dropout: bool = False,
         periods: Sequence[int] = (),
         preceding_columns: int = 0,
         preceding_margin: int = 0,
@@ -170,7 +166,6 @@ class Fractal(CanvasNetwork):
                     heads[i],
                     attn_dropout=attn_dropout,
                     proj_dropout=proj_dropout,
-                    shared_dropout=shared_dropout,
                     grad_checkpointing=grad_checkpointing,
                 ),
                 conditions=conditions,

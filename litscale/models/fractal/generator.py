@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from litscale.models.fractal.canvas import scan_order
 from litscale.models.layers.blocks import Stack, StackConfig
-from litscale.models.layers.dropout import Dropout
 from litscale.models.layers.kv_cache import KVCache, RowKVCache
 from litscale.models.layers.rope import rope_table
 
@@ -84,7 +83,6 @@ class Generator(nn.Module):
         self.before_emb = nn.Linear(features, stack.width, bias=False) if features else None
         self.mask_token = None if self.causal else nn.Parameter(torch.empty(stack.width))
         self.in_norm = nn.LayerNorm(stack.width, eps=1e-6)
-        self.in_drop = Dropout(stack.proj_dropout, shared=True) if stack.shared_dropout else nn.Identity()
         self.blocks = Stack(replace(stack, attn_dropout=0.0) if self.causal else stack, self.style)
         self.norm = nn.LayerNorm(stack.width, eps=1e-6)
 
@@ -146,7 +144,7 @@ class Generator(nn.Module):
         A mask, bool ``[B or 1, 1, L, S]``, says which tokens see which. Without one, tokens of causal generators see
         no later ones, and those of others see all.
         """
-        return self.norm(self.blocks(self.in_drop(self.in_norm(tokens + added)), self.causal, rope, caches, mask))
+        return self.norm(self.blocks(self.in_norm(tokens + added), self.causal, rope, caches, mask))
 
     def position_tables(self, grid: tuple[int, int], order: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return the tables of positions for a sequence of patches in ``order`` (raster indices ``[n]``).

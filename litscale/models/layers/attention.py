@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from litscale.models.layers.dropout import Dropout
 from litscale.models.layers.kv_cache import KVCache, RowKVCache, TokenCache, by_head
 from litscale.models.layers.rope import rotate
 
@@ -24,7 +23,6 @@ class Attention(nn.Module):
         bias: whether the projections have biases.
         attn_dropout: dropout of the attention weights.
         proj_dropout: dropout of the output.
-        shared_dropout: whether all tokens of a sequence lose the same channels of it.
 
     Raises:
         ValueError: the heads do not divide the width.
@@ -38,7 +36,6 @@ class Attention(nn.Module):
         bias: bool = True,
         attn_dropout: float = 0.0,
         proj_dropout: float = 0.0,
-        shared_dropout: bool = False,
     ) -> None:
         super().__init__()
         if width % heads:
@@ -47,7 +44,7 @@ class Attention(nn.Module):
         self.attn_dropout = attn_dropout
         self.qkv = nn.Linear(width, 3 * width, bias=bias)
         self.proj = nn.Linear(width, width, bias=bias)
-        self.proj_drop = Dropout(proj_dropout, shared_dropout)
+        self.proj_drop = nn.Dropout(proj_dropout)
 
     def forward(
         self,

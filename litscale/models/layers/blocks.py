@@ -11,27 +11,19 @@ from torch.nn import functional as F  # noqa: N812
 from torch.utils.checkpoint import checkpoint
 
 from litscale.models.layers.attention import Attention, causal_mask
-from litscale.models.layers.dropout import Dropout
 from litscale.models.layers.kv_cache import KVCache, RowKVCache, StepKVCache, TokenCache
 
 
 class GeluMLP(nn.Module):
     """Two linear layers with a GELU between them and biases; ``approximate`` is the GELU's, ``none`` or ``tanh``."""
 
-    def __init__(
-        self,
-        width: int,
-        ratio: float = 4.0,
-        dropout: float = 0.0,
-        approximate: str = "none",
-        shared_dropout: bool = False,
-    ) -> None:
+    def __init__(self, width: int, ratio: float = 4.0, dropout: float = 0.0, approximate: str = "none") -> None:
         super().__init__()
         hidden = int(width * ratio)
         self.approximate = approximate
         self.fc1 = nn.Linear(width, hidden)
         self.fc2 = nn.Linear(hidden, width)
-        self.drop = Dropout(dropout, shared_dropout)
+        self.drop = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``[..., D]`` to ``[..., D]``."""
@@ -41,13 +33,13 @@ class GeluMLP(nn.Module):
 class SwiGLU(nn.Module):
     """Gated feed-forward of LLaMA (arXiv 2002.05202), hidden width rounded up to a multiple of 256, no biases."""
 
-    def __init__(self, width: int, ratio: float = 4.0, dropout: float = 0.0, shared_dropout: bool = False) -> None:
+    def __init__(self, width: int, ratio: float = 4.0, dropout: float = 0.0) -> None:
         super().__init__()
         hidden = -(-int(width * ratio * 2 / 3) // 256) * 256
         self.gate = nn.Linear(width, hidden, bias=False)
         self.up = nn.Linear(width, hidden, bias=False)
         self.down = nn.Linear(hidden, width, bias=False)
-        self.drop = Dropout(dropout, shared_dropout)
+        self.drop = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``[..., D]`` to ``[..., D]``."""
@@ -64,7 +56,6 @@ class StackConfig:
         heads: attention heads.
         attn_dropout: dropout of the attention weights.
         proj_dropout: dropout after the attention's and the feed-forward's output.
-        shared_dropout: whether all tokens of a sequence lose the same channels there.
         grad_checkpointing: recompute the activations of each block in the backward pass instead of keeping them.
     """
 
@@ -74,7 +65,6 @@ class StackConfig:
     _: KW_ONLY
     attn_dropout: float = 0.0
     proj_dropout: float = 0.0
-    shared_dropout: bool = False
     grad_checkpointing: bool = False
 
 
@@ -90,17 +80,15 @@ class Block(nn.Module):
         super().__init__()
         width, vit = config.width, style == "vit"
         self.norm1 = nn.LayerNorm(width, eps=1e-6) if vit else nn.RMSNorm(width, eps=1e-5)
-        shared = config.shared_dropout
         self.attn = Attention(
             width,
             config.heads,
             bias=vit,
             attn_dropout=config.attn_dropout,
             proj_dropout=config.proj_dropout,
-            shared_dropout=shared,
         )
         self.norm2 = nn.LayerNorm(width, eps=1e-6) if vit else nn.RMSNorm(width, eps=1e-5)
-        self.mlp = (GeluMLP if vit else SwiGLU)(width, dropout=config.proj_dropout, shared_dropout=shared)
+        self.mlp = (GeluMLP if vit else SwiGLU)(width, dropout=config.proj_dropout)
 
     def forward(
         self,

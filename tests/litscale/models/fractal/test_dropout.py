@@ -44,32 +44,6 @@ def test_attention_weights_are_dropped_in_mar_levels_only(stir, generator, rate,
     assert torch.equal(first, second) == equal
 
 
-def dropped(level):
-    """The channels that the tokens of each sequence lose before the transformer and after its first attention."""
-    seen = []
-    generator = level.generator
-    for part in (generator.in_drop, generator.blocks[0].attn.proj_drop):
-        part.register_forward_hook(lambda part, given, out: seen.append(out == 0))
-    patches, conditions = torch.randn(3, 4, 48), torch.randn(3, 1, 16)
-    mask = {} if level.generator.causal else {"mask": torch.ones(3, 4, dtype=torch.bool)}
-    generator(patches, conditions, (2, 2), **mask)
-    return seen
-
-
-@pytest.mark.parametrize("generator", ["ar", "mar"])
-def test_tokens_of_a_sequence_lose_the_same_channels(stir, generator):
-    model = stir(built([generator] * 3, proj_dropout=0.5, shared_dropout=True))
-    for lost in dropped(model.train().levels[0]):
-        assert (lost == lost[:, :1]).all()  # [B, L, D]
-        assert 0 < lost[:, 0].float().mean() < 1
-        assert (lost[0, 0] != lost[1, 0]).any()
-    assert not any(lost.any() for lost in dropped(model.eval().levels[0]))
-    alone = stir(built([generator] * 3, proj_dropout=0.5)).train()
-    before, after = dropped(alone.levels[0])
-    assert not before.any()
-    assert (after != after[:, :1]).any()
-
-
 def test_heads_drop_nothing(stir):
     model = stir(built(["mar"] * 3, attn_dropout=0.9, proj_dropout=0.9)).train()
     symbols = torch.randint(0, 256, (5, 3))
