@@ -174,6 +174,15 @@ def assert_close(run, other):
         torch.testing.assert_close(one, two, msg=name, atol=1e-4, rtol=0)
 
 
+def assert_close_in_halves(run, other):
+    """Assert that weights are equal but for halves that round to the other side.
+
+    AdamW makes a whole step of the smallest gradient, so that single weights may differ more.
+    """
+    ours, theirs = (nn.utils.parameters_to_vector(each.lightning_module.parameters()).detach() for each in (run, other))
+    assert (ours - theirs).abs().mean() < 1e-4  # of six steps of 1e-2
+
+
 def test_the_same_gradients_give_the_same_weights_up_to_rounding():
     weights = []
     for fused in (True, False):
@@ -195,7 +204,7 @@ def test_the_fused_update_is_the_plain_one_up_to_rounding(tmp_path, clip, precis
         trained(tmp_path, fused=fused, gradient_clip_val=clip, precision=precision) for fused in (None, False)
     )
     assert [run.optimizers[0].defaults["fused"] for run in (fused, plain)] == [True, False]
-    assert_close(fused, plain)
+    (assert_close if precision == "32-true" else assert_close_in_halves)(fused, plain)
 
 
 @pytest.mark.parametrize("first", [True, False])
@@ -216,11 +225,7 @@ def test_with_the_scale_of_16_bit_the_update_is_fused_unless_gradients_are_clipp
     assert [run.optimizers[0].defaults["fused"] for run in (alone, clipped)] == [True, False]
     for run, clip in ((alone, None), (clipped, 0.05)):
         other = trained(tmp_path, plugins=[scaling()], fused=False, gradient_clip_val=clip)
-        # halves round now and then to the other side, and AdamW makes a whole step of the smallest gradient
-        ours, theirs = (
-            nn.utils.parameters_to_vector(each.lightning_module.parameters()).detach() for each in (run, other)
-        )
-        assert (ours - theirs).abs().mean() < 1e-4  # of six steps of 1e-2
+        assert_close_in_halves(run, other)
     with pytest.raises(ValueError, match=r"optimization.fused: true undoes .* too late for trainer.gradient_clip_val"):
         trained(tmp_path, plugins=[scaling()], fused=True, gradient_clip_val=0.05)
 

@@ -70,7 +70,7 @@ def test_patches_that_are_kept_are_what_they_were(level):
     index = torch.tensor([[4, 1], [2, 6], [6, 6]])
     steps, row = steps_of(generator, given), torch.arange(3)[:, None]
     before = steps.conditions(patches, mask).clone()
-    after = steps.conditions(other[row, index.clamp(max=5)], mask[row, index.clamp(max=5)], index)
+    after = steps.conditions(other[row, index.clamp(max=5)], torch.zeros(3, 2, dtype=torch.bool), index)
     changed = (after != before).flatten(2).any(2)
     assert changed.tolist() == [[i in chosen for i in range(6)] for chosen in ([4, 1], [2], [])]
     expected = by_hand(generator, given, (patches, mask), other, [[4, 1], [2], []])
@@ -78,14 +78,14 @@ def test_patches_that_are_kept_are_what_they_were(level):
 
 
 def by_hand(generator, given, first, other, chosen):
-    """States of rows one by one: a plain pass that keeps what enters each block, then the chosen tokens on top."""
+    """States of rows one by one: a plain pass that keeps what enters each block, then the chosen tokens, revealed."""
     patches, mask = first
     added, rope = generator.position_tables(GRID, torch.arange(6))
     rows = []
     for r, picked in enumerate(chosen):
         prefix = generator.prefix_tokens(given[0][r : r + 1], given[1][r : r + 1])[0]
         old = torch.where(mask[r, :, None], generator.mask_token, generator.embed(patches[r]))
-        new = torch.where(mask[r, :, None], generator.mask_token, generator.embed(other[r]))
+        new = generator.embed(other[r])
         x = generator.in_norm(torch.cat([prefix, old]) + added)
         places = torch.tensor(picked, dtype=torch.long) + generator.prefix
         y = generator.in_norm(torch.cat([prefix, new]) + added)[places]
