@@ -97,6 +97,16 @@ def test_attention_against_plain_sums(causal):
 
 
 @torch.no_grad()
+def test_dropout_of_attention_weights_is_on_in_training():
+    torch.manual_seed(0)
+    attention = Attention(8, 2, attn_dropout=0.5)
+    x = torch.randn(4, 5, 8)
+    whole = attention.eval()(x)
+    assert torch.equal(attention(x), whole)
+    assert not torch.equal(attention.train()(x), whole)
+
+
+@torch.no_grad()
 def test_feed_forwards_by_hand():
     # two thirds of the ratio, rounded up to a multiple of 256: 256 of 96 channels, 266.7 of 100
     assert [SwiGLU(width).gate.out_features for width in (96, 100)] == [256, 512]
