@@ -199,8 +199,8 @@ class FractalBench:
 
     def _run(self, at: Callable[[int], dict[str, Fractal]], case: Way, width: int, number: int) -> Numbers:
         """Run a way once and return its numbers; run 0 warms up, and counts parameters and operators, not seconds."""
+        # 1. what the way does: a step of training, or sampling
         network = at(width)[case.network]
-        device = network.no_class.device
         report = GenerationReport()
         if case.options is None:
             work = partial(train_step, network, self.train_batch_size, width, number)
@@ -215,12 +215,14 @@ class FractalBench:
                 draft=self.networks.draft,
                 report=report,
             )
+        # 2. run 0 counts
         if not number:
             with Operators() as operators:
                 work()
             parameters = sum(parameter.numel() for parameter in network.parameters())
             return {"parameters": parameters, "operators": operators.count}
-        seconds = clock(device)
+        # 3. the others are timed
+        seconds = clock(network.no_class.device)
         start = seconds()
         work()
         took = report.summary()
