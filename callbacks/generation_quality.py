@@ -18,7 +18,7 @@ from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
 from callbacks.evaluation.quality_reference import QualityReference
-from callbacks.evaluation.sample_evaluation import SampleEvaluation
+from callbacks.evaluation.sample_evaluation import SampleEvaluation, without_overlap
 from callbacks.evaluation.sample_store import SampleStore, write_npz, write_pngs
 from callbacks.reporting.result_table import Column, Report, ResultTable
 from callbacks.reporting.trainer_state import checkpoint_of, run_folder, stage_of
@@ -227,8 +227,9 @@ class GenerationQuality(SampleEvaluation):
 
     def take_data(self, trainer: Trainer, batch: dict[str, Any]) -> None:
         """Add real images to the reference, unless it is known."""
-        if "canvas" in batch:  # a cache of tokens has none, and needs a reference
-            self._real.take(trainer, batch["canvas"])
+        # a cache of tokens has no canvases, and needs a reference
+        if "canvas" in batch and (chosen := without_overlap(batch)) is not None:
+            self._real.take(trainer, chosen["canvas"])
 
     def end_data(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Compute statistics and features of the reference, and give them to the metrics."""

@@ -11,7 +11,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
 from callbacks.evaluation.likelihood_baselines import LikelihoodBaselines
-from callbacks.evaluation.sample_evaluation import SampleEvaluation, summed
+from callbacks.evaluation.sample_evaluation import SampleEvaluation, summed, without_overlap
 from callbacks.evaluation.set_comparison import ComparedSets, SetComparison, remark, set_numbers, set_tables
 from callbacks.reporting.result_table import Column, Report, ResultTable
 from callbacks.reporting.trainer_state import checkpoint_of, stage_of
@@ -28,8 +28,8 @@ class MusicEvaluation(SampleEvaluation):
     ``music/histogram_overlap/<statistic>``, see `MusicStatistics`. Statistics that the data does
     not define are left out, outside of ``fit`` also those that the samples do not define. With ``baselines`` also
     ``val/nats_per_step/independent_pitches`` and ``.../repeat_or_redraw`` (``test/...`` in a test): the nats of
-    two small models, fitted to the training pieces, on the windows on which the model's own ``val/nats_per_step`` is
-    measured. If the samples are decoded in parallel, ``music/decoding/passes_per_patch`` and the like are logged, see
+    two small models, fitted to the training pieces, over the same steps as the model's own ``val/nats_per_step``. If
+    the samples are decoded in parallel, ``music/decoding/passes_per_patch`` and the like are logged, see
     `litscale.models.fractal.decoding_summary`.
 
     With ``sets``, ``validate`` and ``test`` also compare the windows as sets: ``music/overlapping_area/<feature>`` and
@@ -130,16 +130,20 @@ class MusicEvaluation(SampleEvaluation):
             self._sets.generated.add(canvases, index % self._classes if self._classes else None)
 
     def take_data(self, trainer: Trainer, batch: dict[str, Any]) -> None:
-        """Add windows of the data, each in the meter of its piece, to all that is measured of the data."""
-        windows = batch["canvas"][:, 0].cpu().numpy()
-        meters = batch["beats_per_bar"].tolist() if "beats_per_bar" in batch else [None] * len(windows)
+        """Add the steps that count to the baselines, and windows side by side, in their meters, to all the rest."""
+        if self._baselines is not None:
+            counted = batch["counted"].cpu().numpy() if "counted" in batch else None
+            self._baselines.update(batch["canvas"][:, 0].cpu().numpy(), counted)
+        chosen = without_overlap(batch)
+        if chosen is None:
+            return
+        windows = chosen["canvas"][:, 0].cpu().numpy()
+        meters = chosen["beats_per_bar"].tolist() if "beats_per_bar" in chosen else [None] * len(windows)
         self._windows += len(windows)
         if self._sets is not None:
-            self._sets.data.add(batch["canvas"], batch.get("label"))
+            self._sets.data.add(chosen["canvas"], chosen.get("label"))
         formats = [self._format.with_meter(meter) for meter in meters]
         self._data.update([Roll(window, form) for window, form in zip(windows, formats, strict=True)])
-        if self._baselines is not None:
-            self._baselines.update(windows)
 
     def end_data(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Sum the windows, and compute the likelihood of the baselines, over all ranks."""

@@ -1,8 +1,6 @@
-"""`LikelihoodBaselines`: the likelihood of windows under two small models of rolls."""
+"""`LikelihoodBaselines`: the likelihood of rolls under two small models."""
 
 from __future__ import annotations
-
-from collections.abc import Iterable
 
 import numpy as np
 import torch
@@ -40,15 +38,21 @@ class LikelihoodBaselines:
         self._nats = dict.fromkeys(MODELS, 0.0)
         self._steps = 0
 
-    def update(self, windows: Iterable[np.ndarray]) -> None:
-        """Add the nats of windows, uint8 ``[pitch, step]``, each scored as a piece of its own, as a model sees it."""
-        for window in windows:
+    def update(self, windows: np.ndarray, counted: np.ndarray | None = None) -> None:
+        """Add the nats of windows, each scored as a piece of its own, as a model sees it.
+
+        Args:
+            windows: uint8 ``[B, pitch, step]``.
+            counted: bool ``[B, step]``, the steps whose nats count; None for all.
+        """
+        steps = np.ones((len(windows), windows.shape[-1]), bool) if counted is None else counted
+        for window, chosen in zip(windows, steps, strict=True):
             for name, model in self._models.items():
-                self._nats[name] += model.nats(window)
-            self._steps += window.shape[1]
+                self._nats[name] += float(model.column_nats(window)[chosen].sum())
+        self._steps += int(steps.sum())
 
     def compute(self, trainer: Trainer) -> dict[str, float]:
-        """Return name of the baseline -> nats per step over the windows of all ranks; NaN without windows."""
+        """Return name of the baseline -> nats per counted step of all ranks; NaN without windows."""
         sums = [*self._nats.values(), float(self._steps)]
         table = trainer.strategy.reduce(
             torch.tensor(sums, dtype=torch.float32, device=trainer.strategy.root_device), reduce_op="sum"

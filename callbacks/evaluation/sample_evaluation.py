@@ -58,7 +58,7 @@ class SampleEvaluation(Callback, ABC):
 
     @abstractmethod
     def take_data(self, trainer: Trainer, batch: dict[str, Any]) -> None:
-        """Measure a batch of the first validation that is evaluated."""
+        """Measure a batch of the first validation that is evaluated; its windows may overlap, see `without_overlap`."""
 
     @abstractmethod
     def end_data(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -130,8 +130,8 @@ class SampleEvaluation(Callback, ABC):
         dataloader_idx: int = 0,
     ) -> None:
         """Measure the data of the first validation that is evaluated."""
-        if self._running and not self._data_done and (windows := measured(batch)) is not None:
-            self.take_data(trainer, windows)
+        if self._running and not self._data_done:
+            self.take_data(trainer, batch)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Finish measuring the data, and log the outcome."""
@@ -180,7 +180,7 @@ def summed(trainer: Trainer, pl_module: LightningModule, number: int) -> int:
     return int(trainer.strategy.reduce(torch.tensor(number, device=pl_module.device), reduce_op="sum"))
 
 
-def measured(batch: dict[str, Any]) -> dict[str, Any] | None:
+def without_overlap(batch: dict[str, Any]) -> dict[str, Any] | None:
     """Return the windows of a batch that do not overlap, or None if it has none; all windows if none overlap."""
     if "side_by_side" not in batch:
         return batch

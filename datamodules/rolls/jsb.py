@@ -29,7 +29,7 @@ REST = -1
 class JSBChorales(RollSource):
     """The chorales of ``Jsb16thSeparated.json``: binary rolls of what sounds, in the file's splits.
 
-    A file need not have a test split.
+    A file need not have a test split. No piece is ever left out, so that all scores are of the same pieces.
 
     Args:
         path: The file.
@@ -46,7 +46,7 @@ class JSBChorales(RollSource):
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: it is not as described above.
+            ValueError: it is not as described above; the message names the piece.
         """
         return [f"{split}/{number}" for split, pieces in self._pieces.items() for number in range(len(pieces))]
 
@@ -54,7 +54,7 @@ class JSBChorales(RollSource):
         """Read a chorale.
 
         Raises:
-            ValueError: the format is not binary sixteenths, or the piece is damaged.
+            ValueError: the format is not binary sixteenths.
         """
         if form.encoding != "binary" or form.steps_per_beat != STEPS_PER_BEAT:
             raise ValueError(
@@ -62,7 +62,7 @@ class JSBChorales(RollSource):
                 f"steps_per_beat to {STEPS_PER_BEAT}"
             )
         split, number = name.split("/")
-        pitches = self._pitches(name, self._pieces[split][int(number)])
+        pitches = self._pieces[split][int(number)]
         symbols = np.zeros((PITCHES, len(pitches)), np.uint8)
         step, voice = np.nonzero(pitches != REST)
         symbols[pitches[step, voice], step] = 1
@@ -82,8 +82,8 @@ class JSBChorales(RollSource):
         return {"path": self.path}
 
     @cached_property
-    def _pieces(self) -> dict[str, list[Any]]:
-        """The pieces of each split, under the file's own names of the splits."""
+    def _pieces(self) -> dict[str, list[np.ndarray]]:
+        """The pieces of each split under the file's own names of the splits, MIDI pitches, int64 ``[step, voice]``."""
         try:
             content = read_json(self.path)
         except FileNotFoundError as error:
@@ -95,20 +95,26 @@ class JSBChorales(RollSource):
             raise ValueError(
                 f"source.path: {self.path} has no lists named train and valid, so it is not Jsb16thSeparated.json"
             )
-        return {split: content[split] for split in SPLITS if isinstance(content.get(split), list)}
+        if not isinstance(content.setdefault("test", []), list):
+            raise ValueError(f"source.path: {self.path} has no list of pieces named test, but {content['test']!r:.40}")
+        return {
+            split: [self._pitches(f"{split}/{number}", piece) for number, piece in enumerate(content[split])]
+            for split in SPLITS
+        }
 
     def _pitches(self, name: str, piece: object) -> np.ndarray:
-        """Check a piece and return it as MIDI pitches, int64 ``[step, voice]``."""
+        """Check a piece, and return its pitches."""
+        where = f"source.path: {self.path}: {name}"
         try:
             pitches = np.array(piece, dtype=np.float64)
         except (TypeError, ValueError) as error:
-            raise ValueError(f"{self.path}: {name} is not a list of steps of {VOICES} numbers ({error})") from error
+            raise ValueError(f"{where} is not a list of steps of {VOICES} numbers ({error})") from error
         if pitches.ndim != 2 or pitches.shape[1] != VOICES or (pitches != np.floor(pitches)).any():
-            raise ValueError(f"{self.path}: {name} is not a list of steps of {VOICES} whole numbers")
+            raise ValueError(f"{where} is not a list of steps of {VOICES} whole numbers")
         step, voice = np.nonzero((pitches != REST) & ((pitches < LOWEST) | (pitches > HIGHEST)))
         if len(step):
             raise ValueError(
-                f"{self.path}: {name} has the pitch {pitches[step[0], voice[0]]:g} at step {step[0]}, which is not in "
+                f"{where} has the pitch {pitches[step[0], voice[0]]:g} at step {step[0]}, which is not in "
                 f"{LOWEST}..{HIGHEST} and no rest ({REST})"
             )
         return pitches.astype(np.int64)

@@ -289,9 +289,10 @@ class LitscaleCLI(LightningCLI):
         values = {name: float(value) for name, value in self.trainer.logged_metrics.items()}
         where = ""
         if self.trainer.is_global_zero:
-            path = write_scores(Path(self.trainer.default_root_dir), stage, weights, self._settings(stage), values)
+            settings = self._settings(stage)
+            path = write_scores(Path(self.trainer.default_root_dir), stage, weights, settings, values)
             if self.config[self.subcommand].verbose:
-                as_table(values).show()
+                as_table(values, settings).show()
             print(f"Scores written to {path}")
             where = f" (null in {path})"
         if wrong := not_finite(values):

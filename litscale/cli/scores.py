@@ -60,10 +60,16 @@ class Scores:
 
 
 def unusual(settings: Mapping[str, Any]) -> str:
-    """Return unusual settings of scores as text, as in ``, bf16-mixed, 5 of the batches``; empty if there are none."""
+    """Return unusual settings of scores as text; empty if there are none.
+
+    The text is such as ``, bf16-mixed, stride 64, 5 of the batches``. With a stride, windows of rolls overlap, and each
+    step is predicted from a longer past.
+    """
     precision, batches = settings.get("precision", "32-true"), settings.get("batches", 1.0)
+    stride = ((settings.get("data") or {}).get("init_args", {}).get("evaluation") or {}).get("stride")
     whole = isinstance(batches, float) and batches == 1.0  # the whole number is one batch
-    return ("" if precision == "32-true" else f", {precision}") + ("" if whole else f", {batches} of the batches")
+    found = ["" if precision == "32-true" else precision, "" if stride is None else f"stride {stride}"]
+    return "".join(f", {text}" for text in [*found, "" if whole else f"{batches} of the batches"] if text)
 
 
 def write_scores(
@@ -120,7 +126,9 @@ def not_finite(values: Mapping[str, Any]) -> list[str]:
     return [name for name, value in values.items() if not math.isfinite(value)]
 
 
-def as_table(values: Mapping[str, float]) -> ResultTable:
-    """Return a table of scores, with their whole names."""
+def as_table(values: Mapping[str, float], settings: Mapping[str, Any]) -> ResultTable:
+    """Return a table of scores with their whole names, below the unusual ones among the settings."""
     rows = {name: {"value": value} for name, value in sorted(values.items())}
-    return ResultTable("score", {"value": Column("value", "{:.5g}", "not finite", right=True)}, rows)
+    return ResultTable(
+        "score", {"value": Column("value", "{:.5g}", "not finite", right=True)}, rows, f"Scores{unusual(settings)}"
+    )

@@ -29,6 +29,7 @@ SECONDS = 30.0  # between two lines where the output is no terminal
 WARNINGS = (  # of libraries, which say nothing that a user of litscale could mend
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",
     "You're using the WeightAveraging callback with a model that overrides",  # litscale shards none, and says so
+    "You're using the WeightAveraging callback, but loading a checkpoint outside",  # it holds the averaged weights
     r"The '\w+' does not have many workers",  # `throughput/data_loading_share` says whether that costs time
     r"The number of training batches \(\d+\) is smaller than the logging",  # steps are counted across epochs
     "FLOPs not found for",  # so `throughput/mfu` is not logged

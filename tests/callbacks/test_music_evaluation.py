@@ -52,6 +52,27 @@ def test_values(tmp_path):
         assert values[f"val/nats_per_step/{name}"] == pytest.approx(expected, rel=1e-5)
 
 
+def test_baselines_are_of_the_steps_that_count_for_the_model(tmp_path):
+    """They look one step back, so windows with context give the nats of the whole piece."""
+    piece, half = roll(200, 3 * STEPS), STEPS // 2
+    items = [
+        {
+            "canvas": torch.from_numpy(piece[:, start : start + STEPS].copy())[None],
+            "counted": torch.arange(STEPS) >= (half if start else 0),
+            "side_by_side": torch.tensor(start % STEPS == 0),
+        }
+        for start in range(0, 2 * STEPS + 1, half)
+    ]
+    data = ToyRolls()
+    data.val_dataloader = lambda: DataLoader(items, batch_size=2)
+    run = trainer(tmp_path, callbacks=[MusicEvaluation(num_samples=2)])
+    run.validate(Drawing(), data, verbose=False)
+    for name, kind in (("independent_pitches", IndependentPitches), ("repeat_or_redraw", RepeatOrRedraw)):
+        expected = kind.fit(TRAINING, FORM.alphabet, FORM.hold).nats_per_step(piece)
+        assert run.callback_metrics[f"val/nats_per_step/{name}"] == pytest.approx(expected, rel=1e-5)
+    assert json.loads((tmp_path / "music_validate.json").read_text())["windows"] == 3
+
+
 def test_what_the_data_does_not_define_is_left_out(tmp_path):
     data = ToyRolls()
     data.renderer = RollRenderer(FORM, beats_per_bar=5)  # windows of less than a bar have no groove

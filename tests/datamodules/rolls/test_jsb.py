@@ -128,6 +128,7 @@ def test_a_missing_file_says_where_to_get_it(tmp_path: Path) -> None:
         ("{", r"jsb\.json: damaged, or no JSON"),
         ("[1, 2]", "no lists named train and valid"),
         ('{"train": [], "val": []}', "no lists named train and valid"),
+        ('{"train": [], "valid": [], "test": "valid"}', "no list of pieces named test, but 'valid'"),
     ],
 )
 def test_a_file_that_is_another(tmp_path: Path, content: str, message: str) -> None:
@@ -139,14 +140,17 @@ def test_a_file_that_is_another(tmp_path: Path, content: str, message: str) -> N
 @pytest.mark.parametrize(
     ("piece", "message"),
     [
-        ([[60, 64, 67, 72], [60, 64, 67]], "valid/0 is not a list of steps of 4 numbers"),
-        ([[60, 64, 67]], "valid/0 is not a list of steps of 4 whole numbers"),
-        ([[60, 64, 67.5, 72]], "valid/0 is not a list of steps of 4 whole numbers"),
-        ([[60, 64, None, 72]], "valid/0 is not a list of steps of 4"),
-        ([[60, 64, 67, 72], [60, 64, 35, 72]], r"valid/0 has the pitch 35 at step 1, which is not in 36\.\.81"),
+        ([[60, 64, 67, 72], [60, 64, 67]], "valid/1 is not a list of steps of 4 numbers"),
+        ([[60, 64, 67]], "valid/1 is not a list of steps of 4 whole numbers"),
+        ([[60, 64, 67.5, 72]], "valid/1 is not a list of steps of 4 whole numbers"),
+        ([[60, 64, None, 72]], "valid/1 is not a list of steps of 4"),
+        ([[60, 64, float("nan"), 72]], "valid/1 is not a list of steps of 4 whole numbers"),
+        ([], "valid/1 is not a list of steps of 4 whole numbers"),
+        (None, "valid/1 is not a list of steps of 4 whole numbers"),
+        ([[60, 64, 67, 72], [60, 64, 35, 72]], r"valid/1 has the pitch 35 at step 1, which is not in 36\.\.81"),
     ],
 )
-def test_damaged_pieces_are_named(tmp_path: Path, piece: list, message: str) -> None:
-    module = data(write(tmp_path, train=[chorale(20, 0)], valid=[piece]), strict=True)
+def test_a_damaged_piece_is_an_error_and_not_left_out(tmp_path: Path, piece: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        module.setup("fit")
+        data(write(tmp_path, train=[chorale(20, 0)], valid=[chorale(16, 1), piece]))
+    assert not list((tmp_path / "cache").glob("*"))

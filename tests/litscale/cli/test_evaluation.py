@@ -109,6 +109,9 @@ def test_scores_are_printed_by_their_whole_names_unless_not_wanted(run, capsys):
     out = capsys.readouterr().out
     lines = {line.split("│")[1].strip(): line.split("│")[2].strip() for line in out.splitlines() if "│" in line}
     assert lines == {name: f"{value:.5g}" for name, value in scores.items()}
+    assert "Scores\n" in out
+    main(["validate", *run, "--trainer.limit_val_batches", "1"])
+    assert "Scores, 1 of the batches\n" in capsys.readouterr().out
     main(["validate", *run, "--verbose", "false"])
     assert "│" not in capsys.readouterr().out
 

@@ -138,13 +138,14 @@ def test_warnings_that_nobody_can_mend_are_left_out(monkeypatch):
             if notices_dropped:
                 drop_notices()
             EMAWeightAveraging().setup(trainer, module, "fit")
+            EMAWeightAveraging().on_load_checkpoint(trainer, module, {})
             get_available_flops(torch.device("cuda"), torch.float32)
             data_connector._worker_check(trainer, torch.utils.data.DataLoader([0]), "train_dataloader")
             warnings.warn("a warning of a user's own code", stacklevel=1)
         return [str(warning.message)[:30] for warning in caught]
 
     notices_dropped = False
-    assert len(warned()) == 4
+    assert len(warned()) == 5
     notices_dropped = True
     assert warned() == ["a warning of a user's own code"]
 

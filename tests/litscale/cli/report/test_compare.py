@@ -83,6 +83,13 @@ def test_evaluations_of_other_settings_stand_beside_each_other_and_are_named(tmp
     assert weights == ["weights", "last.ckpt,", "step", "9,", "5", "of", "the", "batches"]
 
 
+def test_the_stride_of_windows_is_named(tmp_path, written):
+    data = {"init_args": {"evaluation": {"stride": 64}}}
+    assert read_scores(written("run", "test", 9, {"test/a": 4.0}, data=data)).source == "last.ckpt, step 9, stride 64"
+    beside = {"init_args": {"evaluation": {"stride": None}}}
+    assert read_scores(written("run", "test", 9, {"test/a": 4.0}, data=beside)).source == "last.ckpt, step 9"
+
+
 def test_one_batch_is_not_all_of_them(tmp_path, written):
     assert read_scores(written("run", "test", 9, {"test/a": 4.0}, batches=1)).source.endswith(", 1 of the batches")
 
