@@ -15,10 +15,10 @@ from callbacks.evaluation.sample_evaluation import SampleEvaluation, summed, wit
 from callbacks.evaluation.set_comparison import ComparedSets, SetComparison, remark, set_numbers, set_tables
 from callbacks.reporting.result_table import Column, Report, ResultTable
 from callbacks.reporting.trainer_state import checkpoint_of, stage_of
-from datamodules.base import RenderedData, class_count, class_names_of, data_of, offered, required
+from datamodules.base import MeteredData, RenderedData, class_count, class_names_of, data_of, offered, required
 from lit_models.contracts import Generates, ReadsLabels
 from litscale.metrics import MusicStatistics
-from litscale.music import Roll, RollRenderer
+from litscale.music import Roll, RollFormat, RollRenderer
 
 
 class MusicEvaluation(SampleEvaluation):
@@ -97,7 +97,8 @@ class MusicEvaluation(SampleEvaluation):
                 f"MusicEvaluation needs a data module of piano rolls, not {type(data_of(trainer)).__name__}: leave "
                 "it out"
             )
-        self._format = renderer.format
+        self._format, metered = renderer.format, offered(data_of(trainer), MeteredData)
+        self._meter = (lambda label: None) if metered is None else metered.sample_meter
         self._samples, self._data = MusicStatistics(), MusicStatistics()
         reads_labels = offered(pl_module, ReadsLabels)
         self._classes = class_count(data_of(trainer)) if reads_labels and reads_labels.label_classes() else 0
@@ -124,10 +125,12 @@ class MusicEvaluation(SampleEvaluation):
 
     def take_samples(self, trainer: Trainer, first: int, canvases: Tensor) -> None:
         """Add samples, uint8 ``[B, 1, pitch, step]``, to the statistics and to the set that is compared."""
-        self._samples.update([Roll(canvas[0], self._format) for canvas in canvases.numpy()])
+        index = torch.arange(first, first + len(canvases))
+        labels = index % self._classes if self._classes else None
+        forms = [self._format_of(None if labels is None else int(labels[row])) for row in range(len(index))]
+        self._samples.update([Roll(canvas[0], form) for canvas, form in zip(canvases.numpy(), forms, strict=True)])
         if self._sets is not None:
-            index = torch.arange(first, first + len(canvases))
-            self._sets.generated.add(canvases, index % self._classes if self._classes else None)
+            self._sets.generated.add(canvases, labels)
 
     def take_data(self, trainer: Trainer, batch: dict[str, Any]) -> None:
         """Add the steps that count to the baselines, and windows side by side, in their meters, to all the rest."""
@@ -184,6 +187,10 @@ class MusicEvaluation(SampleEvaluation):
             },
             sets=self._compared_sets,
         )
+
+    def _format_of(self, label: int | None) -> RollFormat:
+        """Return the format of samples of a class, in its meter."""
+        return self._format.with_meter(self._meter(label))
 
     def _compared(self) -> dict[str, dict[str, Tensor]]:
         """Return the ``statistics`` for `music_report`, over all ranks, without those that the data do not define."""

@@ -31,8 +31,8 @@ MOST_ROWS, MOST_STEPS = 4, 16
 class PredictionWriter(Callback):
     """Writes the samples of a ``predict`` into a folder of the request's own.
 
-    The folder is called after the request, the weights and a hash of all that the samples depend on (request, files
-    that it names, weights, precision, how samples are drawn), such as
+    The folder is called after the request, the weights and a hash of all that its files depend on (request, files
+    that it names, weights, precision, how samples are drawn, and as what they are written), such as
     ``predictions/prefix_song_64_steps-step_700-1a2b3c4d``: the same request has the same folder, and another request
     has another one. It appears when all samples are written, and then replaces its predecessor as a whole; until then
     it is hidden (``.litscale-...``), and one that a killed process left is removed by the next ``predict``.
@@ -207,8 +207,9 @@ class PredictionWriter(Callback):
         self._unfinished.close()
 
     def _name(self) -> str:
-        """Return the final name of the folder, with a hash of all that the samples depend on."""
+        """Return the final name of the folder, with a hash of all that its files depend on."""
         described = {"request": self._request.options, "weights": self._weights.key}
+        described |= {"written": {"gif": self.gif, "wav": self.wav, "score": self.score}}
         described |= {"settings": self._settings, "precision": self._precision}
         key = hashlib.sha256(json.dumps(described, sort_keys=True, default=str).encode()).hexdigest()
         return f"{self._request.title}-{self._weights.name}-{key[:8]}"

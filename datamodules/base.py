@@ -128,6 +128,13 @@ class WholeContract(CanvasData, ClassData, BatchData, RenderedData, RequestedDat
     """All that a data module of canvases may offer to training, evaluation and prediction."""
 
 
+class MeteredData(Protocol):
+    """Data of piano rolls that can say in which meter samples are."""
+
+    def sample_meter(self, label: int | None = None) -> float | None:
+        """Return the quarter notes per bar of samples of a class, or of no class; None if they are not known."""
+
+
 class RollData(Protocol):
     """Data of piano rolls."""
 

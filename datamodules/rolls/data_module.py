@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from lightning.pytorch.trainer.states import TrainerFn
@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from datamodules.base import RankedDataModule
 from datamodules.loading import ResumableLoader
-from datamodules.messages import check_least
+from datamodules.messages import abridged, check_least
 from datamodules.requests import RequestRecord, Requests, recorded
 from datamodules.rolls.cache import RollCache
 from datamodules.rolls.midi_folder import LONGEST, MidiFolder, MidiReader
@@ -148,7 +148,8 @@ class PianoRollDataModule(RankedDataModule):
         self.beats_per_bar, self.request, self.evaluation = beats_per_bar, predict, evaluation
         self.sound = sound
         self._given: RollFormat | None = None  # of the file that a request goes on from
-        self._trained_meter: float | None = None  # of the data that a checkpoint was trained on
+        self._label: int | None = None  # that a request asks for
+        self._meters: dict[int | None, float] = {}  # class -> that of most pieces, of the data or of a checkpoint's
         self._cache: RollCache | None = None
         self._pieces: dict[str, Pieces] = {}
         self._requests: Requests  # from setup("predict") on
@@ -157,7 +158,7 @@ class PianoRollDataModule(RankedDataModule):
     @property
     def format(self) -> RollFormat:
         """What the symbols and rows of a canvas mean. The meter is that of samples, and is known once the data is."""
-        form = self.cached.form.with_meter(self._sample_meter())
+        form = self.cached.form.with_meter(self.sample_meter(self._label))
         return form if self.pitch_range is None else form.cropped(*self.pitch_range)
 
     @property
@@ -219,23 +220,28 @@ class PianoRollDataModule(RankedDataModule):
             ValueError: a split is empty, all its pieces are shorter than the window, a file cannot be read and
                 ``strict`` is set, or the request does not fit; the message names the option.
         """
-        self._given = None
+        self._given, self._label = None, None
         if stage == "predict":
-            self._check_label()
-            canvas, known = request_canvas(self.request, self.format, self.window, self._read_given)
-            self._requests = Requests(self.request, canvas, known, self.batch_size)
+            self._label = self._requested_class()
+            request = replace(self.request, label=self._label)
+            canvas, known = request_canvas(request, self.format, self.window, self._read_given)
+            self._requests = Requests(request, canvas, known, self.batch_size)
         for split in STAGE_SPLITS[stage]:
             # Training without validation is possible; validating without it is a mistake.
             if split not in self._pieces and (self.splits.wants(split) or stage != "fit"):
                 self._pieces[split] = self._choose(split)
 
-    def state_dict(self) -> dict[str, float]:
-        """Return what checkpoints keep: the meter of samples, which prediction without the data cannot know."""
-        return {"beats_per_bar": float(self.format.beats_per_bar)}
+    def state_dict(self) -> dict[str, Any]:
+        """Return what checkpoints keep: the meters of samples, which prediction without the data cannot know."""
+        forms = [self.cached.form.with_meter(self.sample_meter(label)) for label in (None, *range(self.num_classes))]
+        first, *others = (float(form.beats_per_bar) for form in forms)
+        return {"beats_per_bar": first, **({"class_beats_per_bar": others} if others else {})}
 
-    def load_state_dict(self, state_dict: dict[str, float]) -> None:
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
-        self._trained_meter = state_dict["beats_per_bar"]
+        if self._cache is None:
+            of_classes = enumerate(state_dict.get("class_beats_per_bar", ()))
+            self._meters = {None: state_dict["beats_per_bar"], **dict(of_classes)}
 
     def rolls(self, split: str) -> Iterator[np.ndarray]:
         """Yield the whole pieces of a split (``train``, ``val`` or ``test``) from which its windows are cut.
@@ -273,7 +279,8 @@ class PianoRollDataModule(RankedDataModule):
 
     def described_request(self) -> RequestRecord:
         """Return the record of what is generated; raises as `recorded` does."""
-        return recorded(self.request, self._requests, length=self._requests.canvas.shape[-1])
+        sound = {"instrument": self.sound.name, "font": self.sound.font}
+        return recorded(self._requests.request, self._requests, length=self._requests.canvas.shape[-1], sound=sound)
 
     def _read_given(self, path: str) -> Roll:
         """Read the file that a request starts from as the pieces of a folder are read; its meter and tempo are kept."""
@@ -291,6 +298,7 @@ class PianoRollDataModule(RankedDataModule):
         """Choose the pieces of a split, and open the cache unless it is open."""
         if self._cache is None:
             self._cache = self.cached.open(self.strict)
+            self._meters = self._most_frequent_meters(self._cache)
             self._report(self._cache)
         whole = split != "train" and self.evaluation.stride is not None
         chosen = self.splits.pieces(self._cache, split, self.window, short=whole)
@@ -310,16 +318,23 @@ class PianoRollDataModule(RankedDataModule):
             meters=own_meters,
         )
 
-    def _sample_meter(self) -> float | None:
-        """Return the quarter notes per bar of samples, None if they are not known."""
+    def sample_meter(self, label: int | None = None) -> float | None:
+        """Return the quarter notes per bar of samples of a class, or of no class; None if they are not known."""
         if self.beats_per_bar is not None:
             return self.beats_per_bar
         if self._given is not None:
             return self._given.beats_per_bar
-        if self._cache is None:
-            return self._trained_meter
-        meters, counts = np.unique(self._cache.beats_per_bar, return_counts=True)
-        return float(meters[np.argmax(counts)])
+        return self._meters.get(label, self._meters.get(None))
+
+    def _most_frequent_meters(self, cache: RollCache) -> dict[int | None, float]:
+        """Return class, and None for all -> the quarter notes per bar of most of its pieces."""
+        found: dict[int | None, float] = {None: _most_frequent(cache.beats_per_bar)}
+        if self.labels:
+            classes = np.array(self.source.classes(cache.names) or ())
+            for label, name in enumerate(self.class_names):
+                if (classes == name).any():
+                    found[label] = _most_frequent(cache.beats_per_bar[classes == name])
+        return found
 
     def _report(self, cache: RollCache) -> None:
         """Say, once, what was left out."""
@@ -360,8 +375,18 @@ class PianoRollDataModule(RankedDataModule):
         if self.request.label is not None and not self.labels:
             raise ValueError("predict.label is given, but the data has no classes; set labels to true, or it to null")
 
-    def _check_label(self) -> None:
-        """Raise ValueError if there is no such class as requested."""
+    def _requested_class(self) -> int | None:
+        """Return the number of the class that is requested by number or name; raises ValueError if there is none."""
         label = self.request.label
-        if label is not None and not 0 <= label < self.num_classes:
-            raise ValueError(f"predict.label is {label}, but must be in 0..{self.num_classes - 1}: {self.class_names}")
+        if label is None:
+            return None
+        number = self.class_names.index(label) if label in self.class_names else label
+        if not isinstance(number, int) or not 0 <= number < self.num_classes:
+            known = [f"{number} {name}" for number, name in enumerate(self.class_names)]
+            raise ValueError(f"predict.label is {label}, but the classes are {abridged(known)}")
+        return number
+
+
+def _most_frequent(meters: np.ndarray) -> float:
+    values, counts = np.unique(meters, return_counts=True)
+    return float(values[np.argmax(counts)])

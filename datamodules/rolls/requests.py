@@ -30,7 +30,7 @@ class GenerationRequest:
         inpaint: a MIDI file of which a region is regenerated to fit the rest: its first ``length`` steps.
         region: first and last step (not included) to regenerate in ``inpaint``; None is all of them.
         region_pitches: lowest and highest MIDI pitch (both included) to regenerate in ``inpaint``; None is all of them.
-        label: class to generate; None is no class.
+        label: number or name of the class to generate; None is no class.
         seed: seed of the noise; sample k is the same in batches of any size.
     """
 
@@ -41,7 +41,7 @@ class GenerationRequest:
     inpaint: str | None = None
     region: tuple[int, int] | None = None
     region_pitches: tuple[int, int] | None = None
-    label: int | None = None
+    label: int | str | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -69,8 +69,8 @@ class GenerationRequest:
 
     @property
     def labels(self) -> list[int] | None:
-        """The class to generate, as a list; None without one."""
-        return None if self.label is None else [self.label]
+        """The class to generate, as a list; None without one, or if it is given by its name."""
+        return [self.label] if isinstance(self.label, int) else None
 
     @property
     def title(self) -> str:

@@ -14,7 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
-WRONG_USE, FAILURE = 2, 1  # statuses of the process
+WRONG_USE, FAILURE, CTRL_C = 2, 1, 130  # statuses of the process
+INTERRUPTED = "interrupted by Ctrl-C"
 DEBUG = "LITSCALE_DEBUG"
 TRACEBACK = "traceback.txt"
 _OURS = ("litscale", "lit_models", "datamodules", "callbacks")
@@ -107,7 +108,12 @@ def one_line_errors(command: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        end(command, "interrupted by Ctrl-C", 130)
+        end(command, INTERRUPTED, CTRL_C)
+    except SystemExit as error:
+        # Lightning ends the process with status 1 after Ctrl-C.
+        if error.code == FAILURE and isinstance(error.__context__, KeyboardInterrupt):
+            end(command, INTERRUPTED, CTRL_C)
+        raise
     # Whatever it is, a user is told of it here.
     except Exception as error:
         if debugging():

@@ -17,7 +17,9 @@ from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, Pr
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, _InstantiatorFn
 from lightning.pytorch.utilities import rank_zero_warn
 
-from callbacks import Checkpoints
+from callbacks import Checkpoints, PredictionWriter
+from datamodules.base import WrittenData, offered
+from lit_models.contracts import Generates
 from litscale.cli.allocator import keep_freed_memory
 from litscale.cli.config_files import LayeredConfig
 from litscale.cli.errors import keep_traceback_in
@@ -253,16 +255,17 @@ class LitscaleCLI(LightningCLI):
             start_from(self.model, given.weights)
 
     def before_predict(self) -> None:
-        """Check the weights, and warn if no callback would write the predictions."""
+        """Check the weights, and add a `PredictionWriter` if no callback would write what is generated."""
         self._check_weights()
         takes = Callback.on_predict_batch_end
         callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
         own = [each for each in callbacks if not isinstance(each, ProgressBar)]
-        if all(type(callback).on_predict_batch_end is takes for callback in own):
-            rank_zero_warn(
-                "no callback writes what predict makes: add --trainer.callbacks+=callbacks.PredictionWriter, or a "
-                "config that names one, such as --config music.yaml or --config callbacks/pictures.yaml"
-            )
+        if any(type(callback).on_predict_batch_end is not takes for callback in own):
+            return
+        if offered(self.model, Generates) and offered(self.datamodule, WrittenData):
+            callbacks.append(PredictionWriter())
+        else:
+            rank_zero_warn("no callback writes what predict makes: add one of your own with --trainer.callbacks+=")
 
     def after_fit(self) -> None:
         """Print where the checkpoints are and which command to run next."""

@@ -6,6 +6,7 @@ import io
 import math
 import wave
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cached_property, lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,6 +21,7 @@ from litscale.music.roll import Roll
 from litscale.music.sound_fonts import with_root_keys
 from litscale.storage.files import write_atomically
 
+INSTRUMENTS = [name.lower() for name in INSTRUMENT_MAP]  # of General MIDI, by program
 DEFAULT_FONT = Path(pretty_midi.__file__).with_name("TimGM6mb.sf2")
 RELEASE = 0.3  # seconds in which a note dies away
 PEAK = 0.9
@@ -54,15 +56,20 @@ class Sound:
     def program(self) -> int:
         """The number of the instrument, 0..127."""
         asked = self.instrument.strip().lower()
-        names = [name.lower() for name in INSTRUMENT_MAP]
-        if asked in names:
-            return names.index(asked)
-        having = [number for number, name in enumerate(names) if asked in name]
+        if asked in INSTRUMENTS:
+            return INSTRUMENTS.index(asked)
+        having = [number for number, name in enumerate(INSTRUMENTS) if asked in name]
         if not asked or not having:
-            raise ValueError(
-                f"sound.instrument: General MIDI has no instrument {self.instrument!r}; it has {', '.join(names)}"
-            )
+            words = sorted({word for name in INSTRUMENTS for word in name.split() if word.isalpha()})
+            similar = get_close_matches(asked, [*INSTRUMENTS, *words], n=1)
+            hint = f"did you mean {similar[0]}?" if similar else "some are piano, church organ, violin and choir"
+            raise ValueError(f"sound.instrument: General MIDI has no instrument {self.instrument!r}; {hint}")
         return having[0]
+
+    @property
+    def name(self) -> str:
+        """The whole name of the instrument, in small letters."""
+        return INSTRUMENTS[self.program]
 
     @property
     def path(self) -> Path:

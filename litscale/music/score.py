@@ -17,9 +17,8 @@ from litscale.music.roll import Roll
 from litscale.storage.files import write_atomically
 
 MIDDLE_C = 60  # the lowest pitch of the upper staff
-# names of pitches, as music21 spells them
-WITH_SHARPS = ["C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B"]
-WITH_FLATS = ["C", "D-", "D", "E-", "E", "F", "G-", "G", "A-", "A", "B-", "B"]
+FIFTHS = "FCGDAEB"  # letters by ascending fifths
+SEMITONES = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
 ENGRAVING = {
     "pageWidth": 2100,
     "adjustPageHeight": True,
@@ -92,9 +91,9 @@ def _music_xml(roll: Roll) -> str:
     score = stream.Score(staves)
     # 2. the key, which decides how pitches are spelt
     sharps = score.analyze("key").sharps if len(played) else 0
-    names = WITH_FLATS if sharps < 0 else WITH_SHARPS
     for pitch in score.pitches:
-        pitch.name = names[pitch.pitchClass]
+        name, octave = spelt(pitch.midi, sharps)
+        pitch.name, pitch.octave = name, octave
     # 3. what stands at the beginning of each staff, bars and beams
     for staff, sign in zip(staves, (clef.TrebleClef(), clef.BassClef()), strict=True):
         for opening in (sign, key.KeySignature(sharps), meter.TimeSignature(f"{bar[0]}/{bar[1]}")):
@@ -102,6 +101,27 @@ def _music_xml(roll: Roll) -> str:
         staff.makeNotation(inPlace=True)
     score.insert(0, layout.StaffGroup(staves, symbol="brace"))
     return GeneralObjectExporter(score).parse().decode()
+
+
+def spelt(pitch: int, sharps: int) -> tuple[str, int]:
+    """Spell a pitch as the key has it.
+
+    The twelve names are neighbours on the line of fifths, from the lowered third of the major key (E flat in C major)
+    to its raised fifth (G sharp, the leading tone of A minor).
+
+    Args:
+        pitch: A MIDI pitch.
+        sharps: Sharps of the key signature; flats are negative.
+
+    Returns:
+        The name with music21's accidentals (``#`` and ``-``), and the octave in which notes of that name are written.
+    """
+    lowest = sharps - 3
+    fifths = lowest + (7 * pitch - lowest) % 12  # C is 0, G is 1
+    alteration, letter = divmod(fifths + 1, 7)
+    name = FIFTHS[letter]
+    octave = (pitch - alteration - SEMITONES[name]) // 12 - 1
+    return name + ("#" * alteration if alteration > 0 else "-" * -alteration), octave
 
 
 def _staff(played: np.ndarray, roll: Roll) -> Any:

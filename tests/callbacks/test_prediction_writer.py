@@ -179,6 +179,14 @@ def test_different_requests_do_not_mix(tmp_path):
     assert sorted(request["batches"] for request in requests) == [1, 2]
 
 
+def test_what_is_written_in_another_way_replaces_nothing(tmp_path):
+    for score in (True, False):
+        callback = PredictionWriter(str(tmp_path / "out"), score=score)
+        trainer(tmp_path, callbacks=[callback], limit_predict_batches=1).predict(fixed(1), ToyRolls())
+    folders = sorted((tmp_path / "out").iterdir())
+    assert sorted(len(list(folder.glob("*.svg"))) for folder in folders) == [0, 1]
+
+
 def test_a_checkpoint_is_recorded_with_its_step_and_hash(tmp_path):
     module = fractal()
     module.optimization = Optimization(lr=0.1)

@@ -235,6 +235,27 @@ def test_samples_without_data_are_in_the_meter_of_the_request_or_the_checkpoint(
         assert module(folder="elsewhere", beats_per_bar=5, predict=request).format.beats_per_bar == 5
 
 
+def test_samples_of_a_class_are_in_its_meter(module: Make, tmp_path: Path) -> None:
+    notes = [(0, on(60)), (480 * 8, off(60))]
+    for name, signature in (("a/1", (3, 4)), ("b/1", (4, 4)), ("b/2", (4, 4)), ("c/1", (6, 4))):
+        path = tmp_path / "classes" / f"{name}.mid"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(path, header(), track((0, meter(*signature)), *notes))
+    folder = str(tmp_path / "classes")
+    trained = ready(module(folder=folder, labels=True, split_files={"train": ["*"]}))
+    assert [trained.sample_meter(label) for label in (None, 0, 1, 2)] == [4, 3, 4, 6]
+    assert trained.format.beats_per_bar == 4
+    for label, expected in (("a", 3), (2, 6), (None, 4)):
+        dm = module(folder=folder, labels=True, predict=GenerationRequest(1, label=label))
+        dm.load_state_dict(trained.state_dict())
+        dm.setup("predict")
+        assert dm.format.beats_per_bar == dm.renderer.beats_per_bar == expected
+    old = module(folder=folder, labels=True, predict=GenerationRequest(1, label="a"))
+    old.load_state_dict({"beats_per_bar": 4.0})  # of a checkpoint before classes had meters
+    old.setup("predict")
+    assert old.format.beats_per_bar == 4
+
+
 def test_a_continued_file_keeps_its_tempo(module: Make, tmp_path: Path) -> None:
     symbols = np.zeros((128, 32), np.uint8)
     symbols[60, :8] = 1
@@ -378,6 +399,7 @@ def test_requests_are_described(module: Make, songs: Path) -> None:
         "label": None,
         "seed": 0,
         "batch_size": 2,
+        "sound": {"instrument": "acoustic grand piano", "font": None},
     }
     going_on = described(prefix=song, prefix_steps=3, length=24, seed=7)
     assert going_on.title == f"prefix_{Path(song).stem}_3_steps_seed_7"
@@ -391,8 +413,17 @@ def test_requests_are_described(module: Make, songs: Path) -> None:
 
 def test_predicted_classes_must_exist(module: Make) -> None:
     module(labels=True, predict=GenerationRequest(label=1)).setup("predict")
-    with pytest.raises(ValueError, match=r"predict\.label is 2, but must be in 0\.\.1"):
-        module(labels=True, predict=GenerationRequest(label=2)).setup("predict")
+    for label in (2, -1, "c"):
+        with pytest.raises(ValueError, match=rf"predict\.label is {label}, but the classes are 0 a; 1 b"):
+            module(labels=True, predict=GenerationRequest(label=label)).setup("predict")
+
+
+def test_classes_are_requested_by_number_or_name(module: Make) -> None:
+    by_name, by_number = (module(labels=True, predict=GenerationRequest(label=label)) for label in ("b", 1))
+    for dm in (by_name, by_number):
+        dm.setup("predict")
+        assert next(iter(dm.predict_dataloader()))["label"].tolist() == [1] * 4
+    assert by_name.described_request() == by_number.described_request()
 
 
 def test_the_command_line_knows_every_option() -> None:

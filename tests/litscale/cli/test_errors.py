@@ -1,8 +1,11 @@
 """Errors of the command line are one line, with a status; unexpected ones keep their traceback in a file."""
 
+import signal
 import sys
 
 import pytest
+from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch.demos.boring_classes import BoringModel
 from torch.utils.data import DataLoader, Dataset
 
 from litscale.cli import errors
@@ -101,6 +104,24 @@ def test_ctrl_c_is_no_traceback(capsys):
 
     assert ended(interrupt) == 130
     assert capsys.readouterr().err == "litscale fit: error: interrupted by Ctrl-C\n"
+
+
+def test_ctrl_c_in_lightning_has_the_same_status(capsys):
+    """Outside of training steps, such as while pieces are read, Lightning ends the process with status 1."""
+
+    def prepare():
+        raise KeyboardInterrupt
+
+    trainer = Trainer(logger=False, enable_checkpointing=False, accelerator="cpu")
+    data = LightningDataModule()
+    data.prepare_data = prepare
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        assert ended(lambda: trainer.fit(BoringModel(), datamodule=data)) == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert capsys.readouterr().err.endswith("litscale fit: error: interrupted by Ctrl-C\n")
+    assert ended(lambda: sys.exit(1)) == 1
 
 
 def test_a_refused_option_ends_the_command(monkeypatch, tmp_path, capsys):

@@ -2,7 +2,6 @@
 
 import json
 import re
-import warnings
 import wave
 
 import numpy as np
@@ -122,11 +121,7 @@ def test_costs_of_the_pair_need_no_weights(tmp_path):
     assert (tmp_path / "masks.png").is_file()
 
 
-def test_predict_without_a_writer_says_so(tmp_path):
-    words = ["predict", "--model.pretrained", "fashion", "--trainer.default_root_dir", str(tmp_path)]
-    words += ["--data.predict.num_samples", "1"]
-    with pytest.warns(UserWarning, match="no callback writes what predict makes: add --trainer.callbacks"):
-        main(words)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("error", message="no callback writes")
-        main([*words, "--trainer.callbacks+=callbacks.PredictionWriter"])
+def test_predict_writes_samples_without_being_told(tmp_path):
+    words = ["predict", "--model.pretrained", "fashion", "--data.predict.num_samples", "1"]
+    main([*words, "--trainer.default_root_dir", str(tmp_path)])
+    assert len(list(tmp_path.glob("predictions/*/sample_00000.png"))) == 1

@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from music21 import converter
+from music21 import converter, pitch
 
 from litscale.music import Roll, RollFormat, write_score
 from litscale.music import score as engraving
@@ -18,8 +18,8 @@ FOUR_VOICES = RollFormat("binary", lowest_pitch=48, pitches=24)
 def roll() -> Roll:
     """Notes that begin and end one by one on both sides of middle C, over two bars and a half."""
     symbols = np.zeros((24, 40), np.uint8)
-    for pitch, start, end in ((60, 0, 8), (64, 4, 20), (59, 0, 16), (52, 3, 5), (67, 20, 40), (50, 30, 33)):
-        symbols[pitch - 48, start:end] = 1
+    for midi, start, end in ((60, 0, 8), (64, 4, 20), (59, 0, 16), (52, 3, 5), (67, 20, 40), (50, 30, 33)):
+        symbols[midi - 48, start:end] = 1
     return Roll(symbols, FOUR_VOICES)
 
 
@@ -43,19 +43,39 @@ def test_staves_bars_and_key(roll: Roll, tmp_path: Path) -> None:
     in_three = Roll(roll.symbols, FOUR_VOICES.with_meter(3.0))
     score = converter.parseData(engraving._music_xml(in_three), format="musicxml")
     upper, lower = score.parts
-    assert min(pitch.midi for pitch in upper.pitches) == 60
-    assert max(pitch.midi for pitch in lower.pitches) == 59
+    assert min(each.midi for each in upper.pitches) == 60
+    assert max(each.midi for each in lower.pitches) == 59
     assert [len(part.getElementsByClass("Measure")) for part in score.parts] == [4, 4]
     assert {sign.ratioString for sign in score.recurse().getElementsByClass("TimeSignature")} == {"3/4"}
 
 
 def test_flat_keys_are_spelt_with_flats() -> None:
     symbols = np.zeros((24, 16), np.uint8)
-    for step, pitch in enumerate((53, 57, 60, 58, 65, 53, 57, 60, 58, 62, 65, 53, 57, 60, 65, 53)):
-        symbols[pitch - 48, step] = 1
+    for step, midi in enumerate((53, 57, 60, 58, 65, 53, 57, 60, 58, 62, 65, 53, 57, 60, 65, 53)):
+        symbols[midi - 48, step] = 1
     score = converter.parseData(engraving._music_xml(Roll(symbols, FOUR_VOICES)), format="musicxml")
     assert {sign.sharps for sign in score.recurse().getElementsByClass("KeySignature")} == {-1}
-    assert {pitch.name for pitch in score.pitches if pitch.midi == 58} == {"B-"}
+    assert {each.name for each in score.pitches if each.midi == 58} == {"B-"}
+
+
+@pytest.mark.parametrize(
+    ("sharps", "names"),
+    [
+        (0, "C C# D E- E F F# G G# A B- B"),
+        (3, "C C# D D# E E# F# G G# A A# B"),  # E sharp leads to F sharp minor
+        (-1, "C C# D E- E F F# G A- A B- B"),  # C sharp leads to D minor
+        (-7, "C D- E-- E- F- F G- G A- B-- B- C-"),
+    ],
+)
+def test_pitches_are_spelt_as_the_key_has_them(sharps: int, names: str) -> None:
+    assert " ".join(engraving.spelt(60 + number, sharps)[0] for number in range(12)) == names
+
+
+@pytest.mark.parametrize("sharps", range(-7, 8))
+def test_spelling_keeps_the_pitch(sharps: int) -> None:
+    for midi in range(12, 128):
+        name, octave = engraving.spelt(midi, sharps)
+        assert pitch.Pitch(name, octave=octave).midi == midi
 
 
 def test_the_picture_has_every_note(roll: Roll, tmp_path: Path) -> None:
