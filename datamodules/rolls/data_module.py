@@ -228,8 +228,8 @@ class PianoRollDataModule(RankedDataModule):
             self._requests = Requests(request, canvas, known, self.batch_size)
         for split in STAGE_SPLITS[stage]:
             # Training without validation is possible; validating without it is a mistake.
-            if split not in self._pieces and (self.splits.wants(split) or stage != "fit"):
-                self._pieces[split] = self._choose(split)
+            if self.splits.wants(split) or stage != "fit":
+                self._pieces_of(split)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what checkpoints keep: the meters of samples, which prediction without the data cannot know."""
@@ -249,13 +249,13 @@ class PianoRollDataModule(RankedDataModule):
         Yields:
             uint8 ``[H, steps]``.
         """
-        pieces = self._pieces.get(split) or self._choose(split)
+        pieces = self._pieces_of(split)
         for piece, steps in zip(pieces.chosen, pieces.lengths, strict=True):
             yield pieces.cache.window(int(piece), 0, int(steps))[pieces.low : pieces.low + pieces.rows]
 
     def roll_labels(self, split: str) -> list[int]:
         """Return the class of each piece of `rolls`, in the same order; empty without ``labels``."""
-        pieces = self._pieces.get(split) or self._choose(split)
+        pieces = self._pieces_of(split)
         return list(pieces.labels or ())
 
     def train_dataloader(self) -> ResumableLoader:
@@ -293,6 +293,12 @@ class PianoRollDataModule(RankedDataModule):
         pieces, stride = self._pieces[split], self.evaluation.stride
         data = ConsecutiveWindows(pieces) if stride is None else WholePieces(pieces, stride)
         return self.ordered_loader(data, split)
+
+    def _pieces_of(self, split: str) -> Pieces:
+        """Return the pieces of a split, which are chosen once."""
+        if split not in self._pieces:
+            self._pieces[split] = self._choose(split)
+        return self._pieces[split]
 
     def _choose(self, split: str) -> Pieces:
         """Choose the pieces of a split, and open the cache unless it is open."""
@@ -339,8 +345,9 @@ class PianoRollDataModule(RankedDataModule):
     def _report(self, cache: RollCache) -> None:
         """Say, once, what was left out."""
         if cache.errors:
+            count = len(cache.errors) + len(cache.names)
             rank_zero_warn(
-                f"{len(cache.errors)} of {len(cache.errors) + len(cache.names)} files cannot be read and are skipped:\n"
+                f"{len(cache.errors)} of {count} {self.source.items} cannot be read and are skipped:\n"
                 + "\n".join(cache.errors.values())
             )
         rows = slice(self.format.lowest_pitch, self.format.lowest_pitch + self.format.pitches)

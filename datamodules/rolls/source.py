@@ -104,8 +104,9 @@ class CachedPieces:
                 "folder that all of them see, or prepare_data_per_node"
             )
         if strict and cache.errors:
+            count = len(cache.errors) + len(cache.names)
             raise ValueError(
-                f"strict: {len(cache.errors)} of {len(cache.errors) + len(cache.names)} files cannot be read: "
+                f"strict: {len(cache.errors)} of {count} {self.source.items} cannot be read: "
                 f"{abridged(list(cache.errors.values()))}; remove them, or set strict to false to skip them"
             )
         return cache

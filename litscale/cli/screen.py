@@ -136,12 +136,13 @@ def overview(trainer: Trainer, module: LightningModule) -> Mapping[str, str]:
         model += ": " + ", ".join(
             f"{name} {_millions(sum(each.numel() for each in group))}" for name, group in groups.items()
         )
+    continued = f", continued from step {trainer.global_step}" if trainer.global_step else ""
     several = f"{trainer.world_size} x " if trainer.world_size > 1 else ""
     return {
         "data": f"{type(data).__name__}{number}{steps}" if data is not None else "none",
         "model": model,
         "device": f"{several}{trainer.strategy.root_device}, {trainer.precision}",
-        "run folder": str(trainer.default_root_dir),
+        "run folder": f"{trainer.default_root_dir}{continued}",
     }
 
 

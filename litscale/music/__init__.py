@@ -2,6 +2,7 @@
 
 from litscale.music.audio import Sound, render, write_wav
 from litscale.music.baselines import IndependentPitches, RepeatOrRedraw
+from litscale.music.copying import longest_runs
 from litscale.music.features import features
 from litscale.music.midi import MidiError, from_pretty_midi, read_midi, to_pretty_midi, write_midi
 from litscale.music.nearest_classes import nearest_classes
@@ -24,6 +25,7 @@ __all__ = [
     "animation",
     "features",
     "from_pretty_midi",
+    "longest_runs",
     "nearest_classes",
     "notes",
     "picture",

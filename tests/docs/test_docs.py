@@ -16,6 +16,7 @@ import yaml
 from PIL import Image
 from rank_runs import run
 
+from litscale import music
 from litscale.models.fractal import Fractal, to_official
 from litscale.models.fractal.checkpoints import official_arguments
 
@@ -129,6 +130,22 @@ def test_python_prints_what_the_page_shows(tmp_path):
     )
     (tmp_path / "program.py").write_text(code)
     assert run(tmp_path / "program.py", tmp_path) == printed
+
+
+def test_python_of_evaluation_runs(tmp_path):
+    """With MIDI files of seven short pieces as samples and as data."""
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "evaluation.md").read_text(), flags=re.DOTALL)
+    for name, seeds in (("samples", range(3)), ("midi", range(3, 7))):
+        (tmp_path / name).mkdir()
+        for seed in seeds:
+            symbols = np.zeros((128, 32), np.uint8)
+            symbols[np.random.default_rng(seed).integers(48, 73, 8), np.arange(0, 32, 4)] = 1
+            music.write_midi(music.Roll(symbols, music.RollFormat()), tmp_path / name / f"{seed}.mid")
+    (tmp_path / "program.py").write_text(code)
+    *rows, runs, scales = run(tmp_path / "program.py", tmp_path).splitlines()
+    assert [row.split()[0] for row in rows][:2] == ["pitch_count", "pitch_range"]
+    assert len(rows) == 7
+    assert len(runs.split()) == len(scales.split()) == 3
 
 
 @pytest.mark.slow

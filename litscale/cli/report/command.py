@@ -57,7 +57,7 @@ def main(words: Sequence[str]) -> None:
     except (OSError, ValueError) as error:
         parser.error(str(error))
     try:
-        print(f"Wrote {write_atomically(out, page)}, {len(page) / 2**20:.1f} MiB")
+        print(f"Wrote {write_atomically(out, page)}, {-(-len(page) // 1024)} KiB")
     except OSError as error:
         parser.error(f"--out {out}: {error.strerror}: give a file in a folder that exists")
 

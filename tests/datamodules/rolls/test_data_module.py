@@ -143,12 +143,12 @@ def test_unreadable_files_are_listed_and_skipped(module: Make, songs: Path, writ
     lists = {"train": ["a/*"], "val": ["b/*"]}
     dm = module(split_files=lists)
     dm.prepare_data()
-    with pytest.warns(UserWarning, match="^2 of 14 files cannot be read and are skipped:\n") as caught:
+    with pytest.warns(UserWarning, match="^2 of 14 MIDI files cannot be read and are skipped:\n") as caught:
         dm.setup("fit")
     message = str(caught[0].message)
     assert f"{songs}/a/bad.mid: not a MIDI file" in message
     assert f"{songs}/b/empty.mid: no notes" in message
-    with pytest.raises(ValueError, match=r"strict: 2 of 14 files cannot be read: .*bad\.mid.*; remove them"):
+    with pytest.raises(ValueError, match=r"strict: 2 of 14 MIDI files cannot be read: .*bad\.mid.*; remove them"):
         ready(module(split_files=lists, strict=True))
 
 
@@ -162,7 +162,7 @@ def test_names_that_are_not_utf_8(module: Make, songs: Path, tmp_path: Path) -> 
     dm = module(split_files=None, val_fraction=0.2, test_fraction=0)
     dm.prepare_data()
     with pytest.warns(
-        UserWarning, match=r"1 of 13 files cannot be read and are skipped:\n.*bad.*\.mid: not a MIDI file"
+        UserWarning, match=r"1 of 13 MIDI files cannot be read and are skipped:\n.*bad.*\.mid: not a MIDI file"
     ):
         dm.setup("fit")
     assert dm._cache is not None
@@ -172,7 +172,7 @@ def test_names_that_are_not_utf_8(module: Make, songs: Path, tmp_path: Path) -> 
     listed.write_bytes(os.fsencode(f"a/{NOT_UTF_8}\n"))
     lists = {"train": ["*/0[1-7].mid"], "val": str(listed)}
     by_list = module(split_files=lists)
-    with pytest.warns(UserWarning, match="1 of 13 files cannot be read"):
+    with pytest.warns(UserWarning, match="1 of 13 MIDI files cannot be read"):
         by_list.setup("fit")
     assert [dm._cache.names[piece] for piece in by_list._pieces["val"].chosen] == [f"a/{NOT_UTF_8}"]
 

@@ -149,7 +149,7 @@ def test_unreadable_files_among_good_ones_are_skipped_or_refused(tmp_path, monke
         (folder / path.name).write_bytes(path.read_bytes())
     (folder / "broken.mid").write_bytes(b"MThd nonsense")
     arguments = ["fit", "--config", str(config), "--data.folder", str(folder), "--trainer.fast_dev_run", "true"]
-    with pytest.warns(UserWarning, match=r"1 of 9 files cannot be read and are skipped:\n.*broken.mid"):
+    with pytest.warns(UserWarning, match=r"1 of 9 MIDI files cannot be read and are skipped:\n.*broken.mid"):
         main(arguments)
     with pytest.raises(ValueError, match=r"broken.mid"):
         main([*arguments, "--data.strict", "true"])

@@ -60,6 +60,8 @@ def test_an_overview_and_lines(tmp_path, shown, capsys, monkeypatch):
     assert [line[: len(begin)] for line, begin in zip(lines, begins, strict=True)] == begins
     assert "v_num" not in out
     assert f"Next: litscale validate --config {run / 'config.yaml'} --ckpt_path last" in out
+    main(["fit", "--config", shown, "--trainer.max_steps", "9", "--ckpt_path", "last"])
+    assert f"run folder {run}, continued from step 6" in capsys.readouterr().out
 
 
 def test_the_bar_fits_on_80_columns(tmp_path, shown, monkeypatch):

@@ -253,7 +253,7 @@ def test_the_command_writes_one_file(make_run, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     main(["report", str(run)])
     assert Page((run / "report.html").read_text()).ids
-    assert re.search(r"Wrote .*demo/report.html, 0\.\d MiB", capsys.readouterr().out)
+    assert re.search(r"Wrote .*demo/report.html, \d+ KiB", capsys.readouterr().out)
     main(["report", str(run), str(other), "--samples", "0", "--metrics", "val/*"])
     page = Page((tmp_path / "report.html").read_text())
     assert not page.sources("audio")
