@@ -164,8 +164,8 @@ def _loading(given: Exported) -> str:
     code = "\n".join(lines)
     texts = [f"```python\n{code}\n```"]
     if generates:
-        options = "--trainer.callbacks+=callbacks.PredictionWriter --trainer.default_root_dir runs/samples"
-        texts.append(f"```sh\nlitscale predict --model.pretrained FOLDER {options}\n```")
+        command = "litscale predict --model.pretrained FOLDER --trainer.default_root_dir runs/samples"
+        texts.append(f"```sh\n{command}\n```")
     if given.official:
         texts.append("`official/` holds the weights in the layout of the official code.")
     return "\n\n".join(texts)
