@@ -83,7 +83,6 @@ class PredictionWriter(Callback):
         self._request = data.described_request()
         self._files: list[str] = []
         self._shown: dict[int, tuple[np.ndarray, str | None]] = {}  # number -> sample and class of what is shown
-        self._classes = class_names_of(data_of(trainer))
         self._steps: list[tuple[Tensor, Tensor]] = []
         self._settings: dict[str, Any] = {}
         if self.gif:
@@ -130,7 +129,8 @@ class PredictionWriter(Callback):
             self._steps = outputs["frames"]
         self._settings = self._settings or outputs["settings"]
         labels = None if outputs["label"] is None else outputs["label"].tolist()
-        names = [self._classes[label] for label in labels] if labels is not None and self._classes else None
+        classes = class_names_of(data_of(trainer))
+        names = [classes[label] for label in labels] if labels is not None and classes else None
         # 2. the files of each sample
         for row, index in enumerate(outputs["index"].tolist()):
             if isinstance(renderer, SheetRenderer) and len(self._shown) < MOST_ON_SHEET:

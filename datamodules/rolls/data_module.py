@@ -26,6 +26,7 @@ from datamodules.rolls.windows import ConsecutiveWindows, Pieces, RandomCrops
 from litscale import music
 from litscale.music.audio import PIANO, Sound
 from litscale.music.roll import PITCHES, Roll, RollFormat
+from litscale.storage.fingerprints import of_file
 
 STAGE_SPLITS = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ()}
 SAMPLES = GenerationRequest()
@@ -149,6 +150,7 @@ class PianoRollDataModule(RankedDataModule):
         self.sound = sound
         self._given: RollFormat | None = None  # of the file that a request goes on from
         self._label: int | None = None  # that a request asks for
+        self._trained_names: list[str] = []  # of the classes of a checkpoint
         self._meters: dict[int | None, float] = {}  # class -> that of most pieces, of the data or of a checkpoint's
         self._cache: RollCache | None = None
         self._pieces: dict[str, Pieces] = {}
@@ -194,8 +196,8 @@ class PianoRollDataModule(RankedDataModule):
 
     @property
     def known_class_names(self) -> list[str]:
-        """Name of each class once a split is open; empty before, because prediction must not need the pieces."""
-        return [] if self._cache is None else self.class_names
+        """Name of each class once a split is open or a checkpoint is loaded: prediction must not need the pieces."""
+        return self._trained_names if self._cache is None else self.class_names
 
     def prepare_data(self) -> None:
         """Read the pieces into the cache, unless they are there; one process of each node does this.
@@ -222,26 +224,36 @@ class PianoRollDataModule(RankedDataModule):
         """
         self._given, self._label = None, None
         if stage == "predict":
-            self._label = self._requested_class()
-            request = replace(self.request, label=self._label)
-            canvas, known = request_canvas(request, self.format, self.window, self._read_given)
-            self._requests = Requests(request, canvas, known, self.batch_size)
+            canvas, known = request_canvas(self.request, self.format, self.window, self._read_given)
+            self._requests = Requests(replace(self.request, label=None), canvas, known, self.batch_size)
         for split in STAGE_SPLITS[stage]:
             # Training without validation is possible; validating without it is a mistake.
             if self.splits.wants(split) or stage != "fit":
                 self._pieces_of(split)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what checkpoints keep: the meters of samples, which prediction without the data cannot know."""
+        """Return what checkpoints keep for prediction without the data: the classes, and the meters of samples."""
         forms = [self.cached.form.with_meter(self.sample_meter(label)) for label in (None, *range(self.num_classes))]
         first, *others = (float(form.beats_per_bar) for form in forms)
-        return {"beats_per_bar": first, **({"class_beats_per_bar": others} if others else {})}
+        own = {"class_names": self.class_names, "class_beats_per_bar": others} if others else {}
+        return {"beats_per_bar": first, **own}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore what `state_dict` returned."""
+        """Restore what `state_dict` returned.
+
+        Raises:
+            ValueError: the pieces have other classes than those of the checkpoint, so that numbers mean other classes.
+        """
+        names = list(state_dict.get("class_names", ()))
         if self._cache is None:
             of_classes = enumerate(state_dict.get("class_beats_per_bar", ()))
             self._meters = {None: state_dict["beats_per_bar"], **dict(of_classes)}
+            self._trained_names = names
+        elif self.labels and names and names != self.class_names:
+            raise ValueError(
+                f"the checkpoint was trained on the classes {abridged(names)}, but the data has "
+                f"{abridged(self.class_names)}: give data with the classes of the checkpoint"
+            )
 
     def rolls(self, split: str) -> Iterator[np.ndarray]:
         """Yield the whole pieces of a split (``train``, ``val`` or ``test``) from which its windows are cut.
@@ -274,13 +286,22 @@ class PianoRollDataModule(RankedDataModule):
         return self._in_order("test")
 
     def predict_dataloader(self) -> DataLoader:
-        """Return the loader of the requested batches, each on one device."""
-        return self.batches_loader(self._requests)
+        """Return the loader of the requested batches, each on one device.
+
+        Raises:
+            ValueError: there is no such class as requested.
+        """
+        # Not in `setup`, because a checkpoint, which knows its classes, is loaded after that.
+        self._label = self._requested_class()
+        given = self._requests
+        canvas, known = given.canvas.numpy(), given.known.numpy()
+        return self.batches_loader(Requests(replace(self.request, label=self._label), canvas, known, self.batch_size))
 
     def described_request(self) -> RequestRecord:
         """Return the record of what is generated; raises as `recorded` does."""
-        sound = {"instrument": self.sound.name, "font": self.sound.font}
-        return recorded(self._requests.request, self._requests, length=self._requests.canvas.shape[-1], sound=sound)
+        font = None if self.sound.font is None else {"file": self.sound.font, "sha256": of_file(self.sound.path)}
+        sound = {"instrument": self.sound.name, "font": font}
+        return recorded(self.request, self._requests, length=self._requests.canvas.shape[-1], sound=sound)
 
     def _read_given(self, path: str) -> Roll:
         """Read the file that a request starts from as the pieces of a folder are read; its meter and tempo are kept."""
@@ -387,9 +408,10 @@ class PianoRollDataModule(RankedDataModule):
         label = self.request.label
         if label is None:
             return None
-        number = self.class_names.index(label) if label in self.class_names else label
-        if not isinstance(number, int) or not 0 <= number < self.num_classes:
-            known = [f"{number} {name}" for number, name in enumerate(self.class_names)]
+        names = self.known_class_names or self.class_names
+        number = names.index(str(label)) if str(label) in names else label
+        if not isinstance(number, int) or not 0 <= number < len(names):
+            known = [f"{number} {name}" for number, name in enumerate(names)]
             raise ValueError(f"predict.label is {label}, but the classes are {abridged(known)}")
         return number
 

@@ -106,10 +106,11 @@ class JSBChorales(RollSource):
         """Check a piece, and return its pitches."""
         where = f"source.path: {self.path}: {name}"
         try:
-            pitches = np.array(piece, dtype=np.float64)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{where} is not a list of steps of {VOICES} numbers ({error})") from error
-        if pitches.ndim != 2 or pitches.shape[1] != VOICES or (pitches != np.floor(pitches)).any():
+            pitches = np.array(piece)
+        except ValueError as error:  # steps of different lengths
+            raise ValueError(f"{where} is not a list of steps of {VOICES} whole numbers") from error
+        numbers = pitches.dtype.kind in "if" and pitches.ndim == 2 and pitches.shape[1] == VOICES
+        if not numbers or (pitches != np.floor(pitches)).any():
             raise ValueError(f"{where} is not a list of steps of {VOICES} whole numbers")
         step, voice = np.nonzero((pitches != REST) & ((pitches < LOWEST) | (pitches > HIGHEST)))
         if len(step):

@@ -30,7 +30,7 @@ class GenerationRequest:
         inpaint: a MIDI file of which a region is regenerated to fit the rest: its first ``length`` steps.
         region: first and last step (not included) to regenerate in ``inpaint``; None is all of them.
         region_pitches: lowest and highest MIDI pitch (both included) to regenerate in ``inpaint``; None is all of them.
-        label: number or name of the class to generate; None is no class.
+        label: name or number of the class to generate (a name, if it is both); None is no class.
         seed: seed of the noise; sample k is the same in batches of any size.
     """
 
@@ -132,7 +132,7 @@ def _read(option: str, path: str, read: Callable[[str], Roll], form: RollFormat)
     """Read the symbols of a file on the pitches of the canvas, uint8 ``[H, steps]``; errors name the option."""
     try:
         roll = read(path)
-    except FileNotFoundError as error:
+    except (FileNotFoundError, IsADirectoryError) as error:
         raise FileNotFoundError(f"predict.{option}: there is no file {path}") from error
     except music.MidiError as error:
         raise ValueError(f"predict.{option}: {error}; give a MIDI file with notes") from error
@@ -140,7 +140,10 @@ def _read(option: str, path: str, read: Callable[[str], Roll], form: RollFormat)
     if not len(pitches):
         raise ValueError(f"predict.{option}: {path} has no notes; give a MIDI file with notes")
     low, high = form.lowest_pitch, form.lowest_pitch + form.pitches - 1
-    if outside := int(((pitches < low) | (pitches > high)).sum()):
+    outside = int(((pitches < low) | (pitches > high)).sum())
+    if outside == len(pitches):
+        raise ValueError(f"predict.{option}: all notes of {path} are outside of pitch_range {low}..{high}")
+    if outside:
         rank_zero_warn(f"pitch_range {low}..{high} cuts {outside} of {len(pitches)} notes of {path}")
     return roll.symbols[low : high + 1]
 

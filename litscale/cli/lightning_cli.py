@@ -307,10 +307,14 @@ class LitscaleCLI(LightningCLI):
     def _settings(self, stage: str) -> dict[str, Any]:
         """Return the options on which scores depend beside the weights."""
         given = self.config[self.subcommand]
+        batches = self.trainer.limit_test_batches if stage == "test" else self.trainer.limit_val_batches
+        # of a part of the data, each number of processes scores another part
+        shared = {} if batches == 1.0 and isinstance(batches, float) else {"processes": self.trainer.world_size}
         options = yaml.safe_load(self._parser(self.subcommand).dump(given, skip_none=False, skip_validation=True))
         return {
             "precision": self.trainer.precision,
-            "batches": self.trainer.limit_test_batches if stage == "test" else self.trainer.limit_val_batches,
+            "batches": batches,
+            **shared,
             "seed": options["seed_everything"],
             "model": options["model"],
             "data": options.get("data"),

@@ -28,7 +28,7 @@ class Scores:
         sha256: hash of the checkpoint's file.
         weight_files: option of the model -> ``file`` and ``sha256`` of the weights that the model loaded itself.
         settings: how the scores were made: ``precision``, ``batches`` (the trainer's limit, 1.0 for all), ``seed``, and
-            the options of ``model``, ``data`` and ``callbacks``.
+            the options of ``model``, ``data`` and ``callbacks``; with a limit also the number of ``processes``.
         time: when the scores were written, ISO 8601 in UTC.
         scores: name -> number, or None if it was not finite.
     """
@@ -68,8 +68,9 @@ def unusual(settings: Mapping[str, Any]) -> str:
     precision, batches = settings.get("precision", "32-true"), settings.get("batches", 1.0)
     stride = ((settings.get("data") or {}).get("init_args", {}).get("evaluation") or {}).get("stride")
     whole = isinstance(batches, float) and batches == 1.0  # the whole number is one batch
+    each = f" of each of {count} processes" if (count := settings.get("processes", 1)) > 1 else ""
     found = ["" if precision == "32-true" else precision, "" if stride is None else f"stride {stride}"]
-    return "".join(f", {text}" for text in [*found, "" if whole else f"{batches} of the batches"] if text)
+    return "".join(f", {text}" for text in [*found, "" if whole else f"{batches} of the batches{each}"] if text)
 
 
 def write_scores(

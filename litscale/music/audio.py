@@ -130,9 +130,14 @@ def _tone(sound: Sound, rate: int, pitch: int, seconds: float) -> np.ndarray:
     score: Any = Score(TICKS)
     score.tracks.append(track)
     score.tempos.append(Tempo(0, qpm=60))
-    path = sound.path.resolve()
-    synthesizer = _synthesizer(path, path.stat().st_mtime_ns, rate)
+    synthesizer = load_font(sound, rate)
     return np.nan_to_num(np.asarray(synthesizer.render(score, stereo=True)).mean(0), nan=0, posinf=0, neginf=0)
+
+
+def load_font(sound: Sound, rate: int = 22050) -> Any:
+    """Read the font of a sound, unless it is the last one that was read; raises ValueError if it is damaged."""
+    path = sound.path.resolve()
+    return _synthesizer(path, path.stat().st_mtime_ns, rate)
 
 
 @lru_cache(maxsize=2)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from litscale.music.audio import PIANO, Sound, render, write_wav
+from litscale.music.audio import PIANO, Sound, load_font, render, write_wav
+from litscale.music.meter import signature
 from litscale.music.midi import MidiError, read_midi, write_midi
 from litscale.music.notes import notes
 from litscale.music.pictures import animation, picture
@@ -76,13 +77,21 @@ class RollRenderer:
         return statistics(self._roll(symbols))
 
     def check(self, wav: bool = False, score: bool = False) -> None:
-        """Refuse files for which a package is not installed.
+        """Refuse files that could not be written.
 
         Raises:
             ModuleNotFoundError: a score is wanted, and verovio is not installed.
+            ValueError: sound is wanted, and the sound font cannot be read; or a score, and bars have no time signature.
         """
+        if wav:
+            load_font(self.sound)
         if score:
             new_engraver()
+            if signature(self.beats_per_bar) is None:
+                raise ValueError(
+                    f"bars of {self.beats_per_bar:g} quarter notes have no time signature: set score to false, or give "
+                    "another beats_per_bar"
+                )
 
     def save(
         self,

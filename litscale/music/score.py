@@ -134,7 +134,8 @@ def _staff(played: np.ndarray, roll: Roll) -> Any:
         there = played[(played["start"] <= start) & (played["end"] >= end)]
         sounding = []
         for pitch, begins, ends in there[["pitch", "start", "end"]].tolist():
-            one = note.Note(pitch)
+            one = note.Note()
+            one.pitch.ps = pitch  # given to the constructor, numbers below 12 are pitch classes
             if begins < start or ends > end:
                 one.tie = tie.Tie("start" if begins == start else "stop" if ends == end else "continue")
             sounding.append(one)

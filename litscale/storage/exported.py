@@ -28,12 +28,13 @@ def exported_folder(name: str | os.PathLike[str]) -> Path:
     Raises:
         FileNotFoundError: there is no such model, or the folder lacks its config or its weights.
     """
-    folder = Path(name) if Path(name).is_dir() else SHIPPED / name
+    shipped = sorted(path.name for path in SHIPPED.glob("*/"))
+    # a folder that is no model does not hide the model of that name
+    folder = SHIPPED / name if str(name) in shipped and not (Path(name) / CONFIG).is_file() else Path(name)
     if not folder.is_dir():
-        shipped = ", ".join(sorted(path.name for path in SHIPPED.glob("*/"))) or "none"
         raise FileNotFoundError(
             f"{name}: no such folder; give one that litscale export wrote, or a model that comes with litscale "
-            f"({shipped})"
+            f"({', '.join(shipped) or 'none'})"
         )
     for file in (CONFIG, WEIGHTS):
         if not (folder / file).is_file():

@@ -17,7 +17,7 @@ from callbacks import PredictionWriter
 from datamodules import FashionMNISTDataModule, ImageRequest
 from datamodules.images.renderer import ImageRenderer
 from lit_models import Optimization
-from litscale.music import MidiError, RollRenderer, read_midi
+from litscale.music import MidiError, RollRenderer, Sound, read_midi
 
 
 def predict(folder, module=None, **options):
@@ -86,6 +86,24 @@ def test_without_the_engraver_nothing_is_sampled(tmp_path, monkeypatch):
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'verovio>=5' \(or litscale\[score\]\)"):
         predict(tmp_path, fractal(), score=True)
     assert not list(tmp_path.rglob("sample_*"))
+
+
+def test_with_a_damaged_font_nothing_is_sampled(tmp_path):
+    (tmp_path / "font.sf2").write_text("no font")
+    data = ToyRolls()
+    data.renderer = RollRenderer(FORM, sound=Sound(font=str(tmp_path / "font.sf2")))
+    run = trainer(tmp_path, callbacks=[PredictionWriter(str(tmp_path / "out"), wav=True)])
+    with pytest.raises(ValueError, match=r"font\.sf2: no sound font"):
+        run.predict(fractal(), data)
+    assert not list(tmp_path.rglob("sample_*"))
+
+
+def test_bars_without_a_time_signature_have_no_score(tmp_path):
+    data = ToyRolls()
+    data.renderer = RollRenderer(FORM, beats_per_bar=3.3)
+    run = trainer(tmp_path, callbacks=[PredictionWriter(str(tmp_path / "out"), score=True)])
+    with pytest.raises(ValueError, match=r"bars of 3\.3 quarter notes have no time signature: set score to false"):
+        run.predict(fractal(), data)
 
 
 class Labelled(TwoLevels):

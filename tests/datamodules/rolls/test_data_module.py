@@ -249,10 +249,12 @@ def test_samples_of_a_class_are_in_its_meter(module: Make, tmp_path: Path) -> No
         dm = module(folder=folder, labels=True, predict=GenerationRequest(1, label=label))
         dm.load_state_dict(trained.state_dict())
         dm.setup("predict")
+        dm.predict_dataloader()
         assert dm.format.beats_per_bar == dm.renderer.beats_per_bar == expected
     old = module(folder=folder, labels=True, predict=GenerationRequest(1, label="a"))
     old.load_state_dict({"beats_per_bar": 4.0})  # of a checkpoint before classes had meters
     old.setup("predict")
+    old.predict_dataloader()
     assert old.format.beats_per_bar == 4
 
 
@@ -412,18 +414,41 @@ def test_requests_are_described(module: Make, songs: Path) -> None:
 
 
 def test_predicted_classes_must_exist(module: Make) -> None:
-    module(labels=True, predict=GenerationRequest(label=1)).setup("predict")
     for label in (2, -1, "c"):
         with pytest.raises(ValueError, match=rf"predict\.label is {label}, but the classes are 0 a; 1 b"):
-            module(labels=True, predict=GenerationRequest(label=label)).setup("predict")
+            requested(module(labels=True, predict=GenerationRequest(label=label)))
+
+
+def requested(dm: PianoRollDataModule) -> list[int]:
+    dm.setup("predict")
+    return next(iter(dm.predict_dataloader()))["label"].tolist()
 
 
 def test_classes_are_requested_by_number_or_name(module: Make) -> None:
-    by_name, by_number = (module(labels=True, predict=GenerationRequest(label=label)) for label in ("b", 1))
-    for dm in (by_name, by_number):
-        dm.setup("predict")
-        assert next(iter(dm.predict_dataloader()))["label"].tolist() == [1] * 4
-    assert by_name.described_request() == by_number.described_request()
+    for label in ("b", 1):
+        dm = module(labels=True, predict=GenerationRequest(2, label=label))
+        assert requested(dm) == [1, 1]
+        assert dm.described_request().title == f"label_{label}"
+
+
+def test_classes_are_those_of_the_checkpoint(module: Make, songs: Path) -> None:
+    trained = ready(module(labels=True)).state_dict()
+    assert trained["class_names"] == ["a", "b"]
+    for label in ("b", 1):
+        dm = module(folder="elsewhere", labels=True, predict=GenerationRequest(1, label=label))
+        dm.load_state_dict(trained)
+        assert requested(dm) == [1]
+        assert class_names_of(dm) == ["a", "b"]
+    (songs / "b").rename(songs / "c")
+    changed = ready(module(labels=True, split_files={"train": ["*"]}))
+    with pytest.raises(ValueError, match="was trained on the classes a; b, but the data has a; c: give data with"):
+        changed.load_state_dict(trained)
+
+
+def test_a_name_that_is_a_number_is_meant_by_it(module: Make) -> None:
+    dm = module(folder="elsewhere", labels=True, predict=GenerationRequest(1, label=10))
+    dm.load_state_dict({"beats_per_bar": 4.0, "class_names": ["1", "10", "2"], "class_beats_per_bar": [4.0] * 3})
+    assert requested(dm) == [1]
 
 
 def test_the_command_line_knows_every_option() -> None:

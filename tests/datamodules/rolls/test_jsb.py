@@ -140,10 +140,12 @@ def test_a_file_that_is_another(tmp_path: Path, content: str, message: str) -> N
 @pytest.mark.parametrize(
     ("piece", "message"),
     [
-        ([[60, 64, 67, 72], [60, 64, 67]], "valid/1 is not a list of steps of 4 numbers"),
+        ([[60, 64, 67, 72], [60, 64, 67]], "valid/1 is not a list of steps of 4 whole numbers"),
         ([[60, 64, 67]], "valid/1 is not a list of steps of 4 whole numbers"),
         ([[60, 64, 67.5, 72]], "valid/1 is not a list of steps of 4 whole numbers"),
-        ([[60, 64, None, 72]], "valid/1 is not a list of steps of 4"),
+        ([[60, 64, None, 72]], "valid/1 is not a list of steps of 4 whole numbers"),
+        ([[60, 64, "67", 72]], "valid/1 is not a list of steps of 4 whole numbers"),
+        ([[60, 64, 10**400, 72]], "valid/1 is not a list of steps of 4 whole numbers"),
         ([[60, 64, float("nan"), 72]], "valid/1 is not a list of steps of 4 whole numbers"),
         ([], "valid/1 is not a list of steps of 4 whole numbers"),
         (None, "valid/1 is not a list of steps of 4 whole numbers"),

@@ -101,6 +101,10 @@ def test_files_that_cannot_be_used(tmp_path: Path, option: str, write_notes: Wri
         canvas_of(**{option: str(tmp_path / "bad.mid")}, **region)
     with pytest.raises(ValueError, match=rf"predict\.{option}: .*empty\.mid.*no notes"):
         canvas_of(**{option: str(write_notes(tmp_path / "empty.mid", []))}, **region)
+    with pytest.raises(FileNotFoundError, match=rf"predict\.{option}: there is no file {tmp_path}"):
+        canvas_of(**{option: str(tmp_path)}, **region)
+    with pytest.raises(ValueError, match=rf"predict\.{option}: all notes of .* are outside of pitch_range 36\.\.83"):
+        canvas_of(**{option: str(write_notes(tmp_path / "low.mid", [(20, 0, 8)]))}, **region)
 
 
 def test_notes_outside_the_canvas_are_reported(

@@ -39,6 +39,13 @@ def test_the_notation_says_what_the_roll_says(roll: Roll) -> None:
     assert sorted(heard) == sorted(expected)
 
 
+def test_the_lowest_pitches_are_as_low_in_the_notation() -> None:
+    symbols = np.zeros((128, 12), np.uint8)
+    symbols[np.arange(12), np.arange(12)] = 1
+    score = converter.parseData(engraving._music_xml(Roll(symbols, RollFormat("binary"))), format="musicxml")
+    assert [each.midi for each in score.pitches] == list(range(12))
+
+
 def test_staves_bars_and_key(roll: Roll, tmp_path: Path) -> None:
     in_three = Roll(roll.symbols, FOUR_VOICES.with_meter(3.0))
     score = converter.parseData(engraving._music_xml(in_three), format="musicxml")

@@ -92,6 +92,8 @@ def test_the_stride_of_windows_is_named(tmp_path, written):
 
 def test_one_batch_is_not_all_of_them(tmp_path, written):
     assert read_scores(written("run", "test", 9, {"test/a": 4.0}, batches=1)).source.endswith(", 1 of the batches")
+    shared = written("run", "test", 9, {"test/a": 4.0}, batches=1, processes=2)
+    assert read_scores(shared).source.endswith(", 1 of the batches of each of 2 processes")
 
 
 def test_each_checkpoint_keeps_its_scores_and_the_newest_are_shown(tmp_path, capsys, written):
