@@ -163,7 +163,7 @@ def no_best(folder: Path, last: str) -> str:
     """
     return (
         f"{folder} has no {CHECKPOINTS}/best.ckpt, only {', '.join(_held(folder))}: give {last} (best.ckpt is kept by "
-        "runs that have a checkpoints.monitor)"
+        "runs that have a checkpoints.monitor, from their first validation on)"
     )
 
 
