@@ -17,6 +17,7 @@ from datamodules.loading import ResumableLoader
 from datamodules.messages import abridged, check_least
 from datamodules.requests import RequestRecord, Requests, recorded
 from datamodules.rolls.cache import RollCache
+from datamodules.rolls.classes import PieceClasses, number_of
 from datamodules.rolls.midi_folder import LONGEST, MidiFolder, MidiReader
 from datamodules.rolls.requests import GenerationRequest, request_canvas
 from datamodules.rolls.source import CachedPieces, RollSource
@@ -150,11 +151,10 @@ class PianoRollDataModule(RankedDataModule):
         self.sound = sound
         self._given: RollFormat | None = None  # of the file that a request goes on from
         self._label: int | None = None  # that a request asks for
-        self._trained_names: list[str] = []  # of the classes of a checkpoint
-        self._meters: dict[int | None, float] = {}  # class -> that of most pieces, of the data or of a checkpoint's
+        self._classes = PieceClasses()  # of the pieces once the cache is open, before that of a checkpoint
         self._cache: RollCache | None = None
         self._pieces: dict[str, Pieces] = {}
-        self._requests: Requests  # from setup("predict") on
+        self._cells: tuple[np.ndarray, np.ndarray]  # that a request gives, from setup("predict") on
         self._check_options()
 
     @property
@@ -197,7 +197,7 @@ class PianoRollDataModule(RankedDataModule):
     @property
     def known_class_names(self) -> list[str]:
         """Name of each class once a split is open or a checkpoint is loaded: prediction must not need the pieces."""
-        return self._trained_names if self._cache is None else self.class_names
+        return self._classes.names
 
     def prepare_data(self) -> None:
         """Read the pieces into the cache, unless they are there; one process of each node does this.
@@ -224,8 +224,7 @@ class PianoRollDataModule(RankedDataModule):
         """
         self._given, self._label = None, None
         if stage == "predict":
-            canvas, known = request_canvas(self.request, self.format, self.window, self._read_given)
-            self._requests = Requests(replace(self.request, label=None), canvas, known, self.batch_size)
+            self._cells = request_canvas(self.request, self.format, self.window, self._read_given)
         for split in STAGE_SPLITS[stage]:
             # Training without validation is possible; validating without it is a mistake.
             if self.splits.wants(split) or stage != "fit":
@@ -244,14 +243,12 @@ class PianoRollDataModule(RankedDataModule):
         Raises:
             ValueError: the pieces have other classes than those of the checkpoint, so that numbers mean other classes.
         """
-        names = list(state_dict.get("class_names", ()))
+        trained = PieceClasses.of_state(state_dict)
         if self._cache is None:
-            of_classes = enumerate(state_dict.get("class_beats_per_bar", ()))
-            self._meters = {None: state_dict["beats_per_bar"], **dict(of_classes)}
-            self._trained_names = names
-        elif self.labels and names and names != self.class_names:
+            self._classes = trained
+        elif self.labels and trained.names and trained.names != self.class_names:
             raise ValueError(
-                f"the checkpoint was trained on the classes {abridged(names)}, but the data has "
+                f"the checkpoint was trained on the classes {abridged(trained.names)}, but the data has "
                 f"{abridged(self.class_names)}: give data with the classes of the checkpoint"
             )
 
@@ -292,16 +289,20 @@ class PianoRollDataModule(RankedDataModule):
             ValueError: there is no such class as requested.
         """
         # Not in `setup`, because a checkpoint, which knows its classes, is loaded after that.
-        self._label = self._requested_class()
-        given = self._requests
-        canvas, known = given.canvas.numpy(), given.known.numpy()
-        return self.batches_loader(Requests(replace(self.request, label=self._label), canvas, known, self.batch_size))
+        if self.request.label is not None:
+            self._label = number_of(self.request.label, self.known_class_names or self.class_names)
+        return self.batches_loader(self._requests())
 
     def described_request(self) -> RequestRecord:
         """Return the record of what is generated; raises as `recorded` does."""
         font = None if self.sound.font is None else {"file": self.sound.font, "sha256": of_file(self.sound.path)}
         sound = {"instrument": self.sound.name, "font": font}
-        return recorded(self.request, self._requests, length=self._requests.canvas.shape[-1], sound=sound)
+        requests = self._requests()
+        return recorded(self.request, requests, length=requests.canvas.shape[-1], sound=sound)
+
+    def _requests(self) -> Requests:
+        """Return the batches of the request, whose class has a number once their loader was made."""
+        return Requests(replace(self.request, label=self._label), *self._cells, self.batch_size)
 
     def _read_given(self, path: str) -> Roll:
         """Read the file that a request starts from as the pieces of a folder are read; its meter and tempo are kept."""
@@ -325,7 +326,8 @@ class PianoRollDataModule(RankedDataModule):
         """Choose the pieces of a split, and open the cache unless it is open."""
         if self._cache is None:
             self._cache = self.cached.open(self.strict)
-            self._meters = self._most_frequent_meters(self._cache)
+            classes = (self.source.classes(self._cache.names) if self.labels else None) or ()
+            self._classes = PieceClasses.of_pieces(self._cache.beats_per_bar, self.class_names, classes)
             self._report(self._cache)
         whole = split != "train" and self.evaluation.stride is not None
         chosen = self.splits.pieces(self._cache, split, self.window, short=whole)
@@ -351,17 +353,7 @@ class PianoRollDataModule(RankedDataModule):
             return self.beats_per_bar
         if self._given is not None:
             return self._given.beats_per_bar
-        return self._meters.get(label, self._meters.get(None))
-
-    def _most_frequent_meters(self, cache: RollCache) -> dict[int | None, float]:
-        """Return class, and None for all -> the quarter notes per bar of most of its pieces."""
-        found: dict[int | None, float] = {None: _most_frequent(cache.beats_per_bar)}
-        if self.labels:
-            classes = np.array(self.source.classes(cache.names) or ())
-            for label, name in enumerate(self.class_names):
-                if (classes == name).any():
-                    found[label] = _most_frequent(cache.beats_per_bar[classes == name])
-        return found
+        return self._classes.meter(label)
 
     def _report(self, cache: RollCache) -> None:
         """Say, once, what was left out."""
@@ -402,20 +394,3 @@ class PianoRollDataModule(RankedDataModule):
             )
         if self.request.label is not None and not self.labels:
             raise ValueError("predict.label is given, but the data has no classes; set labels to true, or it to null")
-
-    def _requested_class(self) -> int | None:
-        """Return the number of the class that is requested by number or name; raises ValueError if there is none."""
-        label = self.request.label
-        if label is None:
-            return None
-        names = self.known_class_names or self.class_names
-        number = names.index(str(label)) if str(label) in names else label
-        if not isinstance(number, int) or not 0 <= number < len(names):
-            known = [f"{number} {name}" for number, name in enumerate(names)]
-            raise ValueError(f"predict.label is {label}, but the classes are {abridged(known)}")
-        return number
-
-
-def _most_frequent(meters: np.ndarray) -> float:
-    values, counts = np.unique(meters, return_counts=True)
-    return float(values[np.argmax(counts)])

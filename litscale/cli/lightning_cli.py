@@ -36,7 +36,7 @@ from litscale.cli.runs import (
     start_from,
 )
 from litscale.cli.saved_config import SaveConfig
-from litscale.cli.scores import as_table, not_finite, write_scores
+from litscale.cli.scores import as_table, is_whole, not_finite, write_scores
 from litscale.cli.screen import callbacks_of_screen, drop_notices, next_command, shorten_warnings
 from litscale.cli.signals import ending_at_sigterm
 from litscale.cli.wandb_run import describe_run, name_commit
@@ -309,7 +309,7 @@ class LitscaleCLI(LightningCLI):
         given = self.config[self.subcommand]
         batches = self.trainer.limit_test_batches if stage == "test" else self.trainer.limit_val_batches
         # of a part of the data, each number of processes scores another part
-        shared = {} if batches == 1.0 and isinstance(batches, float) else {"processes": self.trainer.world_size}
+        shared = {} if is_whole(batches) else {"processes": self.trainer.world_size}
         options = yaml.safe_load(self._parser(self.subcommand).dump(given, skip_none=False, skip_validation=True))
         return {
             "precision": self.trainer.precision,

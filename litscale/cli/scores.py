@@ -67,10 +67,18 @@ def unusual(settings: Mapping[str, Any]) -> str:
     """
     precision, batches = settings.get("precision", "32-true"), settings.get("batches", 1.0)
     stride = ((settings.get("data") or {}).get("init_args", {}).get("evaluation") or {}).get("stride")
-    whole = isinstance(batches, float) and batches == 1.0  # the whole number is one batch
     each = f" of each of {count} processes" if (count := settings.get("processes", 1)) > 1 else ""
-    found = ["" if precision == "32-true" else precision, "" if stride is None else f"stride {stride}"]
-    return "".join(f", {text}" for text in [*found, "" if whole else f"{batches} of the batches{each}"] if text)
+    found = [
+        "" if precision == "32-true" else precision,
+        "" if stride is None else f"stride {stride}",
+        "" if is_whole(batches) else f"{batches} of the batches{each}",
+    ]
+    return "".join(f", {text}" for text in found if text)
+
+
+def is_whole(batches: float) -> bool:
+    """Return whether a limit of batches is none, which is 1.0; the whole number 1 is one batch."""
+    return isinstance(batches, float) and batches == 1.0
 
 
 def write_scores(
